@@ -105,7 +105,7 @@ fn page_of_two_hundred_inches_fails_unless_the_limit_is_raised() {
 
 /// Ingests with a larger limit, under which the page is rasterized at a resolution that fits.
 fn ingest_with_larger_page_limit(weir: &WeirFixture, file: &Path) -> CommandOutput {
-    let room = [
+    let larger_limits = [
         "--set",
         "raster.max_page_image_bytes=201326592",
         "--set",
@@ -113,7 +113,7 @@ fn ingest_with_larger_page_limit(weir: &WeirFixture, file: &Path) -> CommandOutp
         "--force",
     ];
     let mut arguments = vec![file.to_str().unwrap()];
-    arguments.extend(room);
+    arguments.extend(larger_limits);
     weir.ingest_files(&arguments)
 }
 
@@ -180,11 +180,11 @@ fn unwritable_output_folder_fails_before_any_work() {
     let weir = WeirFixture::new();
     let file = weir.write_file("good.pdf", &weir_samples::generate_book(1, 7));
     // A file in place of the parent folder is an error even for the superuser.
-    let place = weir.write_file("place", b"");
+    let blocking_file = weir.write_file("place", b"");
     let ended = weir.ingest_files(&[
         file.to_str().unwrap(),
         "--out",
-        place.join("out").to_str().unwrap(),
+        blocking_file.join("out").to_str().unwrap(),
     ]);
     assert_eq!(ended.exit_code, 1);
     assert_one_line_error(&ended, "cannot write");
@@ -249,12 +249,12 @@ fn full_disk_fails_the_run_and_freed_space_lets_it_finish() {
 
 fn assert_one_line_error(ended: &CommandOutput, part: &str) {
     let lines: Vec<_> = ended.stderr.lines().collect();
-    let told = ended.stderr.clone()
+    let output = ended.stderr.clone()
         + &ended
             .stdout_lines
             .iter()
             .map(Value::to_string)
             .collect::<String>();
-    assert!(told.contains(part), "{told}");
+    assert!(output.contains(part), "{output}");
     assert!(lines.len() <= 1, "{lines:?}");
 }

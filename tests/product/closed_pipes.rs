@@ -18,14 +18,14 @@ fn run_with_stdout(mut command: Command, out: Stdio) -> (Option<i32>, String) {
 }
 
 #[test]
-fn closed_pipe_changes_no_exit_code_and_prints_nothing() {
+fn closed_pipe_changes_no_exit_code_and_prints_no_pipe_error() {
     let weir = WeirFixture::new();
     let file = weir.write_file("good.pdf", &weir_samples::generate_book(2, 7));
     let file = file.to_str().unwrap();
     let ran = weir.ingest_files(&[file]);
     let job = ran.stdout_lines[0]["job"].as_str().unwrap();
-    let made = weir.run_command(&["tenant", "create", "ours"]);
-    assert_eq!(made.exit_code, 0, "{}", made.stderr);
+    let created = weir.run_command(&["tenant", "create", "ours"]);
+    assert_eq!(created.exit_code, 0, "{}", created.stderr);
     let other = weir_tests::test_component_path("text-only");
     let other = other.to_str().unwrap();
     for arguments in [
@@ -54,10 +54,10 @@ fn closed_pipe_changes_no_exit_code_and_prints_nothing() {
                 }
                 command
             };
-            let (code, said) = run_with_stdout(command(), Stdio::null());
+            let (code, stderr) = run_with_stdout(command(), Stdio::null());
             assert!(
                 code.is_some_and(|code| code <= 2),
-                "{arguments:?}: {code:?} {said}"
+                "{arguments:?}: {code:?} {stderr}"
             );
             let (piped, errors) = run_with_stdout(command(), closed_pipe());
             assert_eq!(piped, code, "{arguments:?}: {errors}");

@@ -71,18 +71,18 @@ fn rust_examples_decide_as_their_cases_expect() {
             "{example}: {:#?}\n{}",
             ended.stdout_lines, ended.stderr
         );
-        let told = &ended.stdout_lines[0];
-        assert_eq!(told["failed"], 0);
-        assert!(told["passed"].as_u64().unwrap() >= 3, "{told}");
+        let report = &ended.stdout_lines[0];
+        assert_eq!(report["failed"], 0);
+        assert!(report["passed"].as_u64().unwrap() >= 3, "{report}");
     }
 }
 
 #[test]
-fn different_decision_is_shown_and_write_records_it() {
+fn missing_expectation_is_written_and_changed_decision_shown() {
     let weir = WeirFixture::new();
     let call = route_page_call(&json!({ "number": 1, "text-chars": 30 }));
-    let ours = write_component_folder(&weir, &routing_manifest("text-only"), &[("call.json", call)]);
-    let test = |more: &[&str]| weir.run_command(&[&["component", "test", &ours, "--json"], more].concat());
+    let folder = write_component_folder(&weir, &routing_manifest("text-only"), &[("call.json", call)]);
+    let test = |more: &[&str]| weir.run_command(&[&["component", "test", &folder, "--json"], more].concat());
 
     let undecided = test(&[]);
     assert_eq!(undecided.exit_code, 1);
@@ -121,12 +121,12 @@ fn error_case_matches_kind_and_part_of_the_message() {
     ] {
         let weir = WeirFixture::new();
         let expected = json!({ "kind": kind, "message": message });
-        let ours = write_component_folder(
+        let folder = write_component_folder(
             &weir,
             &routing_manifest(component),
             &[("call.json", call()), ("error.json", expected)],
         );
-        let ended = weir.run_command(&["component", "test", &ours, "--json"]);
+        let ended = weir.run_command(&["component", "test", &folder, "--json"]);
         assert_eq!(
             ended.exit_code, code,
             "{component}: {:?} {}",
@@ -139,22 +139,22 @@ fn error_case_matches_kind_and_part_of_the_message() {
 fn ungranted_or_unbuilt_component_fails_with_a_hint() {
     let weir = WeirFixture::new();
     let call = [("call.json", route_page_call(&json!({ "number": 1 })))];
-    let ours = write_component_folder(&weir, &routing_manifest("contracts"), &call);
-    let ended = weir.run_command(&["component", "test", &ours]);
+    let folder = write_component_folder(&weir, &routing_manifest("contracts"), &call);
+    let ended = weir.run_command(&["component", "test", &folder]);
     assert_eq!(ended.exit_code, 1);
     assert!(ended.stderr.contains("grant"), "{}", ended.stderr);
 
-    let ours = write_component_folder(&weir, "[components]\nrouting = 'not-built.wasm'", &call);
-    let ended = weir.run_command(&["component", "test", &ours]);
+    let folder = write_component_folder(&weir, "[components]\nrouting = 'not-built.wasm'", &call);
+    let ended = weir.run_command(&["component", "test", &folder]);
     assert_eq!(ended.exit_code, 1);
     assert!(ended.stderr.contains("weir component build"), "{}", ended.stderr);
 
-    let ours = write_component_folder(
+    let folder = write_component_folder(
         &weir,
         &format!("[components]\nprogress = {:?}", built_component_path("spanish")),
         &call,
     );
-    let ended = weir.run_command(&["component", "test", &ours]);
+    let ended = weir.run_command(&["component", "test", &folder]);
     assert!(
         ended.stderr.contains("no component for routing"),
         "{}",

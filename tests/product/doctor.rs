@@ -24,15 +24,15 @@ fn doctor_calls_each_language_model_and_hides_api_keys() {
     let sent = model
         .requests()
         .iter()
-        .all(|asked| asked.authorization == Some(format!("Bearer {KEY}")));
+        .all(|request| request.authorization == Some(format!("Bearer {KEY}")));
     assert!(
         sent && !model.requests().is_empty(),
         "the provider must receive its key"
     );
-    let shown = format!("{:?} {}", ended.stdout_lines, ended.stderr);
-    assert!(!shown.contains(KEY), "{shown}");
+    let output = format!("{:?} {}", ended.stdout_lines, ended.stderr);
+    assert!(!output.contains(KEY), "{output}");
     let findings = ended.stdout_lines[0]["findings"].as_array().unwrap();
-    let told: Vec<(&str, &str)> = findings
+    let model_findings: Vec<(&str, &str)> = findings
         .iter()
         .filter(|finding| finding["check"] == "language model")
         .map(|finding| {
@@ -42,7 +42,7 @@ fn doctor_calls_each_language_model_and_hides_api_keys() {
             )
         })
         .collect();
-    for ((state, detail), (wanted, words)) in told.iter().zip([
+    for ((state, detail), (wanted, words)) in model_findings.iter().zip([
         (
             "degraded",
             "model, test: authentication failed (401): no such key: ***; check llm.provider.model.key_env or key_file",
@@ -53,7 +53,7 @@ fn doctor_calls_each_language_model_and_hides_api_keys() {
     ]) {
         assert!(*state == wanted && detail.contains(words), "{state}: {detail}");
     }
-    assert_eq!(told.len(), 4, "{told:?}");
+    assert_eq!(model_findings.len(), 4, "{model_findings:?}");
     assert_eq!(ended.exit_code, 1, "one model cannot be set up");
 }
 
@@ -62,10 +62,10 @@ fn doctor_checks_the_extractive_model_if_none_is_configured() {
     let weir = WeirFixture::new();
     let ended = weir.run_command(&["doctor", "--json"]);
     let findings = ended.stdout_lines[0]["findings"].as_array().unwrap();
-    let told = findings
+    let model_finding = findings
         .iter()
         .find(|finding| finding["check"] == "language model")
         .unwrap();
-    assert_eq!(told["state"], "ok", "{told}");
+    assert_eq!(model_finding["state"], "ok", "{model_finding}");
     assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
 }

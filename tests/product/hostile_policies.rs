@@ -52,8 +52,8 @@ fn hostile_component_fails_the_document_or_the_default_decides() {
 fn ungranted_capability_is_refused_before_any_work() {
     let ended = run_with_hostile_component("routing", "hostile-state", "fail", "");
     assert_eq!(ended.exit_code, 1);
-    let told = format!("{} {:?}", ended.stderr, ended.stdout_lines);
-    assert!(told.contains("state") && told.contains("grant"), "{told}");
+    let output = format!("{} {:?}", ended.stderr, ended.stdout_lines);
+    assert!(output.contains("state") && output.contains("grant"), "{output}");
     assert!(ended.events_of_type("page-done").is_empty());
 }
 
@@ -88,7 +88,7 @@ fn replay_with_same_components_matches_and_with_others_differs() {
     );
 
     // A job id contains its creation time: the first is from 2023, the second from the future.
-    for (job, said) in [
+    for (job, message_part) in [
         (
             "01890000-0000-7000-8000-000000000000",
             "policy.recording_retention_days is 30",
@@ -97,6 +97,6 @@ fn replay_with_same_components_matches_and_with_others_differs() {
     ] {
         let never = weir.run_command(&["replay", job]);
         assert_eq!(never.exit_code, 1);
-        assert!(never.stderr.contains(said), "{}", never.stderr);
+        assert!(never.stderr.contains(message_part), "{}", never.stderr);
     }
 }

@@ -29,12 +29,12 @@ fn searches_find_the_expected_passages_of_the_samples() {
         );
     }
 
-    let (mut asked, mut found) = (0, 0);
+    let (mut question_count, mut found) = (0, 0);
     let questions: toml::Table = weir_samples::SAMPLE_QUESTIONS.parse().unwrap();
     for question in questions["question"].as_array().unwrap() {
         let of = |key: &str| question[key].as_str().unwrap();
         let hits = weir.search(of("ask"), &[]);
-        asked += 1;
+        question_count += 1;
         let right = |hit: &serde_json::Value| {
             hit["name"] == of("document")
                 && hit["page"].as_i64() == question["page"].as_integer()
@@ -61,10 +61,13 @@ fn searches_find_the_expected_passages_of_the_samples() {
             );
         }
     }
-    assert!(asked >= 20, "{asked} questions are too few for a result");
     assert!(
-        found * 10 >= asked * 9,
-        "{found} of {asked} questions found their passage in the first five hits"
+        question_count >= 20,
+        "{question_count} questions are too few for a result"
+    );
+    assert!(
+        found * 10 >= question_count * 9,
+        "{found} of {question_count} questions found their passage in the first five hits"
     );
 
     let markdown = std::fs::read_to_string(out.join("handbook/document.md")).unwrap();

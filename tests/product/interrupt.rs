@@ -10,17 +10,17 @@ fn assert_interrupt_stops_and_resumes(weir: &WeirFixture, file: &str, after_page
     for _ in 0..after_pages {
         running.read_until_event("page-done");
     }
-    let family = processes::process_tree(running.pid());
-    let asked = Instant::now();
+    let pids = processes::process_tree(running.pid());
+    let interrupted_at = Instant::now();
     running.send_signal(Signal::INT);
     let ended = running.wait_for_exit();
     assert!(
-        asked.elapsed() < Duration::from_secs(2),
+        interrupted_at.elapsed() < Duration::from_secs(2),
         "stopping took {:?}",
-        asked.elapsed()
+        interrupted_at.elapsed()
     );
     assert_eq!(ended.exit_code, 130, "{}", ended.stderr);
-    let left: Vec<_> = family
+    let left: Vec<_> = pids
         .into_iter()
         .filter(|p| processes::is_process_alive(*p))
         .collect();

@@ -35,11 +35,11 @@ fn run_killed_twenty_times_loses_and_duplicates_nothing() {
     for moment in kill_delays(undisturbed.duration.div_f64(4.0)) {
         let running = WeirProcess::start(weir.weir_command(&arguments));
         std::thread::sleep(moment);
-        let family = processes::process_tree(running.pid());
+        let pids = processes::process_tree(running.pid());
         running.send_signal(Signal::KILL);
         running.wait_for_exit();
         let deadline = Instant::now() + Duration::from_secs(5);
-        while family.iter().any(|p| processes::is_process_alive(*p)) {
+        while pids.iter().any(|p| processes::is_process_alive(*p)) {
             assert!(
                 Instant::now() < deadline,
                 "a child process is still running after its host was killed"

@@ -36,8 +36,8 @@ fn killed_summary_run_repeats_no_recorded_model_request() {
     let arguments = summarize_arguments(&config, &file);
     let running = WeirProcess::start(weir.weir_command(&arguments));
     wait_until(|| match model.requests().len() {
-        asked if asked >= 150 => Ok(()),
-        asked => Err(format!("{asked} requests")),
+        count if count >= 150 => Ok(()),
+        count => Err(format!("{count} requests")),
     });
     running.send_signal(Signal::KILL);
     running.wait_for_exit();
@@ -51,9 +51,9 @@ fn killed_summary_run_repeats_no_recorded_model_request() {
     let summary = ended.single_event("document-summarized");
     assert_eq!(summary["sections"], 385);
     let mut times: HashMap<String, Vec<Instant>> = HashMap::new();
-    for asked in model.requests() {
-        let answered = asked.responded_at.unwrap_or(killed);
-        times.entry(asked.prompt).or_default().push(answered);
+    for request in model.requests() {
+        let ended_at = request.responded_at.unwrap_or(killed);
+        times.entry(request.prompt).or_default().push(ended_at);
     }
     // At most four requests are in flight at once, and a few responses had not been committed.
     let twice = times.values().filter(|times| times.len() > 1);
@@ -125,21 +125,21 @@ fn api_key_is_sent_to_its_provider_and_nowhere_else() {
         .env("MODEL_KEY", KEY)
         .env("WEIR_LOG", "weir=trace,hyper=debug,info");
     let ended = WeirProcess::start(command).wait_for_exit();
-    let asked = model.requests();
+    let requests = model.requests();
     assert!(
-        asked
+        requests
             .iter()
-            .all(|asked| asked.authorization == Some(format!("Bearer {KEY}")))
+            .all(|request| request.authorization == Some(format!("Bearer {KEY}")))
     );
     let failed = ended.single_event("document-failed");
     let message = failed["error"]["message"].as_str().unwrap();
     assert!(message.contains("invalid request by"), "{message}");
-    let told: Vec<&Value> = ended
+    let leaking_lines: Vec<&Value> = ended
         .stdout_lines
         .iter()
         .filter(|line| line.to_string().contains(KEY))
         .collect();
-    assert!(told.is_empty(), "{told:?}");
+    assert!(leaking_lines.is_empty(), "{leaking_lines:?}");
     assert!(!ended.stderr.contains(KEY), "{}", ended.stderr);
     let found = list_files_containing(weir.folder(), KEY);
     assert!(found.is_empty(), "{found:?}");

@@ -32,7 +32,7 @@ fn contains_sentence(pages: &[String], sentence: &str) -> bool {
 fn assert_summary_is_quoted(summary: &Value, pages: &[String]) {
     let text = summary["text"].as_str().unwrap();
     let quotes = summary["quotes"].as_array().unwrap();
-    let (mut quoted, mut said) = (String::new(), HashSet::new());
+    let (mut quoted, mut seen_sentences) = (String::new(), HashSet::new());
     for quote in quotes {
         let sentence = slice_at(text, &quote["at"]);
         let page = quote["page"].as_u64().unwrap() as usize;
@@ -46,7 +46,7 @@ fn assert_summary_is_quoted(summary: &Value, pages: &[String]) {
             "{quote}"
         );
         assert!(
-            said.insert(letters_and_digits(sentence)),
+            seen_sentences.insert(letters_and_digits(sentence)),
             "the summary repeats: {sentence}"
         );
         quoted.push_str(sentence);
@@ -88,8 +88,8 @@ fn summary_sentences_are_quotes_from_the_named_pages() {
         ended.assert_valid_event_log();
         let folder = out.join(name.trim_end_matches(".pdf"));
         let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
-        let kept: Value = serde_json::from_str(&read("summary.json")).unwrap();
-        let pages: Vec<String> = (1..=kept["pages"].as_u64().unwrap())
+        let document_summary: Value = serde_json::from_str(&read("summary.json")).unwrap();
+        let pages: Vec<String> = (1..=document_summary["pages"].as_u64().unwrap())
             .map(|page| {
                 let lines: Value = serde_json::from_str(&read(&format!("pages/{page:04}.json"))).unwrap();
                 let lines = lines["lines"].as_array().unwrap().clone();
@@ -99,7 +99,7 @@ fn summary_sentences_are_quotes_from_the_named_pages() {
                     .collect()
             })
             .collect();
-        let sections = kept["sections"].as_array().unwrap();
+        let sections = document_summary["sections"].as_array().unwrap();
         let summaries: Vec<_> = sections
             .iter()
             .filter(|section| !section["summary"].is_null())
@@ -112,9 +112,9 @@ fn summary_sentences_are_quotes_from_the_named_pages() {
                 "{section}"
             );
         }
-        assert_summary_is_quoted(&kept["summary"], &pages);
-        let told = ended.events_of_type("section-summarized").len();
-        assert_eq!(told, sections.len());
+        assert_summary_is_quoted(&document_summary["summary"], &pages);
+        let event_count = ended.events_of_type("section-summarized").len();
+        assert_eq!(event_count, sections.len());
         assert_eq!(
             ended.single_event("document-summarized")["sections"],
             sections.len()
@@ -150,14 +150,14 @@ fn summary_is_requested_read_and_searched_over_http() {
     );
 
     // The pages are done; only the summary is missing.
-    let answer = client.submit_files(&[("survey.pdf", survey)], &json!({ "summarize": true }), &[]);
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    let events = client.wait_for_job(answer.body["id"].as_str().unwrap());
+    let response = client.submit_files(&[("survey.pdf", survey)], &json!({ "summarize": true }), &[]);
+    assert_eq!(response.status, 202, "{}", response.body);
+    let events = client.wait_for_job(response.body["id"].as_str().unwrap());
     let done = events.iter().find(|e| e["type"] == "document-done").unwrap();
     assert_eq!(done["skipped"], done["pages"], "{done}");
-    let kept = client.get(&path);
-    assert_eq!(kept.status, 200, "{}", kept.body);
-    let sections = kept.body["sections"].as_array().unwrap();
+    let stored = client.get(&path);
+    assert_eq!(stored.status, 200, "{}", stored.body);
+    let sections = stored.body["sections"].as_array().unwrap();
     let results = sections
         .iter()
         .find(|s| s["title"].as_str().unwrap_or("").contains("Results"))

@@ -41,10 +41,10 @@ fn six_page_pdf() -> Vec<u8> {
 }
 
 /// Returns the number of the page in the image.
-fn page_number_of_image(look: &VisionRequest) -> usize {
-    let width = look.image_size.0 as f32 * PAGE_HEIGHT / look.image_size.1 as f32;
+fn page_number_of_image(request: &VisionRequest) -> usize {
+    let width = request.image_size.0 as f32 * PAGE_HEIGHT / request.image_size.1 as f32;
     let page = PAGE_WIDTHS.iter().position(|known| (known - width).abs() < 2.0);
-    page.unwrap_or_else(|| panic!("{look:?} matches no page")) + 1
+    page.unwrap_or_else(|| panic!("{request:?} matches no page")) + 1
 }
 
 fn transcript_of_page(page: usize) -> String {
@@ -64,7 +64,7 @@ fn join_arguments<'a>(first: &[&'a str], more: &'a [String]) -> Vec<&'a str> {
 
 #[test]
 fn vision_model_pages_keep_their_order_and_failures_are_reported() {
-    let seer = VisionServer::new(|look| match page_number_of_image(look) {
+    let vision_server = VisionServer::new(|request| match page_number_of_image(request) {
         4 => Err(500),
         2 => Ok(format!("```markdown\n{}\n```", transcript_of_page(2))),
         page => Ok(transcript_of_page(page)),
@@ -72,7 +72,7 @@ fn vision_model_pages_keep_their_order_and_failures_are_reported() {
     let weir = WeirFixture::new();
     let file = weir.write_file("six.pdf", &six_page_pdf());
     let out = weir.folder().join("out");
-    let more = seer.provider_arguments(&[
+    let more = vision_server.provider_arguments(&[
         "llm.when_all_providers_fail=fail",
         "llm.max_attempts=2",
         "llm.initial_backoff_millis=1",
@@ -99,21 +99,21 @@ fn vision_model_pages_keep_their_order_and_failures_are_reported() {
     assert!(message.contains("vision failed with status 500"), "{message}");
 
     // Each page is sent once and the failing page once for each attempt, at the configured size and concurrency.
-    let looks = seer.requests();
-    let mut shown: Vec<_> = looks.iter().map(page_number_of_image).collect();
-    shown.sort_unstable();
-    assert_eq!(shown, [1, 2, 3, 4, 4, 5, 6]);
-    for look in &looks {
-        assert!((1550..=1568).contains(&look.image_size.1), "{look:?}");
+    let requests = vision_server.requests();
+    let mut page_numbers: Vec<_> = requests.iter().map(page_number_of_image).collect();
+    page_numbers.sort_unstable();
+    assert_eq!(page_numbers, [1, 2, 3, 4, 4, 5, 6]);
+    for request in &requests {
+        assert!((1550..=1568).contains(&request.image_size.1), "{request:?}");
         assert!(
-            look.max_tokens == 4096 && look.prompt.contains("Markdown"),
-            "{look:?}"
+            request.max_tokens == 4096 && request.prompt.contains("Markdown"),
+            "{request:?}"
         );
     }
     assert!(
-        (1..=3).contains(&seer.max_in_flight()),
+        (1..=3).contains(&vision_server.max_in_flight()),
         "{}",
-        seer.max_in_flight()
+        vision_server.max_in_flight()
     );
 
     let markdown = std::fs::read_to_string(out.join("six/document.md")).unwrap();
@@ -158,7 +158,7 @@ fn vision_model_pages_keep_their_order_and_failures_are_reported() {
         weir.ingest_files(&all).single_event("document-done")["skipped"],
         5
     );
-    assert_eq!(seer.requests().len(), looks.len() + 2);
+    assert_eq!(vision_server.requests().len(), requests.len() + 2);
 }
 
 /// A page with a text layer and a page that is only an image.
@@ -215,8 +215,8 @@ fn without_a_vision_model_only_pages_routed_to_it_fail() {
     );
 
     // With a vision model, the next run does the missing page.
-    let seer = VisionServer::new(|look| Ok(transcript_of_page(page_number_of_image(look))));
-    let more = seer.provider_arguments(&[]);
+    let vision_server = VisionServer::new(|request| Ok(transcript_of_page(page_number_of_image(request))));
+    let more = vision_server.provider_arguments(&[]);
     let done = weir
         .ingest_files(&join_arguments(&first, &more))
         .single_event("document-done")
@@ -227,7 +227,8 @@ fn without_a_vision_model_only_pages_routed_to_it_fail() {
         "{done}"
     );
     assert_eq!(
-        seer.requests()
+        vision_server
+            .requests()
             .iter()
             .map(page_number_of_image)
             .collect::<Vec<_>>(),
@@ -248,15 +249,15 @@ fn without_a_vision_model_only_pages_routed_to_it_fail() {
 
 #[test]
 fn http_job_has_its_pages_read_by_a_vision_model() {
-    let seer = VisionServer::new(|look| Ok(transcript_of_page(page_number_of_image(look))));
+    let vision_server = VisionServer::new(|request| Ok(transcript_of_page(page_number_of_image(request))));
     let weir = WeirFixture::new();
-    let more = seer.provider_arguments(&[]);
+    let more = vision_server.provider_arguments(&[]);
     let server = TestServer::start(&weir, &join_arguments(&[], &more));
     let client = server.admin_client();
     let options = json!({ "vision": "always", "pages": { "first": 2, "last": 3 } });
-    let answer = client.submit_files(&[("six.pdf", &six_page_pdf())], &options, &[]);
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    let events = client.wait_for_job(answer.body["id"].as_str().unwrap());
+    let response = client.submit_files(&[("six.pdf", &six_page_pdf())], &options, &[]);
+    assert_eq!(response.status, 202, "{}", response.body);
+    let events = client.wait_for_job(response.body["id"].as_str().unwrap());
     let document = events
         .iter()
         .find_map(|e| e["document"].as_str())

@@ -153,20 +153,25 @@ pub fn measure_health_latency(
     let began = Instant::now();
     let stream = TcpStream::connect_timeout(&address, timeout).ok()?;
     stream.set_read_timeout(Some(timeout)).unwrap();
-    let mut answer = [0; 12];
+    let mut status_line = [0; 12];
     match tls {
         None => {
             let mut stream = stream;
             stream.write_all(REQUEST).ok()?;
-            stream.read_exact(&mut answer).ok()?;
+            stream.read_exact(&mut status_line).ok()?;
         }
         Some(config) => {
             let mut stream = crate::tls::wrap_stream(config, stream);
             stream.write_all(REQUEST).ok()?;
-            stream.read_exact(&mut answer).ok()?;
+            stream.read_exact(&mut status_line).ok()?;
         }
     }
-    assert_eq!(&answer, b"HTTP/1.1 200", "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(
+        &status_line,
+        b"HTTP/1.1 200",
+        "{}",
+        String::from_utf8_lossy(&status_line)
+    );
     let took = began.elapsed();
     (took <= timeout).then_some(took)
 }

@@ -21,31 +21,37 @@ pub struct EventFollower {
 
 impl EventFollower {
     /// Requests all events over a connection with small buffers, and does not read yet.
-    pub fn connect_slow_reader(address: SocketAddr, key: &str, job: &str, way: EventTransport) -> Self {
+    pub fn connect_slow_reader(address: SocketAddr, key: &str, job: &str, transport: EventTransport) -> Self {
         Self::request_events(
             RawConnection::connect_with_small_window(address),
             key,
             job,
-            way,
+            transport,
             0,
         )
     }
 
     /// Requests the events with sequence numbers above `after`.
-    pub fn connect_after(address: SocketAddr, key: &str, job: &str, way: EventTransport, after: u64) -> Self {
-        Self::request_events(RawConnection::connect(address), key, job, way, after)
+    pub fn connect_after(
+        address: SocketAddr,
+        key: &str,
+        job: &str,
+        transport: EventTransport,
+        after: u64,
+    ) -> Self {
+        Self::request_events(RawConnection::connect(address), key, job, transport, after)
     }
 
     fn request_events(
-        mut wire: RawConnection,
+        mut connection: RawConnection,
         key: &str,
         job: &str,
-        way: EventTransport,
+        transport: EventTransport,
         after: u64,
     ) -> Self {
         let path = format!("/v1/jobs/{job}/events");
         let key = format!("Host: weir\r\nAuthorization: Bearer {key}\r\n");
-        let request = match way {
+        let request = match transport {
             // HTTP/1.0 responses are not chunked.
             EventTransport::ServerSentEvents => {
                 format!("GET {path} HTTP/1.0\r\n{key}Last-Event-ID: {after}\r\n\r\n")
@@ -55,18 +61,21 @@ impl EventFollower {
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             ),
         };
-        assert!(wire.send(request.as_bytes()), "the host closed the connection");
+        assert!(
+            connection.send(request.as_bytes()),
+            "the host closed the connection"
+        );
         Self {
-            connection: wire,
-            transport: way,
+            connection,
+            transport,
         }
     }
 
     /// Reads until the host closes the connection and returns the complete events.
     pub fn read_events(self) -> Vec<Value> {
-        let said = self.connection.read_to_end();
-        let head = said.windows(4).position(|four| four == b"\r\n\r\n");
-        let (head, body) = said.split_at(head.expect("the response has a header section") + 4);
+        let received = self.connection.read_to_end();
+        let head = received.windows(4).position(|four| four == b"\r\n\r\n");
+        let (head, body) = received.split_at(head.expect("the response has a header section") + 4);
         let head = String::from_utf8_lossy(head);
         match self.transport {
             EventTransport::ServerSentEvents => {

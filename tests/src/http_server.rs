@@ -45,15 +45,17 @@ impl HttpResponse {
 }
 
 /// Starts a server on a free local port and answers each request with `answer`.
-pub fn start_http_server(answer: impl Fn(HttpRequest) -> HttpResponse + Send + Sync + 'static) -> SocketAddr {
+pub fn start_http_server(
+    respond: impl Fn(HttpRequest) -> HttpResponse + Send + Sync + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let answer = Arc::new(answer);
+    let respond = Arc::new(respond);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let answer = Arc::clone(&answer);
+            let respond = Arc::clone(&respond);
             // A connection that the client closes early is not an error.
-            std::thread::spawn(move || serve_connection(&stream, &*answer));
+            std::thread::spawn(move || serve_connection(&stream, &*respond));
         }
     });
     address
@@ -62,20 +64,20 @@ pub fn start_http_server(answer: impl Fn(HttpRequest) -> HttpResponse + Send + S
 /// Answers the requests of a connection one after the other.
 fn serve_connection(
     stream: &TcpStream,
-    answer: &(impl Fn(HttpRequest) -> HttpResponse + Sync),
+    respond: &(impl Fn(HttpRequest) -> HttpResponse + Sync),
 ) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut stream = stream;
     while let Some(request) = read_request(&mut reader)? {
-        let head = request.method == "HEAD";
-        let response = answer(request);
-        let mut said = format!("HTTP/1.1 {} -\r\n", response.status);
+        let is_head_request = request.method == "HEAD";
+        let response = respond(request);
+        let mut header_text = format!("HTTP/1.1 {} -\r\n", response.status);
         for (name, value) in &response.headers {
-            said += &format!("{name}: {value}\r\n");
+            header_text += &format!("{name}: {value}\r\n");
         }
-        said += &format!("content-length: {}\r\n\r\n", response.body.len());
-        stream.write_all(said.as_bytes())?;
-        if !head {
+        header_text += &format!("content-length: {}\r\n\r\n", response.body.len());
+        stream.write_all(header_text.as_bytes())?;
+        if !is_head_request {
             stream.write_all(&response.body)?;
         }
     }

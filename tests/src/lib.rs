@@ -34,8 +34,8 @@ use tempfile::TempDir;
 /// Polls a condition until it returns `Ok`. Panics with its last error after 60 seconds.
 pub fn wait_until(mut holds: impl FnMut() -> Result<(), String>) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while let Err(lacking) = holds() {
-        assert!(Instant::now() < deadline, "{lacking}");
+    while let Err(reason) = holds() {
+        assert!(Instant::now() < deadline, "{reason}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -56,14 +56,14 @@ pub fn weir_binary_path() -> PathBuf {
 }
 
 /// Panics if a response, event or webhook names a folder of the host: the test's data folder, the assets' or the binary's.
-pub fn assert_no_host_path(said: &str) {
+pub fn assert_no_host_path(text: &str) {
     let temporary = std::env::temp_dir().join(".tmp");
     let folders = [Some(temporary), weir_binary_path().parent().map(Path::to_owned)];
     let configured = ["WEIR_PATHS_ASSETS", "WEIR_PATHS_DEFAULT_COMPONENTS"]
         .map(|name| std::env::var_os(name).map(PathBuf::from));
     for folder in folders.into_iter().chain(configured).flatten() {
         let folder = folder.display().to_string();
-        assert!(!said.contains(&folder), "{folder} is in: {said}");
+        assert!(!text.contains(&folder), "{folder} is in: {text}");
     }
 }
 
@@ -121,8 +121,8 @@ impl WeirFixture {
     pub fn weir_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(weir_binary_path());
         for (name, _) in std::env::vars() {
-            let kept = ["WEIR_PATHS_ASSETS", "WEIR_PATHS_DEFAULT_COMPONENTS"].contains(&name.as_str());
-            if name.starts_with("WEIR_") && !kept {
+            let is_kept = ["WEIR_PATHS_ASSETS", "WEIR_PATHS_DEFAULT_COMPONENTS"].contains(&name.as_str());
+            if name.starts_with("WEIR_") && !is_kept {
                 command.env_remove(name);
             }
         }

@@ -32,13 +32,13 @@ pub struct ModelServer {
 
 impl ModelServer {
     /// Starts a server that answers each prompt with `answer`.
-    pub fn start(answer: impl Fn(&str) -> ModelReply + Send + Sync + 'static) -> Self {
-        let asked: Arc<Mutex<Vec<ModelRequest>>> = Arc::default();
-        let seen = Arc::clone(&asked);
-        let address = start_http_server(move |request| handle_completion(&request, &seen, &answer));
+    pub fn start(reply: impl Fn(&str) -> ModelReply + Send + Sync + 'static) -> Self {
+        let requests: Arc<Mutex<Vec<ModelRequest>>> = Arc::default();
+        let seen = Arc::clone(&requests);
+        let address = start_http_server(move |request| handle_completion(&request, &seen, &reply));
         Self {
             url: format!("http://{address}/v1"),
-            requests: asked,
+            requests,
         }
     }
 
@@ -59,7 +59,7 @@ impl ModelServer {
 fn handle_completion(
     request: &HttpRequest,
     seen: &Mutex<Vec<ModelRequest>>,
-    answer: &impl Fn(&str) -> ModelReply,
+    reply: &impl Fn(&str) -> ModelReply,
 ) -> HttpResponse {
     assert_eq!(
         (&*request.method, &*request.target),
@@ -68,7 +68,7 @@ fn handle_completion(
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let message = body["messages"].as_array().unwrap().last().unwrap();
     let text = message["content"].as_str().unwrap().to_owned();
-    let place = {
+    let index = {
         let mut seen = seen.lock().unwrap();
         seen.push(ModelRequest {
             prompt: text.clone(),
@@ -78,20 +78,20 @@ fn handle_completion(
         });
         seen.len() - 1
     };
-    let response = match answer(&text) {
+    let response = match reply(&text) {
         ModelReply::Text(after, text) => {
             std::thread::sleep(after);
             completion_response(&text)
         }
         ModelReply::ErrorStatus(status, body) => HttpResponse::new(status, body),
     };
-    seen.lock().unwrap()[place].responded_at = Some(Instant::now());
+    seen.lock().unwrap()[index].responded_at = Some(Instant::now());
     response
 }
 
 /// Builds the response of a finished completion.
 pub(crate) fn completion_response(text: &str) -> HttpResponse {
-    let said = json!({
+    let body = json!({
         "choices": [{
             "index": 0,
             "message": { "role": "assistant", "content": text },
@@ -99,5 +99,5 @@ pub(crate) fn completion_response(text: &str) -> HttpResponse {
         }],
         "usage": { "prompt_tokens": 11, "completion_tokens": 7 },
     });
-    HttpResponse::new(200, said.to_string()).with_header("content-type", "application/json")
+    HttpResponse::new(200, body.to_string()).with_header("content-type", "application/json")
 }

@@ -24,20 +24,17 @@ type StoredContent = Mutex<HashMap<String, Vec<u8>>>;
 
 impl OciRegistry {
     /// Starts a registry that passes each returned body through `answer`.
-    pub fn start(answer: ResponseOverride) -> Self {
-        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (heard, kept) = (Arc::clone(&asked), Mutex::default());
+    pub fn start(response_override: ResponseOverride) -> Self {
+        let requests: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (recorded_requests, stored) = (Arc::clone(&requests), Mutex::default());
         let address = start_http_server(move |request| {
-            heard
+            recorded_requests
                 .lock()
                 .unwrap()
                 .push(format!("{} {}", request.method, request.target));
-            handle_request(request, &kept, answer)
+            handle_request(request, &stored, response_override)
         });
-        Self {
-            address,
-            requests: asked,
-        }
+        Self { address, requests }
     }
 
     /// Returns the number of requests so far.
@@ -46,7 +43,11 @@ impl OciRegistry {
     }
 }
 
-fn handle_request(request: HttpRequest, kept: &StoredContent, answer: ResponseOverride) -> HttpResponse {
+fn handle_request(
+    request: HttpRequest,
+    stored: &StoredContent,
+    response_override: ResponseOverride,
+) -> HttpResponse {
     let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     match &*request.method {
         "POST" => HttpResponse::new(202, "").with_header("location", format!("{path}1")),
@@ -55,23 +56,23 @@ fn handle_request(request: HttpRequest, kept: &StoredContent, answer: ResponseOv
             let blob = query
                 .strip_prefix("digest=")
                 .map(|digest| digest.replace("%3A", ":"));
-            let place = match blob {
+            let key = match blob {
                 Some(digest) => path.replace("uploads/1", &digest),
                 None => path.to_owned(),
             };
-            let mut kept = kept.lock().unwrap();
+            let mut stored = stored.lock().unwrap();
             if let Some((repository, _)) = path.split_once("/manifests/") {
                 let digits = HEXLOWER.encode(&Sha256::digest(&request.body));
-                kept.insert(
+                stored.insert(
                     format!("{repository}/manifests/sha256:{digits}"),
                     request.body.clone(),
                 );
             }
-            kept.insert(place, request.body);
+            stored.insert(key, request.body);
             HttpResponse::new(201, "")
         }
-        _ => match kept.lock().unwrap().get(path) {
-            Some(bytes) => HttpResponse::new(200, answer(path, bytes.clone())),
+        _ => match stored.lock().unwrap().get(path) {
+            Some(bytes) => HttpResponse::new(200, response_override(path, bytes.clone())),
             None => HttpResponse::new(404, ""),
         },
     }

@@ -23,16 +23,16 @@ pub fn process_tree(root: u32) -> HashSet<u32> {
             .and_then(|p| p.parse().ok());
         children.entry(parent.unwrap_or(0)).or_default().push(pid);
     }
-    let mut family = HashSet::from([root]);
+    let mut pids = HashSet::from([root]);
     let mut next = vec![root];
     while let Some(pid) = next.pop() {
         for child in children.get(&pid).into_iter().flatten() {
-            if family.insert(*child) {
+            if pids.insert(*child) {
                 next.push(*child);
             }
         }
     }
-    family
+    pids
 }
 
 /// Returns whether a process exists and is not a zombie.
@@ -92,13 +92,13 @@ fn read_proc_bytes(pid: u32, file: &str, name: &str) -> u64 {
 /// Returns the memory of the processes together, in bytes: every anonymous or shared page once, plus the mapped file pages (code and
 /// models) of the process that has most of them. A proportional share of file pages would make the sum seem smaller whenever another
 /// Weir runs on the machine.
-fn total_memory_bytes(family: &HashSet<u32>) -> u64 {
+fn total_memory_bytes(pids: &HashSet<u32>) -> u64 {
     let own = |pid: &u32| {
         read_proc_bytes(*pid, "smaps_rollup", "Pss_Anon:")
             + read_proc_bytes(*pid, "smaps_rollup", "Pss_Shmem:")
     };
     let files = |pid: &u32| read_proc_bytes(*pid, "status", "RssFile:");
-    family.iter().map(own).sum::<u64>() + family.iter().map(files).max().unwrap_or(0)
+    pids.iter().map(own).sum::<u64>() + pids.iter().map(files).max().unwrap_or(0)
 }
 
 /// Samples the memory of a process and its descendants in a thread.

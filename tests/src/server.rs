@@ -30,14 +30,16 @@ impl TestServer {
 
     /// Reads the address and admin key from the first line of output.
     fn wait_until_listening(mut running: WeirProcess) -> Self {
-        let Some(said) = running.read_line() else {
+        let Some(first_line) = running.read_line() else {
             let ended = running.wait_for_exit();
             panic!("the server did not start: {}", ended.stderr);
         };
-        let address = said["address"].as_str().expect("the first line has the address");
+        let address = first_line["address"]
+            .as_str()
+            .expect("the first line has the address");
         Self {
             address: address.rsplit('/').next().unwrap().parse().unwrap(),
-            admin_key: said["admin_key"].as_str().map(str::to_owned),
+            admin_key: first_line["admin_key"].as_str().map(str::to_owned),
             process: running,
         }
     }
@@ -227,9 +229,9 @@ impl ApiClient {
 
     /// Returns the value of a metric series given by name and labels, or 0 if it has not been recorded.
     pub fn metric_value(&self, series: &str) -> f64 {
-        let answer = self.get("/metrics");
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        let text = answer.body.as_str().unwrap();
+        let response = self.get("/metrics");
+        assert_eq!(response.status, 200, "{}", response.body);
+        let text = response.body.as_str().unwrap();
         let value = text
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -251,9 +253,9 @@ impl ApiClient {
 
     /// Submits one file and returns the job's id.
     pub fn submit_file(&self, name: &str, bytes: &[u8]) -> String {
-        let answer = self.submit_files(&[(name, bytes)], &json!({}), &[]);
-        assert_eq!(answer.status, 202, "{}", answer.body);
-        answer.body["id"]
+        let response = self.submit_files(&[(name, bytes)], &json!({}), &[]);
+        assert_eq!(response.status, 202, "{}", response.body);
+        response.body["id"]
             .as_str()
             .expect("the response has the job's id")
             .to_owned()

@@ -20,7 +20,7 @@ pub struct ResourceCounts(BTreeMap<String, usize>);
 
 impl ResourceCounts {
     /// Counts the resources of a server with this data folder and of its child processes.
-    pub fn count(pid: u32, data: &Path) -> Self {
+    pub fn count_resources(pid: u32, data: &Path) -> Self {
         let mut all = BTreeMap::new();
         let mut one_more = |kind: String| *all.entry(kind).or_default() += 1;
         let connections = list_connection_sockets();
@@ -58,22 +58,22 @@ impl ResourceCounts {
 
     /// Counts the resources of an idle server. Waits until it has no connection, no open upload and no blob to sync.
     pub fn count_when_idle(pid: u32, data: &Path) -> Self {
-        let mut at_rest = None;
+        let mut idle_counts = None;
         wait_until(|| {
-            let now = Self::count(pid, data);
+            let now = Self::count_resources(pid, data);
             let busy = now.0.keys().find(|kind| {
                 kind.contains(CONNECTION_KIND) || kind.contains("uploads") || kind.contains("/blobs/")
             });
-            let lacking = busy.map(|kind| format!("the server does not become idle: {kind}"));
-            at_rest = Some(now);
-            lacking.map_or(Ok(()), Err)
+            let problem = busy.map(|kind| format!("the server does not become idle: {kind}"));
+            idle_counts = Some(now);
+            problem.map_or(Ok(()), Err)
         });
-        at_rest.expect("the resources were counted at least once")
+        idle_counts.expect("the resources were counted at least once")
     }
 
     /// Waits until a server has the same resources as in this count.
     pub fn wait_until_restored(&self, pid: u32, data: &Path) {
-        wait_until(|| match Self::count(pid, data) {
+        wait_until(|| match Self::count_resources(pid, data) {
             now if now == *self => Ok(()),
             now => Err(format!(
                 "the server's resources differ from the first count:\n{}",

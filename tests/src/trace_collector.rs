@@ -20,8 +20,8 @@ pub struct TraceCollector {
 impl Default for TraceCollector {
     fn default() -> Self {
         let spans: Arc<Mutex<Vec<Span>>> = Arc::default();
-        let kept = Arc::clone(&spans);
-        let address = start_http_server(move |request| store_request_spans(&request, &kept));
+        let stored_spans = Arc::clone(&spans);
+        let address = start_http_server(move |request| store_request_spans(&request, &stored_spans));
         Self { address, spans }
     }
 }
@@ -47,7 +47,7 @@ impl TraceCollector {
     }
 }
 
-fn store_request_spans(request: &HttpRequest, kept: &Mutex<Vec<Span>>) -> HttpResponse {
+fn store_request_spans(request: &HttpRequest, stored_spans: &Mutex<Vec<Span>>) -> HttpResponse {
     assert_eq!((&*request.method, &*request.target), ("POST", "/v1/traces"));
     assert_eq!(request.header("content-type"), Some("application/x-protobuf"));
     let sent = ExportTraceServiceRequest::decode(&*request.body).expect("a valid OTLP message");
@@ -56,7 +56,7 @@ fn store_request_spans(request: &HttpRequest, kept: &Mutex<Vec<Span>>) -> HttpRe
         .into_iter()
         .flat_map(|of| of.scope_spans)
         .flat_map(|of| of.spans);
-    kept.lock().unwrap().extend(spans);
+    stored_spans.lock().unwrap().extend(spans);
     // An empty message reports full success.
     HttpResponse::new(200, "").with_header("content-type", "application/x-protobuf")
 }

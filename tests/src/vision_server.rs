@@ -49,9 +49,9 @@ impl VisionServer {
             in_flight: AtomicUsize::new(0),
             max_in_flight: AtomicUsize::new(0),
         });
-        let kept = Arc::clone(&seen);
+        let shared_state = Arc::clone(&seen);
         let address = start_http_server(move |request| {
-            kept.handle_request(&serde_json::from_slice(&request.body).unwrap())
+            shared_state.handle_request(&serde_json::from_slice(&request.body).unwrap())
         });
         Self { address, state: seen }
     }
@@ -82,28 +82,28 @@ impl VisionServer {
 }
 
 impl ServerState {
-    fn handle_request(&self, asked: &Value) -> HttpResponse {
-        let look = parse_request(asked);
+    fn handle_request(&self, body: &Value) -> HttpResponse {
+        let request = parse_request(body);
         let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
         self.max_in_flight.fetch_max(now, Ordering::SeqCst);
-        self.requests.lock().unwrap().push(look.clone());
-        let said = (self.reply)(&look);
+        self.requests.lock().unwrap().push(request.clone());
+        let reply = (self.reply)(&request);
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
-        match said {
+        match reply {
             Ok(text) => completion_response(&text),
             Err(status) => HttpResponse::new(status, "no"),
         }
     }
 }
 
-fn parse_request(asked: &Value) -> VisionRequest {
-    assert_eq!(asked["model"], "sees");
-    let content = &asked["messages"].as_array().unwrap().last().unwrap()["content"];
+fn parse_request(body: &Value) -> VisionRequest {
+    assert_eq!(body["model"], "sees");
+    let content = &body["messages"].as_array().unwrap().last().unwrap()["content"];
     let url = content[1]["image_url"]["url"].as_str().unwrap();
     let jpeg = STANDARD.decode(url.strip_prefix("data:image/jpeg;base64,").unwrap());
     VisionRequest {
         prompt: content[0]["text"].as_str().unwrap().to_owned(),
-        max_tokens: asked["max_tokens"].as_u64().unwrap(),
+        max_tokens: body["max_tokens"].as_u64().unwrap(),
         image_size: jpeg_dimensions(&jpeg.unwrap()),
     }
 }

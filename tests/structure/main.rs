@@ -75,7 +75,7 @@ const LONG_FILES: [(&str, &str); 8] = [
     ),
 ];
 
-fn repository() -> PathBuf {
+fn repository_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the tests have a parent folder")
@@ -83,11 +83,11 @@ fn repository() -> PathBuf {
 }
 
 fn crate_folder(name: &str) -> PathBuf {
-    repository().join("host").join(name)
+    repository_folder().join("host").join(name)
 }
 
 /// Returns all Rust files below a folder.
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
+fn list_rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -105,7 +105,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Counts the lines before the inline test module.
-fn source_lines(text: &str) -> usize {
+fn count_source_lines(text: &str) -> usize {
     text.lines().take_while(|line| *line != "#[cfg(test)]").count()
 }
 
@@ -126,7 +126,7 @@ fn crates_depend_on_lower_layers_only() {
 }
 
 #[test]
-fn files_of_a_crate_form_no_circles() {
+fn files_of_a_crate_have_no_import_cycles() {
     let mut circles = BTreeMap::new();
     for (name, _) in LAYERS {
         let source = crate_folder(name).join("src");
@@ -135,7 +135,7 @@ fn files_of_a_crate_form_no_circles() {
             .into_iter()
             .find(|file| file.exists())
             .expect("a crate root");
-        let found = CrateModules::read(&root).circles();
+        let found = CrateModules::read(&root).import_cycles();
         if !found.is_empty() {
             circles.insert(name, found);
         }
@@ -147,10 +147,12 @@ fn files_of_a_crate_form_no_circles() {
 fn long_files_have_a_reason() {
     let mut long = Vec::new();
     for (name, _) in LAYERS {
-        for file in rust_files(&crate_folder(name).join("src")) {
+        for file in list_rust_files(&crate_folder(name).join("src")) {
             let text = std::fs::read_to_string(&file).expect("the file is text");
-            let lines = source_lines(&text);
-            let path = file.strip_prefix(repository()).expect("inside the repository");
+            let lines = count_source_lines(&text);
+            let path = file
+                .strip_prefix(repository_folder())
+                .expect("inside the repository");
             let path = path.to_string_lossy().into_owned();
             let is_test = path.ends_with("tests.rs") || path.contains("/tests/");
             if lines > MAX_LINES && !is_test && LONG_FILES.iter().all(|(long, _)| *long != path) {
@@ -160,9 +162,9 @@ fn long_files_have_a_reason() {
     }
     assert!(long.is_empty(), "{long:#?}");
     for (path, reason) in LONG_FILES {
-        let text = std::fs::read_to_string(repository().join(path)).expect("a listed file exists");
+        let text = std::fs::read_to_string(repository_folder().join(path)).expect("a listed file exists");
         assert!(
-            source_lines(&text) > MAX_LINES && !reason.is_empty(),
+            count_source_lines(&text) > MAX_LINES && !reason.is_empty(),
             "{path} is not long"
         );
     }

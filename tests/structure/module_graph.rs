@@ -41,7 +41,7 @@ impl CrateModules {
     }
 
     /// Returns the groups of files that use each other in a circle.
-    pub(crate) fn circles(&self) -> Vec<Vec<String>> {
+    pub(crate) fn import_cycles(&self) -> Vec<Vec<String>> {
         let edges: BTreeMap<&ModulePath, BTreeSet<&ModulePath>> = self
             .modules
             .keys()
@@ -98,14 +98,14 @@ impl CrateModules {
         let mut found: BTreeSet<_> = paths
             .iter()
             .chain(used.map(|import| &import.path))
-            .filter_map(|path| self.resolve(module, path, 0))
+            .filter_map(|path| self.resolve_item_module(module, path, 0))
             .collect();
         found.remove(module);
         found
     }
 
     /// Returns the module that defines the item at a path written in `from`. Follows re-exports.
-    fn resolve(&self, from: &ModulePath, path: &[String], depth: usize) -> Option<&ModulePath> {
+    fn resolve_item_module(&self, from: &ModulePath, path: &[String], depth: usize) -> Option<&ModulePath> {
         let (first, tail) = path.split_first()?;
         let mut at = from.clone();
         let mut rest = path;
@@ -149,7 +149,7 @@ impl CrateModules {
                 && depth < 8
             {
                 let target = [&import.path, tail].concat();
-                if let Some(module) = self.resolve(&at, &target, depth + 1) {
+                if let Some(module) = self.resolve_item_module(&at, &target, depth + 1) {
                     return Some(module);
                 }
             }
@@ -169,7 +169,7 @@ fn read_module(file: &Path, children: &Path, path: &[String], modules: &mut BTre
         ..Module::default()
     };
     let mut child_modules = Vec::new();
-    collect(tokens.into_iter().collect(), &mut module, &mut child_modules);
+    collect_module_items(tokens.into_iter().collect(), &mut module, &mut child_modules);
     for name in child_modules {
         let flat = children.join(format!("{name}.rs"));
         let nested = children.join(&name).join("mod.rs");
@@ -201,14 +201,14 @@ fn is_cfg_test(token: &TokenTree) -> bool {
 }
 
 /// Collects imports, paths, identifiers and the names of child modules from tokens.
-fn collect(tokens: Vec<TokenTree>, module: &mut Module, child_modules: &mut Vec<String>) {
+fn collect_module_items(tokens: Vec<TokenTree>, module: &mut Module, child_modules: &mut Vec<String>) {
     let mut at = 0;
     let mut is_public = false;
     while let Some(token) = tokens.get(at) {
         match token {
             TokenTree::Punct(punct) if punct.as_char() == '#' => {
                 if tokens.get(at + 1).is_some_and(is_cfg_test) {
-                    at = end_of_item(&tokens, at + 2);
+                    at = index_after_item(&tokens, at + 2);
                     continue;
                 }
                 at += 1;
@@ -226,7 +226,7 @@ fn collect(tokens: Vec<TokenTree>, module: &mut Module, child_modules: &mut Vec<
                 let end = (at..tokens.len())
                     .find(|index| is_punct(tokens.get(*index), ';'))
                     .unwrap_or(tokens.len());
-                flatten_use(
+                collect_imports(
                     &tokens[at + 1..end],
                     &mut Vec::new(),
                     is_public,
@@ -254,7 +254,7 @@ fn collect(tokens: Vec<TokenTree>, module: &mut Module, child_modules: &mut Vec<
                 }
             }
             TokenTree::Group(group) => {
-                collect(group.stream().into_iter().collect(), module, child_modules);
+                collect_module_items(group.stream().into_iter().collect(), module, child_modules);
                 at += 1;
             }
             _ => at += 1,
@@ -264,7 +264,7 @@ fn collect(tokens: Vec<TokenTree>, module: &mut Module, child_modules: &mut Vec<
 }
 
 /// Returns the index behind the item that starts at `at`: behind its `;` or its braces.
-fn end_of_item(tokens: &[TokenTree], at: usize) -> usize {
+fn index_after_item(tokens: &[TokenTree], at: usize) -> usize {
     let end = tokens.iter().skip(at).position(|token| match token {
         TokenTree::Punct(punct) => punct.as_char() == ';',
         TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
@@ -274,7 +274,12 @@ fn end_of_item(tokens: &[TokenTree], at: usize) -> usize {
 }
 
 /// Adds the names of a `use` tree.
-fn flatten_use(tokens: &[TokenTree], prefix: &mut Vec<String>, is_reexport: bool, imports: &mut Vec<Import>) {
+fn collect_imports(
+    tokens: &[TokenTree],
+    prefix: &mut Vec<String>,
+    is_reexport: bool,
+    imports: &mut Vec<Import>,
+) {
     for tree in tokens.split(|token| is_punct(Some(token), ',')) {
         let depth = prefix.len();
         let mut alias = None;
@@ -289,7 +294,7 @@ fn flatten_use(tokens: &[TokenTree], prefix: &mut Vec<String>, is_reexport: bool
             }
         }
         if let Some(group) = group {
-            flatten_use(&group, prefix, is_reexport, imports);
+            collect_imports(&group, prefix, is_reexport, imports);
         } else if prefix.len() > depth || !tree.is_empty() {
             let mut path = prefix.clone();
             if path.last().is_some_and(|last| last == "self") && path.len() > 1 {

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_of_ordinary_pages_follow_the_device() {
+    fn batch_size_of_ordinary_pages_depends_on_the_device() {
         assert_eq!(with_device(DeviceKind::Gpu, 24).pages, 7); // a third of each page is images: slightly more than an ordinary page
         assert_eq!(with_device(DeviceKind::Gpu, 12).pages, 3);
         assert_eq!(with_device(DeviceKind::Gpu, 4).pages, 1);

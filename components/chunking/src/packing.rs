@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paragraph_near_the_even_share_is_preferred() {
+    fn cut_at_a_paragraph_near_the_even_share_is_preferred() {
         let mut pieces = row(&[0.1; 12]);
         pieces[7].boundary = Boundary::Paragraph;
         assert_eq!(group_pieces(&pieces), [0..7, 7..12]);

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn page_of_megabytes_keeps_to_the_passage_limit() {
+    fn page_of_megabytes_stays_below_the_passage_count_limit() {
         let long = "漢".repeat(2_000_000);
         let ranges = page_passages(&PassageLimits::default(), &source(&long, &[]));
         assert!(

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn sentences_end_at_stops_before_something_that_begins_one() {
+    fn sentences_end_at_stops_followed_by_a_sentence_start() {
         assert_eq!(
             split("One is. Two is! Three? Four"),
             ["One is.", "Two is!", "Three?", "Four"]
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn paragraphs_end_at_blank_and_short_lines_and_items() {
+    fn paragraphs_end_at_blank_lines_short_lines_and_list_items() {
         let text = "A long line of running text\nthat goes on. Ends.\nAnother paragraph";
         assert_eq!(boundaries(text), [Boundary::Sentence, Boundary::Paragraph]);
         assert_eq!(boundaries("one\n\ntwo"), [Boundary::Paragraph]);

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn short_section_is_one_request_and_tiny_one_none() {
+    fn short_section_is_one_request_and_tiny_section_is_none() {
         let plan = |text: &str| plan_summary(&SummaryLimits::default(), &section("Rivers", text));
         assert!(matches!(plan(&sentences(100)), SummaryPlan::Single(q) if q.prompt.contains("{text}")));
         assert_eq!(plan("A river."), SummaryPlan::None);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlap_as_long_as_a_part_still_ends() {
+    fn split_ends_even_if_the_overlap_is_as_long_as_a_part() {
         let limits = SummaryLimits {
             chunk_chars: 200,
             overlap_chars: 10_000,

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_full_queue_decides() {
+    fn last_stage_with_a_full_queue_is_the_bottleneck() {
         assert_eq!(
             stage_after_samples([10, 0, 10, 0, 0], [1.0; 5]),
             Some(Stage::Read)
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_has_just_become_full_decides() {
+    fn stage_whose_queue_has_just_become_full_is_the_bottleneck() {
         let mut bottleneck = BottleneckDetector::default();
         for _ in 0..5 {
             add_test_sample(&mut bottleneck, [0; 5], [9.0, 1.0, 1.0, 0.0, 0.0]);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn between_full_and_empty_the_times_decide() {
+    fn slowest_stage_is_the_bottleneck_if_queues_are_partly_full() {
         assert_eq!(
             stage_after_samples([0, 0, 5, 4, 0], [3.0, 1.0, 80.0, 20.0, 1.0]),
             Some(Stage::Read)

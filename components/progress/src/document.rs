@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn end_is_reported_and_the_document_is_dropped() {
+    fn document_end_is_reported_and_its_state_removed() {
         let (mut progress, _) = start(2, 0);
         progress.observe(10, page(1, true));
         let end = progress.observe(20, Event::DocumentFailed(ended(1, 1))).remove(0);

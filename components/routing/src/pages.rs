@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn always_and_never_ignore_the_text_layer() {
+    fn ocr_always_applies_to_every_page_and_never_to_none() {
         assert_eq!(read(PageSelection::Always, 3000, 0.0), Reading::Ocr);
         assert_eq!(read(PageSelection::Always, 0, 0.0), Reading::Ocr);
         assert_eq!(read(PageSelection::Never, 0, 1.0), Reading::Nothing);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_page_has_a_route() {
+    fn unreadable_page_is_routed_to_its_text_layer() {
         let settings = RoutingSettings {
             ocr: PageSelection::Always,
             ..RoutingSettings::default()

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn short_documents_do_not_wait_behind_long_ones() {
+    fn short_documents_get_the_interactive_lane() {
         let rules = RoutingSettings::default();
         assert_eq!(rules.route_document(&document(49)).lane, Lane::Interactive);
         assert_eq!(rules.route_document(&document(50)).lane, Lane::Bulk);

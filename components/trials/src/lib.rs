@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_hash_value_has_one_page_of_twenty() {
+    fn about_one_page_of_twenty_has_hash_value_zero() {
         let page = |number| PageFacts {
             number,
             width: 595.0,

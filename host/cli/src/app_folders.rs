@@ -12,7 +12,7 @@ pub(crate) struct AppFolders {
     /// Native libraries and models.
     pub(crate) assets: PathBuf,
     /// The default components.
-    pub(crate) components: PathBuf,
+    pub(crate) default_components: PathBuf,
     /// Data that can be recreated: compiled components and toolchains.
     pub(crate) cache: PathBuf,
 }
@@ -24,7 +24,8 @@ impl AppFolders {
         Self {
             data: data.map_or_else(|| share.join("data"), Path::to_owned),
             assets: non_empty_path(&settings.assets).unwrap_or_else(|| share.join("assets")),
-            components: non_empty_path(&settings.components).unwrap_or_else(default_components_folder),
+            default_components: non_empty_path(&settings.components)
+                .unwrap_or_else(default_components_folder),
             cache: xdg_folder("XDG_CACHE_HOME", ".cache"),
         }
     }
@@ -32,7 +33,7 @@ impl AppFolders {
 
 impl AppFolders {
     /// Returns the context for errors of the stores, which do not name the data folder.
-    pub(crate) fn open_error_context(&self) -> String {
+    pub(crate) fn data_folder_error_context(&self) -> String {
         format!("cannot use the data folder {}", self.data.display())
     }
 }
@@ -43,7 +44,7 @@ fn non_empty_path(path: &Path) -> Option<PathBuf> {
 
 /// Returns the folder `weir` in the base directory that the environment variable names, or in `usual` below the home folder.
 /// A relative value of the variable is ignored, as the specification requires.
-fn xdg_folder(variable: &str, usual: &str) -> PathBuf {
+fn xdg_folder(variable: &str, fallback: &str) -> PathBuf {
     let absolute = |v: std::ffi::OsString| Some(PathBuf::from(v)).filter(|p| p.is_absolute());
     let base = std::env::var_os(variable).and_then(absolute);
     let home = || {
@@ -51,7 +52,7 @@ fn xdg_folder(variable: &str, usual: &str) -> PathBuf {
             .and_then(absolute)
             .unwrap_or_else(std::env::temp_dir)
     };
-    base.unwrap_or_else(|| home().join(usual)).join("weir")
+    base.unwrap_or_else(|| home().join(fallback)).join("weir")
 }
 
 /// Returns `../share/weir/components` relative to the binary if it exists (an installation under a prefix), else

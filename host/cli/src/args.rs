@@ -98,7 +98,7 @@ pub(crate) struct RunArgs {
 
 impl RunArgs {
     /// Returns the requested collection and labels of the documents.
-    pub(crate) fn placement_request(&self) -> CollectionAndLabelsRequest {
+    pub(crate) fn collection_and_labels_request(&self) -> CollectionAndLabelsRequest {
         // If a label name is repeated, the last value is used.
         let labels: BTreeMap<_, _> = self.labels.iter().cloned().collect();
         CollectionAndLabelsRequest {
@@ -127,7 +127,7 @@ pub(crate) struct SearchArgs {
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) top_k: u32,
     /// Search only this document: its id, or the first digits of the id
-    #[arg(long, value_name = "ID", value_parser = parse_document_prefix)]
+    #[arg(long, value_name = "ID", value_parser = parse_document_id_prefix)]
     pub(crate) document: Option<String>,
     /// Search only documents with this label, such as team=north; repeatable
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
@@ -161,7 +161,7 @@ pub(crate) enum TenantCommand {
         /// Name of the tenant: a-z, 0-9, '-' and '_'
         tenant: TenantId,
         /// Share of a busy host, relative to other tenants
-        #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = parse_weight)]
+        #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = parse_tenant_weight)]
         weight: f64,
         /// Quota that overrides the host's, such as pages_per_day=1000; 0 is no limit; repeatable
         #[arg(long = "quota", value_name = "NAME=VALUE", value_parser = parse_quota)]
@@ -174,7 +174,7 @@ pub(crate) enum TenantCommand {
         /// Name of the tenant
         tenant: TenantId,
         /// Share of a busy host, relative to other tenants
-        #[arg(long, value_name = "N", value_parser = parse_weight)]
+        #[arg(long, value_name = "N", value_parser = parse_tenant_weight)]
         weight: Option<f64>,
         /// Quota that overrides the host's, such as pages_per_day=1000; 0 is no limit; repeatable
         #[arg(long = "quota", value_name = "NAME=VALUE", value_parser = parse_quota)]
@@ -231,7 +231,7 @@ pub(crate) enum KeyCommand {
     },
 }
 
-fn parse_weight(text: &str) -> Result<f64, String> {
+fn parse_tenant_weight(text: &str) -> Result<f64, String> {
     let weight = text.parse::<f64>().ok().filter(|w| (0.01..=100.0).contains(w));
     weight.ok_or_else(|| "the weight must be a number from 0.01 to 100".into())
 }
@@ -275,7 +275,7 @@ fn parse_page_range(text: &str) -> Result<RangeInclusive<u32>, String> {
     if range.is_empty() { Err(wrong()) } else { Ok(range) }
 }
 
-fn parse_document_prefix(text: &str) -> Result<String, String> {
+fn parse_document_id_prefix(text: &str) -> Result<String, String> {
     let digits = text.len() >= 4 && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
     if text.parse::<DocumentId>().is_ok() || digits {
         Ok(text.to_ascii_lowercase())

@@ -82,11 +82,11 @@ impl Cli {
     /// one of its options.
     pub(crate) fn resolve_target(&self) -> Result<CommandTarget> {
         let variable = std::env::var(SERVER_VARIABLE).ok();
-        self.resolve_target_with(variable.as_deref())
+        self.resolve_target_with_server_variable(variable.as_deref())
     }
 
-    fn resolve_target_with(&self, variable: Option<&str>) -> Result<CommandTarget> {
-        let (name, targets) = supported_targets(&self.command);
+    fn resolve_target_with_server_variable(&self, variable: Option<&str>) -> Result<CommandTarget> {
+        let (name, targets) = command_name_and_targets(&self.command);
         let target = CommandTarget::resolve(name, &targets, &self.global, variable)?;
         match &self.command {
             Command::Log(log) => log.validate_for_target(&target)?,
@@ -98,7 +98,7 @@ impl Cli {
 }
 
 /// Returns the name of a command and the targets it supports.
-fn supported_targets(command: &Command) -> (&'static str, SupportedTargets) {
+fn command_name_and_targets(command: &Command) -> (&'static str, SupportedTargets) {
     match command {
         Command::Run(_) => (
             "run",
@@ -153,7 +153,7 @@ mod tests {
 
     fn resolve_target(line: &str, variable: Option<&str>) -> Result<CommandTarget, String> {
         let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
-        cli.resolve_target_with(variable).map_err(|e| e.to_string())
+        cli.resolve_target_with_server_variable(variable).map_err(|e| e.to_string())
     }
 
     fn server_target() -> CommandTarget {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn command_without_target_ignores_the_variable_not_the_flag() {
+    fn command_without_target_ignores_the_variable_and_rejects_the_flag() {
         for command in [
             "doctor",
             "settings",

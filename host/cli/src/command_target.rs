@@ -40,10 +40,10 @@ impl CommandTarget {
     pub(crate) fn resolve(
         name: &str,
         targets: &SupportedTargets,
-        shared: &GlobalArgs,
+        global_args: &GlobalArgs,
         variable: Option<&str>,
     ) -> Result<Self> {
-        let flag = shared.server.as_deref();
+        let flag = global_args.server.as_deref();
         if let (SupportedTargets::Neither, Some(_)) = (targets, flag) {
             bail!("`weir {name}` does not use a server: leave out --server");
         }
@@ -53,7 +53,7 @@ impl CommandTarget {
             | (SupportedTargets::Both | SupportedTargets::FolderOnly(_), None) => Ok(Self::Folder),
             (SupportedTargets::Both | SupportedTargets::ServerOnly, Some(url)) => Ok(Self::Server {
                 url: url.trim_end_matches('/').to_owned(),
-                key_file: shared.key_file.clone(),
+                key_file: global_args.key_file.clone(),
             }),
             (SupportedTargets::ServerOnly, None) => bail!(
                 "`weir {name}` works on a server only: set --server URL or {SERVER_VARIABLE}, such as http://127.0.0.1:7070"
@@ -89,7 +89,7 @@ impl CommandTarget {
 }
 
 /// Makes a child process work on this data folder, also if the variable names a server.
-pub(crate) fn force_data_folder<'a>(
+pub(crate) fn force_data_folder_in_child<'a>(
     command: &'a mut tokio::process::Command,
     data: &Path,
 ) -> &'a mut tokio::process::Command {

@@ -74,10 +74,10 @@ pub(crate) fn reject_tenant_on_server(tenant: Option<&TenantId>, target: &Comman
 pub(crate) async fn run(
     log: &LogArgs,
     json: bool,
-    places: &AppFolders,
+    folders: &AppFolders,
     target: &CommandTarget,
 ) -> Result<ExitCode> {
-    let source = LogSource::open(log, places, target).await?;
+    let source = LogSource::open(log, folders, target).await?;
     let mut after = 0;
     loop {
         let (entries, next) = source.read_entries(log, after).await?;
@@ -101,16 +101,17 @@ enum LogSource {
 }
 
 impl LogSource {
-    async fn open(log: &LogArgs, places: &AppFolders, target: &CommandTarget) -> Result<Self> {
+    async fn open(log: &LogArgs, folders: &AppFolders, target: &CommandTarget) -> Result<Self> {
         if let Some(remote) = target.server_client(KeyScope::Read)? {
             return Ok(Self::Server(remote));
         }
         let tenant = log.tenant_or_default();
-        let reader = LedgerReader::open(&places.data).with_context(|| places.open_error_context())?;
+        let reader =
+            LedgerReader::open(&folders.data).with_context(|| folders.data_folder_error_context())?;
         if reader.find_job(&tenant, &log.job).await?.is_none() {
             bail!(
                 "{} has no job {} of the tenant {}",
-                places.data.display(),
+                folders.data.display(),
                 log.job,
                 tenant
             );
@@ -132,12 +133,12 @@ impl LogSource {
             }
             Self::Server(remote) => {
                 let path = format!("/v1/jobs/{}/log?after={after}&limit={ENTRIES_PER_READ}", log.job);
-                let mut answer = remote.get(&path).await?;
-                let entries = match answer.get_mut("entries").map(Value::take) {
+                let mut response = remote.get(&path).await?;
+                let entries = match response.get_mut("entries").map(Value::take) {
                     Some(Value::Array(entries)) => entries,
                     _ => Vec::new(),
                 };
-                Ok((entries, answer.get("next").and_then(Value::as_u64)))
+                Ok((entries, response.get("next").and_then(Value::as_u64)))
             }
         }
     }
@@ -145,15 +146,15 @@ impl LogSource {
 
 /// Returns an entry in the JSON format of the HTTP API, so that programs read the same format from both sources.
 fn entry_to_json(entry: &ComponentLogEntry) -> Value {
-    let what = &entry.record.kind;
+    let kind = &entry.record.kind;
     json!({
         "seq": entry.seq,
         "at_millis": entry.since_job_created_millis,
         "component": entry.record.component,
         "function": entry.record.function,
-        "level": what.level(),
-        "message": what.message(),
-        "failure": what.failure_report().map(failure_to_json),
+        "level": kind.level(),
+        "message": kind.message(),
+        "failure": kind.failure_report().map(failure_to_json),
     })
 }
 
@@ -196,11 +197,11 @@ fn print_entry(entry: &Value) -> std::io::Result<()> {
     }
     let frames = failure.get("backtrace").and_then(Value::as_array);
     for frame in frames.into_iter().flatten() {
-        let place = match (text(frame, "file"), frame.get("line").and_then(Value::as_u64)) {
+        let location = match (text(frame, "file"), frame.get("line").and_then(Value::as_u64)) {
             (file, Some(line)) if !file.is_empty() => format!(" at {file}:{line}"),
             _ => String::new(),
         };
-        out_line!("             in {}{place}", text(frame, "function"))?;
+        out_line!("             in {}{location}", text(frame, "function"))?;
     }
     Ok(())
 }

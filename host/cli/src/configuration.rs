@@ -7,13 +7,13 @@ use crate::args::GlobalArgs;
 use crate::terminal::out_line;
 
 /// Loads the settings. The environment overrides the file, and `--set` overrides both.
-pub(crate) fn load_settings(shared: &GlobalArgs) -> Result<Settings> {
+pub(crate) fn load_settings(global_args: &GlobalArgs) -> Result<Settings> {
     let mut settings = Settings::default();
-    let usual = std::path::Path::new("weir.toml");
-    if let Some(file) = shared
+    let default_file = std::path::Path::new("weir.toml");
+    if let Some(file) = global_args
         .config
         .as_deref()
-        .or_else(|| usual.exists().then_some(usual))
+        .or_else(|| default_file.exists().then_some(default_file))
     {
         let text =
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -22,7 +22,7 @@ pub(crate) fn load_settings(shared: &GlobalArgs) -> Result<Settings> {
     settings.merge_environment(
         std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
     )?;
-    for (name, value) in &shared.set {
+    for (name, value) in &global_args.set {
         settings.set(name, value)?;
     }
     Ok(settings)

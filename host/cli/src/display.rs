@@ -6,7 +6,7 @@ mod progress_bars;
 
 use weir_core::event::Event;
 
-use crate::terminal::{is_stderr_interactive, print};
+use crate::terminal::{is_stderr_interactive, print_to_stdout};
 use plain_lines::{PlainLines, print_line_to_stderr};
 use progress_bars::ProgressBars;
 
@@ -37,7 +37,7 @@ impl ProgressDisplay {
         match self {
             Self::Json => {
                 if let Ok(line) = serde_json::to_string(event) {
-                    let _ = print(format_args!("{line}\n"));
+                    let _ = print_to_stdout(format_args!("{line}\n"));
                 }
             }
             Self::Bars(bars) => bars.show_event(event),

@@ -12,7 +12,7 @@ use weir_core::ports::Embedder;
 use weir_core::settings::SandboxMode;
 use weir_core::settings::{ProviderSettings, Settings};
 use weir_inference::{Inference, InferenceConfig, ModelKind};
-use weir_llm::{ProviderCheck, UsageAccounting, check_providers};
+use weir_llm::{ProviderCheckResult, UsageAccounting, check_providers};
 use weir_raster::{EnforcementLevel, RasterConfig, probe_sandbox};
 
 use crate::app_folders::AppFolders;
@@ -42,19 +42,19 @@ struct Finding {
 }
 
 /// Runs all checks and prints their findings. The exit code is 1 if a required part is missing.
-pub(crate) async fn run(json: bool, settings: &Settings, places: &AppFolders) -> Result<ExitCode> {
+pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -> Result<ExitCode> {
     let mut findings = vec![
-        check_components(&places.components),
-        check_data_folder(&places.data),
+        check_components(&folders.default_components),
+        check_data_folder(&folders.data),
     ];
-    let (models, inference) = check_inference(settings, places);
+    let (models, inference) = check_inference(settings, folders);
     findings.extend(models);
     if let Some(inference) = &inference {
         let embedder = inference.embedder();
-        let asked = check_language_models(settings, &embedder);
-        findings.extend(await_with_progress("checking the language models", asked).await);
+        let checks = check_language_models(settings, &embedder);
+        findings.extend(await_with_progress("checking the language models", checks).await);
     }
-    let config = host_services::raster_config(settings, places)?;
+    let config = host_services::raster_config(settings, folders)?;
     findings
         .extend(await_with_progress("checking the sandbox of PDF workers", check_rasterizer(&config)).await);
     let missing = findings.iter().any(|f| f.state == CheckState::Missing);
@@ -127,12 +127,15 @@ fn check_data_folder(folder: &Path) -> Finding {
 }
 
 /// Checks the files of the ONNX models and loads ONNX Runtime. Returns the inference if it loads.
-fn check_inference(settings: &Settings, places: &AppFolders) -> (Vec<Finding>, Option<Inference>) {
-    let config = InferenceConfig::from_settings(settings, places.assets.clone());
-    let quantized = places.assets.join("models/minilm/model-quantized.onnx").is_file();
+fn check_inference(settings: &Settings, folders: &AppFolders) -> (Vec<Finding>, Option<Inference>) {
+    let config = InferenceConfig::from_settings(settings, folders.assets.clone());
+    let quantized = folders
+        .assets
+        .join("models/minilm/model-quantized.onnx")
+        .is_file();
     let mut findings = Vec::new();
     for (what, capability) in [("text embedding", ModelKind::Embedding), ("OCR", ModelKind::Ocr)] {
-        findings.push(match config.check_files(capability) {
+        findings.push(match config.check_model_files_exist(capability) {
             Err(error) => new_finding(what, CheckState::Missing, error.to_string()),
             Ok(()) if capability == ModelKind::Embedding && !quantized => {
                 let detail = "all-MiniLM-L6-v2; the quantized model, twice as fast on a CPU, is missing: run `make setup`";
@@ -142,7 +145,7 @@ fn check_inference(settings: &Settings, places: &AppFolders) -> (Vec<Finding>, O
             Ok(()) => new_finding(what, CheckState::Ok, "PP-OCRv6"),
         });
     }
-    match Inference::load(config) {
+    match Inference::load_runtime(config) {
         Ok(inference) => {
             let detail = format!("ONNX Runtime on {}", inference.device_name());
             findings.push(new_finding("inference", CheckState::Ok, detail));
@@ -158,13 +161,16 @@ fn check_inference(settings: &Settings, places: &AppFolders) -> (Vec<Finding>, O
 /// Checks each language model of the settings separately, so that a provider with invalid settings does not hide the others.
 /// The findings contain no API keys, because the errors of providers contain none.
 async fn check_language_models(settings: &Settings, embedder: &Arc<dyn Embedder>) -> Vec<Finding> {
-    let alone = |provider: Option<&ProviderSettings>| Settings {
+    let settings_with_provider = |provider: Option<&ProviderSettings>| Settings {
         llm_providers: provider.into_iter().cloned().collect(),
         ..settings.clone()
     };
     let each: Vec<Settings> = match settings.llm_providers.as_slice() {
-        [] => vec![alone(None)],
-        providers => providers.iter().map(|provider| alone(Some(provider))).collect(),
+        [] => vec![settings_with_provider(None)],
+        providers => providers
+            .iter()
+            .map(|provider| settings_with_provider(Some(provider)))
+            .collect(),
     };
     let mut findings = Vec::new();
     for settings in each {
@@ -176,37 +182,37 @@ async fn check_language_models(settings: &Settings, embedder: &Arc<dyn Embedder>
                 CheckState::Missing,
                 error.to_string(),
             )),
-            Ok(answers) => {
-                let examined = check_providers(answers.router().providers()).await;
-                findings.extend(examined.iter().map(provider_finding));
+            Ok(language_model) => {
+                let checks = check_providers(language_model.router().providers()).await;
+                findings.extend(checks.iter().map(provider_finding));
             }
         }
     }
     findings
 }
 
-fn provider_finding(of: &ProviderCheck) -> Finding {
-    let named = if of.name == of.model {
-        of.name.clone()
+fn provider_finding(check: &ProviderCheckResult) -> Finding {
+    let provider_and_model = if check.name == check.model {
+        check.name.clone()
     } else {
-        format!("{}, {}", of.name, of.model)
+        format!("{}, {}", check.name, check.model)
     };
-    match &of.outcome {
+    match &check.outcome {
         Ok(took) => {
-            let remark = of.setup_note.as_ref().map(|remark| format!("; {remark}"));
+            let note = check.setup_note.as_ref().map(|remark| format!("; {remark}"));
             let detail = format!(
-                "{named}: responded in {:.1} s{}",
+                "{provider_and_model}: responded in {:.1} s{}",
                 took.as_secs_f64(),
-                remark.unwrap_or_default()
+                note.unwrap_or_default()
             );
             new_finding(LANGUAGE_MODEL_CHECK, CheckState::Ok, detail)
         }
         // Not fatal: a run works without the provider and reports the summaries that fail.
         Err(fault) => {
             let remedy = fault
-                .describe_remedy(&of.name)
+                .describe_remedy(&check.name)
                 .map(|remedy| format!("; {remedy}"));
-            let detail = format!("{named}: {fault}{}", remedy.unwrap_or_default());
+            let detail = format!("{provider_and_model}: {fault}{}", remedy.unwrap_or_default());
             new_finding(LANGUAGE_MODEL_CHECK, CheckState::Degraded, detail)
         }
     }

@@ -19,10 +19,10 @@ use crate::terminal::{out_line, replace_control_characters};
 const DOCUMENTS_PER_REQUEST: usize = 1000;
 
 /// Lists the documents, newest first. The data folder may be in use by another process.
-pub(crate) async fn run(json: bool, places: &AppFolders, target: &CommandTarget) -> Result<ExitCode> {
+pub(crate) async fn run(json: bool, folders: &AppFolders, target: &CommandTarget) -> Result<ExitCode> {
     let rows = match target.server_client(KeyScope::Read)? {
         Some(remote) => list_on_server(&remote).await?,
-        None => list_in_data_folder(places).await?,
+        None => list_in_data_folder(folders).await?,
     };
     if json {
         out_line!("{}", json!({ "documents": rows }))?;
@@ -51,9 +51,9 @@ pub(crate) async fn list_on_server(remote: &ServerClient) -> Result<Vec<Value>> 
     }
 }
 
-async fn list_in_data_folder(places: &AppFolders) -> Result<Vec<Value>> {
+async fn list_in_data_folder(folders: &AppFolders) -> Result<Vec<Value>> {
     let tenant = TenantId::default_tenant();
-    let Some(ledger) = host_services::open_ledger_reader(places)? else {
+    let Some(ledger) = host_services::open_ledger_reader(folders)? else {
         return Ok(Vec::new());
     };
     let mut rows = Vec::new();

@@ -11,7 +11,7 @@ use weir_core::StorageError;
 use weir_core::component::{ComponentStore, ComponentValidator};
 use weir_core::id::TenantId;
 use weir_core::llm::ResponseCache;
-use weir_core::page::Lane;
+use weir_core::page::PriorityLane;
 use weir_core::ports::{BlobStore, ComponentStateStore, Ledger, SchedulingContext};
 use weir_core::replay::JobReplayer;
 use weir_core::search::{SearchHit, SearchQuery};
@@ -50,14 +50,14 @@ pub(crate) struct EngineServices {
 
 impl HostServices {
     /// Opens the data folder, the models and the worker pool. Fails before any work if a part is missing.
-    pub(crate) async fn open(settings: &Settings, places: &AppFolders) -> Result<Self> {
-        Self::open_with(settings, places, |ledger| ledger, None).await
+    pub(crate) async fn open(settings: &Settings, folders: &AppFolders) -> Result<Self> {
+        Self::open_with_ledger_wrapper_and_usage(settings, folders, |ledger| ledger, None).await
     }
 
     /// Like `open`, but wraps the engine's ledger with `wrap`, and meters tenants and enforces their quotas with `usage`.
-    pub(crate) async fn open_with(
+    pub(crate) async fn open_with_ledger_wrapper_and_usage(
         settings: &Settings,
-        places: &AppFolders,
+        folders: &AppFolders,
         wrap: impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>,
         usage: Option<Arc<UsageRecorder>>,
     ) -> Result<Self> {
@@ -65,51 +65,53 @@ impl HostServices {
         let quotas = usage.map(|usage| usage as Arc<dyn UsageQuotaLimiter>);
         let inference_config = InferenceConfig {
             usage_meter: meter.clone(),
-            ..InferenceConfig::from_settings(settings, places.assets.clone())
+            ..InferenceConfig::from_settings(settings, folders.assets.clone())
         };
-        inference_config.check_files(ModelKind::Embedding)?;
-        inference_config.check_files(ModelKind::Ocr)?;
-        let inference = Inference::load(inference_config)?;
+        inference_config.check_model_files_exist(ModelKind::Embedding)?;
+        inference_config.check_model_files_exist(ModelKind::Ocr)?;
+        let inference = Inference::load_runtime(inference_config)?;
         // Every page needs the model. It loads while the stores open.
-        inference.warm_up(ModelKind::Embedding)?;
+        inference.open_models_in_background(ModelKind::Embedding)?;
         let embedder = inference.embedder();
-        let storage = Storage::open(&places.data, embedder.vector_dimensions(), EMBEDDING_MODEL)
+        let storage = Storage::open(&folders.data, embedder.vector_dimensions(), EMBEDDING_MODEL)
             .await
-            .with_context(|| places.open_error_context())?;
-        let rasterizer = Arc::new(RasterPool::new(raster_config(settings, places)?)?);
+            .with_context(|| folders.data_folder_error_context())?;
+        let rasterizer = Arc::new(RasterPool::new(raster_config(settings, folders)?)?);
         rasterizer.check_worker_starts().await?;
         let policies = PolicyHost::new(PolicyConfig {
-            recordings_folder: Some(places.data.join("recordings")),
+            recordings_folder: Some(folders.data.join("recordings")),
             record_calls: settings.policy_record_calls,
-            usage_sink: meter.clone(),
-            ..policy_config(settings, places, storage.ledger.clone())?
+            usage_meter: meter.clone(),
+            ..policy_config(settings, folders, storage.ledger.clone())?
         })?;
-        let answers = match settings.llm_response_cache {
+        let response_cache = match settings.llm_response_cache {
             true => Some(Arc::new(
-                SqliteResponseCache::open(&places.data, settings.llm_max_response_cache_bytes)
+                SqliteResponseCache::open(&folders.data, settings.llm_max_response_cache_bytes)
                     .await
-                    .with_context(|| places.open_error_context())?,
+                    .with_context(|| folders.data_folder_error_context())?,
             )),
             false => {
-                SqliteResponseCache::delete_files(&places.data).await?;
+                SqliteResponseCache::delete_files(&folders.data).await?;
                 None
             }
         };
-        let kept = answers.clone().map(|answers| answers as Arc<dyn ResponseCache>);
-        let accounts = UsageAccounting {
+        let cache_port = response_cache
+            .clone()
+            .map(|answers| answers as Arc<dyn ResponseCache>);
+        let accounting = UsageAccounting {
             meter: meter.clone(),
             quotas: quotas.clone(),
         };
         let language_model = Arc::new(weir_llm::build_language_model(
             settings,
             &embedder,
-            kept,
-            accounts,
+            cache_port,
+            accounting,
             |name| std::env::var(name).ok(),
         )?);
         let ports = Ports {
             rasterizer: rasterizer.clone(),
-            reader: Some(inference.ocr_engine()),
+            ocr_engine: Some(inference.ocr_engine()),
             embedder,
             blobs: storage.blobs.clone(),
             vectors: storage.vectors.clone(),
@@ -126,14 +128,14 @@ impl HostServices {
                 rasterizer,
                 _inference: inference,
                 policies,
-                response_cache: answers,
+                response_cache,
                 storage,
             },
         })
     }
 
     /// Whether a language model accepts images.
-    pub(crate) fn supports_images(&self) -> bool {
+    pub(crate) fn language_model_supports_images(&self) -> bool {
         let model = &self.engine.ports().language_model;
         model.as_ref().is_some_and(|model| model.supports_images())
     }
@@ -171,7 +173,9 @@ impl HostServices {
     /// Closes everything in the order that loses no data: the engine flushes its state, then the workers stop, then the stores
     /// close.
     pub(crate) async fn close(self) -> Result<()> {
-        self.engine.shutdown(Duration::from_millis(500)).await?;
+        self.engine
+            .cancel_jobs_and_shutdown(Duration::from_millis(500))
+            .await?;
         self.engine_services.close().await
     }
 
@@ -190,8 +194,8 @@ impl EngineServices {
     /// Stops the workers, then closes the stores.
     pub(crate) async fn close(self) -> Result<()> {
         self.rasterizer.close().await;
-        if let Some(answers) = &self.response_cache {
-            answers.close().await;
+        if let Some(response_cache) = &self.response_cache {
+            response_cache.close().await;
         }
         self.storage.close().await?;
         Ok(())
@@ -199,10 +203,10 @@ impl EngineServices {
 }
 
 /// Removes a tenant with all its data. Fails if another process uses the data folder.
-pub(crate) async fn remove_tenant(places: &AppFolders, tenant: &TenantId) -> Result<()> {
-    weir_storage::remove_tenant(&places.data, tenant)
+pub(crate) async fn remove_tenant(folders: &AppFolders, tenant: &TenantId) -> Result<()> {
+    weir_storage::remove_tenant(&folders.data, tenant)
         .await
-        .with_context(|| places.open_error_context())?;
+        .with_context(|| folders.data_folder_error_context())?;
     Ok(())
 }
 
@@ -210,18 +214,18 @@ pub(crate) async fn remove_tenant(places: &AppFolders, tenant: &TenantId) -> Res
 const EMBEDDING_MODEL: &str = "all-MiniLM-L6-v2";
 
 /// Returns the configuration of the rasterizer by the settings.
-pub(crate) fn raster_config(settings: &Settings, places: &AppFolders) -> Result<RasterConfig> {
+pub(crate) fn raster_config(settings: &Settings, folders: &AppFolders) -> Result<RasterConfig> {
     Ok(RasterConfig::from_settings(
         settings,
         hidden_command_line(RASTER_WORKER_COMMAND)?,
-        places.assets.join("lib/libpdfium.so"),
+        folders.assets.join("lib/libpdfium.so"),
     ))
 }
 
 /// Returns the configuration of the policy host by the settings, without recording and without a usage meter.
 pub(crate) fn policy_config(
     settings: &Settings,
-    places: &AppFolders,
+    folders: &AppFolders,
     state: Arc<dyn ComponentStateStore>,
 ) -> Result<PolicyConfig> {
     Ok(PolicyConfig {
@@ -232,14 +236,14 @@ pub(crate) fn policy_config(
         max_compile_cpu_seconds: settings.policy_max_compile_cpu_seconds,
         max_compile_memory_bytes: settings.policy_max_compile_memory_bytes,
         compile_command: hidden_command_line(COMPILE_COMPONENT_COMMAND)?,
-        cache_folder: places.cache.join("components"),
+        cache_folder: folders.cache.join("components"),
         max_cache_bytes: settings.policy_max_compiled_cache_bytes,
         max_loaded_components: settings.policy_max_loaded_components,
         recordings_folder: None,
         record_calls: false,
         retention: recording_retention(settings),
         state,
-        usage_sink: None,
+        usage_meter: None,
     })
 }
 
@@ -258,45 +262,46 @@ pub(crate) fn hidden_command_line(name: &str) -> Result<Vec<OsString>> {
 }
 
 /// Opens the ledger for reading, also while another process writes it. `None` if the data folder has no ledger.
-pub(crate) fn open_ledger_reader(places: &AppFolders) -> Result<Option<LedgerReader>> {
-    match LedgerReader::open(&places.data) {
+pub(crate) fn open_ledger_reader(folders: &AppFolders) -> Result<Option<LedgerReader>> {
+    match LedgerReader::open(&folders.data) {
         Ok(ledger) => Ok(Some(ledger)),
         Err(StorageError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error).with_context(|| places.open_error_context()),
+        Err(error) => Err(error).with_context(|| folders.data_folder_error_context()),
     }
 }
 
 /// Searches passages. Opens nothing for writing, so that it works while another process ingests.
 pub(crate) async fn search_passages(
     settings: &Settings,
-    places: &AppFolders,
+    folders: &AppFolders,
     request: SearchRequest,
 ) -> Result<Vec<SearchHit>> {
-    let inference = Inference::load(InferenceConfig::from_settings(settings, places.assets.clone()))?;
-    let account = SchedulingContext {
+    let inference =
+        Inference::load_runtime(InferenceConfig::from_settings(settings, folders.assets.clone()))?;
+    let scheduling = SchedulingContext {
         tenant: request.tenant.clone(),
-        lane: Lane::Interactive,
+        lane: PriorityLane::Interactive,
         group: 0,
         batch_linger: Duration::ZERO,
         tenant_weight: 1.0,
     };
-    let dense = inference
+    let dense_vector = inference
         .embedder()
-        .embed_texts(&account, vec![request.text.clone()])
+        .embed_texts(&scheduling, vec![request.text.clone()])
         .await?
         .pop()
         .unwrap_or_default();
     let query = SearchQuery {
         query_text: request.text,
-        dense_vector: dense,
+        dense_vector,
         top_k: request.top_k,
         documents: request.documents,
         collection: request.collection,
         labels: request.labels,
     };
-    weir_storage::search(&places.data, EMBEDDING_MODEL, &request.tenant, &query)
+    weir_storage::search_data_folder(&folders.data, EMBEDDING_MODEL, &request.tenant, &query)
         .await
-        .with_context(|| places.open_error_context())
+        .with_context(|| folders.data_folder_error_context())
 }
 
 /// Formats labels in the format of the command line: `team=north, year=2024`.

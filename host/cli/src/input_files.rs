@@ -15,9 +15,9 @@ pub(crate) struct InputFiles {
 /// Returns each named file unchanged, and each `*.pdf` file below a named folder in order of names. A folder that cannot be
 /// read is reported with the reason and does not affect the others. Symbolic links inside folders are not followed, so that
 /// a cycle of links cannot cause an endless walk.
-pub(crate) fn find_input_files(given: &[PathBuf]) -> InputFiles {
+pub(crate) fn find_input_files(paths: &[PathBuf]) -> InputFiles {
     let mut found = InputFiles::default();
-    for path in given {
+    for path in paths {
         if path.is_dir() {
             let before = found.files.len() + found.rejected.len();
             collect_pdf_files(path, MAX_FOLDER_DEPTH, &mut found);

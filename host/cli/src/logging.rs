@@ -55,13 +55,13 @@ pub(crate) fn init_logging(
             .with_filter(filter)
             .boxed(),
     };
-    let ours = Targets::new().with_targets(OWN_CRATES.map(|name| (name, LevelFilter::INFO)));
+    let own_crates_filter = Targets::new().with_targets(OWN_CRATES.map(|name| (name, LevelFilter::INFO)));
     tracing_subscriber::registry()
         .with(lines)
         .with(
             traces
                 .as_ref()
-                .map(|traces| traces.tracing_layer().with_filter(ours)),
+                .map(|traces| traces.tracing_layer().with_filter(own_crates_filter)),
         )
         .init();
     Ok(traces)
@@ -76,8 +76,11 @@ fn default_filter(verbose: u8, shows_events: bool) -> String {
     };
     // Messages of libraries rarely help users, so only -vvv shows them.
     let others = if verbose > 2 { "debug" } else { "error" };
-    let ours = OWN_CRATES.map(|name| format!("{name}={level}"));
-    let mut filter = format!("{others},weir={level},guest={level},{}", ours.join(","));
+    let own_crate_directives = OWN_CRATES.map(|name| format!("{name}={level}"));
+    let mut filter = format!(
+        "{others},weir={level},guest={level},{}",
+        own_crate_directives.join(",")
+    );
     if shows_events && verbose == 0 {
         filter += &format!(",{FAILURE_LOG_TARGET}=off,{LOST_WORKERS_LOG_TARGET}=off");
     }

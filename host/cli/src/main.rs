@@ -18,7 +18,7 @@ mod host_services;
 mod input_files;
 mod logging;
 #[cfg(all(feature = "local-llm", target_os = "linux"))]
-mod openmp_threads;
+mod openmp_environment;
 mod output_folder;
 mod pipeline_commands;
 mod pipeline_loader;
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Some(COMPILE_COMPONENT_COMMAND) => weir_policy::compile_main(),
         _ => {
             #[cfg(all(feature = "local-llm", target_os = "linux"))]
-            openmp_threads::restart_with_openmp_environment();
+            openmp_environment::restart_with_openmp_environment();
             run_command(&Cli::parse())
         }
     }
@@ -70,7 +70,7 @@ fn run_command(cli: &Cli) -> ExitCode {
         Ok(target) => target,
         Err(error) => return print_error_with_exit_code(&error, EXIT_INVALID_USAGE),
     };
-    let places = AppFolders::new(cli.global.data.as_deref(), &settings);
+    let folders = AppFolders::new(cli.global.data.as_deref(), &settings);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return print_error_with_exit_code(&error.into(), EXIT_FAILED),
@@ -83,18 +83,18 @@ fn run_command(cli: &Cli) -> ExitCode {
     let json = cli.global.json;
     let ended = runtime.block_on(async {
         match &cli.command {
-            Command::Run(run) => run::run(run, json, &settings, &places).await,
-            Command::Search(search) => search::run(search, json, &settings, &places, &target).await,
-            Command::Documents => documents::run(json, &places, &target).await,
-            Command::Serve(_) => serve::run(json, &settings, &places).await,
-            Command::Tenant(command) => tenants::run_tenant_command(command, json, &places).await,
-            Command::Key(command) => tenants::run_key_command(command, json, &places).await,
+            Command::Run(run) => run::run(run, json, &settings, &folders).await,
+            Command::Search(search) => search::run(search, json, &settings, &folders, &target).await,
+            Command::Documents => documents::run(json, &folders, &target).await,
+            Command::Serve(_) => serve::run(json, &settings, &folders).await,
+            Command::Tenant(command) => tenants::run_tenant_command(command, json, &folders).await,
+            Command::Key(command) => tenants::run_key_command(command, json, &folders).await,
             Command::Pipeline(command) => pipeline_commands::run(command, json, &target).await,
-            Command::Log(log) => component_log::run(log, json, &places, &target).await,
-            Command::Replay(replay) => replay::run(replay, json, &settings, &places, &target).await,
-            Command::Component(command) => component::run(command, json, &settings, &places, &target).await,
-            Command::Dev(dev) => component::dev(dev, &settings, &places).await,
-            Command::Doctor => doctor::run(json, &settings, &places).await,
+            Command::Log(log) => component_log::run(log, json, &folders, &target).await,
+            Command::Replay(replay) => replay::run(replay, json, &settings, &folders, &target).await,
+            Command::Component(command) => component::run(command, json, &settings, &folders, &target).await,
+            Command::Dev(dev) => component::dev(dev, &settings, &folders).await,
+            Command::Doctor => doctor::run(json, &settings, &folders).await,
             Command::Settings => configuration::print_settings(&settings, json).map(|()| ExitCode::SUCCESS),
         }
     });

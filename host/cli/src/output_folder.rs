@@ -20,7 +20,7 @@ use weir_core::ledger::PageState;
 use weir_core::markdown::{self, MarkdownPage};
 use weir_core::page_text::{StoredPageText, TextSource};
 use weir_core::ports::{BlobStore, Ledger};
-use weir_core::summary::{DocumentSummary, summary_key};
+use weir_core::summary::{DocumentSummary, summary_blob_key};
 
 /// Writes stored pages, text and summaries of documents to a folder.
 pub(crate) struct OutputFolder {
@@ -61,10 +61,10 @@ impl OutputFolder {
         document: &DocumentId,
         name: &str,
         revision: &RevisionId,
-        wanted: &RangeInclusive<PageNumber>,
+        page_range: &RangeInclusive<PageNumber>,
     ) -> Result<PathBuf> {
-        let own = self.document_folder_name(document, name);
-        let folder = self.folder.join(own);
+        let folder_name = self.document_folder_name(document, name);
+        let folder = self.folder.join(folder_name);
         let pages_folder = folder.join("pages");
         std::fs::create_dir_all(&pages_folder)
             .with_context(|| format!("cannot write to {}", folder.display()))?;
@@ -72,7 +72,7 @@ impl OutputFolder {
         let record = self.ledger.find_document(tenant, document).await?;
         let mut pages = BTreeMap::new();
         for page in self.ledger.list_pages(tenant, document, Some(revision)).await? {
-            if wanted.contains(&page.page) {
+            if page_range.contains(&page.page) {
                 pages.insert(
                     page.page,
                     self.export_page(tenant, page.page, page.state, &pages_folder)
@@ -82,7 +82,7 @@ impl OutputFolder {
         }
 
         let (title, outline) = record.map(|r| (r.title, r.outline)).unwrap_or_default();
-        let shown: Vec<_> = pages
+        let markdown_pages: Vec<_> = pages
             .iter()
             .map(|(number, page)| {
                 let read = page.lines.as_ref();
@@ -99,7 +99,7 @@ impl OutputFolder {
             .collect();
         let summary = match self
             .blobs
-            .get_blob(tenant, &summary_key(document, revision))
+            .get_blob(tenant, &summary_blob_key(document, revision))
             .await?
         {
             Some(bytes) => {
@@ -111,7 +111,11 @@ impl OutputFolder {
             }
             None => None,
         };
-        let text = markdown::render_document(title.as_deref().unwrap_or(name), summary.as_ref(), &shown);
+        let text = markdown::render_document(
+            title.as_deref().unwrap_or(name),
+            summary.as_ref(),
+            &markdown_pages,
+        );
         write_file(&folder.join("document.md"), text.as_bytes())?;
         Ok(folder)
     }
@@ -133,7 +137,7 @@ impl OutputFolder {
             }
             PageState::Done { image, text, .. } => (image, text),
         };
-        let mut stored = ExportedPage {
+        let mut exported = ExportedPage {
             lines: None,
             image: None,
             error: None,
@@ -144,18 +148,18 @@ impl OutputFolder {
             let extension = key.rsplit('.').next().unwrap_or("jpg");
             let file = format!("{number:04}.{extension}");
             write_file(&folder.join(&file), &bytes)?;
-            stored.image = Some(format!("pages/{file}"));
+            exported.image = Some(format!("pages/{file}"));
         }
         if let Some(key) = text
             && let Some(bytes) = self.blobs.get_blob(tenant, &key).await?
         {
             write_file(&folder.join(format!("{number:04}.json")), &bytes)?;
-            stored.lines = Some(
+            exported.lines = Some(
                 serde_json::from_slice(&bytes)
                     .with_context(|| format!("the stored text {key} is invalid"))?,
             );
         }
-        Ok(stored)
+        Ok(exported)
     }
 
     /// Returns the file name without its extension. If another document of the run has this name, the first digits of the

@@ -17,14 +17,14 @@ pub(crate) fn load_pipeline(run: &RunArgs, defaults: &Path) -> Result<Pipeline> 
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             Manifest::parse(path, &text)?
         }
-        None => Manifest::default_pipeline(),
+        None => Manifest::default_pipeline_manifest(),
     };
     manifest.apply_job_options(run.dpi, run.ocr.as_deref(), run.vision.as_deref());
-    build_pipeline(manifest, defaults)
+    build_pipeline_from_manifest(manifest, defaults)
 }
 
 /// Builds a pipeline from a manifest and the component files that it names.
-pub(crate) fn build_pipeline(manifest: Manifest, defaults: &Path) -> Result<Pipeline> {
+pub(crate) fn build_pipeline_from_manifest(manifest: Manifest, defaults: &Path) -> Result<Pipeline> {
     let mut files = BTreeMap::new();
     for (role, path) in &manifest.components {
         files.insert(*role, read_component_file(path)?);

@@ -74,19 +74,19 @@ pub(crate) async fn run(
     replay: &ReplayArgs,
     json: bool,
     settings: &Settings,
-    places: &AppFolders,
+    folders: &AppFolders,
     target: &CommandTarget,
 ) -> Result<ExitCode> {
     let report = match target.server_client(KeyScope::Components)? {
         Some(remote) => {
             let path = format!("/v1/jobs/{}/replay", replay.job);
-            let with = json!({ "revision": replay.revision });
-            serde_json::from_value(remote.post(&path, &with).await?)?
+            let body = json!({ "revision": replay.revision });
+            serde_json::from_value(remote.post(&path, &body).await?)?
         }
         None => {
             await_with_progress(
                 "replaying the job's decisions",
-                replay_in_data_folder(replay, settings, places),
+                replay_in_data_folder(replay, settings, folders),
             )
             .await?
         }
@@ -102,9 +102,9 @@ pub(crate) async fn run(
 async fn replay_in_data_folder(
     replay: &ReplayArgs,
     settings: &Settings,
-    places: &AppFolders,
+    folders: &AppFolders,
 ) -> Result<ReplayReport> {
-    let folder = places
+    let folder = folders
         .data
         .join("recordings")
         .join(replay.tenant_or_default().as_str());
@@ -120,25 +120,28 @@ async fn replay_in_data_folder(
         }
         frames => frames.with_context(|| format!("cannot read {}", path.display()))?,
     };
-    let opened = frames.iter().find_map(|frame| match frame {
+    let found_header = frames.iter().find_map(|frame| match frame {
         RecordingFrame::SessionStarted(opened) => Some(opened.as_ref().clone()),
         _ => None,
     });
-    let opened = opened.context("the recording has no calls")?;
+    let session_header = found_header.context("the recording has no calls")?;
     // The replayer keeps the state of replayed components itself, so nothing is written here.
     let state = Arc::new(MemoryComponentState::default());
-    let host = PolicyHost::new(policy_config(settings, places, state)?)?;
+    let host = PolicyHost::new(policy_config(settings, folders, state)?)?;
     let pipeline = match &replay.with {
-        None => rebuild_recorded_pipeline(&opened, replay, places)?,
+        None => rebuild_recorded_pipeline(&session_header, replay, folders)?,
         Some(path) if path.extension().is_some_and(|end| end == "toml") => {
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            pipeline_loader::build_pipeline(Manifest::parse(path, &text)?, &places.components)?
+            pipeline_loader::build_pipeline_from_manifest(
+                Manifest::parse(path, &text)?,
+                &folders.default_components,
+            )?
         }
         Some(path) => {
             let file = pipeline_loader::read_component_file(path)?;
             let facts = host.inspect_component(&replay.tenant_or_default(), &file).await?;
-            let mut pipeline = rebuild_recorded_pipeline(&opened, replay, places)?;
+            let mut pipeline = rebuild_recorded_pipeline(&session_header, replay, folders)?;
             pipeline.manifest.capabilities.grant.extend(facts.capabilities);
             for role in facts.roles {
                 pipeline.components.insert(role, file.clone());
@@ -155,23 +158,23 @@ async fn replay_in_data_folder(
 
 /// Returns the pipeline of the recorded job, with the component files that have the recorded digests. Fails if a file is missing.
 fn rebuild_recorded_pipeline(
-    opened: &SessionHeader,
+    session_header: &SessionHeader,
     replay: &ReplayArgs,
-    places: &AppFolders,
+    folders: &AppFolders,
 ) -> Result<Pipeline> {
-    let pushed = places
+    let pushed = folders
         .data
         .join("components")
         .join(replay.tenant_or_default().as_str());
     let mut files = BTreeMap::new();
-    for folder in [&places.components, &pushed] {
+    for folder in [&folders.default_components, &pushed] {
         for path in list_wasm_files(folder)? {
             let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             files.insert(<[u8; 32]>::from(Sha256::digest(&bytes)), path);
         }
     }
     let mut missing = None;
-    let pipeline = opened.to_pipeline(|component| {
+    let pipeline = session_header.to_pipeline(|component| {
         let path = files.get(&component.digest).cloned();
         if path.is_none() {
             missing.get_or_insert_with(|| component.name.clone());
@@ -212,9 +215,9 @@ fn print_report(report: &ReplayReport) -> std::io::Result<()> {
         out_line!("  - {}", difference.before)?;
         out_line!("  + {}", difference.after)?;
     }
-    let told = report.differences.len() as u64;
-    if report.differing > told {
-        out_line!("… and {} more", report.differing - told)?;
+    let printed = report.differences.len() as u64;
+    if report.differing > printed {
+        out_line!("… and {} more", report.differing - printed)?;
     }
     out_line!("{} decisions, {} differ", report.decisions, report.differing)?;
     let lines: [(&str, TotalsField); 12] = [

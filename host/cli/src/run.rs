@@ -35,16 +35,16 @@ pub(crate) async fn run(
     run: &RunArgs,
     json: bool,
     settings: &Settings,
-    places: &AppFolders,
+    folders: &AppFolders,
 ) -> Result<ExitCode> {
-    let pipeline = Arc::new(pipeline_loader::load_pipeline(run, &places.components)?);
+    let pipeline = Arc::new(pipeline_loader::load_pipeline(run, &folders.default_components)?);
     let revision = pipeline.revision;
     let tenant = TenantId::default_tenant();
-    run.placement_request().validate()?;
+    run.collection_and_labels_request().validate()?;
     let found = input_files::find_input_files(&run.files);
-    let host = HostServices::open(settings, places).await?;
+    let host = HostServices::open(settings, folders).await?;
     if run.vision.as_deref().is_some_and(|when| when != "never") {
-        ensure!(host.supports_images(), NO_VISION_MODEL_ERROR);
+        ensure!(host.language_model_supports_images(), NO_VISION_MODEL_ERROR);
     }
     let mut output = match &run.out {
         Some(folder) => Some(OutputFolder::new(folder, host.blob_store(), host.ledger())?),
@@ -65,14 +65,14 @@ pub(crate) async fn run(
     let spec = JobSpec {
         force: run.force,
         summarize: run.summarize,
-        filing: run.placement_request(),
+        requested_placement: run.collection_and_labels_request(),
         ..JobSpec::new(tenant.clone(), pipeline, documents)
     };
     let span = tracing::info_span!("job", job = %spec.id);
     let job = Arc::new(span.in_scope(|| host.engine.start_job(spec)));
     let interrupts = tokio::spawn(cancel_job_on_signal(Arc::clone(&job)));
 
-    let wanted = run.pages.clone().unwrap_or(1..=u32::MAX);
+    let page_range = run.pages.clone().unwrap_or(1..=u32::MAX);
     let mut events = job.stream_events();
     // Without JSON, a message explains the time until the first event.
     let mut next = match json {
@@ -84,7 +84,8 @@ pub(crate) async fn run(
         let event = event?;
         display.show_event(&event);
         if let Some(output) = &mut output {
-            write_output_folder(output, &tenant, &event, &revision, &wanted, &display).await?;
+            write_output_after_document_end(output, &tenant, &event, &revision, &page_range, &display)
+                .await?;
         }
         next = events.next().await;
     }
@@ -105,7 +106,8 @@ pub(crate) async fn run(
     interrupts.abort();
     if run.summarize && !json {
         for document in outcome.documents.iter().filter_map(|document| document.document) {
-            summaries::print_summaries(host.blob_store().as_ref(), &tenant, &document, &revision).await?;
+            summaries::read_and_print_summaries(host.blob_store().as_ref(), &tenant, &document, &revision)
+                .await?;
         }
     }
     host.close().await?;
@@ -117,12 +119,12 @@ pub(crate) async fn run(
 }
 
 /// Writes a document's output folder after the document's last event.
-async fn write_output_folder(
+async fn write_output_after_document_end(
     output: &mut OutputFolder,
     tenant: &TenantId,
     event: &Event,
     revision: &weir_core::RevisionId,
-    wanted: &RangeInclusive<u32>,
+    page_range: &RangeInclusive<u32>,
     display: &ProgressDisplay,
 ) -> Result<()> {
     let (EventKind::DocumentDone { name, .. }
@@ -133,7 +135,7 @@ async fn write_output_folder(
     };
     if let Some(document) = &event.document {
         let folder = output
-            .write_document(tenant, document, name, revision, wanted)
+            .write_document(tenant, document, name, revision, page_range)
             .await?;
         display.print_note(&format!("{name}: written to {}", folder.display()));
     }

@@ -24,26 +24,26 @@ pub(crate) async fn run(
     search: &SearchArgs,
     json: bool,
     settings: &Settings,
-    places: &AppFolders,
+    folders: &AppFolders,
     target: &CommandTarget,
 ) -> Result<ExitCode> {
-    let answer = match target.server_client(KeyScope::Read)? {
+    let response = match target.server_client(KeyScope::Read)? {
         Some(remote) => search_on_server(search, &remote).await?,
-        None => json!({ "hits": search_data_folder(search, settings, places).await? }),
+        None => json!({ "hits": search_data_folder(search, settings, folders).await? }),
     };
     if json {
-        out_line!("{answer}")?;
+        out_line!("{response}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let hits: Vec<SearchHit> = serde_json::from_value(answer.get("hits").cloned().unwrap_or_default())
+    let hits: Vec<SearchHit> = serde_json::from_value(response.get("hits").cloned().unwrap_or_default())
         .context(
             "cannot parse the hits in the server's response: the server may have another version of weir",
         )?;
-    let fitting: Vec<&SearchHit> = hits.iter().filter(|hit| !hit.weak).collect();
-    for (place, hit) in fitting.iter().enumerate() {
-        print_hit(place + 1, hit)?;
+    let strong_hits: Vec<&SearchHit> = hits.iter().filter(|hit| !hit.weak).collect();
+    for (index, hit) in strong_hits.iter().enumerate() {
+        print_hit(index + 1, hit)?;
     }
-    match (fitting.len(), hits.len() - fitting.len()) {
+    match (strong_hits.len(), hits.len() - strong_hits.len()) {
         (0, 0) => out_line!("nothing found")?,
         (0, weak) => {
             out_line!(
@@ -55,14 +55,14 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_hit(place: usize, hit: &SearchHit) -> std::io::Result<()> {
+fn print_hit(rank: usize, hit: &SearchHit) -> std::io::Result<()> {
     let on_page = if hit.summary {
         format!("summary of a section from page {}", hit.page)
     } else {
         format!("page {}{}", hit.page, describe_position(&hit.rect))
     };
     let name = replace_control_characters(&hit.name);
-    out_line!("{place}. {name}, {on_page}  (score {:.3})", hit.score)?;
+    out_line!("{rank}. {name}, {on_page}  (score {:.3})", hit.score)?;
     if !hit.labels.is_empty() {
         out_line!(
             "   {}",
@@ -101,16 +101,16 @@ fn describe_position(rect: &Rect) -> String {
 async fn search_data_folder(
     search: &SearchArgs,
     settings: &Settings,
-    places: &AppFolders,
+    folders: &AppFolders,
 ) -> Result<Vec<SearchHit>> {
     let tenant = TenantId::default_tenant();
     let mut documents = Vec::new();
     if let Some(prefix) = &search.document {
-        let known = match host_services::open_ledger_reader(places)? {
+        let known = match host_services::open_ledger_reader(folders)? {
             Some(ledger) => ledger.list_documents(&tenant).await?,
             None => Vec::new(),
         };
-        documents.push(find_document_by_prefix(
+        documents.push(find_document_by_id_prefix(
             known.iter().map(|known| known.id),
             prefix,
         )?);
@@ -122,7 +122,7 @@ async fn search_data_folder(
         labels: search.labels.clone(),
         ..SearchRequest::new(tenant, search.text.clone())
     };
-    host_services::search_passages(settings, places, request).await
+    host_services::search_passages(settings, folders, request).await
 }
 
 async fn search_on_server(search: &SearchArgs, remote: &ServerClient) -> Result<Value> {
@@ -132,7 +132,7 @@ async fn search_on_server(search: &SearchArgs, remote: &ServerClient) -> Result<
         let ids = known
             .iter()
             .filter_map(|known| known.get("document")?.as_str()?.parse().ok());
-        documents.push(find_document_by_prefix(ids, prefix)?);
+        documents.push(find_document_by_id_prefix(ids, prefix)?);
     }
     let labels: BTreeMap<_, _> = search.labels.iter().cloned().collect();
     let filter = json!({ "documents": documents, "collection": search.collection, "labels": labels });
@@ -141,9 +141,9 @@ async fn search_on_server(search: &SearchArgs, remote: &ServerClient) -> Result<
 }
 
 /// Returns the document whose id starts with `prefix`. Fails if there is none, or more than one.
-fn find_document_by_prefix(known: impl Iterator<Item = DocumentId>, prefix: &str) -> Result<DocumentId> {
-    let mut fitting = known.filter(|id| id.to_string().starts_with(prefix));
-    match (fitting.next(), fitting.next()) {
+fn find_document_by_id_prefix(known: impl Iterator<Item = DocumentId>, prefix: &str) -> Result<DocumentId> {
+    let mut matching_ids = known.filter(|id| id.to_string().starts_with(prefix));
+    match (matching_ids.next(), matching_ids.next()) {
         (Some(one), None) => Ok(one),
         (Some(_), Some(_)) => bail!("several document ids start with {prefix}: use more digits"),
         (None, _) => bail!("no document id starts with {prefix}: `weir documents` lists the ids"),

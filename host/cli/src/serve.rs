@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use weir_control::pipelines::DefaultComponents;
+use weir_control::pipelines::PipelineBuilder;
 use weir_control::usage::UsageRecorder;
 use weir_control::{CommitNotifier, Control, ControlParts};
 use weir_core::TenantId;
@@ -24,25 +24,31 @@ use crate::terminal::out_line;
 use crate::{pipeline_loader, tenants};
 
 /// Serves until SIGTERM or Ctrl-C. Prints the address and, at the first start, the admin key to standard output once.
-pub(crate) async fn run(json: bool, settings: &Settings, places: &AppFolders) -> Result<ExitCode> {
+pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -> Result<ExitCode> {
     // First, so that an address in use is reported at once.
     let listener = Listener::bind(settings).await?;
     raise_open_file_limit();
     // Before any part that records metrics is created.
     weir_server::install_metrics_recorder();
-    let mut announced = None;
-    let metering = UsageRecorder::new();
-    let announce = |ledger| announced.insert(CommitNotifier::new(ledger)).clone() as _;
-    let host = HostServices::open_with(settings, places, announce, Some(metering.clone())).await?;
-    let ledger = announced.context("the engine was created without a ledger")?;
+    let mut notifier = None;
+    let usage_recorder = UsageRecorder::new();
+    let wrap_ledger = |ledger| notifier.insert(CommitNotifier::new(ledger)).clone() as _;
+    let host = HostServices::open_with_ledger_wrapper_and_usage(
+        settings,
+        folders,
+        wrap_ledger,
+        Some(usage_recorder.clone()),
+    )
+    .await?;
+    let ledger = notifier.context("the engine was created without a ledger")?;
     let store = host.sqlite_ledger();
-    let key = create_first_api_key(store.as_ref()).await?;
-    print_address(json, &listener, key.as_deref())?;
+    let key = create_first_tenant_and_key(store.as_ref()).await?;
+    print_address_and_admin_key(json, &listener, key.as_deref())?;
     let (uploads, components) = (host.upload_store(), host.component_store());
-    let (gate, replays) = (host.component_validator(), host.job_replayer());
-    let (engine, below) = host.into_parts();
+    let (component_validator, job_replayer) = (host.component_validator(), host.job_replayer());
+    let (engine, services) = host.into_parts();
     let signing_key =
-        SigningKey::load_or_create(&places.data).with_context(|| places.open_error_context())?;
+        SigningKey::load_or_create_key(&folders.data).with_context(|| folders.data_folder_error_context())?;
     let control = Control::new(ControlParts {
         engine,
         ledger,
@@ -50,19 +56,19 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &AppFolders) ->
         job_requests: store.clone(),
         document_removals: store.clone(),
         usage_store: store.clone(),
-        usage_recorder: metering,
+        usage_recorder,
         pipelines: store.clone(),
         shadows: store,
         components,
-        component_validator: gate,
-        job_replayer: replays,
-        default_components: Arc::new(InstalledComponents(places.components.clone())),
+        component_validator,
+        job_replayer,
+        pipeline_builder: Arc::new(InstalledDefaultComponents(folders.default_components.clone())),
         upload_store: uploads,
         settings: settings.clone(),
     });
     let server = Server::new(control, signing_key);
     let served = server.serve(listener, wait_for_stop_signal()).await;
-    below.close().await?;
+    services.close().await?;
     served?;
     Ok(ExitCode::SUCCESS)
 }
@@ -81,10 +87,10 @@ fn raise_open_file_limit() {
 }
 
 /// Builds pipelines with the default components of the installation.
-struct InstalledComponents(PathBuf);
+struct InstalledDefaultComponents(PathBuf);
 
 #[async_trait]
-impl DefaultComponents for InstalledComponents {
+impl PipelineBuilder for InstalledDefaultComponents {
     async fn build_pipeline(
         &self,
         manifest: Manifest,
@@ -100,23 +106,25 @@ impl DefaultComponents for InstalledComponents {
                 tracing::warn!(error = format!("{error:#}"), "cannot build a pipeline");
                 error.to_string()
             }),
-            Err(died) => Err(died.to_string()),
+            Err(join_error) => Err(join_error.to_string()),
         }
     }
 }
 
 /// If there are no tenants, creates the first one and an API key with all scopes, and returns the key.
-async fn create_first_api_key(registry: &dyn TenantStore) -> Result<Option<String>> {
+async fn create_first_tenant_and_key(registry: &dyn TenantStore) -> Result<Option<String>> {
     if !registry.list_tenants().await?.is_empty() {
         return Ok(None);
     }
     let tenant = TenantId::default_tenant();
-    registry.create_tenant(&tenants::new_tenant(&tenant)).await?;
+    registry
+        .create_tenant(&tenants::new_tenant_record(&tenant))
+        .await?;
     let key = tenants::create_api_key(registry, &tenant, KeyScope::ALL.to_vec(), "first key", None).await?;
     Ok(Some(key.full_key))
 }
 
-fn print_address(json: bool, listener: &Listener, key: Option<&str>) -> Result<()> {
+fn print_address_and_admin_key(json: bool, listener: &Listener, key: Option<&str>) -> Result<()> {
     let scheme = if listener.uses_tls() { "https" } else { "http" };
     let address = format!("{scheme}://{}", listener.local_address()?);
     let text = match (json, key) {

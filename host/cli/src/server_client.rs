@@ -81,7 +81,7 @@ impl ServerClient {
     }
 
     async fn send_request(&self, request: RequestBuilder) -> Result<Value> {
-        let answer = await_with_progress(&format!("waiting for {}", self.server_url), request.send())
+        let response = await_with_progress(&format!("waiting for {}", self.server_url), request.send())
             .await
             .with_context(|| {
                 format!(
@@ -89,8 +89,8 @@ impl ServerClient {
                     self.server_url
                 )
             })?;
-        let status = answer.status();
-        let body = answer.bytes().await?;
+        let status = response.status();
+        let body = response.bytes().await?;
         let body: Value = match body.is_empty() {
             true => Value::Null,
             false => serde_json::from_slice(&body).with_context(|| {

@@ -4,34 +4,37 @@
 use std::io;
 
 use anyhow::{Context as _, Result};
-use weir_core::summary::{DocumentSummary, Summary, summary_key};
+use weir_core::summary::{DocumentSummary, Summary, summary_blob_key};
 use weir_core::{DocumentId, RevisionId, TenantId, ports::BlobStore};
 
 use crate::terminal::out_line;
 
 /// Prints the summaries of a document. Prints nothing if no summary is stored.
-pub(crate) async fn print_summaries(
+pub(crate) async fn read_and_print_summaries(
     blobs: &dyn BlobStore,
     tenant: &TenantId,
     document: &DocumentId,
     revision: &RevisionId,
 ) -> Result<()> {
-    let Some(bytes) = blobs.get_blob(tenant, &summary_key(document, revision)).await? else {
+    let Some(bytes) = blobs
+        .get_blob(tenant, &summary_blob_key(document, revision))
+        .await?
+    else {
         return Ok(());
     };
     let summary: DocumentSummary = serde_json::from_slice(&bytes).context("the stored summary is invalid")?;
     Ok(print_document_summary(&summary)?)
 }
 
-fn print_document_summary(of: &DocumentSummary) -> io::Result<()> {
-    let Some(whole) = &of.summary else {
-        return out_line!("\n{}: too short for a summary", of.name);
+fn print_document_summary(document_summary: &DocumentSummary) -> io::Result<()> {
+    let Some(whole) = &document_summary.summary else {
+        return out_line!("\n{}: too short for a summary", document_summary.name);
     };
-    out_line!("\n{}\n\n{}", of.name, text_with_page_numbers(whole))?;
-    if of.sections.len() < 2 {
+    out_line!("\n{}\n\n{}", document_summary.name, text_with_page_numbers(whole))?;
+    if document_summary.sections.len() < 2 {
         return Ok(());
     }
-    for section in &of.sections {
+    for section in &document_summary.sections {
         let Some(summary) = &section.summary else {
             continue;
         };

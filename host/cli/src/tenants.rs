@@ -19,14 +19,14 @@ use crate::terminal::{await_with_progress, out_line};
 
 const MILLIS_PER_DAY: u64 = 86_400_000;
 
-async fn open_tenant_admin(places: &AppFolders) -> Result<TenantAdmin> {
-    TenantAdmin::open(&places.data)
+async fn open_tenant_admin(folders: &AppFolders) -> Result<TenantAdmin> {
+    TenantAdmin::open(&folders.data)
         .await
-        .with_context(|| places.open_error_context())
+        .with_context(|| folders.data_folder_error_context())
 }
 
 /// Returns the record of a new tenant with the default weight and the quotas of the host.
-pub(crate) fn new_tenant(id: &TenantId) -> Tenant {
+pub(crate) fn new_tenant_record(id: &TenantId) -> Tenant {
     Tenant {
         id: id.clone(),
         state: TenantState::Active,
@@ -55,7 +55,7 @@ pub(crate) async fn create_api_key(
 pub(crate) async fn run_tenant_command(
     command: &TenantCommand,
     json: bool,
-    places: &AppFolders,
+    folders: &AppFolders,
 ) -> Result<ExitCode> {
     match command {
         TenantCommand::Create {
@@ -63,10 +63,10 @@ pub(crate) async fn run_tenant_command(
             weight,
             quotas,
         } => {
-            let registry = TenantAdmin::open_or_create(&places.data)
+            let registry = TenantAdmin::open_or_create(&folders.data)
                 .await
-                .with_context(|| places.open_error_context())?;
-            let mut record = new_tenant(tenant);
+                .with_context(|| folders.data_folder_error_context())?;
+            let mut record = new_tenant_record(tenant);
             record.weight = *weight;
             apply_quotas(&mut record.quotas, quotas)?;
             if !registry.create_tenant(&record).await? {
@@ -82,13 +82,13 @@ pub(crate) async fn run_tenant_command(
             .await?;
             print_new_api_key(json, &key)?;
         }
-        TenantCommand::List => print_tenants(&open_tenant_admin(places).await?, json).await?,
+        TenantCommand::List => print_tenants(&open_tenant_admin(folders).await?, json).await?,
         TenantCommand::Set {
             tenant,
             weight,
             quotas,
         } => {
-            let registry = open_tenant_admin(places).await?;
+            let registry = open_tenant_admin(folders).await?;
             apply_quotas(&mut Quotas::default(), quotas)?;
             let quotas = quotas.iter().map(|(name, limit)| (name.clone(), Some(*limit)));
             let update = TenantUpdate {
@@ -99,7 +99,7 @@ pub(crate) async fn run_tenant_command(
             update_tenant(&registry, tenant, &update).await?;
         }
         TenantCommand::RotateKeys { tenant } => {
-            let registry = open_tenant_admin(places).await?;
+            let registry = open_tenant_admin(folders).await?;
             require_tenant(&registry, tenant).await?;
             let old = registry.list_api_keys(tenant).await?;
             let usable = |k: &&weir_core::tenancy::ApiKeyRecord| k.revoked_millis.is_none();
@@ -114,13 +114,15 @@ pub(crate) async fn run_tenant_command(
             }
             print_new_api_key(json, &key)?;
         }
-        TenantCommand::Suspend { tenant } => set_tenant_state(places, tenant, TenantState::Suspended).await?,
-        TenantCommand::Resume { tenant } => set_tenant_state(places, tenant, TenantState::Active).await?,
+        TenantCommand::Suspend { tenant } => {
+            set_tenant_state(folders, tenant, TenantState::Suspended).await?
+        }
+        TenantCommand::Resume { tenant } => set_tenant_state(folders, tenant, TenantState::Active).await?,
         TenantCommand::Delete { tenant } => {
-            require_tenant(&open_tenant_admin(places).await?, tenant).await?;
+            require_tenant(&open_tenant_admin(folders).await?, tenant).await?;
             await_with_progress(
                 "deleting the tenant's documents",
-                host_services::remove_tenant(places, tenant),
+                host_services::remove_tenant(folders, tenant),
             )
             .await?;
         }
@@ -132,9 +134,9 @@ pub(crate) async fn run_tenant_command(
 pub(crate) async fn run_key_command(
     command: &KeyCommand,
     json: bool,
-    places: &AppFolders,
+    folders: &AppFolders,
 ) -> Result<ExitCode> {
-    let registry = open_tenant_admin(places).await?;
+    let registry = open_tenant_admin(folders).await?;
     match command {
         KeyCommand::Create {
             tenant,
@@ -190,8 +192,8 @@ async fn require_tenant(registry: &dyn TenantStore, tenant: &TenantId) -> Result
     }
 }
 
-async fn set_tenant_state(places: &AppFolders, tenant: &TenantId, state: TenantState) -> Result<()> {
-    let registry = open_tenant_admin(places).await?;
+async fn set_tenant_state(folders: &AppFolders, tenant: &TenantId, state: TenantState) -> Result<()> {
+    let registry = open_tenant_admin(folders).await?;
     let update = TenantUpdate {
         state: Some(state),
         ..TenantUpdate::default()
@@ -210,8 +212,8 @@ fn unknown_tenant_error(tenant: &TenantId) -> anyhow::Error {
     anyhow!("there is no tenant {tenant}: `weir tenant list` lists the tenants")
 }
 
-fn apply_quotas(quotas: &mut Quotas, given: &[(String, u64)]) -> Result<()> {
-    for (name, value) in given {
+fn apply_quotas(quotas: &mut Quotas, new_quotas: &[(String, u64)]) -> Result<()> {
+    for (name, value) in new_quotas {
         match quotas.by_name_mut(name) {
             Some(quota) => *quota = Some(*value),
             None => bail!(

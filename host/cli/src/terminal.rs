@@ -17,18 +17,18 @@ static STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Prints a line to standard output. Returns an error if the write fails, except for a closed pipe.
 macro_rules! out_line {
-    ($($text:tt)*) => { $crate::terminal::print(format_args!("{}\n", format_args!($($text)*))) };
+    ($($text:tt)*) => { $crate::terminal::print_to_stdout(format_args!("{}\n", format_args!($($text)*))) };
 }
 
 /// Prints a line to standard error. Errors of the write are ignored.
 macro_rules! error_line {
-    ($($text:tt)*) => { $crate::terminal::print_error(format_args!("{}\n", format_args!($($text)*))) };
+    ($($text:tt)*) => { $crate::terminal::print_to_stderr(format_args!("{}\n", format_args!($($text)*))) };
 }
 
 pub(crate) use {error_line, out_line};
 
 /// Writes text to standard output and flushes it. A closed pipe is not an error.
-pub(crate) fn print(text: fmt::Arguments<'_>) -> io::Result<()> {
+pub(crate) fn print_to_stdout(text: fmt::Arguments<'_>) -> io::Result<()> {
     if is_stdout_closed() {
         return Ok(());
     }
@@ -48,7 +48,7 @@ pub(crate) fn is_stdout_closed() -> bool {
 }
 
 /// Writes text to standard error. Errors are ignored, because there is no other output to report them to.
-pub(crate) fn print_error(text: fmt::Arguments<'_>) {
+pub(crate) fn print_to_stderr(text: fmt::Arguments<'_>) {
     let _ = io::stderr().lock().write_fmt(text);
 }
 
@@ -72,7 +72,7 @@ const REMINDER_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Awaits work that may take long and reports it on standard error: with a spinner and the elapsed time on a terminal, otherwise
 /// with a line every ten seconds. Prints nothing if the work ends within a second.
-pub(crate) async fn await_with_progress<W: Future>(doing: &str, work: W) -> W::Output {
+pub(crate) async fn await_with_progress<W: Future>(activity: &str, work: W) -> W::Output {
     let mut work = std::pin::pin!(work);
     let started = Instant::now();
     if let Ok(done) = tokio::time::timeout(ANNOUNCE_AFTER, &mut work).await {
@@ -83,28 +83,28 @@ pub(crate) async fn await_with_progress<W: Future>(doing: &str, work: W) -> W::O
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
             spinner.set_style(style);
         }
-        spinner.set_message(doing.to_owned());
+        spinner.set_message(activity.to_owned());
         spinner.enable_steady_tick(Duration::from_millis(100));
         let done = work.await;
         spinner.finish_and_clear();
         return done;
     }
-    await_with_reminders(doing, started, work, |line| error_line!("weir: {line}")).await
+    await_with_reminders(activity, started, work, |line| error_line!("weir: {line}")).await
 }
 
 /// Awaits work and prints a line with the elapsed time at regular intervals.
 async fn await_with_reminders<W: Future>(
-    doing: &str,
+    activity: &str,
     started: Instant,
     work: W,
-    mut say: impl FnMut(&str),
+    mut print_line: impl FnMut(&str),
 ) -> W::Output {
     let mut work = std::pin::pin!(work);
-    say(doing);
+    print_line(activity);
     loop {
         match tokio::time::timeout(REMINDER_INTERVAL, &mut work).await {
             Ok(done) => return done,
-            Err(_) => say(&format!("{doing}, {} s elapsed", started.elapsed().as_secs())),
+            Err(_) => print_line(&format!("{activity}, {} s elapsed", started.elapsed().as_secs())),
         }
     }
 }
@@ -115,14 +115,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn long_work_prints_reminders() {
-        let mut said = Vec::new();
+        let mut lines = Vec::new();
         let work = tokio::time::sleep(Duration::from_secs(25));
         await_with_reminders("compiling", Instant::now(), work, |line| {
-            said.push(line.to_owned())
+            lines.push(line.to_owned())
         })
         .await;
         assert_eq!(
-            said,
+            lines,
             ["compiling", "compiling, 10 s elapsed", "compiling, 20 s elapsed"]
         );
     }

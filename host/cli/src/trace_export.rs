@@ -94,12 +94,12 @@ impl HttpClient for RuntimeHttpClient {
         let client = self.client.clone();
         let sent = self.runtime.spawn(async move {
             let response = client.execute(request.try_into()?).await?;
-            let mut answer = Response::builder().status(response.status());
-            if let Some(headers) = answer.headers_mut() {
+            let mut status_response = Response::builder().status(response.status());
+            if let Some(headers) = status_response.headers_mut() {
                 headers.clone_from(response.headers());
             }
             // The body is dropped, because the exporter uses only the status.
-            Ok::<_, HttpError>(answer.body(Bytes::new())?)
+            Ok::<_, HttpError>(status_response.body(Bytes::new())?)
         });
         sent.await?
     }

@@ -17,7 +17,7 @@ impl Drop for ServerProcess {
 }
 
 /// Starts a server with these variables and returns the OpenMP variables in its environment after it has started.
-fn openmp_variables_of_server(said: &[(&str, &str)]) -> Vec<String> {
+fn openmp_variables_of_server(variables: &[(&str, &str)]) -> Vec<String> {
     let data = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
     command
@@ -25,7 +25,7 @@ fn openmp_variables_of_server(said: &[(&str, &str)]) -> Vec<String> {
         .arg(data.path())
         .env_remove("GOMP_SPINCOUNT")
         .env_remove("OMP_WAIT_POLICY")
-        .envs(said.iter().copied())
+        .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut running = ServerProcess(command.spawn().unwrap());
@@ -45,6 +45,9 @@ fn openmp_variables_of_server(said: &[(&str, &str)]) -> Vec<String> {
 #[test]
 fn server_sets_the_openmp_spin_count_unless_the_user_does() {
     assert_eq!(openmp_variables_of_server(&[]), ["GOMP_SPINCOUNT=2000"]);
-    let said = [("OMP_WAIT_POLICY", "passive")];
-    assert_eq!(openmp_variables_of_server(&said), ["OMP_WAIT_POLICY=passive"]);
+    let variables = [("OMP_WAIT_POLICY", "passive")];
+    assert_eq!(
+        openmp_variables_of_server(&variables),
+        ["OMP_WAIT_POLICY=passive"]
+    );
 }

@@ -100,9 +100,9 @@ pub fn verify_api_key(
 ) -> Option<ApiKeyRecord> {
     let digest: [u8; 32] = Sha256::digest(presented.secret.as_bytes()).into();
     // An unknown key is compared too, so that the response time does not tell it from a known one.
-    let kept = record.as_ref().map_or([0; 32], |record| record.secret_digest);
-    let same = bool::from(digest.ct_eq(&kept));
-    record.filter(|record| same && is_api_key_active(record, now))
+    let stored_digest = record.as_ref().map_or([0; 32], |record| record.secret_digest);
+    let digest_matches = bool::from(digest.ct_eq(&stored_digest));
+    record.filter(|record| digest_matches && is_api_key_active(record, now))
 }
 
 /// Whether a key is neither revoked nor expired.

@@ -12,7 +12,7 @@ use crate::webhook::{WebhookDelivery, WebhookSender};
 use crate::{admission, document_removal, staged_files};
 
 /// Recovers the uploads, document removals and jobs of the previous process. Call this once, before [`run_background_work`].
-pub async fn recover_previous_process(control: &Control) -> Result<(), StorageError> {
+pub async fn recover_state_of_previous_process(control: &Control) -> Result<(), StorageError> {
     staged_files::recover_staged_files(control.upload_store.as_ref(), control.job_requests.as_ref()).await?;
     document_removal::resume_removals(control).await?;
     admission::requeue_unfinished_jobs(control).await
@@ -41,7 +41,7 @@ pub async fn run_background_work(
     let suspend_jobs = async {
         control.stop_signal.cancelled().await;
         let grace = Duration::from_secs(control.settings.server_shutdown_grace_seconds.into());
-        control.engine.suspend_all_jobs(grace).await
+        control.engine.suspend_jobs_and_shutdown(grace).await
     };
     let work = async {
         let dispatch = admission::run_dispatcher(Arc::clone(control), control.stop_signal.clone());
@@ -54,7 +54,7 @@ pub async fn run_background_work(
     };
     let flush_usage = control
         .usage_recorder
-        .flush_periodically(control.usage_store.as_ref(), usage_is_complete.clone());
+        .flush_usage_periodically(control.usage_store.as_ref(), usage_is_complete.clone());
     let (ended, ()) = tokio::join!(work, flush_usage);
     ended
 }

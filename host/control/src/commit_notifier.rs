@@ -34,21 +34,21 @@ impl CommitNotifier {
     }
 
     /// Returns a receiver that changes after each commit with entries of this tenant.
-    pub fn subscribe(&self, tenant: &TenantId) -> watch::Receiver<()> {
-        let mut bells = self.subscribers.lock();
-        bells.retain(|_, bell| bell.receiver_count() > 0);
-        bells.entry(tenant.clone()).or_default().subscribe()
+    pub fn subscribe_to_tenant_commits(&self, tenant: &TenantId) -> watch::Receiver<()> {
+        let mut subscribers = self.subscribers.lock();
+        subscribers.retain(|_, sender| sender.receiver_count() > 0);
+        subscribers.entry(tenant.clone()).or_default().subscribe()
     }
 
     /// Waits until the end of a job of any tenant has been committed since the last call. Supports one caller at a time.
-    pub async fn wait_for_job_end(&self) {
+    pub async fn wait_for_any_job_end(&self) {
         self.job_end.notified().await;
     }
 
     /// Notifies the subscribers of a tenant.
-    pub fn notify(&self, tenant: &TenantId) {
-        if let Some(bell) = self.subscribers.lock().get(tenant) {
-            bell.send_replace(());
+    pub fn notify_subscribers(&self, tenant: &TenantId) {
+        if let Some(sender) = self.subscribers.lock().get(tenant) {
+            sender.send_replace(());
         }
     }
 }
@@ -66,7 +66,7 @@ impl Ledger for CommitNotifier {
         if ended {
             self.job_end.notify_one();
         }
-        tenants.iter().for_each(|tenant| self.notify(tenant));
+        tenants.iter().for_each(|tenant| self.notify_subscribers(tenant));
         Ok(())
     }
 
@@ -179,9 +179,9 @@ mod tests {
     use crate::testing::FakeStore;
 
     #[tokio::test]
-    async fn ledgers_pass_the_conformance_suite() {
+    async fn fake_ledger_and_notifier_pass_the_conformance_suite() {
         weir_conformance::check_ledger(&FakeStore::default()).await;
-        let announced = CommitNotifier::new(Arc::new(FakeStore::default()));
-        weir_conformance::check_ledger(announced.as_ref()).await;
+        let notifier = CommitNotifier::new(Arc::new(FakeStore::default()));
+        weir_conformance::check_ledger(notifier.as_ref()).await;
     }
 }

@@ -10,7 +10,7 @@ use weir_engine::DeleteError;
 use crate::state::Control;
 
 /// Maximum time that an operation waits for a removal of its document to end.
-pub(crate) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const DOCUMENT_REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval at which it checks whether the removal has ended.
 pub(crate) const REMOVAL_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -40,9 +40,9 @@ pub async fn delete_document(
     id: DocumentId,
 ) -> Result<bool, DeleteDocumentError> {
     begin_removal(control, tenant, id).await?;
-    let removed = remove_document(control, tenant, id).await;
+    let removed = remove_document_data(control, tenant, id).await;
     // End the removal also after an error, so that the deletion can be repeated and the document submitted.
-    let ended = control.document_removals.end_removal(tenant, &id).await;
+    let ended = control.document_removals.end_document_removal(tenant, &id).await;
     let known = removed?;
     ended?;
     Ok(known)
@@ -54,9 +54,13 @@ async fn begin_removal(
     tenant: &TenantId,
     id: DocumentId,
 ) -> Result<(), DeleteDocumentError> {
-    let deadline = Instant::now() + REMOVAL_TIMEOUT;
+    let deadline = Instant::now() + DOCUMENT_REMOVAL_TIMEOUT;
     loop {
-        match control.document_removals.begin_removal(tenant, &id).await? {
+        match control
+            .document_removals
+            .begin_document_removal(tenant, &id)
+            .await?
+        {
             BeginRemovalOutcome::Started => return Ok(()),
             BeginRemovalOutcome::UsedByActiveJob => return Err(DeleteError::DocumentActive(id).into()),
             BeginRemovalOutcome::AlreadyInProgress if Instant::now() < deadline => {
@@ -68,7 +72,11 @@ async fn begin_removal(
 }
 
 /// Removes all data of a document whose removal has begun. Returns whether there was any.
-async fn remove_document(control: &Control, tenant: &TenantId, id: DocumentId) -> Result<bool, DeleteError> {
+async fn remove_document_data(
+    control: &Control,
+    tenant: &TenantId,
+    id: DocumentId,
+) -> Result<bool, DeleteError> {
     let jobs = control
         .document_removals
         .list_jobs_with_document(tenant, &id)
@@ -76,7 +84,7 @@ async fn remove_document(control: &Control, tenant: &TenantId, id: DocumentId) -
     control
         .tenant_pipelines
         .job_replayer
-        .remove_recordings(tenant, &jobs)
+        .remove_job_recordings(tenant, &jobs)
         .await?;
     let known = control.engine.delete_document(tenant, id).await?;
     // A file exists without a document if its job failed before reading it.
@@ -87,8 +95,13 @@ async fn remove_document(control: &Control, tenant: &TenantId, id: DocumentId) -
 /// Finishes the removals that an earlier process began and did not end.
 pub async fn resume_removals(control: &Control) -> Result<(), StorageError> {
     for (tenant, id) in control.document_removals.list_unfinished_removals().await? {
-        match remove_document(control, &tenant, id).await {
-            Ok(_) => control.document_removals.end_removal(&tenant, &id).await?,
+        match remove_document_data(control, &tenant, id).await {
+            Ok(_) => {
+                control
+                    .document_removals
+                    .end_document_removal(&tenant, &id)
+                    .await?
+            }
             Err(DeleteError::Storage(error)) => return Err(error),
             // Cannot happen, since no job runs yet. The removal stays recorded.
             Err(error @ DeleteError::DocumentActive(_)) => {

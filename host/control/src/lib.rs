@@ -32,7 +32,7 @@ mod quota_limiter;
 pub mod staged_files;
 mod state;
 pub mod submission;
-mod tenant_labels;
+mod tenant_metric_labels;
 pub mod tenant_removal;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -41,8 +41,8 @@ mod upload_reservations;
 pub mod usage;
 pub mod webhook;
 
-pub use background::{recover_previous_process, run_background_work};
+pub use background::{recover_state_of_previous_process, run_background_work};
 pub use commit_notifier::CommitNotifier;
-pub use quota_limiter::{QuotaError, QuotaExceeded, QuotaLimiter};
+pub use quota_limiter::{QuotaCheckError, QuotaExceeded, QuotaLimiter};
 pub use state::{Control, ControlParts, TaskPanicked};
-pub use upload_reservations::{UploadError, UploadReservation, UploadReservations};
+pub use upload_reservations::{UploadReservation, UploadReservationError, UploadReservations};

@@ -24,7 +24,7 @@ use weir_core::tenancy::{Quotas, Tenant};
 use weir_core::usage::{QuotaExhausted, Usage, UsageMeter as _, UsageStore};
 use weir_core::{StorageError, TenantId};
 
-use crate::tenant_labels::TenantLabels;
+use crate::tenant_metric_labels::TenantMetricLabels;
 use crate::usage::{HostQuotas, UsageRecorder};
 
 /// `Retry-After` where another job of the tenant has to start or end first.
@@ -51,7 +51,7 @@ pub struct QuotaExceeded {
 
 /// Why a quota check failed.
 #[derive(Debug, thiserror::Error)]
-pub enum QuotaError {
+pub enum QuotaCheckError {
     /// A quota is exceeded.
     #[error(transparent)]
     Exceeded(#[from] QuotaExceeded),
@@ -65,7 +65,7 @@ pub struct QuotaLimiter {
     host_quotas: HostQuotas,
     usage_recorder: Arc<UsageRecorder>,
     usage_store: Arc<dyn UsageStore>,
-    tenant_labels: Arc<TenantLabels>,
+    tenant_labels: Arc<TenantMetricLabels>,
     rate_limiters: Mutex<HashMap<TenantId, TenantRateLimiter>>,
 }
 
@@ -81,7 +81,7 @@ impl QuotaLimiter {
         settings: &Settings,
         usage_recorder: Arc<UsageRecorder>,
         usage_store: Arc<dyn UsageStore>,
-        tenant_labels: Arc<TenantLabels>,
+        tenant_labels: Arc<TenantMetricLabels>,
     ) -> Self {
         Self {
             host_quotas: HostQuotas::new(settings),
@@ -93,30 +93,30 @@ impl QuotaLimiter {
     }
 
     /// Returns the effective limits of a tenant; `None` means no limit.
-    pub fn tenant_limits(&self, tenant: &Tenant) -> Quotas {
-        self.host_quotas.tenant_limits(tenant)
+    pub fn effective_limits(&self, tenant: &Tenant) -> Quotas {
+        self.host_quotas.effective_limits(tenant)
     }
 
     /// Counts a request of a tenant, and refuses it if the tenant exceeds its request rate.
-    pub fn check_request_rate(&self, tenant: &Tenant) -> Result<(), QuotaExceeded> {
-        let limit = self.tenant_limits(tenant).requests_per_second;
-        if let Some(wait) = limit.and_then(|limit| self.request_rate_wait(&tenant.id, limit)) {
+    pub fn check_and_count_request(&self, tenant: &Tenant) -> Result<(), QuotaExceeded> {
+        let limit = self.effective_limits(tenant).requests_per_second;
+        if let Some(wait) = limit.and_then(|limit| self.wait_time_if_rate_exceeded(&tenant.id, limit)) {
             let detail = format!(
                 "this tenant may send at most {} requests per second",
                 limit.unwrap_or_default()
             );
-            return Err(self.refuse(&tenant.id, "requests_per_second", detail, Some(wait)));
+            return Err(self.count_and_build_refusal(&tenant.id, "requests_per_second", detail, Some(wait)));
         }
-        let one = Usage {
+        let one_request = Usage {
             requests: 1,
             ..Usage::default()
         };
-        self.usage_recorder.record_usage(&tenant.id, &one);
+        self.usage_recorder.record_usage(&tenant.id, &one_request);
         Ok(())
     }
 
     /// Returns how long the tenant has to wait if it sends more than `limit` requests per second, else `None`.
-    fn request_rate_wait(&self, tenant: &TenantId, limit: u64) -> Option<Duration> {
+    fn wait_time_if_rate_exceeded(&self, tenant: &TenantId, limit: u64) -> Option<Duration> {
         let per_second = NonZeroU32::new(u32::try_from(limit).unwrap_or(u32::MAX))?;
         let now = Instant::now();
         let mut rates = self.rate_limiters.lock();
@@ -127,7 +127,7 @@ impl QuotaLimiter {
                 return None;
             }
         }
-        let fresh = || TenantRateLimiter {
+        let new_limiter = || TenantRateLimiter {
             requests_per_second: per_second,
             limiter: RateLimiter::direct(
                 governor::Quota::per_second(per_second)
@@ -135,28 +135,29 @@ impl QuotaLimiter {
             ),
             last_request: now,
         };
-        let rate = rates.entry(tenant.clone()).or_insert_with(fresh);
+        let rate = rates.entry(tenant.clone()).or_insert_with(new_limiter);
         if rate.requests_per_second != per_second {
-            *rate = fresh();
+            *rate = new_limiter();
         }
         rate.last_request = now;
-        let refused = rate.limiter.check().err()?;
-        Some(refused.wait_time_from(DefaultClock::default().now()))
+        let not_until = rate.limiter.check().err()?;
+        Some(not_until.wait_time_from(DefaultClock::default().now()))
     }
 
     /// Returns the exhausted quota that prevents a tenant from starting a page, if there is one.
-    pub async fn find_exhausted_quota(
+    pub async fn find_exhausted_page_quota(
         &self,
         tenant: &Tenant,
     ) -> Result<Option<QuotaExhausted>, StorageError> {
         self.usage_recorder
-            .find_exhausted_quota(&tenant.id, &self.tenant_limits(tenant))
+            .find_exhausted_page_quota(&tenant.id, &self.effective_limits(tenant))
             .await
     }
 
     /// Refuses a request that needs models or components if a daily quota for them is exhausted.
-    pub async fn check_daily_quotas(&self, tenant: &Tenant) -> Result<(), QuotaError> {
-        let Some(QuotaExhausted { quota: name, limit }) = self.find_exhausted_quota(tenant).await? else {
+    pub async fn check_daily_quotas(&self, tenant: &Tenant) -> Result<(), QuotaCheckError> {
+        let Some(QuotaExhausted { quota: name, limit }) = self.find_exhausted_page_quota(tenant).await?
+        else {
             return Ok(());
         };
         let what = match name {
@@ -167,8 +168,10 @@ impl QuotaLimiter {
             _ => return Ok(()),
         };
         let detail = format!("the daily quota of {limit} {what} is exhausted until midnight UTC");
-        let wait = time_until_midnight(unix_time_millis());
-        Err(self.refuse(&tenant.id, name, detail, Some(wait)).into())
+        let wait = time_until_utc_midnight(unix_time_millis());
+        Err(self
+            .count_and_build_refusal(&tenant.id, name, detail, Some(wait))
+            .into())
     }
 
     /// Refuses an upload of `upload` bytes if it, the stored bytes and the bytes of the tenant's `other_uploads` together exceed the
@@ -178,15 +181,17 @@ impl QuotaLimiter {
         tenant: &Tenant,
         upload: u64,
         other_uploads: u64,
-    ) -> Result<(), QuotaError> {
-        let Some(limit) = self.tenant_limits(tenant).stored_bytes else {
+    ) -> Result<(), QuotaCheckError> {
+        let Some(limit) = self.effective_limits(tenant).stored_bytes else {
             return Ok(());
         };
         if upload > limit {
             let detail = format!(
                 "{upload} bytes exceed the {limit} bytes that this tenant may store: send less, or have the quota {STORED_BYTES_QUOTA} raised"
             );
-            return Err(self.refuse(&tenant.id, STORED_BYTES_QUOTA, detail, None).into());
+            return Err(self
+                .count_and_build_refusal(&tenant.id, STORED_BYTES_QUOTA, detail, None)
+                .into());
         }
         let stored = self.usage_store.count_stored_bytes(&tenant.id).await?;
         if stored.saturating_add(other_uploads).saturating_add(upload) <= limit {
@@ -210,7 +215,7 @@ impl QuotaLimiter {
             "this tenant stores {stored} bytes{arriving}, and may store {limit}: {remedy}, or have the quota {STORED_BYTES_QUOTA} raised"
         );
         Err(self
-            .refuse(
+            .count_and_build_refusal(
                 &tenant.id,
                 STORED_BYTES_QUOTA,
                 detail,
@@ -220,19 +225,19 @@ impl QuotaLimiter {
     }
 
     /// Counts and returns the refusal of a job of a tenant whose queue is full.
-    pub(crate) fn refuse_queued_job(&self, tenant: &Tenant) -> QuotaExceeded {
-        let limit = self.tenant_limits(tenant).queued_jobs.unwrap_or_default();
+    pub(crate) fn refuse_job_for_full_queue(&self, tenant: &Tenant) -> QuotaExceeded {
+        let limit = self.effective_limits(tenant).queued_jobs.unwrap_or_default();
         let detail = format!("{limit} jobs of this tenant are already queued");
-        self.refuse(&tenant.id, "queued_jobs", detail, Some(SHORT_RETRY_AFTER))
+        self.count_and_build_refusal(&tenant.id, "queued_jobs", detail, Some(SHORT_RETRY_AFTER))
     }
 
     /// Counts and returns the refusal of a submission of more than `limit` bytes, which the tenant's quota allows.
-    pub fn refuse_upload(&self, tenant: &TenantId, limit: u64) -> QuotaExceeded {
+    pub fn refuse_oversized_upload(&self, tenant: &TenantId, limit: u64) -> QuotaExceeded {
         let detail = format!("a submission may have at most {limit} bytes");
-        self.refuse(tenant, "upload_bytes", detail, None)
+        self.count_and_build_refusal(tenant, "upload_bytes", detail, None)
     }
 
-    fn refuse(
+    fn count_and_build_refusal(
         &self,
         tenant: &TenantId,
         quota: &'static str,
@@ -240,11 +245,11 @@ impl QuotaLimiter {
         retry_after: Option<Duration>,
     ) -> QuotaExceeded {
         self.tenant_labels.count_quota_refusal(tenant, quota);
-        let one = Usage {
+        let one_refusal = Usage {
             refusals: 1,
             ..Usage::default()
         };
-        self.usage_recorder.record_usage(tenant, &one);
+        self.usage_recorder.record_usage(tenant, &one_refusal);
         QuotaExceeded {
             quota,
             detail,
@@ -253,7 +258,7 @@ impl QuotaLimiter {
     }
 }
 
-fn time_until_midnight(now_millis: u64) -> Duration {
+fn time_until_utc_midnight(now_millis: u64) -> Duration {
     const DAY: u64 = 86_400_000;
     Duration::from_millis(DAY - now_millis % DAY)
 }
@@ -269,7 +274,7 @@ mod tests {
             settings,
             UsageRecorder::new(),
             Arc::new(FakeStore::default()),
-            Arc::new(TenantLabels::new(0)),
+            Arc::new(TenantMetricLabels::new(0)),
         )
     }
 
@@ -294,7 +299,7 @@ mod tests {
                 .set(&format!("quota.{name}"), &value.to_string())
                 .unwrap();
             let mut limits =
-                limiter_with_settings(&settings).tenant_limits(&tenant_with_quotas(Quotas::default()));
+                limiter_with_settings(&settings).effective_limits(&tenant_with_quotas(Quotas::default()));
             for other in Quotas::NAMES {
                 let expected = (other == name).then_some(value);
                 assert_eq!(
@@ -308,51 +313,63 @@ mod tests {
 
     #[test]
     fn zero_means_no_limit_even_if_the_host_has_one() {
-        let desk = limiter_with_settings(&Settings::default());
+        let limiter = limiter_with_settings(&Settings::default());
         let own = Quotas {
             concurrent_jobs: Some(0),
             pages_per_day: Some(7),
             ..Quotas::default()
         };
-        let limits = desk.tenant_limits(&tenant_with_quotas(own));
+        let limits = limiter.effective_limits(&tenant_with_quotas(own));
         assert_eq!((limits.concurrent_jobs, limits.pages_per_day), (None, Some(7)));
         assert_eq!(limits.queued_jobs, Some(1000));
     }
 
     #[test]
     fn bursts_of_twice_the_rate_pass() {
-        let desk = limiter_with_settings(&Settings::default());
+        let limiter = limiter_with_settings(&Settings::default());
         let passed = (0..100)
-            .take_while(|_| desk.request_rate_wait(&TenantId::default_tenant(), 10).is_none())
+            .take_while(|_| {
+                limiter
+                    .wait_time_if_rate_exceeded(&TenantId::default_tenant(), 10)
+                    .is_none()
+            })
             .count();
         assert!((20..=23).contains(&passed), "{passed}");
-        let wait = desk.request_rate_wait(&TenantId::default_tenant(), 10).unwrap();
+        let wait = limiter
+            .wait_time_if_rate_exceeded(&TenantId::default_tenant(), 10)
+            .unwrap();
         assert!(wait <= Duration::from_millis(100), "{wait:?}");
-        assert!(desk.request_rate_wait(&"other".parse().unwrap(), 10).is_none());
+        assert!(
+            limiter
+                .wait_time_if_rate_exceeded(&"other".parse().unwrap(), 10)
+                .is_none()
+        );
         // A changed quota takes effect at once.
         assert!(
-            desk.request_rate_wait(&TenantId::default_tenant(), 1000)
+            limiter
+                .wait_time_if_rate_exceeded(&TenantId::default_tenant(), 1000)
                 .is_none()
         );
     }
 
     #[test]
     fn number_of_tracked_tenants_is_bounded() {
-        let desk = limiter_with_settings(&Settings::default());
+        let limiter = limiter_with_settings(&Settings::default());
         for n in 0..MAX_TRACKED_TENANTS + 100 {
             assert!(
-                desk.request_rate_wait(&format!("t{n}").parse().unwrap(), 10)
+                limiter
+                    .wait_time_if_rate_exceeded(&format!("t{n}").parse().unwrap(), 10)
                     .is_none()
             );
         }
-        assert_eq!(desk.rate_limiters.lock().len(), MAX_TRACKED_TENANTS);
+        assert_eq!(limiter.rate_limiters.lock().len(), MAX_TRACKED_TENANTS);
     }
 
     #[test]
     fn daily_quota_is_renewed_at_midnight() {
-        assert_eq!(time_until_midnight(86_400_000), Duration::from_secs(86_400));
+        assert_eq!(time_until_utc_midnight(86_400_000), Duration::from_secs(86_400));
         assert_eq!(
-            time_until_midnight(2 * 86_400_000 - 1500),
+            time_until_utc_midnight(2 * 86_400_000 - 1500),
             Duration::from_millis(1500)
         );
     }

@@ -34,12 +34,12 @@ impl Drop for RemoveFileOnDrop {
 /// A file that is being received. Dropping it removes the file.
 pub struct IncomingFile {
     /// `None` if the file is only hashed.
-    target: Option<UnfinishedFile>,
+    target: Option<IncomingFileWriter>,
     hash: Sha256,
     size_bytes: u64,
 }
 
-struct UnfinishedFile {
+struct IncomingFileWriter {
     upload_store: Arc<dyn UploadStore>,
     path: PathBuf,
     remove_guard: RemoveFileOnDrop,
@@ -48,26 +48,26 @@ struct UnfinishedFile {
 
 impl IncomingFile {
     /// Creates an empty file.
-    pub async fn create_stored(uploads: &Arc<dyn UploadStore>) -> Result<Self, StorageError> {
+    pub async fn create_file_to_store(uploads: &Arc<dyn UploadStore>) -> Result<Self, StorageError> {
         let path = uploads.new_temporary_path();
         // Created before the file, so that the file is removed even if this future is dropped right after creating it.
-        let loose = RemoveFileOnDrop(Some(path.clone()));
+        let remove_guard = RemoveFileOnDrop(Some(path.clone()));
         let file = File::create_new(&path)
             .await
-            .map_err(|error| upload_error(&error))?;
+            .map_err(|error| upload_io_error(&error))?;
         Ok(Self {
-            target: Some(UnfinishedFile {
+            target: Some(IncomingFileWriter {
                 upload_store: Arc::clone(uploads),
                 path,
-                remove_guard: loose,
+                remove_guard,
                 file: BufWriter::with_capacity(WRITE_BUFFER_BYTES, file),
             }),
-            ..Self::create_hash_only()
+            ..Self::create_file_to_hash_only()
         })
     }
 
     /// Creates a file that is hashed and not stored, for the comparison with an earlier request.
-    pub fn create_hash_only() -> Self {
+    pub fn create_file_to_hash_only() -> Self {
         Self {
             target: None,
             hash: Sha256::new(),
@@ -80,47 +80,51 @@ impl IncomingFile {
         self.hash.update(bytes);
         self.size_bytes += bytes.len() as u64;
         match &mut self.target {
-            Some(kept) => kept
+            Some(target) => target
                 .file
                 .write_all(bytes)
                 .await
-                .map_err(|error| upload_error(&error)),
+                .map_err(|error| upload_io_error(&error)),
             None => Ok(()),
         }
     }
 
     /// Completes the file and returns its id and size. If it is stored, it is durable and staged for the job when this returns.
-    pub async fn finish_and_stage(
+    pub async fn finish_and_stage_file(
         self,
         tenant: &TenantId,
         job: &JobId,
     ) -> Result<(DocumentId, u64, Option<StagedFile>), StorageError> {
         let document = DocumentId::from_digest(self.hash.finalize().into());
-        let Some(mut kept) = self.target else {
+        let Some(mut target) = self.target else {
             return Ok((document, self.size_bytes, None));
         };
-        kept.file.flush().await.map_err(|error| upload_error(&error))?;
+        target
+            .file
+            .flush()
+            .await
+            .map_err(|error| upload_io_error(&error))?;
         // Sync this descriptor: it reports all write errors of the file, while a descriptor opened later may miss them.
-        let synced = kept.file.get_ref().sync_all().await;
-        synced.map_err(|error| upload_error(&error))?;
-        let path = kept
+        let synced = target.file.get_ref().sync_all().await;
+        synced.map_err(|error| upload_io_error(&error))?;
+        let path = target
             .upload_store
-            .stage_for_job(tenant, &kept.path, job, &document)
+            .stage_received_file(tenant, &target.path, job, &document)
             .await?;
-        kept.remove_guard.0 = Some(path.clone());
+        target.remove_guard.0 = Some(path.clone());
         let staged = StagedUpload {
             tenant: tenant.clone(),
             job: *job,
             document,
             path,
         };
-        let arrived = StagedFile {
-            upload_store: kept.upload_store,
-            remove_guard: kept.remove_guard,
+        let staged_file = StagedFile {
+            upload_store: target.upload_store,
+            remove_guard: target.remove_guard,
             staged,
             received_bytes: self.size_bytes,
         };
-        Ok((document, self.size_bytes, Some(arrived)))
+        Ok((document, self.size_bytes, Some(staged_file)))
     }
 }
 
@@ -146,7 +150,7 @@ impl StagedFile {
         let Some(path) = uploads.stage_stored_upload(tenant, job, document).await? else {
             return Ok(None);
         };
-        let arrived = Self {
+        let staged_file = Self {
             upload_store: Arc::clone(uploads),
             remove_guard: RemoveFileOnDrop(Some(path.clone())),
             staged: StagedUpload {
@@ -159,18 +163,18 @@ impl StagedFile {
         };
         let metadata = tokio::fs::metadata(&path)
             .await
-            .map_err(|error| upload_error(&error))?;
-        Ok(Some((arrived, metadata.len())))
+            .map_err(|error| upload_io_error(&error))?;
+        Ok(Some((staged_file, metadata.len())))
     }
 
     /// Commits the file. Its job must be in the ledger; after a crash the next start does the same.
     pub async fn commit_file(mut self) -> Result<(), StorageError> {
         self.remove_guard.0 = None;
-        commit_staged_file(self.upload_store.as_ref(), &self.staged).await
+        commit_staged_upload(self.upload_store.as_ref(), &self.staged).await
     }
 }
 
-async fn commit_staged_file(uploads: &dyn UploadStore, staged: &StagedUpload) -> Result<(), StorageError> {
+async fn commit_staged_upload(uploads: &dyn UploadStore, staged: &StagedUpload) -> Result<(), StorageError> {
     uploads
         .commit_upload(&staged.tenant, &staged.path, &staged.document)
         .await
@@ -179,15 +183,15 @@ async fn commit_staged_file(uploads: &dyn UploadStore, staged: &StagedUpload) ->
 /// Recovers the staged files of an earlier process: commits those whose job exists and removes the others.
 pub async fn recover_staged_files(
     uploads: &dyn UploadStore,
-    orders: &dyn JobRequestStore,
+    job_requests: &dyn JobRequestStore,
 ) -> Result<(), StorageError> {
     for staged in uploads.list_staged_uploads().await? {
-        match orders.find_job_request(&staged.tenant, &staged.job).await? {
-            Some(_) => commit_staged_file(uploads, &staged).await?,
+        match job_requests.find_job_request(&staged.tenant, &staged.job).await? {
+            Some(_) => commit_staged_upload(uploads, &staged).await?,
             None => {
                 let removed = tokio::fs::remove_file(&staged.path).await;
                 removed.map_err(|error| {
-                    staged_file_error(
+                    staged_file_removal_error(
                         &staged.path,
                         format!("upload of document {}", staged.document),
                         &error,
@@ -199,12 +203,12 @@ pub async fn recover_staged_files(
     Ok(())
 }
 
-fn upload_error(error: &io::Error) -> StorageError {
+fn upload_io_error(error: &io::Error) -> StorageError {
     StorageError::from_io_error("the upload", error)
 }
 
 /// Creates an error without the path, since a tenant may read it, and logs the path.
-fn staged_file_error(path: &Path, name: String, error: &io::Error) -> StorageError {
+fn staged_file_removal_error(path: &Path, name: String, error: &io::Error) -> StorageError {
     tracing::warn!(path = %path.display(), %error, "cannot remove a staged file");
     StorageError::from_io_error(name, error)
 }
@@ -220,11 +224,16 @@ mod tests {
         job: JobId,
         content: &[u8],
     ) -> StagedFile {
-        let mut incoming = IncomingFile::create_stored(uploads).await.unwrap();
+        let mut incoming = IncomingFile::create_file_to_store(uploads).await.unwrap();
         for bytes in content.chunks(3) {
             incoming.write_bytes(bytes).await.unwrap();
         }
-        incoming.finish_and_stage(tenant, &job).await.unwrap().2.unwrap()
+        incoming
+            .finish_and_stage_file(tenant, &job)
+            .await
+            .unwrap()
+            .2
+            .unwrap()
     }
 
     #[tokio::test]
@@ -247,7 +256,7 @@ mod tests {
         assert_eq!(size().await, Some(7));
         // A dropped upload of the same file and an incomplete upload leave only the committed file.
         drop(stage_test_file(&uploads, &tenant, JobId::new(), b"content").await);
-        let mut broken = IncomingFile::create_stored(&uploads).await.unwrap();
+        let mut broken = IncomingFile::create_file_to_store(&uploads).await.unwrap();
         broken.write_bytes(b"cont").await.unwrap();
         drop(broken);
         assert_eq!(files.file_names(), [format!("{tenant}-{document}")]);
@@ -255,11 +264,11 @@ mod tests {
 
     #[tokio::test]
     async fn hash_only_file_is_not_written() {
-        let mut incoming = IncomingFile::create_hash_only();
+        let mut incoming = IncomingFile::create_file_to_hash_only();
         incoming.write_bytes(b"con").await.unwrap();
         incoming.write_bytes(b"tent").await.unwrap();
         let finished = incoming
-            .finish_and_stage(&TenantId::default_tenant(), &JobId::new())
+            .finish_and_stage_file(&TenantId::default_tenant(), &JobId::new())
             .await;
         let (document, bytes, arrived) = finished.unwrap();
         assert_eq!((document, bytes), (DocumentId::from_content(b"content"), 7));

@@ -21,9 +21,9 @@ use crate::admission::Admission;
 use crate::commit_notifier::CommitNotifier;
 use crate::events::EventFeeds;
 use crate::jobs::ProgressCache;
-use crate::pipelines::{DefaultComponents, TenantPipelines};
+use crate::pipelines::{PipelineBuilder, TenantPipelines};
 use crate::quota_limiter::QuotaLimiter;
-use crate::tenant_labels::TenantLabels;
+use crate::tenant_metric_labels::TenantMetricLabels;
 use crate::upload_reservations::UploadReservations;
 use crate::usage::{HostQuotas, QuotaSources, UsageRecorder};
 
@@ -54,7 +54,7 @@ pub struct ControlParts {
     /// Replays a job's decisions.
     pub job_replayer: Arc<dyn JobReplayer>,
     /// The default components of the host.
-    pub default_components: Arc<dyn DefaultComponents>,
+    pub pipeline_builder: Arc<dyn PipelineBuilder>,
     /// Uploaded files.
     pub upload_store: Arc<dyn UploadStore>,
     /// The host's settings.
@@ -110,7 +110,9 @@ impl Control {
     /// Creates the state of a host without jobs.
     pub fn new(parts: ControlParts) -> Arc<Self> {
         let settings = parts.settings;
-        let tenant_labels = Arc::new(TenantLabels::new(settings.metrics_max_tenant_series as usize));
+        let tenant_labels = Arc::new(TenantMetricLabels::new(
+            settings.metrics_max_tenant_series as usize,
+        ));
         parts.usage_recorder.set_quota_sources(QuotaSources {
             tenants: Arc::clone(&parts.tenant_store),
             usage_store: Arc::clone(&parts.usage_store),
@@ -138,7 +140,7 @@ impl Control {
                 parts.component_validator,
                 parts.job_replayer,
                 parts.shadows,
-                parts.default_components,
+                parts.pipeline_builder,
             ),
             upload_reservations: UploadReservations::new(
                 &settings,
@@ -165,7 +167,7 @@ impl Control {
         T: Send + 'static,
         E: From<TaskPanicked> + Send + 'static,
     {
-        let worked = self.background_tasks.spawn(work.in_current_span()).await;
-        worked.unwrap_or_else(|died| Err(TaskPanicked(died.to_string()).into()))
+        let joined = self.background_tasks.spawn(work.in_current_span()).await;
+        joined.unwrap_or_else(|join_error| Err(TaskPanicked(join_error.to_string()).into()))
     }
 }

@@ -1,15 +1,15 @@
 //! Accepts jobs: checks a submission before its files arrive, and commits its job.
 
 use tokio::time::{Instant, sleep};
-use weir_core::job_request::{EarlierRequest, IdempotencyKey, JobRequest, PutRequestOutcome};
+use weir_core::job_request::{EarlierIdempotentRequest, IdempotencyKey, JobRequest, PutRequestOutcome};
 use weir_core::ledger::JobRecord;
 use weir_core::tenancy::Tenant;
 use weir_core::usage::{Usage, UsageMeter as _};
 use weir_core::{DocumentId, JobId, StorageError};
 
 use crate::admission::{AdmissionRefusal, QueueReservation};
-use crate::document_removal::{REMOVAL_POLL_INTERVAL, REMOVAL_TIMEOUT};
-use crate::quota_limiter::QuotaError;
+use crate::document_removal::{DOCUMENT_REMOVAL_TIMEOUT, REMOVAL_POLL_INTERVAL};
+use crate::quota_limiter::QuotaCheckError;
 use crate::staged_files::StagedFile;
 use crate::state::Control;
 
@@ -30,7 +30,7 @@ pub enum AdmissionError {
     TenantBeingRemoved,
     /// A quota of the tenant is exceeded.
     #[error(transparent)]
-    Quota(#[from] QuotaError),
+    Quota(#[from] QuotaCheckError),
     /// The records of the tenant cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -51,42 +51,42 @@ pub enum CommitJobError {
 }
 
 /// The result of the checks before the body of a submission is received.
-pub enum AdmissionDecision {
+pub enum AdmittedSubmission {
     /// A new request, with a queue reservation for its job.
     NewRequest(QueueReservation),
     /// A request whose idempotency key belongs to an earlier request.
-    RepeatedRequest(EarlierRequest),
+    RepeatedRequest(EarlierIdempotentRequest),
 }
 
 /// Runs all checks that can refuse a job before its body is received, and reserves a place in the job queue. If `word` is the
 /// idempotency key of an earlier request, returns that request instead.
-pub async fn check_and_reserve(
+pub async fn admit_submission(
     control: &Control,
     tenant: &Tenant,
-    word: Option<&str>,
-) -> Result<AdmissionDecision, AdmissionError> {
+    idempotency_key: Option<&str>,
+) -> Result<AdmittedSubmission, AdmissionError> {
     if control.stop_signal.is_cancelled() {
         return Err(AdmissionError::Stopping);
     }
-    if let Some(word) = word
+    if let Some(idempotency_key) = idempotency_key
         && let Some(earlier) = control
             .job_requests
-            .find_earlier_request(&tenant.id, word)
+            .find_request_by_idempotency_key(&tenant.id, idempotency_key)
             .await?
     {
-        return Ok(AdmissionDecision::RepeatedRequest(earlier));
+        return Ok(AdmittedSubmission::RepeatedRequest(earlier));
     }
     if let Some(reason) = control.admission.overload_reason() {
         return Err(AdmissionError::Overloaded(reason));
     }
     control.quota_limiter.check_daily_quotas(tenant).await?;
-    let limit = control.quota_limiter.tenant_limits(tenant).queued_jobs;
-    let place = control.admission.reserve_queue_place(&tenant.id, limit);
-    place
-        .map(AdmissionDecision::NewRequest)
+    let limit = control.quota_limiter.effective_limits(tenant).queued_jobs;
+    let reservation = control.admission.reserve_queue_place(&tenant.id, limit);
+    reservation
+        .map(AdmittedSubmission::NewRequest)
         .map_err(|refusal| match refusal {
             AdmissionRefusal::TenantQueueFull => {
-                QuotaError::from(control.quota_limiter.refuse_queued_job(tenant)).into()
+                QuotaCheckError::from(control.quota_limiter.refuse_job_for_full_queue(tenant)).into()
             }
             AdmissionRefusal::HostQueueFull => AdmissionError::HostQueueFull,
             AdmissionRefusal::TenantBeingRemoved => AdmissionError::TenantBeingRemoved,
@@ -97,19 +97,19 @@ pub async fn check_and_reserve(
 ///
 /// Returns the id of the job, and whether an earlier request with the same idempotency key created it. `arrived` must contain
 /// each document of the job request. Waits up to 10 seconds while a document of the job is being removed.
-pub async fn commit_job(
+pub async fn commit_and_enqueue_job(
     control: &Control,
-    order: &JobRequest,
+    job_request: &JobRequest,
     record: &JobRecord,
     idempotency: Option<&IdempotencyKey>,
-    arrived: Vec<StagedFile>,
-    place: QueueReservation,
+    staged_files: Vec<StagedFile>,
+    reservation: QueueReservation,
 ) -> Result<(JobId, bool), CommitJobError> {
-    let deadline = Instant::now() + REMOVAL_TIMEOUT;
+    let deadline = Instant::now() + DOCUMENT_REMOVAL_TIMEOUT;
     loop {
         match control
             .job_requests
-            .put_job_request(record, order, idempotency)
+            .put_job_request(record, job_request, idempotency)
             .await?
         {
             PutRequestOutcome::Created => break,
@@ -125,16 +125,16 @@ pub async fn commit_job(
     }
     let used = Usage {
         jobs: 1,
-        upload_bytes: arrived.iter().map(|file| file.received_bytes).sum(),
+        upload_bytes: staged_files.iter().map(|file| file.received_bytes).sum(),
         ..Usage::default()
     };
-    control.usage_recorder.record_usage(&order.tenant, &used);
-    for file in arrived {
+    control.usage_recorder.record_usage(&job_request.tenant, &used);
+    for file in staged_files {
         if let Err(error) = file.commit_file().await {
             // The job is accepted already. Its document fails, and the next start commits the file.
-            tracing::error!(job = %order.job, %error, "cannot commit an uploaded file of a job");
+            tracing::error!(job = %job_request.job, %error, "cannot commit an uploaded file of a job");
         }
     }
-    place.enqueue(order);
-    Ok((order.job, false))
+    reservation.enqueue_reserved_job(job_request);
+    Ok((job_request.job, false))
 }

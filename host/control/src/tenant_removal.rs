@@ -8,7 +8,7 @@ use weir_core::{StorageError, TenantId};
 use crate::state::Control;
 
 /// Time that the jobs and uploads of a tenant get to end when the tenant is removed.
-pub const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
+pub const TENANT_REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a tenant cannot be removed.
 #[derive(Debug, thiserror::Error)]
@@ -32,15 +32,18 @@ pub async fn remove_tenant(control: &Control, tenant: &TenantId) -> Result<(), R
     };
     let suspended = control.tenant_store.update_tenant(tenant, &suspend).await?;
     suspended.ok_or(RemoveTenantError::NotFound)?;
-    let leaving = tokio::time::timeout(REMOVAL_TIMEOUT, control.admission.drain_tenant(tenant)).await;
-    let _leaving = leaving.map_err(|_late| RemoveTenantError::StillActive)?;
+    let lockout = tokio::time::timeout(TENANT_REMOVAL_TIMEOUT, control.admission.drain_tenant(tenant)).await;
+    let _lockout = lockout.map_err(|_late| RemoveTenantError::StillActive)?;
     // From here on a component push in progress is refused, and the push removes its own file.
-    control.tenant_store.suspend_and_remove_keys(tenant).await?;
+    control
+        .tenant_store
+        .suspend_tenant_and_remove_keys(tenant)
+        .await?;
     let ports = control.engine.ports();
     // The ledger is cleared last: if the removal is interrupted, the tenant is still listed and the removal can be repeated.
     ports.vectors.remove_tenant_points(tenant).await?;
     ports.vectors.flush_points().await?;
-    ports.blobs.delete_prefix(tenant, "").await?;
+    ports.blobs.delete_blobs_with_prefix(tenant, "").await?;
     control.upload_store.remove_all_of_tenant(tenant).await?;
     control
         .tenant_pipelines
@@ -50,12 +53,12 @@ pub async fn remove_tenant(control: &Control, tenant: &TenantId) -> Result<(), R
     control
         .tenant_pipelines
         .job_replayer
-        .clear_recordings(tenant)
+        .remove_tenant_recordings(tenant)
         .await?;
     if let Some(model) = &ports.language_model {
-        model.clear_cache(tenant).await?;
+        model.clear_tenant_cache(tenant).await?;
     }
     control.tenant_store.remove_tenant(tenant).await?;
-    control.usage_recorder.forget_tenant(tenant);
+    control.usage_recorder.drop_tenant_usage(tenant);
     Ok(())
 }

@@ -13,14 +13,14 @@ use weir_core::tenancy::Tenant;
 use weir_core::uploads::UploadStore;
 use weir_core::{StorageError, TenantId};
 
-use crate::quota_limiter::{QuotaError, QuotaLimiter};
+use crate::quota_limiter::{QuotaCheckError, QuotaLimiter};
 
 /// Why the bytes of an upload cannot be reserved.
 #[derive(Debug, thiserror::Error)]
-pub enum UploadError {
+pub enum UploadReservationError {
     /// The tenant's quota of stored bytes is exceeded.
     #[error(transparent)]
-    Quota(#[from] QuotaError),
+    Quota(#[from] QuotaCheckError),
     /// The disk has too little free space.
     #[error(
         "no space left for {upload} bytes of an upload: {free} bytes are free, of which {reserved} are reserved for other uploads and \
@@ -76,7 +76,7 @@ impl UploadReservations {
     }
 
     /// Creates a reservation of 0 bytes for an upload of a tenant.
-    pub fn start_reservation(self: &Arc<Self>, tenant: Tenant) -> UploadReservation {
+    pub fn create_empty_reservation(self: &Arc<Self>, tenant: Tenant) -> UploadReservation {
         UploadReservation {
             reservations: Arc::clone(self),
             tenant,
@@ -87,7 +87,7 @@ impl UploadReservations {
 
     /// Returns the reserved bytes of a tenant.
     #[cfg(any(test, feature = "testing"))]
-    pub fn tenant_bytes(&self, tenant: &TenantId) -> u64 {
+    pub fn reserved_bytes_of_tenant(&self, tenant: &TenantId) -> u64 {
         self.reserved_bytes
             .lock()
             .bytes_by_tenant
@@ -112,44 +112,44 @@ impl UploadReservation {
     }
 
     /// Grows the reservation to `bytes` in total. Fails if they exceed the tenant's quota or the free space of the disk.
-    pub async fn grow_to(&mut self, bytes: u64) -> Result<(), UploadError> {
-        let more = bytes.saturating_sub(self.reserved_bytes);
+    pub async fn grow_reservation(&mut self, bytes: u64) -> Result<(), UploadReservationError> {
+        let additional_bytes = bytes.saturating_sub(self.reserved_bytes);
         let uploads = &self.reservations;
-        let _alone = uploads.check_lock.lock().await;
-        let (others, unwritten) = {
+        let _check_guard = uploads.check_lock.lock().await;
+        let (tenant_bytes, unwritten) = {
             let state = uploads.reserved_bytes.lock();
             let own = state.bytes_by_tenant.get(&self.tenant.id).copied().unwrap_or(0);
             (own, state.unwritten_bytes)
         };
-        let others = others.saturating_sub(self.reserved_bytes);
+        let other_uploads_bytes = tenant_bytes.saturating_sub(self.reserved_bytes);
         let total = bytes.max(self.reserved_bytes);
         uploads
             .quota_limiter
-            .check_stored_bytes(&self.tenant, total, others)
+            .check_stored_bytes(&self.tenant, total, other_uploads_bytes)
             .await?;
-        if more > 0
-            && let Some(free) = uploads.upload_store.free_disk_bytes()
+        if additional_bytes > 0
+            && let Some(free) = uploads.upload_store.available_disk_bytes()
             && free
                 < unwritten
-                    .saturating_add(more)
+                    .saturating_add(additional_bytes)
                     .saturating_add(uploads.min_free_disk_bytes)
         {
-            return Err(UploadError::DiskFull {
-                upload: more,
+            return Err(UploadReservationError::DiskFull {
+                upload: additional_bytes,
                 free,
                 reserved: unwritten,
                 must_stay_free: uploads.min_free_disk_bytes,
             });
         }
         let mut state = uploads.reserved_bytes.lock();
-        *state.bytes_by_tenant.entry(self.tenant.id.clone()).or_default() += more;
-        state.unwritten_bytes += more;
-        self.reserved_bytes += more;
+        *state.bytes_by_tenant.entry(self.tenant.id.clone()).or_default() += additional_bytes;
+        state.unwritten_bytes += additional_bytes;
+        self.reserved_bytes += additional_bytes;
         Ok(())
     }
 
     /// Records that `bytes` of the reserved bytes are written. From then on the free space of the disk reflects them.
-    pub fn mark_written(&mut self, bytes: u64) {
+    pub fn mark_bytes_written(&mut self, bytes: u64) {
         let bytes = bytes.min(self.reserved_bytes - self.written_bytes);
         self.written_bytes += bytes;
         self.reservations.reserved_bytes.lock().unwritten_bytes -= bytes;
@@ -160,9 +160,9 @@ impl Drop for UploadReservation {
     fn drop(&mut self) {
         let mut state = self.reservations.reserved_bytes.lock();
         state.unwritten_bytes -= self.reserved_bytes - self.written_bytes;
-        if let Some(own) = state.bytes_by_tenant.get_mut(&self.tenant.id) {
-            *own -= self.reserved_bytes;
-            if *own == 0 {
+        if let Some(tenant_bytes) = state.bytes_by_tenant.get_mut(&self.tenant.id) {
+            *tenant_bytes -= self.reserved_bytes;
+            if *tenant_bytes == 0 {
                 state.bytes_by_tenant.remove(&self.tenant.id);
             }
         }

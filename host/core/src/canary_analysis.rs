@@ -39,5 +39,5 @@ mod statistics;
 mod tests;
 
 pub use config::CanaryAnalysisConfig;
-pub use evaluation::{CanaryAction, CanaryEvaluation};
+pub use evaluation::{CanaryAction, CanaryEvaluationInput};
 pub use job_metrics::{CanaryEvidence, JobMetrics, JobSample, sum_job_metrics};

@@ -107,7 +107,7 @@ impl CollectionAndLabelsRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Lane;
+    use crate::PriorityLane;
 
     fn make_label(name: &str, value: &str) -> Label {
         (name.into(), value.into())
@@ -126,29 +126,29 @@ mod tests {
             assert!(validate_labels(&wrong).is_err(), "{wrong:?}");
         }
         for collection in ["", "Reports", "a/b", "tenant b"] {
-            let filing = CollectionAndLabelsRequest {
+            let request = CollectionAndLabelsRequest {
                 collection: Some(collection.into()),
                 labels: None,
             };
-            assert_eq!(filing.validate(), Err(CollectionOrLabelError::InvalidCollection));
+            assert_eq!(request.validate(), Err(CollectionOrLabelError::InvalidCollection));
         }
     }
 
     #[test]
-    fn job_names_the_collection_and_routing_keeps_its_labels() {
+    fn job_collection_overrides_routing_but_job_labels_do_not() {
         let mut route = DocumentRoute {
             collection: "default".into(),
-            lane: Lane::Bulk,
+            lane: PriorityLane::Bulk,
             models: crate::decision::ModelPreferences::default(),
             labels: vec![make_label("class", "secret")],
         };
         CollectionAndLabelsRequest::default().apply_to_route(&mut route);
         assert_eq!((route.collection.as_str(), route.labels.len()), ("default", 1));
-        let filing = CollectionAndLabelsRequest {
+        let request = CollectionAndLabelsRequest {
             collection: Some("reports".into()),
             labels: Some(vec![make_label("class", "public"), make_label("team", "north")]),
         };
-        filing.apply_to_route(&mut route);
+        request.apply_to_route(&mut route);
         assert_eq!(route.collection, "reports");
         assert_eq!(
             route.labels,
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_placement_falls_back_to_earlier() {
+    fn missing_collection_and_labels_come_from_earlier_request() {
         let earlier = CollectionAndLabelsRequest {
             collection: Some("a".into()),
             labels: Some(vec![make_label("team", "north")]),
@@ -170,9 +170,9 @@ mod tests {
             collection: None,
             labels: Some(Vec::new()),
         };
-        let filing = none.fill_missing_from(earlier);
+        let merged = none.fill_missing_from(earlier);
         assert_eq!(
-            (filing.collection.as_deref(), filing.labels),
+            (merged.collection.as_deref(), merged.labels),
             (Some("a"), Some(Vec::new()))
         );
     }

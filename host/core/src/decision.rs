@@ -11,19 +11,19 @@
 mod batching;
 mod chunking;
 mod defaults;
-mod function;
 mod label;
+mod policy_function;
 mod progress;
 mod routing;
 mod stage_state;
 
 pub use batching::{BatchContext, BatchPlan, ComputeDevice, DeviceKind};
-pub use chunking::{Heading, PassageSource, SummaryPlan, SummaryPrompt, SummarySource};
-pub use function::PolicyFunction;
+pub use chunking::{Heading, PageTextToSplit, SectionToSummarize, SummaryPlan, SummaryPrompt};
 pub use label::Label;
+pub use policy_function::PolicyFunction;
 pub use progress::{ObservedEvent, ProgressUpdate, TimedEvent};
 pub use routing::{
-    DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, PageRoute, PageToRoute, ReadingMethod,
-    StageFailure,
+    DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, PageRoute, PageStageFailure, PageToRoute,
+    ReadingMethod,
 };
 pub use stage_state::{QueueState, StageTiming, StageTotals};

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use crate::error::StorageError;
 use crate::id::{DocumentId, JobId, TenantId};
 
-/// Result of [`DocumentRemovalStore::begin_removal`].
+/// Result of [`DocumentRemovalStore::begin_document_removal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BeginRemovalOutcome {
-    /// The caller removes the document and then calls [`DocumentRemovalStore::end_removal`].
+    /// The caller removes the document and then calls [`DocumentRemovalStore::end_document_removal`].
     Started,
     /// Another removal of the document is in progress.
     AlreadyInProgress,
@@ -26,14 +26,18 @@ pub trait DocumentRemovalStore: Send + Sync {
     /// Starts the removal of a document. It is durable when this returns [`BeginRemovalOutcome::Started`]. From then
     /// on [`JobRequestStore::put_job_request`](crate::job_request::JobRequestStore::put_job_request) refuses requests
     /// with the document.
-    async fn begin_removal(
+    async fn begin_document_removal(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<BeginRemovalOutcome, StorageError>;
 
     /// Ends a removal. Requests with the document are accepted again.
-    async fn end_removal(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError>;
+    async fn end_document_removal(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<(), StorageError>;
 
     /// Returns the removals of all tenants that were started and not ended.
     async fn list_unfinished_removals(&self) -> Result<Vec<(TenantId, DocumentId)>, StorageError>;

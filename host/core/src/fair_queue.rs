@@ -7,7 +7,7 @@
 //! how fast the resource is, unlike weighted fair queueing; models and providers have no known rate.
 //!
 //! With several requests in service at once, the tags order the dispatch only (Jin, Chase and Kaur, 2004, SFQ(D)): each request is
-//! charged when it is dispatched, and [`FairClock::settle`] corrects the charge when its real cost is known.
+//! charged when it is dispatched, and [`FairClock::correct_charge_to_actual_cost`] corrects the charge when its real cost is known.
 //!
 //! **Latency boost.** A flow that was idle may start up to [`FairClock::max_credit`] before the virtual time. It is then served ahead of
 //! the others until it has used that credit, as in borrowed-virtual-time scheduling (Duda and Cheriton, 1999) and for waking
@@ -20,7 +20,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 
-use crate::{Lane, TenantId};
+use crate::{PriorityLane, TenantId};
 
 /// Share of interactive work at a busy resource relative to bulk work.
 ///
@@ -28,10 +28,10 @@ use crate::{Lane, TenantId};
 /// of one tenant stop the ingestion of all others.
 const INTERACTIVE_WEIGHT: f64 = 8.0;
 
-impl Lane {
+impl PriorityLane {
     /// Returns the weight of the lane in fair queueing.
     #[must_use]
-    pub const fn weight(self) -> f64 {
+    pub const fn lane_weight(self) -> f64 {
         match self {
             Self::Interactive => INTERACTIVE_WEIGHT,
             Self::Bulk => 1.0,
@@ -77,16 +77,16 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
     }
 
     /// Returns the flow that is next among `candidates`: see [`Self::compare`]. Of equal flows it returns the first.
-    pub fn first<'a>(&self, candidates: impl Iterator<Item = &'a K>) -> Option<&'a K>
+    pub fn next_flow_among<'a>(&self, candidates: impl Iterator<Item = &'a K>) -> Option<&'a K>
     where
         K: 'a,
     {
-        candidates.min_by(|a, b| self.compare(a, b))
+        candidates.min_by(|a, b| self.compare_service_order(a, b))
     }
 
     /// Compares the turns of two flows: the least start tag is next, and of equal ones the flow that was served or
     /// arrived the longest ago.
-    fn compare(&self, a: &K, b: &K) -> Ordering {
+    fn compare_service_order(&self, a: &K, b: &K) -> Ordering {
         let last_event = |flow| self.flows.get(flow).map_or(0, |tag| tag.last_event);
         let tags = self.start_tag(a).total_cmp(&self.start_tag(b));
         tags.then_with(|| last_event(a).cmp(&last_event(b)))
@@ -113,37 +113,37 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
     /// Serves one request of the flow. A weight that is not a finite number above 0 counts as 1.
     pub fn charge(&mut self, flow: &K, cost: f64, weight: f64) {
         self.virtual_time = self.virtual_time.max(self.start_tag(flow));
-        self.charge_ahead(flow, cost, weight);
+        self.charge_out_of_turn(flow, cost, weight);
     }
 
     /// Serves one request of the flow before its turn. The virtual time does not move, so the other flows keep their claims, and the
     /// flow repays the service that it was ahead.
-    fn charge_ahead(&mut self, flow: &K, cost: f64, weight: f64) {
+    fn charge_out_of_turn(&mut self, flow: &K, cost: f64, weight: f64) {
         let start = self.start_tag(flow);
         self.events += 1;
         let tag = FlowTag {
-            end: start + cost / valid_weight(weight),
+            end: start + cost / positive_weight_or_one(weight),
             last_event: self.events,
         };
         self.flows.insert(flow.clone(), tag);
     }
 
     /// Corrects the charge of a request that was dispatched at the cost `charged` and came to cost `actual`.
-    pub fn settle(&mut self, flow: &K, charged: f64, actual: f64, weight: f64) {
+    pub fn correct_charge_to_actual_cost(&mut self, flow: &K, charged: f64, actual: f64, weight: f64) {
         if let Some(tag) = self.flows.get_mut(flow) {
-            tag.end += (actual - charged) / valid_weight(weight);
+            tag.end += (actual - charged) / positive_weight_or_one(weight);
         }
     }
 
     /// Drops the tags of flows without requests whose tags say no more than those of a new flow would.
-    pub fn forget_idle(&mut self, has_requests: impl Fn(&K) -> bool) {
+    pub fn drop_idle_flow_tags(&mut self, has_requests: impl Fn(&K) -> bool) {
         let earliest = self.virtual_time - self.max_credit;
         self.flows
             .retain(|flow, tag| tag.end > earliest || has_requests(flow));
     }
 
     /// Drops all tags. Without requests, no flow waits for the service that another flow received ahead of it.
-    pub fn clear(&mut self) {
+    pub fn clear_flow_tags(&mut self) {
         self.flows.clear();
     }
 
@@ -161,7 +161,7 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
 }
 
 /// Returns a weight that can be divided by.
-fn valid_weight(weight: f64) -> f64 {
+fn positive_weight_or_one(weight: f64) -> f64 {
     if weight.is_finite() && weight > 0.0 {
         weight
     } else {
@@ -172,8 +172,8 @@ fn valid_weight(weight: f64) -> f64 {
 /// Whose request it is: the flow at each level of a [`FairQueue`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Flow<K = TenantId> {
-    /// The upper level. Lanes share by [`Lane::weight`].
-    pub lane: Lane,
+    /// The upper level. Lanes share by [`PriorityLane::lane_weight`].
+    pub lane: PriorityLane,
     /// The middle level: the tenant, or the key by which a resource that knows no tenants tells them apart. Tenants of a lane share
     /// by weight.
     pub tenant: K,
@@ -211,15 +211,15 @@ struct LaneQueue<T, K> {
 /// the waiting tenants and groups.
 #[derive(Debug)]
 pub struct FairQueue<T, K = TenantId> {
-    clock: FairClock<Lane>,
+    clock: FairClock<PriorityLane>,
     interactive: LaneQueue<T, K>,
     bulk: LaneQueue<T, K>,
 }
 
 /// Where a queued request stands; valid until the queue changes.
 #[derive(Debug, Clone)]
-pub struct QueuePosition<K = TenantId> {
-    lane: Lane,
+pub struct QueuedRequestLocation<K = TenantId> {
+    lane: PriorityLane,
     tenant: K,
     group: u64,
     index: usize,
@@ -235,17 +235,17 @@ impl<T, K: Ord + Hash + Clone> LaneQueue<T, K> {
     }
 
     /// Returns the next accepted request of each tenant that has one.
-    fn next_of_each_tenant<'a>(
+    fn next_accepted_of_each_tenant<'a>(
         &'a self,
         mut accepts: impl FnMut(&T) -> bool + 'a,
     ) -> impl Iterator<Item = (&'a K, (u64, usize))> {
-        self.tenants
-            .iter()
-            .filter_map(move |(tenant, queue)| Some((tenant, queue.find_next(&mut accepts)?)))
+        self.tenants.iter().filter_map(move |(tenant, queue)| {
+            Some((tenant, queue.find_next_accepted_of_tenant(&mut accepts)?))
+        })
     }
 
     /// Takes a request out without serving it.
-    fn remove(&mut self, tenant: &K, group: u64, index: usize) -> Option<QueuedRequest<T>> {
+    fn remove_uncharged(&mut self, tenant: &K, group: u64, index: usize) -> Option<QueuedRequest<T>> {
         let queue = self.tenants.get_mut(tenant)?;
         let requests = queue.groups.get_mut(&group)?;
         let request = requests.remove(index)?;
@@ -256,31 +256,42 @@ impl<T, K: Ord + Hash + Clone> LaneQueue<T, K> {
         Some(request)
     }
 
-    fn serve(&mut self, tenant: &K, group: u64, index: usize, is_ahead: bool) -> Option<QueuedRequest<T>> {
-        let request = self.remove(tenant, group, index)?;
+    fn remove_and_charge(
+        &mut self,
+        tenant: &K,
+        group: u64,
+        index: usize,
+        is_out_of_turn: bool,
+    ) -> Option<QueuedRequest<T>> {
+        let request = self.remove_uncharged(tenant, group, index)?;
         if let Some(queue) = self.tenants.get_mut(tenant) {
             queue.clock.charge(&group, request.cost, 1.0);
-            queue.clock.forget_idle(|group| queue.groups.contains_key(group));
+            queue
+                .clock
+                .drop_idle_flow_tags(|group| queue.groups.contains_key(group));
         }
-        match is_ahead {
-            true => self.clock.charge_ahead(tenant, request.cost, request.weight),
+        match is_out_of_turn {
+            true => self
+                .clock
+                .charge_out_of_turn(tenant, request.cost, request.weight),
             false => self.clock.charge(tenant, request.cost, request.weight),
         }
-        self.forget_idle();
+        self.drop_idle_tenants();
         Some(request)
     }
 
-    fn forget_idle(&mut self) {
+    fn drop_idle_tenants(&mut self) {
         self.tenants.retain(|_, queue| !queue.groups.is_empty());
         if self.len == 0 {
-            self.clock.clear();
+            self.clock.clear_flow_tags();
         } else {
             let tenants = &self.tenants;
-            self.clock.forget_idle(|tenant| tenants.contains_key(tenant));
+            self.clock
+                .drop_idle_flow_tags(|tenant| tenants.contains_key(tenant));
         }
     }
 
-    fn remove_where(&mut self, mut unwanted: impl FnMut(&T) -> bool, removed: &mut Vec<T>) {
+    fn remove_matching_uncharged(&mut self, mut unwanted: impl FnMut(&T) -> bool, removed: &mut Vec<T>) {
         for queue in self.tenants.values_mut() {
             for requests in queue.groups.values_mut() {
                 if !requests.iter().any(|request| unwanted(&request.item)) {
@@ -294,17 +305,17 @@ impl<T, K: Ord + Hash + Clone> LaneQueue<T, K> {
             queue.groups.retain(|_, requests| !requests.is_empty());
         }
         self.len = self.tenants.values().map(TenantQueue::len).sum();
-        self.forget_idle();
+        self.drop_idle_tenants();
     }
 }
 
 impl<T> TenantQueue<T> {
-    fn find_next(&self, accepts: &mut impl FnMut(&T) -> bool) -> Option<(u64, usize)> {
+    fn find_next_accepted_of_tenant(&self, accepts: &mut impl FnMut(&T) -> bool) -> Option<(u64, usize)> {
         let accepted = self.groups.iter().filter_map(|(group, requests)| {
             let index = requests.iter().position(|request| accepts(&request.item))?;
             Some((*group, index))
         });
-        accepted.min_by(|(a, _), (b, _)| self.clock.compare(a, b))
+        accepted.min_by(|(a, _), (b, _)| self.clock.compare_service_order(a, b))
     }
 
     fn len(&self) -> usize {
@@ -316,13 +327,13 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
     /// Creates an empty queue without latency boost.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_credit(0.0)
+        Self::with_max_credit(0.0)
     }
 
     /// Creates an empty queue in which a tenant or group that was idle is served ahead of the others until it has used
     /// `max_credit`, in units of cost at weight 1. Lanes gain no credit: bulk work that was idle must not delay interactive work.
     #[must_use]
-    pub fn with_credit(max_credit: f64) -> Self {
+    pub fn with_max_credit(max_credit: f64) -> Self {
         Self {
             clock: FairClock::new(0.0),
             interactive: LaneQueue::new(max_credit),
@@ -344,7 +355,7 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
 
     /// Returns the number of requests of a tenant.
     #[must_use]
-    pub fn len_of(&self, tenant: &K) -> usize {
+    pub fn len_of_tenant(&self, tenant: &K) -> usize {
         let lanes = [&self.interactive, &self.bulk];
         let queues = lanes.into_iter().filter_map(|lane| lane.tenants.get(tenant));
         queues.map(TenantQueue::len).sum()
@@ -361,7 +372,7 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
 
     /// Queues a request behind those of its group whose `order` is not greater. The cost is in any unit that adds up.
     pub fn push(&mut self, flow: &Flow<K>, order: u64, cost: f64, item: T) {
-        let lane = self.lane_mut(flow.lane);
+        let lane = self.lane_queue_mut(flow.lane);
         let max_credit = lane.clock.max_credit();
         lane.clock.add_flow(&flow.tenant);
         let tenant = lane
@@ -386,40 +397,44 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
 
     /// Finds the request that is next among those that the resource `accepts`. Requests that it does not accept keep
     /// their place.
-    pub fn next_accepted(&self, mut accepts: impl FnMut(&T) -> bool) -> Option<(QueuePosition<K>, &T)> {
-        let lanes = [Lane::Interactive, Lane::Bulk];
-        let first = *self.clock.first(lanes.iter())?;
+    pub fn find_next_accepted_request(
+        &self,
+        mut accepts: impl FnMut(&T) -> bool,
+    ) -> Option<(QueuedRequestLocation<K>, &T)> {
+        let lanes = [PriorityLane::Interactive, PriorityLane::Bulk];
+        let first = *self.clock.next_flow_among(lanes.iter())?;
         let second = match first {
-            Lane::Interactive => Lane::Bulk,
-            Lane::Bulk => Lane::Interactive,
+            PriorityLane::Interactive => PriorityLane::Bulk,
+            PriorityLane::Bulk => PriorityLane::Interactive,
         };
         [first, second].into_iter().find_map(|lane| {
-            let queue = self.lane(lane);
-            let accepted = queue.next_of_each_tenant(&mut accepts);
-            let (tenant, found) = accepted.min_by(|(a, _), (b, _)| queue.clock.compare(a, b))?;
-            self.position_of(lane, tenant, found)
+            let queue = self.lane_queue(lane);
+            let accepted = queue.next_accepted_of_each_tenant(&mut accepts);
+            let (tenant, found) =
+                accepted.min_by(|(a, _), (b, _)| queue.clock.compare_service_order(a, b))?;
+            self.locate_request(lane, tenant, found)
         })
     }
 
     /// Returns the next request of each tenant in a lane, in the order of the tenants' turns.
     #[must_use]
-    pub fn next_of_each_tenant(&self, lane: Lane) -> Vec<(QueuePosition<K>, &T)> {
-        let queue = self.lane(lane);
-        let mut next: Vec<_> = queue.next_of_each_tenant(|_| true).collect();
-        next.sort_by(|(a, _), (b, _)| queue.clock.compare(a, b));
+    pub fn next_request_of_each_tenant(&self, lane: PriorityLane) -> Vec<(QueuedRequestLocation<K>, &T)> {
+        let queue = self.lane_queue(lane);
+        let mut next: Vec<_> = queue.next_accepted_of_each_tenant(|_| true).collect();
+        next.sort_by(|(a, _), (b, _)| queue.clock.compare_service_order(a, b));
         next.into_iter()
-            .filter_map(|(tenant, found)| self.position_of(lane, tenant, found))
+            .filter_map(|(tenant, found)| self.locate_request(lane, tenant, found))
             .collect()
     }
 
-    fn position_of(
+    fn locate_request(
         &self,
-        lane: Lane,
+        lane: PriorityLane,
         tenant: &K,
         (group, index): (u64, usize),
-    ) -> Option<(QueuePosition<K>, &T)> {
-        let requests = self.lane(lane).tenants.get(tenant)?.groups.get(&group)?;
-        let position = QueuePosition {
+    ) -> Option<(QueuedRequestLocation<K>, &T)> {
+        let requests = self.lane_queue(lane).tenants.get(tenant)?.groups.get(&group)?;
+        let position = QueuedRequestLocation {
             lane,
             tenant: tenant.clone(),
             group,
@@ -429,87 +444,95 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
     }
 
     /// Takes the request at a position that this queue has just returned, and charges it to its flow.
-    pub fn take(&mut self, position: &QueuePosition<K>) -> Option<T> {
+    pub fn take_request(&mut self, position: &QueuedRequestLocation<K>) -> Option<T> {
         self.take_and_charge(position, false)
     }
 
     /// Like [`Self::take`], for a request that is served while others in front of it are held back. Its lane and tenant repay the
     /// service afterwards. With [`Self::take`] the others would lose their claims, as is right if they wait for something else.
-    pub fn take_ahead(&mut self, position: &QueuePosition<K>) -> Option<T> {
+    pub fn take_request_out_of_turn(&mut self, position: &QueuedRequestLocation<K>) -> Option<T> {
         self.take_and_charge(position, true)
     }
 
-    fn take_and_charge(&mut self, position: &QueuePosition<K>, is_ahead: bool) -> Option<T> {
-        let QueuePosition {
+    fn take_and_charge(&mut self, position: &QueuedRequestLocation<K>, is_out_of_turn: bool) -> Option<T> {
+        let QueuedRequestLocation {
             lane,
             tenant,
             group,
             index,
         } = position;
-        let request = self.lane_mut(*lane).serve(tenant, *group, *index, is_ahead)?;
-        match is_ahead {
-            true => self.clock.charge_ahead(lane, request.cost, lane.weight()),
-            false => self.clock.charge(lane, request.cost, lane.weight()),
+        let request = self
+            .lane_queue_mut(*lane)
+            .remove_and_charge(tenant, *group, *index, is_out_of_turn)?;
+        match is_out_of_turn {
+            true => self
+                .clock
+                .charge_out_of_turn(lane, request.cost, lane.lane_weight()),
+            false => self.clock.charge(lane, request.cost, lane.lane_weight()),
         }
-        self.forget_idle_lanes();
+        self.clear_lane_tags_if_empty();
         Some(request.item)
     }
 
     /// Takes the request that is next and charges it to its flow.
     pub fn pop(&mut self) -> Option<T> {
-        let (position, _) = self.next_accepted(|_| true)?;
-        self.take(&position)
+        let (position, _) = self.find_next_accepted_request(|_| true)?;
+        self.take_request(&position)
     }
 
     /// Corrects the charge of a request that was taken at the cost `charged` and came to cost `actual`.
-    pub fn settle(&mut self, flow: &Flow<K>, charged: f64, actual: f64) {
-        self.clock.settle(&flow.lane, charged, actual, flow.lane.weight());
-        let lane = self.lane_mut(flow.lane);
-        lane.clock.settle(&flow.tenant, charged, actual, flow.weight);
+    pub fn correct_charge_to_actual_cost(&mut self, flow: &Flow<K>, charged: f64, actual: f64) {
+        self.clock
+            .correct_charge_to_actual_cost(&flow.lane, charged, actual, flow.lane.lane_weight());
+        let lane = self.lane_queue_mut(flow.lane);
+        lane.clock
+            .correct_charge_to_actual_cost(&flow.tenant, charged, actual, flow.weight);
         if let Some(queue) = lane.tenants.get_mut(&flow.tenant) {
-            queue.clock.settle(&flow.group, charged, actual, 1.0);
+            queue
+                .clock
+                .correct_charge_to_actual_cost(&flow.group, charged, actual, 1.0);
         }
     }
 
     /// Takes out the first request of the flow with this `order`, without charging it; `None` if there is none.
-    pub fn withdraw(&mut self, flow: &Flow<K>, order: u64) -> Option<T> {
-        let lane = self.lane_mut(flow.lane);
+    pub fn withdraw_uncharged(&mut self, flow: &Flow<K>, order: u64) -> Option<T> {
+        let lane = self.lane_queue_mut(flow.lane);
         let requests = lane.tenants.get(&flow.tenant)?.groups.get(&flow.group)?;
         let index = requests.partition_point(|request| request.order < order);
         requests.get(index).filter(|request| request.order == order)?;
-        let request = lane.remove(&flow.tenant, flow.group, index)?;
-        lane.forget_idle();
-        self.forget_idle_lanes();
+        let request = lane.remove_uncharged(&flow.tenant, flow.group, index)?;
+        lane.drop_idle_tenants();
+        self.clear_lane_tags_if_empty();
         Some(request.item)
     }
 
     /// Takes out all requests that are `unwanted`, without charging them.
-    pub fn withdraw_where(&mut self, mut unwanted: impl FnMut(&T) -> bool) -> Vec<T> {
+    pub fn withdraw_matching_uncharged(&mut self, mut unwanted: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut removed = Vec::new();
         for lane in [&mut self.interactive, &mut self.bulk] {
-            lane.remove_where(&mut unwanted, &mut removed);
+            lane.remove_matching_uncharged(&mut unwanted, &mut removed);
         }
-        self.forget_idle_lanes();
+        self.clear_lane_tags_if_empty();
         removed
     }
 
-    const fn lane(&self, lane: Lane) -> &LaneQueue<T, K> {
+    const fn lane_queue(&self, lane: PriorityLane) -> &LaneQueue<T, K> {
         match lane {
-            Lane::Interactive => &self.interactive,
-            Lane::Bulk => &self.bulk,
+            PriorityLane::Interactive => &self.interactive,
+            PriorityLane::Bulk => &self.bulk,
         }
     }
 
-    const fn lane_mut(&mut self, lane: Lane) -> &mut LaneQueue<T, K> {
+    const fn lane_queue_mut(&mut self, lane: PriorityLane) -> &mut LaneQueue<T, K> {
         match lane {
-            Lane::Interactive => &mut self.interactive,
-            Lane::Bulk => &mut self.bulk,
+            PriorityLane::Interactive => &mut self.interactive,
+            PriorityLane::Bulk => &mut self.bulk,
         }
     }
 
-    fn forget_idle_lanes(&mut self) {
+    fn clear_lane_tags_if_empty(&mut self) {
         if self.is_empty() {
-            self.clock.clear();
+            self.clock.clear_flow_tags();
         }
     }
 }

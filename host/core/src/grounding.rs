@@ -18,7 +18,7 @@ pub fn find_ungrounded_ranges(summary: &str, source: &str) -> Vec<Range<u32>> {
     for (at, word) in split_words(summary) {
         let first = std::mem::replace(&mut begins, false);
         let between = summary.get(at + word.len()..).unwrap_or_default();
-        begins = contains_sentence_end(between);
+        begins = gap_before_next_word_ends_sentence(between);
         let is_number = word.chars().any(char::is_numeric);
         // The first word of a sentence is capitalized in any case.
         let is_name = !first && word.starts_with(char::is_uppercase);
@@ -60,7 +60,7 @@ fn ends_in_digit(text: &str) -> bool {
     text.ends_with(char::is_numeric)
 }
 
-fn contains_sentence_end(between: &str) -> bool {
+fn gap_before_next_word_ends_sentence(between: &str) -> bool {
     let gap: String = between.chars().take_while(|c| !c.is_alphanumeric()).collect();
     gap.contains(['.', '!', '?', ':', '\n', '"', '“', '„'])
 }

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn passage_ids_differ_in_every_part() {
+    fn passage_id_depends_on_every_part() {
         let (a, b) = (TenantId::default_tenant(), "other".parse().unwrap());
         let (d, e) = (DocumentId::from_content(b"d"), DocumentId::from_content(b"e"));
         let (r, s) = (RevisionId::from_content(b"r"), RevisionId::from_content(b"s"));

@@ -7,7 +7,7 @@ use crate::collection_and_labels::CollectionAndLabelsRequest;
 use crate::error::StorageError;
 use crate::id::{DocumentId, JobId, PageNumber, TenantId};
 use crate::ledger::{JobRecord, JobState};
-use crate::page::Lane;
+use crate::page::PriorityLane;
 
 /// A job as the client requested it. It does not change after it is accepted.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct JobRequest {
     /// The tenant that owns it.
     pub tenant: TenantId,
     /// The requested lane; `None` chooses it by size.
-    pub lane: Option<Lane>,
+    pub lane: Option<PriorityLane>,
     /// The files, in the order of the request.
     pub files: Vec<RequestedFile>,
     /// Options for processing.
@@ -80,7 +80,7 @@ pub struct JobRequestOptions {
         rename = "filing",
         skip_serializing_if = "CollectionAndLabelsRequest::is_empty"
     )]
-    pub placement: CollectionAndLabelsRequest,
+    pub collection_and_labels: CollectionAndLabelsRequest,
 }
 
 /// Receiver of the webhook of a job.
@@ -103,7 +103,7 @@ pub struct IdempotencyKey {
 
 /// An earlier request with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EarlierRequest {
+pub struct EarlierIdempotentRequest {
     /// SHA-256 of the earlier request.
     pub request_digest: [u8; 32],
     /// The job that it created.
@@ -143,16 +143,16 @@ pub trait JobRequestStore: Send + Sync {
     async fn put_job_request(
         &self,
         record: &JobRecord,
-        order: &JobRequest,
+        request: &JobRequest,
         idempotency: Option<&IdempotencyKey>,
     ) -> Result<PutRequestOutcome, StorageError>;
 
     /// Returns the earlier request with this idempotency key; `None` if there was none or the key has expired.
-    async fn find_earlier_request(
+    async fn find_request_by_idempotency_key(
         &self,
         tenant: &TenantId,
-        word: &str,
-    ) -> Result<Option<EarlierRequest>, StorageError>;
+        key: &str,
+    ) -> Result<Option<EarlierIdempotentRequest>, StorageError>;
 
     /// Returns the request of a job.
     async fn find_job_request(
@@ -169,10 +169,10 @@ pub trait JobRequestStore: Send + Sync {
 
     /// Records the number of delivery attempts of a webhook, or `None` after it was delivered or abandoned. `None`
     /// removes its URL and its key from the job request.
-    async fn record_webhook_attempt(
+    async fn record_webhook_attempts_or_end(
         &self,
         tenant: &TenantId,
         job: &JobId,
-        tries: Option<u32>,
+        attempts: Option<u32>,
     ) -> Result<(), StorageError>;
 }

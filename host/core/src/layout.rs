@@ -7,10 +7,10 @@
 //! that of the author.
 
 mod column_edges;
-mod columns;
-mod fragments;
+mod column_regions;
 mod headings;
 mod line_box;
+mod line_fragments;
 mod reading_order;
 mod writing_systems;
 

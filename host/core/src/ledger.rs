@@ -52,7 +52,7 @@ pub struct DocumentRecord {
     pub labels: Vec<Label>,
     /// Collection and labels that jobs requested.
     #[serde(rename = "requested")]
-    pub requested_placement: CollectionAndLabelsRequest,
+    pub requested_collection_and_labels: CollectionAndLabelsRequest,
     /// Time of the first job with it, in milliseconds since 1970.
     pub created_millis: u64,
 }

@@ -158,7 +158,7 @@ pub struct LlmResponse {
 #[async_trait]
 pub trait LanguageModel: Send + Sync {
     /// Sends a request and returns the response, or the errors of the providers.
-    async fn complete(&self, question: LlmRequest) -> Result<LlmResponse, LlmError>;
+    async fn request_completion(&self, request: LlmRequest) -> Result<LlmResponse, LlmError>;
 
     /// Returns whether a provider supports images.
     fn supports_images(&self) -> bool;
@@ -171,7 +171,7 @@ pub trait LanguageModel: Send + Sync {
     fn useful_concurrency(&self) -> u32;
 
     /// Removes the cached responses of a tenant.
-    async fn clear_cache(&self, tenant: &TenantId) -> Result<(), StorageError>;
+    async fn clear_tenant_cache(&self, tenant: &TenantId) -> Result<(), StorageError>;
 
     /// Removes a tenant's cached responses for a document, and those for no known document.
     async fn clear_document_cache(
@@ -192,31 +192,31 @@ pub type ResponseCacheKey = [u8; 32];
 #[async_trait]
 pub trait ResponseCache: Send + Sync {
     /// Returns a response; `None` if it is not cached.
-    async fn get_response(
+    async fn get_cached_response(
         &self,
         tenant: &TenantId,
         key: &ResponseCacheKey,
     ) -> Result<Option<LlmResponse>, StorageError>;
 
     /// Caches a response with the document that it was made from. May evict other responses.
-    async fn put_response(
+    async fn put_cached_response(
         &self,
         tenant: &TenantId,
         key: &ResponseCacheKey,
         document: Option<&DocumentId>,
-        answer: &LlmResponse,
+        response: &LlmResponse,
     ) -> Result<(), StorageError>;
 
     /// Removes a tenant's responses that were made from a document, and those for no known document. Nothing of them
     /// is left on the disk when this returns.
-    async fn remove_document_responses(
+    async fn remove_cached_document_responses(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<(), StorageError>;
 
     /// Removes all responses of a tenant.
-    async fn remove_tenant_responses(&self, tenant: &TenantId) -> Result<(), StorageError>;
+    async fn remove_cached_tenant_responses(&self, tenant: &TenantId) -> Result<(), StorageError>;
 }
 
 #[cfg(test)]

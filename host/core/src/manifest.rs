@@ -202,7 +202,7 @@ pub struct ManifestError {
 
 impl Manifest {
     /// Returns the manifest of a pipeline with only default components.
-    pub fn default_pipeline() -> Self {
+    pub fn default_pipeline_manifest() -> Self {
         Self {
             name: "default".into(),
             on_component_failure: ComponentFailurePolicy::Fail,
@@ -215,9 +215,9 @@ impl Manifest {
     }
 
     /// Parses a manifest. Component paths are relative to its folder.
-    pub fn parse(place: &Path, text: &str) -> Result<Self, ManifestError> {
+    pub fn parse(manifest_path: &Path, text: &str) -> Result<Self, ManifestError> {
         let wrong = |reason: String| ManifestError {
-            file: place.display().to_string(),
+            file: manifest_path.display().to_string(),
             reason,
         };
         // A syntax error is reported below, with its line.
@@ -227,7 +227,7 @@ impl Manifest {
         let mut manifest: Self =
             toml::from_str(text).map_err(|e| wrong(e.to_string().trim().replace('\n', " ")))?;
         manifest.validate().map_err(wrong)?;
-        let folder = place.parent().unwrap_or(Path::new(""));
+        let folder = manifest_path.parent().unwrap_or(Path::new(""));
         for path in manifest
             .components
             .values_mut()

@@ -9,7 +9,7 @@
 mod blocks;
 mod escape;
 mod markdown_page;
-mod running_lines;
+mod running_headers_and_footers;
 pub mod vision_markdown;
 
 use std::fmt::Write;
@@ -20,18 +20,18 @@ use crate::summary::DocumentSummary;
 use blocks::{MarkdownBlock, group_lines_into_blocks};
 use escape::{escape_text, format_link_target};
 pub use markdown_page::MarkdownPage;
-pub(crate) use running_lines::RunningLines;
+pub(crate) use running_headers_and_footers::RunningHeadersAndFooters;
 
 /// Renders the pages as one Markdown document with summaries, if there are any. It starts with `title`, unless that
 /// is empty or a heading of the first page.
 pub fn render_document(title: &str, summary: Option<&DocumentSummary>, pages: &[MarkdownPage<'_>]) -> String {
-    let running = RunningLines::find_in_pages(pages);
+    let running = RunningHeadersAndFooters::find_in_pages(pages);
     let mut out = String::new();
     let mut title = Some(title.trim()).filter(|t| !t.is_empty());
     if let Some(summary) = summary {
         // The heading on the first page would come after the summary.
         if let Some(title) = title.take() {
-            append_block(&mut out, format_args!("# {}", escape_text(title)));
+            append_with_blank_line(&mut out, format_args!("# {}", escape_text(title)));
         }
         append_summaries(&mut out, summary);
     }
@@ -42,29 +42,29 @@ pub fn render_document(title: &str, summary: Option<&DocumentSummary>, pages: &[
                 PageBody::Blocks(group_lines_into_blocks(
                     page.lines,
                     &page.headings,
-                    &running.mark_running_lines(page.lines),
+                    &running.mark_headers_and_footers(page.lines),
                 ))
             }
         };
         if let Some(title) = title.take()
             && !body.has_heading(title)
         {
-            append_block(&mut out, format_args!("# {}", escape_text(title)));
+            append_with_blank_line(&mut out, format_args!("# {}", escape_text(title)));
         }
         let number = page.number;
-        append_block(&mut out, format_args!("<!-- page {number} -->"));
+        append_with_blank_line(&mut out, format_args!("<!-- page {number} -->"));
         if let Some(image) = page.image {
-            append_block(
+            append_with_blank_line(
                 &mut out,
                 format_args!("![Page {number}]({})", format_link_target(image)),
             );
         }
         match page.failed {
-            Some(reason) => append_block(
+            Some(reason) => append_with_blank_line(
                 &mut out,
                 format_args!("> **Page {number} could not be read:** {}", escape_text(reason)),
             ),
-            None => body.append_to(&mut out),
+            None => body.append_as_markdown(&mut out),
         }
     }
     out
@@ -91,18 +91,18 @@ impl PageBody<'_> {
         }
     }
 
-    fn append_to(&self, out: &mut String) {
+    fn append_as_markdown(&self, out: &mut String) {
         match self {
             Self::Blocks(blocks) => blocks.iter().for_each(|b| append_page_block(out, b)),
-            Self::Transcribed(lines) => vision_markdown::append_lines(out, lines),
+            Self::Transcribed(lines) => vision_markdown::append_lines_escaping_html(out, lines),
         }
     }
 }
 
 fn append_summaries(out: &mut String, of: &DocumentSummary) {
     let Some(whole) = &of.summary else { return };
-    append_block(out, format_args!("## Summary"));
-    append_block(out, format_args!("{}", escape_text(&whole.text)));
+    append_with_blank_line(out, format_args!("## Summary"));
+    append_with_blank_line(out, format_args!("{}", escape_text(&whole.text)));
     if of.sections.len() < 2 {
         return;
     }
@@ -114,7 +114,7 @@ fn append_summaries(out: &mut String, of: &DocumentSummary) {
             (first, last) => format!("pages {first}–{last}"),
         };
         let text = escape_text(&summary.text);
-        append_block(out, format_args!("**{}** ({pages}). {text}", escape_text(title)));
+        append_with_blank_line(out, format_args!("**{}** ({pages}). {text}", escape_text(title)));
     }
 }
 
@@ -122,11 +122,11 @@ fn append_page_block(out: &mut String, of: &MarkdownBlock) {
     match of {
         MarkdownBlock::Heading(level, text) => {
             let marks = "######".get(..usize::from(*level).clamp(1, 6)).unwrap_or("#");
-            append_block(out, format_args!("{marks} {}", escape_text(text)));
+            append_with_blank_line(out, format_args!("{marks} {}", escape_text(text)));
         }
-        MarkdownBlock::Paragraph(text) => append_block(out, format_args!("{}", escape_text(text))),
+        MarkdownBlock::Paragraph(text) => append_with_blank_line(out, format_args!("{}", escape_text(text))),
         MarkdownBlock::Item(marker, text) => {
-            append_block(out, format_args!("{marker} {}", escape_text(text)))
+            append_with_blank_line(out, format_args!("{marker} {}", escape_text(text)))
         }
         MarkdownBlock::Table(rows) => append_table(out, rows),
     }
@@ -148,7 +148,7 @@ fn append_table(out: &mut String, rows: &[Vec<String>]) {
 }
 
 /// Appends a block and a blank line.
-fn append_block(out: &mut String, text: std::fmt::Arguments<'_>) {
+fn append_with_blank_line(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
     let _ = write!(out, "{text}\n\n");
 }

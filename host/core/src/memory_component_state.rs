@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::component_state::{StateChange, StateSizes};
+use crate::component_state_limits::{StateChange, StateSizes};
 use crate::error::ErrorInfo;
 use crate::id::TenantId;
 use crate::ports::ComponentStateStore;
@@ -26,7 +26,7 @@ impl MemoryComponentState {
     }
 
     /// Deletes the values of all pipelines.
-    pub fn clear(&self) {
+    pub fn clear_all_pipelines(&self) {
         self.pipelines.lock().clear();
     }
 }
@@ -40,7 +40,7 @@ fn sizes_of(values: &PipelineState) -> StateSizes {
 
 #[async_trait]
 impl ComponentStateStore for MemoryComponentState {
-    async fn get_value(
+    async fn get_state_value(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -51,13 +51,13 @@ impl ComponentStateStore for MemoryComponentState {
         Ok(values.and_then(|values| values.get(key).cloned()))
     }
 
-    async fn list_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
+    async fn list_value_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
         let pipelines = self.pipelines.lock();
         let values = pipelines.get(&(tenant.clone(), pipeline.to_owned()));
         Ok(values.map(sizes_of).unwrap_or_default())
     }
 
-    async fn apply_changes(
+    async fn apply_state_changes(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -67,7 +67,7 @@ impl ComponentStateStore for MemoryComponentState {
         let values = pipelines
             .entry((tenant.clone(), pipeline.to_owned()))
             .or_default();
-        sizes_of(values).apply_all_changes(&changes)?;
+        sizes_of(values).apply_all_changes_to_sizes(&changes)?;
         for StateChange { key, value } in changes {
             match value {
                 Some(value) => values.insert(key, value),

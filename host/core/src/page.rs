@@ -54,7 +54,7 @@ impl fmt::Display for Stage {
 /// Urgency of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Lane {
+pub enum PriorityLane {
     /// A person waits for the result.
     #[default]
     Interactive,
@@ -195,7 +195,7 @@ pub struct PageImage {
 
 impl PageImage {
     /// Returns the pixels of row `y` without padding; `None` outside the image.
-    pub fn row(&self, y: u32) -> Option<&[u8]> {
+    pub fn row_pixels(&self, y: u32) -> Option<&[u8]> {
         let start = (y as usize).checked_mul(self.stride)?;
         let length = self.width as usize * self.format.bytes_per_pixel();
         (y < self.height)

@@ -83,7 +83,7 @@ impl PageText {
     }
 }
 
-/// The text of a page with the size of the page, as stored under [`crate::search::page_lines_key`].
+/// The text of a page with the size of the page, as stored under [`crate::search::page_lines_blob_key`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredPageText {
     /// The document.

@@ -23,12 +23,12 @@ use crate::event::Event;
 use crate::fair_queue::Flow;
 use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 use crate::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
-use crate::page::{DocumentInfo, EncodedImage, Lane, PageFacts, PageImage};
+use crate::page::{DocumentInfo, EncodedImage, PageFacts, PageImage, PriorityLane};
 use crate::page_text::Line;
 use crate::search::{IndexPoint, SearchHit, SearchQuery};
 
 pub use policies::{
-    Capabilities, ComponentStateStore, JobPolicy, OpenPolicyRequest, PolicyCallCounts, PolicyFactory,
+    ComponentStateStore, HostCapabilities, JobPolicy, OpenPolicyRequest, PolicyCallCounts, PolicyFactory,
 };
 
 /// A PDF file to open.
@@ -54,18 +54,18 @@ impl Debug for PdfSource {
 #[async_trait]
 pub trait Rasterizer: Send + Sync {
     /// Opens a file.
-    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenDocument>, RasterError>;
+    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenedPdf>, RasterError>;
 
     /// Returns how many pages can be rasterized at once.
     fn worker_count(&self) -> u32;
 
     /// Returns the bytes that are free for page images. Rasterizing waits while they are not sufficient.
-    fn free_image_bytes(&self) -> u64;
+    fn available_image_bytes(&self) -> u64;
 }
 
 /// How a page is rasterized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DrawOptions {
+pub struct RasterizeOptions {
     /// Resolution in dpi, 36 to 600. A page that would exceed the maximum image size is rasterized at a lower
     /// resolution.
     pub dpi: u32,
@@ -77,7 +77,7 @@ pub struct DrawOptions {
 
 /// A rasterized page.
 #[derive(Debug, Clone)]
-pub struct DrawnPage {
+pub struct RasterizeOutput {
     /// The resolution that was used.
     pub dpi: u32,
     /// The pixels, if requested.
@@ -88,7 +88,7 @@ pub struct DrawnPage {
 
 /// An open PDF. Calls for different pages run concurrently.
 #[async_trait]
-pub trait OpenDocument: Send + Sync {
+pub trait OpenedPdf: Send + Sync {
     /// Returns the number of pages, the title and the outline.
     fn document_info(&self) -> &DocumentInfo;
 
@@ -98,28 +98,35 @@ pub trait OpenDocument: Send + Sync {
 
     /// Reserves the memory to rasterize a page. Waits while the host has too little memory left or the owner uses its
     /// share.
-    async fn reserve_drawing(
+    async fn reserve_page_memory(
         &self,
         page: PageNumber,
-        drawing: DrawOptions,
-    ) -> Result<Box<dyn ReservedDrawing>, RasterError>;
+        options: RasterizeOptions,
+    ) -> Result<Box<dyn ReservedRasterization>, RasterError>;
 
     /// Returns the lines of the text layer of a page, in the order of the file.
     async fn read_text_layer(&self, page: PageNumber) -> Result<Vec<Line>, RasterError>;
 }
 
-impl dyn OpenDocument + '_ {
+impl dyn OpenedPdf + '_ {
     /// Rasterizes a page when memory is available.
-    pub async fn draw(&self, page: PageNumber, drawing: DrawOptions) -> Result<DrawnPage, RasterError> {
-        self.reserve_drawing(page, drawing).await?.draw_page().await
+    pub async fn reserve_and_rasterize_page(
+        &self,
+        page: PageNumber,
+        options: RasterizeOptions,
+    ) -> Result<RasterizeOutput, RasterError> {
+        self.reserve_page_memory(page, options)
+            .await?
+            .rasterize_page()
+            .await
     }
 }
 
 /// A page with reserved memory to rasterize it. Dropping it releases the memory.
 #[async_trait]
-pub trait ReservedDrawing: Send {
+pub trait ReservedRasterization: Send {
     /// Rasterizes the page. The pixels keep the memory; without pixels it is released.
-    async fn draw_page(self: Box<Self>) -> Result<DrawnPage, RasterError>;
+    async fn rasterize_page(self: Box<Self>) -> Result<RasterizeOutput, RasterError>;
 }
 
 /// The tenant, lane, weight and group of work, for fair scheduling.
@@ -128,7 +135,7 @@ pub struct SchedulingContext {
     /// The tenant.
     pub tenant: TenantId,
     /// Urgency of the work.
-    pub lane: Lane,
+    pub lane: PriorityLane,
     /// The work that this belongs to, such as one run of a document. The groups of a tenant share its part of a busy
     /// resource equally. Work of no group has 0.
     pub group: u64,
@@ -142,7 +149,7 @@ pub struct SchedulingContext {
 impl SchedulingContext {
     /// Returns the flow of the work in a fair queue.
     #[must_use]
-    pub fn to_flow(&self) -> Flow {
+    pub fn to_fair_queue_flow(&self) -> Flow {
         Flow {
             lane: self.lane,
             tenant: self.tenant.clone(),
@@ -159,7 +166,7 @@ pub trait OcrEngine: Send + Sync {
     /// and determines the size of each line.
     async fn recognize_text(
         &self,
-        account: &SchedulingContext,
+        scheduling: &SchedulingContext,
         image: PageImage,
         dpi: u32,
     ) -> Result<Vec<Line>, InferenceError>;
@@ -174,7 +181,7 @@ pub trait Embedder: Send + Sync {
     /// Returns a vector of unit length for each text, in the order of the texts.
     async fn embed_texts(
         &self,
-        account: &SchedulingContext,
+        scheduling: &SchedulingContext,
         texts: Vec<String>,
     ) -> Result<Vec<Vec<f32>>, InferenceError>;
 
@@ -204,10 +211,10 @@ pub trait BlobStore: Send + Sync {
     async fn get_blob(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError>;
 
     /// Returns the keys that start with `prefix`, sorted.
-    async fn list_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError>;
+    async fn list_blob_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError>;
 
     /// Deletes all keys that start with `prefix`.
-    async fn delete_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError>;
+    async fn delete_blobs_with_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError>;
 
     /// Waits until all earlier writes are durable.
     async fn flush_blobs(&self) -> Result<(), StorageError>;

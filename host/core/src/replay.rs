@@ -73,7 +73,7 @@ pub struct DecisionTotals {
 
 impl DecisionTotals {
     /// Returns the sum of both.
-    pub const fn merge(self, other: Self) -> Self {
+    pub const fn sum_with_totals(self, other: Self) -> Self {
         Self {
             batches: self.batches + other.batches,
             batch_pages: self.batch_pages + other.batch_pages,
@@ -122,8 +122,8 @@ pub trait JobReplayer: Send + Sync {
 
     /// Removes the recordings of these jobs, which have ended. Calls that are not written yet are dropped. A job
     /// without a recording is no error.
-    async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError>;
+    async fn remove_job_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError>;
 
     /// Removes all recordings of a tenant without running jobs.
-    async fn clear_recordings(&self, tenant: &TenantId) -> Result<(), StorageError>;
+    async fn remove_tenant_recordings(&self, tenant: &TenantId) -> Result<(), StorageError>;
 }

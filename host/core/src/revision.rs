@@ -142,8 +142,8 @@ pub trait PipelineStore: Send + Sync {
         &self,
         tenant: &TenantId,
         pipeline: &str,
-        recipe: &RevisionSpec,
-        by: &str,
+        spec: &RevisionSpec,
+        changed_by: &str,
         now_millis: u64,
     ) -> Result<Result<Revision, ComponentDigest>, StorageError>;
 
@@ -183,7 +183,7 @@ pub trait PipelineStore: Send + Sync {
         pipeline: &str,
         version: Option<u64>,
         change: &RolloutAction,
-        by: &str,
+        changed_by: &str,
         evidence: Option<CanaryEvidence>,
         now_millis: u64,
     ) -> Result<Result<Rollout, RolloutError>, StorageError>;
@@ -207,14 +207,14 @@ pub trait PipelineStore: Send + Sync {
     ) -> Result<Option<RevisionAssignment>, StorageError>;
 
     /// Returns the revision that a job was assigned, if it has one.
-    async fn find_assignment(
+    async fn find_assigned_revision(
         &self,
         tenant: &TenantId,
         job: &JobId,
     ) -> Result<Option<RevisionAssignment>, StorageError>;
 
     /// Records the outcome of a job that was assigned a revision. Repeated calls have no further effect.
-    async fn record_job_outcome(&self, showing: &RevisionJobOutcome) -> Result<(), StorageError>;
+    async fn record_job_outcome(&self, outcome: &RevisionJobOutcome) -> Result<(), StorageError>;
 
     /// Returns the metrics of a revision's jobs that ended within this range of milliseconds since 1970, in the order
     /// of their ends. If there are more than `jobs`, returns that many, spread evenly.

@@ -80,11 +80,11 @@ impl Rollout {
     /// exists.
     pub fn apply_action(&self, change: &RolloutAction, now_millis: u64) -> Result<Self, RolloutError> {
         let mut next = self.clone();
-        let without_effect = matches!(
+        let is_allowed_when_pinned = matches!(
             change,
             RolloutAction::Unpin | RolloutAction::Shadow { .. } | RolloutAction::Unshadow
         );
-        if self.pinned && !without_effect {
+        if self.pinned && !is_allowed_when_pinned {
             return Err(RolloutError::Pinned);
         }
         match *change {
@@ -217,7 +217,7 @@ impl RolloutAction {
     }
 
     /// Returns the revision that the action names.
-    pub const fn revision(&self) -> Option<u32> {
+    pub const fn target_revision(&self) -> Option<u32> {
         match *self {
             Self::Activate { revision }
             | Self::Canary { revision, .. }
@@ -278,8 +278,10 @@ mod tests {
         let rollout = apply_actions(&[ACTIVATE_1, CANARY_2]);
         let jobs: Vec<_> = (0..5000).map(|_| JobId::new()).collect();
         let canary = |rollout: &Rollout| {
-            let given = jobs.iter().map(|job| rollout.assign_job(job).unwrap());
-            given.map(|a| a.arm == RolloutArm::Canary).collect::<Vec<_>>()
+            let assignments = jobs.iter().map(|job| rollout.assign_job(job).unwrap());
+            assignments
+                .map(|a| a.arm == RolloutArm::Canary)
+                .collect::<Vec<_>>()
         };
         let ten = canary(&rollout);
         let count = ten.iter().filter(|c| **c).count();
@@ -323,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pinned_pipeline_stays_until_it_is_unpinned() {
+    fn pinned_pipeline_refuses_changes_until_unpinned() {
         let rollout = apply_actions(&[ACTIVATE_1, CANARY_2, RolloutAction::Pin { revision: 3 }]);
         assert_eq!((rollout.stable, rollout.canary), (Some(3), None));
         for change in [
@@ -346,8 +348,8 @@ mod tests {
         let shadow = RolloutAction::Shadow { revision: 2 };
         let rollout = apply_actions(&[ACTIVATE_1, RolloutAction::Pin { revision: 1 }, shadow]);
         assert_eq!(rollout.shadow.map(|s| (s.revision, s.since_millis)), Some((2, 7)));
-        let given = rollout.assign_job(&JobId::new()).unwrap();
-        assert_eq!((given.revision, given.arm), (1, RolloutArm::Stable));
+        let assignment = rollout.assign_job(&JobId::new()).unwrap();
+        assert_eq!((assignment.revision, assignment.arm), (1, RolloutArm::Stable));
         let rollout = rollout.apply_action(&RolloutAction::Unpin, 8).unwrap();
         let promoted = rollout
             .apply_action(&RolloutAction::Activate { revision: 2 }, 8)

@@ -108,11 +108,11 @@ pub struct SearchHit {
 }
 
 /// Returns the blob key of a page's image.
-pub fn page_image_key(document: &DocumentId, page: PageNumber, dpi: u32, extension: &str) -> String {
+pub fn page_image_blob_key(document: &DocumentId, page: PageNumber, dpi: u32, extension: &str) -> String {
     format!("{document}/{page}/image/{dpi}.{extension}")
 }
 
 /// Returns the blob key of a page's lines.
-pub fn page_lines_key(document: &DocumentId, page: PageNumber) -> String {
+pub fn page_lines_blob_key(document: &DocumentId, page: PageNumber) -> String {
     format!("{document}/{page}/ocr.json")
 }

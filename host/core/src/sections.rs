@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::id::PageNumber;
-use crate::markdown::{MarkdownPage, RunningLines, vision_markdown};
+use crate::markdown::{MarkdownPage, RunningHeadersAndFooters, vision_markdown};
 use crate::page::Rect;
 use crate::page_text::{Line, TextSource};
 
@@ -83,34 +83,34 @@ impl DocumentSection {
 
     /// Returns the page that a range of the text starts on, and the rectangle of its lines there. A range that
     /// continues on the next page counts for the page that it starts on.
-    pub fn locate_range(&self, range: &Range<usize>) -> Option<(PageNumber, Rect)> {
+    pub fn locate_text_range(&self, range: &Range<usize>) -> Option<(PageNumber, Rect)> {
         let mut lines = self
             .line_positions
             .iter()
-            .filter(|place| place.text_range.start < range.end && range.start < place.text_range.end);
+            .filter(|line| line.text_range.start < range.end && range.start < line.text_range.end);
         let first = lines.next()?;
         let rect = lines
-            .take_while(|place| place.page == first.page)
-            .fold(first.rect, |rect, place| rect.union(&place.rect));
+            .take_while(|line| line.page == first.page)
+            .fold(first.rect, |rect, line| rect.union(&line.rect));
         Some((first.page, rect))
     }
 }
 
 /// Returns the sections of a document in order. None of them is empty.
 pub fn split_into_sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
-    let running = RunningLines::find_in_pages(pages);
+    let running = RunningHeadersAndFooters::find_in_pages(pages);
     let level = find_section_level(pages);
     let mut sections = Vec::new();
-    let mut open = DocumentSection::new(None, 1, pages.first().map_or(1, |page| page.number));
+    let mut current = DocumentSection::new(None, 1, pages.first().map_or(1, |page| page.number));
     for page in pages {
-        let running = running.mark_running_lines(page.lines);
+        let running = running.mark_headers_and_footers(page.lines);
         // Lines of a typeset page. A vision model breaks lines on purpose and marks headings.
-        let is_set = is_typeset_page(page);
+        let is_set = is_read_without_vision_model(page);
         let mut headings = page.headings.iter().peekable();
         // A heading of several lines continues with the next line of its level.
         let mut heading: Option<(usize, u8)> = None;
         for (index, line) in page.lines.iter().enumerate() {
-            let here = headings.next_if(|(at, _)| *at == index).map(|(_, level)| *level);
+            let heading_level = headings.next_if(|(at, _)| *at == index).map(|(_, level)| *level);
             if running.get(index) == Some(&true) || line.text.trim().is_empty() {
                 continue;
             }
@@ -118,10 +118,10 @@ pub fn split_into_sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
                 true => line.text.trim().to_owned(),
                 false => vision_markdown::strip_heading_marks(&line.text).to_owned(),
             };
-            match here.filter(|here| Some(*here) == level) {
+            match heading_level.filter(|here| Some(*here) == level) {
                 Some(level) if is_set && continues_heading(heading, index, level) => {
                     heading = Some((index, level));
-                    if let Some(before) = &mut open.title {
+                    if let Some(before) = &mut current.title {
                         before.push(' ');
                         before.push_str(&title(line));
                     }
@@ -129,18 +129,18 @@ pub fn split_into_sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
                 Some(level) => {
                     heading = Some((index, level));
                     let next = DocumentSection::new(Some(title(line)), level, page.number);
-                    sections.push(std::mem::replace(&mut open, next));
+                    sections.push(std::mem::replace(&mut current, next));
                 }
-                None => open.push_line(page.number, line),
+                None => current.push_line(page.number, line),
             }
         }
     }
-    sections.push(open);
+    sections.push(current);
     sections.retain(|section| !section.text.trim().is_empty());
     sections
 }
 
-fn is_typeset_page(page: &MarkdownPage<'_>) -> bool {
+fn is_read_without_vision_model(page: &MarkdownPage<'_>) -> bool {
     page.source != TextSource::VisionModel
 }
 
@@ -152,7 +152,7 @@ fn find_section_level(pages: &[MarkdownPage<'_>]) -> Option<u8> {
         for (index, level) in &page.headings {
             // Several lines of one heading count once.
             if let Some(count) = levels.get_mut(usize::from(*level))
-                && !(is_typeset_page(page) && continues_heading(last, *index, *level))
+                && !(is_read_without_vision_model(page) && continues_heading(last, *index, *level))
             {
                 *count += 1;
             }
@@ -276,17 +276,17 @@ mod tests {
     }
 
     #[test]
-    fn a_range_stands_on_the_page_it_begins_on() {
+    fn range_is_located_on_the_page_it_starts_on() {
         let sections = sections_of_texts(&[&["one", "two"], &["three"]]);
         let text = &sections[0].text;
         let at = |from: &str, to: &str| text.find(from).unwrap()..text.find(to).unwrap() + to.len();
-        let (page, rect) = sections[0].locate_range(&at("one", "two")).unwrap();
+        let (page, rect) = sections[0].locate_text_range(&at("one", "two")).unwrap();
         assert_eq!((page, rect.y), (1, 0.2));
         assert!((rect.bottom() - 0.27).abs() < 1e-5, "{rect:?}");
-        let (page, rect) = sections[0].locate_range(&at("two", "three")).unwrap();
+        let (page, rect) = sections[0].locate_text_range(&at("two", "three")).unwrap();
         assert_eq!((page, rect.y), (1, 0.25));
         assert!((rect.bottom() - 0.27).abs() < 1e-5, "{rect:?}");
-        assert_eq!(sections[0].locate_range(&(100..200)), None);
+        assert_eq!(sections[0].locate_text_range(&(100..200)), None);
     }
 
     #[test]
@@ -315,7 +315,8 @@ mod tests {
 
     #[test]
     fn heading_marks_of_a_vision_model_are_removed() {
-        let lines = vision_markdown::parse_lines("## One\n\ntext\n\n## Empty\n## **Two**\n\n- a\n- b");
+        let lines =
+            vision_markdown::split_transcription_lines("## One\n\ntext\n\n## Empty\n## **Two**\n\n- a\n- b");
         let page = MarkdownPage {
             number: 3,
             source: TextSource::VisionModel,
@@ -329,6 +330,9 @@ mod tests {
             summarize_sections(&sections),
             [(Some("One"), "text", 3, 3), (Some("Two"), "- a\n- b", 3, 3)]
         );
-        assert_eq!(sections[1].locate_range(&(0..3)), Some((3, Rect::WHOLE_PAGE)));
+        assert_eq!(
+            sections[1].locate_text_range(&(0..3)),
+            Some((3, Rect::WHOLE_PAGE))
+        );
     }
 }

@@ -9,7 +9,7 @@ mod setting_type;
 mod declarations;
 mod provider_list;
 mod providers;
-mod renamed;
+mod renamed_settings;
 mod unknown_setting;
 
 pub use declarations::{DECLARATIONS, Settings};
@@ -19,14 +19,14 @@ pub use setting_type::{
     SettingError,
 };
 
-use setting_type::plain_toml_text;
+use setting_type::toml_scalar_as_text;
 
 impl Settings {
     /// Sets a setting by name. `llm.provider.NAME.KEY` sets a key of the provider with this name, and adds the
     /// provider if it does not exist.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
         match name.strip_prefix(providers::PROVIDER_PREFIX) {
-            Some(rest) => self.set_provider(rest, value),
+            Some(rest) => self.set_provider_value(rest, value),
             None => self.set_declared(name, value),
         }
     }
@@ -34,15 +34,15 @@ impl Settings {
     /// Returns the value of a setting as text.
     pub fn get(&self, name: &str) -> Option<String> {
         match name.strip_prefix(providers::PROVIDER_PREFIX) {
-            Some(rest) => self.get_provider(rest),
+            Some(rest) => self.get_provider_value(rest),
             None => self.get_declared(name),
         }
     }
 
     /// Applies every value of a TOML text. `place` is the file name in errors.
-    pub fn merge_toml(&mut self, place: &str, text: &str) -> Result<(), SettingError> {
+    pub fn merge_toml(&mut self, file_name: &str, text: &str) -> Result<(), SettingError> {
         let wrong = |reason: String| SettingError::InvalidFile {
-            place: place.to_owned(),
+            file: file_name.to_owned(),
             reason,
         };
         let table: toml::Table = text
@@ -54,11 +54,11 @@ impl Settings {
             };
             for (key, value) in values {
                 let name = format!("{section}.{key}");
-                match (plain_toml_text(value), value) {
+                match (toml_scalar_as_text(value), value) {
                     (Some(text), _) => self.set(&name, &text)?,
-                    (None, toml::Value::Array(entries)) if provider_list::is_provider_list(&name) => {
+                    (None, toml::Value::Array(entries)) if provider_list::is_provider_list_name(&name) => {
                         for entry in entries {
-                            self.merge_provider(entry)
+                            self.merge_provider_entry(entry)
                                 .map_err(|e| e.into_setting_error(wrong))?;
                         }
                     }
@@ -77,9 +77,9 @@ impl Settings {
         for (variable, value) in variables {
             if let Some(declaration) = DECLARATIONS.iter().find(|d| d.environment_variable() == variable) {
                 self.set(declaration.name, &value)?;
-            } else if let Some(name) = provider_list::setting_from_variable(&variable) {
+            } else if let Some(name) = provider_list::provider_setting_from_variable(&variable) {
                 self.set(&name, &value)?;
-            } else if let Some((_, present)) = renamed::renamed_from_variable(&variable) {
+            } else if let Some((_, present)) = renamed_settings::renamed_setting_of_variable(&variable) {
                 return Err(SettingError::Renamed {
                     name: variable,
                     present,

@@ -91,10 +91,10 @@ impl ShadowTotals {
         self.decisions += report.decisions;
         self.differing_decisions += report.differing;
         self.missing_capability_responses += report.missing_capability_responses;
-        self.recorded_totals = self.recorded_totals.merge(report.before);
-        self.shadow_totals = self.shadow_totals.merge(report.after);
-        let room = MAX_EXAMPLES.saturating_sub(self.examples.len());
-        let differences = report.differences.into_iter().take(room);
+        self.recorded_totals = self.recorded_totals.sum_with_totals(report.before);
+        self.shadow_totals = self.shadow_totals.sum_with_totals(report.after);
+        let remaining = MAX_EXAMPLES.saturating_sub(self.examples.len());
+        let differences = report.differences.into_iter().take(remaining);
         self.examples
             .extend(differences.map(|difference| (job, difference)));
     }
@@ -151,30 +151,30 @@ mod tests {
     }
 
     #[test]
-    fn comparisons_add_up() {
+    fn shadow_totals_sum_all_comparisons() {
         let mut failed = make_run(0);
         failed.report = Err("not recorded".into());
         let latest = make_run(2);
         let job = latest.job;
-        let showing = ShadowTotals::from_runs([latest, make_run(0), failed, make_run(30)]);
+        let totals = ShadowTotals::from_runs([latest, make_run(0), failed, make_run(30)]);
         assert_eq!(
             (
-                showing.compared_jobs,
-                showing.differing_jobs,
-                showing.failed_comparisons
+                totals.compared_jobs,
+                totals.differing_jobs,
+                totals.failed_comparisons
             ),
             (3, 2, 1)
         );
         assert_eq!(
             (
-                showing.decisions,
-                showing.differing_decisions,
-                showing.missing_capability_responses
+                totals.decisions,
+                totals.differing_decisions,
+                totals.missing_capability_responses
             ),
             (30, 32, 3)
         );
-        assert_eq!((showing.recorded_totals.ocr, showing.shadow_totals.ocr), (9, 12));
-        assert_eq!((showing.examples.len(), showing.examples[0].0), (20, job));
-        assert_eq!(showing.latest_failure.as_deref(), Some("not recorded"));
+        assert_eq!((totals.recorded_totals.ocr, totals.shadow_totals.ocr), (9, 12));
+        assert_eq!((totals.examples.len(), totals.examples[0].0), (20, job));
+        assert_eq!(totals.latest_failure.as_deref(), Some("not recorded"));
     }
 }

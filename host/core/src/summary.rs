@@ -72,17 +72,17 @@ pub struct SummaryQuote {
 }
 
 /// Returns the blob key of a document's summaries.
-pub fn summary_key(document: &DocumentId, revision: &RevisionId) -> String {
-    format!("{}{revision}.json", summary_key_prefix(document))
+pub fn summary_blob_key(document: &DocumentId, revision: &RevisionId) -> String {
+    format!("{}{revision}.json", summary_blob_key_prefix(document))
 }
 
 /// Returns the prefix of the blob keys of a document's summaries under all revisions.
-pub fn summary_key_prefix(document: &DocumentId) -> String {
+pub fn summary_blob_key_prefix(document: &DocumentId) -> String {
     format!("{document}/summary/")
 }
 
 /// Returns the start of a text: its first sentence, or as many whole words as fit into a preview.
-pub fn make_preview(text: &str) -> String {
+pub fn make_first_sentence_preview(text: &str) -> String {
     let mut end = text.len();
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
@@ -109,15 +109,21 @@ mod tests {
 
     #[test]
     fn preview_is_the_first_sentence_or_its_start() {
-        assert_eq!(make_preview("It rained. It did not stop."), "It rained.");
         assert_eq!(
-            make_preview("It cost 3.5 crowns! So what?"),
+            make_first_sentence_preview("It rained. It did not stop."),
+            "It rained."
+        );
+        assert_eq!(
+            make_first_sentence_preview("It cost 3.5 crowns! So what?"),
             "It cost 3.5 crowns!"
         );
-        assert_eq!(make_preview("雨が降った。やまない。"), "雨が降った。");
-        assert_eq!(make_preview(" no end "), "no end");
-        assert_eq!(make_preview(""), "");
-        let long = make_preview(&"word ".repeat(100));
+        assert_eq!(
+            make_first_sentence_preview("雨が降った。やまない。"),
+            "雨が降った。"
+        );
+        assert_eq!(make_first_sentence_preview(" no end "), "no end");
+        assert_eq!(make_first_sentence_preview(""), "");
+        let long = make_first_sentence_preview(&"word ".repeat(100));
         assert_eq!(
             (long.chars().count(), long.ends_with("word…")),
             (200, true),

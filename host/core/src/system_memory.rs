@@ -11,7 +11,7 @@ pub struct SystemMemory {
 }
 
 /// File names of one cgroup version.
-struct CgroupHierarchy {
+struct CgroupVersionFiles {
     mount_path: &'static str,
     limit_files: &'static [&'static str],
     usage_file: &'static str,
@@ -19,13 +19,13 @@ struct CgroupHierarchy {
     reclaimable_stat: &'static str,
 }
 
-const CGROUP_V1: CgroupHierarchy = CgroupHierarchy {
+const CGROUP_V1: CgroupVersionFiles = CgroupVersionFiles {
     mount_path: "/sys/fs/cgroup/memory",
     limit_files: &["memory.limit_in_bytes"],
     usage_file: "memory.usage_in_bytes",
     reclaimable_stat: "total_inactive_file",
 };
-const CGROUP_V2: CgroupHierarchy = CgroupHierarchy {
+const CGROUP_V2: CgroupVersionFiles = CgroupVersionFiles {
     mount_path: "/sys/fs/cgroup",
     limit_files: &["memory.max", "memory.high"],
     usage_file: "memory.current",
@@ -73,7 +73,7 @@ impl SystemMemory {
     /// Applies the limit of one cgroup.
     fn apply_cgroup_limit(
         &mut self,
-        hierarchy: &CgroupHierarchy,
+        hierarchy: &CgroupVersionFiles,
         path: &str,
         read: &impl Fn(&str) -> Option<String>,
     ) {

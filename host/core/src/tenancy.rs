@@ -189,7 +189,7 @@ pub struct TenantUpdate {
 
 impl TenantUpdate {
     /// Applies the change to a tenant.
-    pub fn apply_to(&self, tenant: &mut Tenant) {
+    pub fn apply_to_tenant(&self, tenant: &mut Tenant) {
         tenant.state = self.state.unwrap_or(tenant.state);
         tenant.weight = self.weight.unwrap_or(tenant.weight);
         for (name, limit) in &self.quotas {
@@ -223,7 +223,7 @@ pub trait TenantStore: Send + Sync {
 
     /// Suspends a tenant and removes its keys permanently. Returns whether the tenant exists. Requests that started
     /// with one of these keys cannot change anything any more.
-    async fn suspend_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError>;
+    async fn suspend_tenant_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError>;
 
     /// Removes a tenant with its keys, jobs, documents, events and usage. Returns whether it existed. The caller must
     /// remove vectors and blobs first.
@@ -241,7 +241,7 @@ pub trait TenantStore: Send + Sync {
     async fn replace_api_key(
         &self,
         old: &str,
-        fresh: &ApiKeyRecord,
+        replacement: &ApiKeyRecord,
         now_millis: u64,
     ) -> Result<bool, StorageError>;
 

@@ -34,7 +34,7 @@ pub trait UploadStore: Send + Sync {
     /// Stages a received file for a job that may be accepted later. It is durable when this returns. Returns the new
     /// path. The caller removes the file unless it commits it. [`UploadStore::list_staged_uploads`] finds files that
     /// a killed host left.
-    async fn stage_for_job(
+    async fn stage_received_file(
         &self,
         tenant: &TenantId,
         unfinished: &Path,
@@ -64,7 +64,7 @@ pub trait UploadStore: Send + Sync {
     ) -> Result<(), StorageError>;
 
     /// Returns the free bytes on the disk that holds the uploads; `None` if the system does not report them.
-    fn free_disk_bytes(&self) -> Option<u64>;
+    fn available_disk_bytes(&self) -> Option<u64>;
 
     /// Returns the path of a document's upload, whether or not it exists.
     fn upload_path(&self, tenant: &TenantId, document: &DocumentId) -> PathBuf;

@@ -49,7 +49,7 @@ pub struct Usage {
 
 impl Usage {
     /// Adds the amounts of `other`.
-    pub const fn add(&mut self, other: &Self) {
+    pub const fn add_amounts(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.jobs = self.jobs.saturating_add(other.jobs);
         self.upload_bytes = self.upload_bytes.saturating_add(other.upload_bytes);
@@ -65,7 +65,7 @@ impl Usage {
     }
 
     /// Returns the sum of prompt and response tokens.
-    pub const fn llm_tokens(&self) -> u64 {
+    pub const fn total_llm_tokens(&self) -> u64 {
         self.llm_prompt_tokens.saturating_add(self.llm_answer_tokens)
     }
 }
@@ -153,7 +153,11 @@ impl Drop for QuotaReservation {
 #[async_trait]
 pub trait UsageStore: Send + Sync {
     /// Adds usage of a day, all or none. It is durable when this returns.
-    async fn add_usage(&self, day: UsageDay, amounts: Vec<(TenantId, Usage)>) -> Result<(), StorageError>;
+    async fn add_usage_of_day(
+        &self,
+        day: UsageDay,
+        amounts: Vec<(TenantId, Usage)>,
+    ) -> Result<(), StorageError>;
 
     /// Returns a tenant's usage of the days `from..=to`, oldest first. Days without usage are omitted.
     async fn list_daily_usage(

@@ -14,13 +14,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use weir_core::decision::{BatchContext, ReadingMethod};
 use weir_core::event::ErrorInfo;
-use weir_core::ports::{OpenDocument, SchedulingContext};
+use weir_core::ports::{OpenedPdf, SchedulingContext};
 use weir_core::usage::{QuotaReservation, QuotaReserveError, Usage};
 use weir_core::{DocumentId, PageFacts, PageNumber, RasterError};
 
 use crate::batch_tracker::BatchTracker;
-use crate::context::DocumentContext;
 use crate::error::StageError;
+use crate::job_and_document_context::DocumentContext;
 use crate::page_task::PageTask;
 
 /// The number of pages whose facts are fetched first.
@@ -38,16 +38,16 @@ pub(crate) enum PlanningEndReason {
 }
 
 /// Plans the pages `wanted` in order and sends each to `taken`. `known` are facts that were fetched before.
-pub(crate) async fn plan_pages(
+pub(crate) async fn plan_document_pages(
     document: &DocumentContext,
     wanted: &[PageNumber],
     known: &[PageFacts],
-    taken: mpsc::Sender<PageTask>,
+    page_sender: mpsc::Sender<PageTask>,
 ) -> Result<PlanningEndReason, ErrorInfo> {
     let (send, facts) = mpsc::channel(1);
     let ((), planned) = tokio::try_join!(
         prefetch_page_facts(document, wanted, known, send),
-        plan_batches(document, wanted.len(), facts, taken)
+        plan_and_send_batches(document, wanted.len(), facts, page_sender)
     )?;
     Ok(planned)
 }
@@ -56,14 +56,14 @@ pub(crate) async fn plan_pages(
 /// page.
 async fn reserve_page_quota(
     document: &DocumentContext,
-    most: usize,
+    max_pages: usize,
 ) -> Result<Option<Vec<Option<QuotaReservation>>>, ErrorInfo> {
     let Some(quotas) = &document.engine.ports.quotas else {
-        return Ok(Some((0..most).map(|_| None).collect()));
+        return Ok(Some((0..max_pages).map(|_| None).collect()));
     };
     let tenant = &document.job.tenant;
-    let most = u32::try_from(most).unwrap_or(u32::MAX);
-    match quotas.reserve_pages(tenant, most).await {
+    let max_pages = u32::try_from(max_pages).unwrap_or(u32::MAX);
+    match quotas.reserve_pages(tenant, max_pages).await {
         Ok(pages) => {
             let one = Usage {
                 pages: 1,
@@ -77,20 +77,20 @@ async fn reserve_page_quota(
             let _ = document.job.exhausted_quota.set(exhausted);
             Ok(None)
         }
-        Err(QuotaReserveError::Storage(error)) => Err(StageError::from(error).to_note()),
+        Err(QuotaReserveError::Storage(error)) => Err(StageError::from(error).to_error_info()),
     }
 }
 
-async fn plan_batches(
+async fn plan_and_send_batches(
     document: &DocumentContext,
     total: usize,
     mut facts: mpsc::Receiver<Vec<PageFacts>>,
-    taken: mpsc::Sender<PageTask>,
+    page_sender: mpsc::Sender<PageTask>,
 ) -> Result<PlanningEndReason, ErrorInfo> {
     let mut next: VecDeque<PageFacts> = VecDeque::new();
-    let mut left = total;
+    let mut remaining = total;
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    while left > 0 {
+    while remaining > 0 {
         while next.len() < PREFETCH_PAGES as usize {
             let more = match facts.try_recv() {
                 Ok(more) => more,
@@ -104,29 +104,29 @@ async fn plan_batches(
             next.extend(more);
         }
         document.queues.rasterize.await_capacity().await;
-        if document.job.stop_signal.is_stopping() {
+        if document.job.stop_signal.is_cancelled_suspended_or_failed() {
             return Ok(PlanningEndReason::Complete);
         }
         if document.job.exhausted_quota.get().is_some() {
             return Ok(PlanningEndReason::HeldByQuota);
         }
-        let situation = BatchContext {
+        let context = BatchContext {
             document: document.id,
             total_pages: number(total),
-            remaining_pages: number(left),
+            remaining_pages: number(remaining),
             next_pages: next.iter().take(PREFETCH_PAGES as usize).copied().collect(),
             queues: document.queues.queue_states(),
-            stage_timings: document.queues.stage_times(),
+            stage_timings: document.queues.mean_stage_times(),
             device: document.engine.ports.embedder.compute_device(),
-            free_image_bytes: document.engine.ports.rasterizer.free_image_bytes(),
+            free_image_bytes: document.engine.ports.rasterizer.available_image_bytes(),
         };
         let plan = document
             .job
             .policy
-            .plan_batch(situation)
+            .plan_batch(context)
             .await
-            .map_err(policy_error_note)?;
-        document.queues.apply_plan(&plan);
+            .map_err(policy_error_info)?;
+        document.queues.set_capacities_from_plan(&plan);
         let pages = (plan.pages.max(1) as usize).min(next.len());
         let Some(reserved) = reserve_page_quota(document, pages).await? else {
             return Ok(PlanningEndReason::HeldByQuota);
@@ -144,7 +144,7 @@ async fn plan_batches(
                 .policy
                 .route_page(&document.id, facts)
                 .await
-                .map_err(policy_error_note)?;
+                .map_err(policy_error_info)?;
             let queue_reservation = if route.needs_raster_before_reading() {
                 Some(document.queues.rasterize.reserve().await)
             } else if route.reading_method != ReadingMethod::Nothing {
@@ -162,10 +162,10 @@ async fn plan_batches(
                 quota_reservation,
                 indexed: AtomicBool::new(false),
             };
-            if taken.send(page).await.is_err() {
+            if page_sender.send(page).await.is_err() {
                 return Ok(PlanningEndReason::Complete);
             }
-            left -= 1;
+            remaining -= 1;
         }
     }
     Ok(PlanningEndReason::Complete)
@@ -183,7 +183,7 @@ async fn prefetch_page_facts(
     while let (Some(first), Some(last)) = (rest.first(), rest.last()) {
         let end = first.saturating_add(chunk).min(last.saturating_add(1));
         let (now, later) = rest.split_at(rest.partition_point(|page| *page < end));
-        let fetched = load_wanted_facts(document, now, known, *first..end).await?;
+        let fetched = reuse_or_fetch_page_facts(document, now, known, *first..end).await?;
         if send.send(fetched).await.is_err() {
             return Ok(());
         }
@@ -193,7 +193,7 @@ async fn prefetch_page_facts(
 }
 
 /// Returns the facts of the pages `wanted`, all of which lie in `range`. Fetches them unless all of them are in `known`.
-async fn load_wanted_facts(
+async fn reuse_or_fetch_page_facts(
     document: &DocumentContext,
     wanted: &[PageNumber],
     known: &[PageFacts],
@@ -214,12 +214,12 @@ async fn load_wanted_facts(
 /// unreadable. The failure rules then decide about it, as about any other failed page.
 pub(crate) async fn fetch_page_facts(
     id: &DocumentId,
-    open: &dyn OpenDocument,
+    open: &dyn OpenedPdf,
     range: Range<PageNumber>,
 ) -> Result<Vec<PageFacts>, ErrorInfo> {
     match open.read_page_facts(range.clone()).await {
         Ok(facts) => return Ok(facts),
-        Err(error) if !is_single_page_error(&error) => return Err(StageError::from(error).to_note()),
+        Err(error) if !is_single_page_error(&error) => return Err(StageError::from(error).to_error_info()),
         Err(error) => tracing::debug!(document = %id, %error, "page facts are fetched page by page"),
     }
     let mut all = Vec::with_capacity(range.len());
@@ -227,7 +227,7 @@ pub(crate) async fn fetch_page_facts(
         match open.read_page_facts(page..page.saturating_add(1)).await {
             Ok(facts) => all.extend(facts),
             Err(error) if is_single_page_error(&error) => all.push(unreadable_page_facts(page)),
-            Err(error) => return Err(StageError::from(error).to_note()),
+            Err(error) => return Err(StageError::from(error).to_error_info()),
         }
     }
     Ok(all)
@@ -254,6 +254,6 @@ const fn unreadable_page_facts(number: PageNumber) -> PageFacts {
     }
 }
 
-fn policy_error_note(error: weir_core::PolicyError) -> ErrorInfo {
-    StageError::from(error).to_note()
+fn policy_error_info(error: weir_core::PolicyError) -> ErrorInfo {
+    StageError::from(error).to_error_info()
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use weir_core::event::EventKind;
 use weir_core::{DocumentId, PageNumber, Stage};
 
-use crate::context::DocumentContext;
+use crate::job_and_document_context::DocumentContext;
 
 /// The progress of one batch. The pages share it; when the last page drops it, it logs a line for each stage.
 pub(crate) struct BatchTracker {
@@ -22,12 +22,12 @@ pub(crate) struct BatchTracker {
     started: Instant,
     /// Pages that have not left the rasterizer yet.
     pages_to_rasterize: AtomicU32,
-    stage_totals: Mutex<[StageTotal; Stage::ALL.len()]>,
+    stage_totals: Mutex<[BatchStageTime; Stage::ALL.len()]>,
 }
 
 /// The time that one stage spent on the batch.
 #[derive(Default, Clone, Copy)]
-struct StageTotal {
+struct BatchStageTime {
     pages: u32,
     busy: Duration,
     last: Option<Instant>,
@@ -48,12 +48,12 @@ impl BatchTracker {
     }
 
     /// Notes that a page has left the rasterizer or does not need it. The last page writes the event `batch-rasterized`.
-    pub(crate) async fn page_left_rasterizer(&self, document: &DocumentContext) {
+    pub(crate) async fn record_page_left_rasterizer(&self, document: &DocumentContext) {
         if self.pages_to_rasterize.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
         let queues = document.queues.queue_states();
-        document.queue_samples.sample_queues(&queues);
+        document.queue_samples.add_queue_sample(&queues);
         tracing::debug!(
             document = %self.document, first_page = self.first_page, pages = self.pages, dpi = self.dpi,
             millis = to_millis(self.started.elapsed()), "batch rasterized"
@@ -63,28 +63,28 @@ impl BatchTracker {
             pages: self.pages,
             dpi: self.dpi,
             queues,
-            stage_timings: document.queues.stage_times(),
+            stage_timings: document.queues.mean_stage_times(),
         };
-        document.write_event(rasterized).await;
+        document.write_document_event(rasterized).await;
     }
 
     /// Adds the time that a stage spent on one page.
     pub(crate) fn add_stage_time(&self, stage: Stage, busy: Duration) {
-        if let Some(mark) = self.stage_totals.lock().get_mut(stage as usize) {
-            mark.pages += 1;
-            mark.busy += busy;
-            mark.last = Some(Instant::now());
+        if let Some(total) = self.stage_totals.lock().get_mut(stage as usize) {
+            total.pages += 1;
+            total.busy += busy;
+            total.last = Some(Instant::now());
         }
     }
 }
 
 impl Drop for BatchTracker {
     fn drop(&mut self) {
-        for (stage, mark) in Stage::ALL.iter().zip(self.stage_totals.lock().iter()) {
-            if let Some(last) = mark.last {
+        for (stage, total) in Stage::ALL.iter().zip(self.stage_totals.lock().iter()) {
+            if let Some(last) = total.last {
                 tracing::debug!(
-                    document = %self.document, first_page = self.first_page, %stage, pages = mark.pages,
-                    busy_millis = to_millis(mark.busy), after_millis = to_millis(last - self.started), "batch through stage"
+                    document = %self.document, first_page = self.first_page, %stage, pages = total.pages,
+                    busy_millis = to_millis(total.busy), after_millis = to_millis(last - self.started), "batch through stage"
                 );
             }
         }

@@ -12,10 +12,10 @@ use weir_core::decision::{QueueState, StageTotals};
 
 /// Counts how often the queues of a document were full or empty, sampled whenever a batch has left the rasterizer.
 #[derive(Default)]
-pub(crate) struct QueueSamples(Mutex<SampleCounts>);
+pub(crate) struct QueueSamples(Mutex<EmptyAndFullQueueCounts>);
 
 #[derive(Default, Clone)]
-struct SampleCounts {
+struct EmptyAndFullQueueCounts {
     count: u32,
     empty: [u32; Stage::ALL.len()],
     full: [u32; Stage::ALL.len()],
@@ -23,18 +23,18 @@ struct SampleCounts {
 
 impl QueueSamples {
     /// Adds one sample of all queues.
-    pub(crate) fn sample_queues(&self, queues: &[QueueState]) {
-        let mut looks = self.0.lock();
-        looks.count += 1;
+    pub(crate) fn add_queue_sample(&self, queues: &[QueueState]) {
+        let mut counts = self.0.lock();
+        counts.count += 1;
         for queue in queues {
             let at = queue.stage as usize;
             if queue.depth == 0
-                && let Some(empty) = looks.empty.get_mut(at)
+                && let Some(empty) = counts.empty.get_mut(at)
             {
                 *empty += 1;
             }
             if queue.depth >= queue.capacity
-                && let Some(full) = looks.full.get_mut(at)
+                && let Some(full) = counts.full.get_mut(at)
             {
                 *full += 1;
             }
@@ -44,7 +44,7 @@ impl QueueSamples {
     /// Describes the bottleneck of a document in one sentence. `work` is the work of its stages, `took` the time from its first
     /// page to its last.
     pub(crate) fn describe_bottleneck(&self, work: &[StageTotals], took: Duration) -> String {
-        let looks = self.0.lock().clone();
+        let counts = self.0.lock().clone();
         let share = |work: &StageTotals| {
             let seconds = took.as_secs_f64() * f64::from(work.workers.max(1));
             work.busy_millis as f64 / (seconds * 1000.0).max(f64::MIN_POSITIVE)
@@ -57,14 +57,14 @@ impl QueueSamples {
             return "no stage had anything to do".into();
         };
         let count = |of: &[u32; Stage::ALL.len()]| of.get(busiest.stage as usize).copied().unwrap_or(0);
-        let (full, empty) = (count(&looks.full), count(&looks.empty));
+        let (full, empty) = (count(&counts.full), count(&counts.empty));
         format!(
             "{} is the bottleneck: {} worker{} busy {:.0} % of the time, its queue full in {full} and empty in {empty} of {} samples",
             busiest.stage,
             busiest.workers,
             if busiest.workers == 1 { "" } else { "s" },
             (share * 100.0).min(100.0),
-            looks.count,
+            counts.count,
         )
     }
 }
@@ -87,7 +87,7 @@ mod tests {
             queue(Stage::Embed, 0, 1),
         ];
         let load = QueueSamples::default();
-        load.sample_queues(&queues);
+        load.add_queue_sample(&queues);
         let work = queues
             .iter()
             .zip([2000, 19_000, 5000])

@@ -43,7 +43,7 @@ struct SlotTotals {
 }
 
 impl SlotTotals {
-    fn busy_until(&self, now: Duration) -> Duration {
+    fn total_busy_time_at(&self, now: Duration) -> Duration {
         self.busy + (now * self.busy_slots).saturating_sub(self.acquired_at_sum)
     }
 }
@@ -87,8 +87,8 @@ impl BusyTime {
     pub(crate) fn record_slot_released(&self, stage: Stage, slots: SlotKind, since: Instant) {
         self.update_totals(stage, slots, |sum| {
             sum.busy_slots = sum.busy_slots.saturating_sub(1);
-            let taken = since.saturating_duration_since(self.began);
-            sum.acquired_at_sum = sum.acquired_at_sum.saturating_sub(taken);
+            let acquired_at = since.saturating_duration_since(self.began);
+            sum.acquired_at_sum = sum.acquired_at_sum.saturating_sub(acquired_at);
             sum.busy += since.elapsed();
         });
     }
@@ -98,18 +98,19 @@ impl BusyTime {
     }
 
     /// Returns the work of all stages that had any, in stage order.
-    pub(crate) fn stage_work(&self) -> Vec<StageTotals> {
+    pub(crate) fn stage_totals(&self) -> Vec<StageTotals> {
         let sums = self.sums.lock().clone();
         let now = self.began.elapsed();
         let of = |stage| {
             let sums = sums.iter().filter(move |sum: &&SlotTotals| sum.stage == stage);
-            let share =
-                |sum: &SlotTotals| sum.busy_until(now).as_secs_f64() / f64::from(sum.slots.count.max(1));
+            let share = |sum: &SlotTotals| {
+                sum.total_busy_time_at(now).as_secs_f64() / f64::from(sum.slots.count.max(1))
+            };
             let busiest = sums.clone().max_by(|a, b| share(a).total_cmp(&share(b)))?;
             Some(StageTotals {
                 stage,
                 pages: sums.map(|sum| sum.pages).sum(),
-                busy_millis: to_millis(busiest.busy_until(now)),
+                busy_millis: to_millis(busiest.total_busy_time_at(now)),
                 workers: busiest.slots.count,
             })
         };
@@ -146,6 +147,6 @@ mod tests {
             busy_millis: 6000,
             workers: 2,
         };
-        assert_eq!(busy_time.stage_work(), [read]);
+        assert_eq!(busy_time.stage_totals(), [read]);
     }
 }

@@ -10,8 +10,8 @@
 use weir_core::{DocumentId, StorageError, TenantId};
 
 use crate::engine::Engine;
-use crate::error::error_note;
-use crate::existing_pages::revoke_done_page;
+use crate::error::build_error_info;
+use crate::existing_pages::build_done_page_revocation;
 
 /// The error of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,31 +47,34 @@ impl Engine {
     ) -> Result<bool, DeleteError> {
         let state = &self.state;
         let ports = &state.ports;
-        let in_work = || DeleteError::DocumentActive(document);
-        let _claim = state
-            .active_documents
+        let document_active = || DeleteError::DocumentActive(document);
+        let _lock = state
+            .document_locks
             .try_lock_document(tenant, document)
-            .ok_or_else(in_work)?;
+            .ok_or_else(document_active)?;
         // A job that was dropped may have left pending ledger entries of the document.
         state.group_commit.commit_pending().await?;
         let pages = ports.ledger.list_pages(tenant, &document, None).await?;
-        let reason = error_note(
+        let reason = build_error_info(
             "deleted",
             "the document is being deleted: if the deletion was interrupted, delete the document again",
         );
-        let taken_back: Vec<_> = pages
+        let revoked: Vec<_> = pages
             .into_iter()
-            .filter_map(|page| revoke_done_page(page, &reason))
+            .filter_map(|page| build_done_page_revocation(page, &reason))
             .collect();
-        if !taken_back.is_empty() {
-            ports.ledger.commit_entries(taken_back).await?;
+        if !revoked.is_empty() {
+            ports.ledger.commit_entries(revoked).await?;
         }
         ports
             .vectors
             .remove_document_points(tenant, &document, None)
             .await?;
         ports.vectors.flush_points().await?;
-        ports.blobs.delete_prefix(tenant, &format!("{document}/")).await?;
+        ports
+            .blobs
+            .delete_blobs_with_prefix(tenant, &format!("{document}/"))
+            .await?;
         ports.blobs.flush_blobs().await?;
         if let Some(model) = &ports.language_model {
             model.clear_document_cache(tenant, &document).await?;

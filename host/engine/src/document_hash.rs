@@ -13,11 +13,12 @@ const READ_BLOCK_BYTES: usize = 1 << 18;
 
 /// Returns the id of a file and its size in bytes. The file is read on a blocking thread, which stops early if the future is
 /// dropped.
-pub(crate) async fn compute_document_id(path: &Path) -> Result<(DocumentId, u64), RasterError> {
-    let gone = CancellationToken::new();
-    let _guard = gone.clone().drop_guard();
+pub(crate) async fn compute_document_id_and_size(path: &Path) -> Result<(DocumentId, u64), RasterError> {
+    let cancelled = CancellationToken::new();
+    let _guard = cancelled.clone().drop_guard();
     let owned = path.to_owned();
-    let hashed = match tokio::task::spawn_blocking(move || hash_file(&owned, &gone)).await {
+    let hashed = match tokio::task::spawn_blocking(move || hash_file_to_document_id(&owned, &cancelled)).await
+    {
         Ok(hashed) => hashed,
         Err(died) => Err(io::Error::other(died)),
     };
@@ -29,7 +30,7 @@ pub(crate) async fn compute_document_id(path: &Path) -> Result<(DocumentId, u64)
     })
 }
 
-fn hash_file(path: &Path, gone: &CancellationToken) -> io::Result<(DocumentId, u64)> {
+fn hash_file_to_document_id(path: &Path, cancelled: &CancellationToken) -> io::Result<(DocumentId, u64)> {
     // Reading a pipe may block forever, and a device may have no end.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -39,7 +40,7 @@ fn hash_file(path: &Path, gone: &CancellationToken) -> io::Result<(DocumentId, u
     let mut block = vec![0; READ_BLOCK_BYTES];
     loop {
         let read = file.read(&mut block)?;
-        if read == 0 || gone.is_cancelled() {
+        if read == 0 || cancelled.is_cancelled() {
             return Ok((DocumentId::from_digest(hash.finalize().into()), bytes));
         }
         hash.update(block.get(..read).unwrap_or_default());

@@ -14,22 +14,22 @@ use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::decision::{DocumentFacts, ModelPreferences, ObservedEvent};
 use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::ledger::{DocumentRecord, LedgerEntry};
-use weir_core::ports::{OpenDocument, PdfSource, SchedulingContext};
-use weir_core::{DocumentId, Lane, PageNumber, RasterError, StorageError, TenantId};
+use weir_core::ports::{OpenedPdf, PdfSource, SchedulingContext};
+use weir_core::{DocumentId, PageNumber, PriorityLane, RasterError, StorageError, TenantId};
 
-use crate::active_documents::DocumentLock;
 use crate::batch_planner;
 use crate::bottleneck::QueueSamples;
 use crate::busy_time::BusyTime;
-use crate::context::DocumentContext;
-use crate::context::JobContext;
-use crate::document_hash::compute_document_id;
-use crate::error::{DocumentStop, FAILURE_LOG_TARGET, error_note};
-use crate::existing_pages::{ExistingPages, revoke_done_page};
+use crate::document_hash::compute_document_id_and_size;
+use crate::document_locks::DocumentLock;
+use crate::document_stage_queues::DocumentStageQueues;
+use crate::error::{DocumentStopReason, FAILURE_LOG_TARGET, build_error_info};
+use crate::existing_pages::{ExistingPages, build_done_page_revocation};
+use crate::job_and_document_context::DocumentContext;
+use crate::job_and_document_context::JobContext;
 use crate::job_outcome::{DocumentEndState, DocumentOutcome};
 use crate::job_spec::DocumentSpec;
 use crate::page_task_runner::{PageTally, PageTaskRunner};
-use crate::stage_queues::StageQueues;
 use crate::summarization;
 use crate::upsert_writer::{UpsertQueue, UpsertWriter};
 
@@ -38,13 +38,13 @@ pub(crate) async fn ingest_document(job: &Arc<JobContext>, spec: &DocumentSpec) 
     let mut ingest = DocumentIngestion {
         job,
         spec,
-        scheduling_group: job.engine.new_scheduling_group(),
+        scheduling_group: job.engine.new_scheduling_group_id(),
         id: None,
         document_lock: None,
         tally: PageTally::default(),
     };
-    let ended = ingest.process_document().await;
-    let end = ingest.finish(ended).await;
+    let ended = ingest.process_pages_and_summarize().await;
+    let end = ingest.commit_and_write_end_event(ended).await;
     DocumentOutcome {
         name: spec.name.clone(),
         document: ingest.id,
@@ -65,17 +65,19 @@ struct DocumentIngestion<'a> {
 
 impl DocumentIngestion<'_> {
     /// Processes the document from the file to the last page, and its summary if the job wants one.
-    async fn process_document(&mut self) -> Result<(), DocumentStop> {
+    async fn process_pages_and_summarize(&mut self) -> Result<(), DocumentStopReason> {
         let (job, spec) = (self.job, self.spec);
         let ports = &job.engine.ports;
         if let Some(reason) = &spec.missing {
             let reason = reason.clone();
             Err(RasterError::FileUnreadable { reason })?;
         }
-        let (id, bytes) = job.run_unless_stopped(compute_document_id(&spec.path)).await??;
+        let (id, bytes) = job
+            .run_unless_stopped(compute_document_id_and_size(&spec.path))
+            .await??;
         self.id = Some(id);
-        let claim = job.engine.active_documents.lock_document(&job.tenant, id);
-        self.document_lock = Some(job.run_unless_stopped(claim).await?);
+        let lock = job.engine.document_locks.lock_document(&job.tenant, id);
+        self.document_lock = Some(job.run_unless_stopped(lock).await?);
         let source = PdfSource {
             path: spec.path.clone(),
             password: spec.password.clone(),
@@ -84,30 +86,32 @@ impl DocumentIngestion<'_> {
         let open = job
             .run_unless_stopped(ports.rasterizer.open_document(&source))
             .await??;
-        let _shown = job.capabilities.expose_document(id, &open);
+        let _visible = job.capabilities.expose_document_to_components(id, &open);
         let mut wanted: BTreeSet<PageNumber> = self.requested_pages(open.document_info().pages)?.collect();
         let existing = job.run_unless_stopped(ExistingPages::load(job, &id)).await??;
         let known = job
             .run_unless_stopped(ports.ledger.find_document(&job.tenant, &id))
             .await??;
-        let filing = match &known {
+        let placement = match &known {
             Some(record) => job
-                .filing
+                .requested_placement
                 .clone()
-                .fill_missing_from(record.requested_placement.clone()),
-            None => job.filing.clone(),
+                .fill_missing_from(record.requested_collection_and_labels.clone()),
+            None => job.requested_placement.clone(),
         };
-        let refiled = known
+        let record_to_relabel = known
             .as_ref()
-            .filter(|record| record.requested_placement != filing);
-        if let Some(record) = refiled {
+            .filter(|record| record.requested_collection_and_labels != placement);
+        if let Some(record) = record_to_relabel {
             wanted.extend(existing.records().iter().map(|record| record.page));
-            job.run_unless_stopped(record_refiling(job, record, &filing, &existing))
-                .await??;
+            job.run_unless_stopped(record_new_collection_and_labels(
+                job, record, &placement, &existing,
+            ))
+            .await??;
         }
         let is_outdated = existing.has_other_revisions(job) || (job.summarize && !existing.is_empty());
         self.tally.requested = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
-        if refiled.is_none() {
+        if record_to_relabel.is_none() {
             for (page, passages) in existing.completed_pages(job) {
                 if wanted.remove(&page) {
                     self.tally.skipped += 1;
@@ -121,7 +125,7 @@ impl DocumentIngestion<'_> {
             already_done: self.tally.skipped,
         };
         job.log.write_event(Some(id), started).await;
-        let worked = match known {
+        let result = match known {
             Some(record) if wanted.is_empty() => {
                 self.write_document_record(DocumentRecord {
                     name: spec.name.clone(),
@@ -136,18 +140,18 @@ impl DocumentIngestion<'_> {
                     job.run_unless_stopped(summarization::remove_summaries(job, &id))
                         .await??;
                 }
-                self.route_and_process_pages(id, bytes, open, wanted, &existing, filing)
+                self.route_and_process_pages(id, bytes, open, wanted, &existing, placement)
                     .await
             }
         };
-        match worked {
+        match result {
             Ok(()) if job.summarize => self.summarize_stored_document(id).await,
-            worked => worked,
+            result => result,
         }
     }
 
     /// Commits all results of the document and summarizes it.
-    async fn summarize_stored_document(&self, id: DocumentId) -> Result<(), DocumentStop> {
+    async fn summarize_stored_document(&self, id: DocumentId) -> Result<(), DocumentStopReason> {
         let job = self.job;
         let engine = &job.engine;
         job.run_unless_stopped(engine.group_commit.commit_pending())
@@ -158,7 +162,7 @@ impl DocumentIngestion<'_> {
         };
         let account = SchedulingContext {
             // A summary is less urgent than pages, unless the job requests a lane.
-            lane: job.lane.unwrap_or(Lane::Bulk),
+            lane: job.lane.unwrap_or(PriorityLane::Bulk),
             group: self.scheduling_group,
             ..job.account.clone()
         };
@@ -167,7 +171,7 @@ impl DocumentIngestion<'_> {
     }
 
     /// Returns the requested pages that exist in the document.
-    fn requested_pages(&self, pages: u32) -> Result<RangeInclusive<PageNumber>, DocumentStop> {
+    fn requested_pages(&self, pages: u32) -> Result<RangeInclusive<PageNumber>, DocumentStopReason> {
         let (first, last) = match &self.spec.pages {
             Some(range) => (*range.start(), *range.end()),
             None => (1, pages),
@@ -176,7 +180,10 @@ impl DocumentIngestion<'_> {
         if requested.is_empty() {
             let message =
                 format!("pages {first}-{last} were requested, but the document has pages 1-{pages}");
-            return Err(DocumentStop::Failed(error_note("no-such-page", message)));
+            return Err(DocumentStopReason::Failed(build_error_info(
+                "no-such-page",
+                message,
+            )));
         }
         Ok(requested)
     }
@@ -186,18 +193,18 @@ impl DocumentIngestion<'_> {
         &mut self,
         id: DocumentId,
         bytes: u64,
-        open: Arc<dyn OpenDocument>,
+        open: Arc<dyn OpenedPdf>,
         wanted: BTreeSet<PageNumber>,
         existing: &ExistingPages,
-        filing: CollectionAndLabelsRequest,
-    ) -> Result<(), DocumentStop> {
+        placement: CollectionAndLabelsRequest,
+    ) -> Result<(), DocumentStopReason> {
         let (job, name) = (self.job, &self.spec.name);
         let info = open.document_info().clone();
         let first = 1..batch_planner::FIRST_FETCH_PAGES.min(info.pages) + 1;
         let first_pages = job
             .run_unless_stopped(batch_planner::fetch_page_facts(&id, &*open, first))
             .await?;
-        let first_pages = first_pages.map_err(DocumentStop::Failed)?;
+        let first_pages = first_pages.map_err(DocumentStopReason::Failed)?;
         let facts = DocumentFacts {
             document: id,
             name: name.clone(),
@@ -208,7 +215,7 @@ impl DocumentIngestion<'_> {
             first_pages: first_pages.clone(),
         };
         let mut route = job.run_unless_stopped(job.policy.route_document(facts)).await??;
-        filing.apply_to_route(&mut route);
+        placement.apply_to_route(&mut route);
         if route.models != ModelPreferences::default() {
             tracing::warn!(
                 document = %id,
@@ -225,7 +232,7 @@ impl DocumentIngestion<'_> {
             outline: info.outline,
             collection: route.collection.clone(),
             labels: route.labels.clone(),
-            requested_placement: filing,
+            requested_collection_and_labels: placement,
             created_millis: unix_time_millis(),
         })
         .await;
@@ -247,7 +254,7 @@ impl DocumentIngestion<'_> {
             id,
             name: name.clone(),
             open,
-            queues: StageQueues::new(&job.engine.workers, &account, [&job.busy_time, &busy_time]),
+            queues: DocumentStageQueues::new(&job.engine.workers, &account, [&job.busy_time, &busy_time]),
             route,
             account,
             queue_samples: QueueSamples::default(),
@@ -256,54 +263,57 @@ impl DocumentIngestion<'_> {
         });
         let began = Instant::now();
         let pages = PageTaskRunner::new(&document, &mut self.tally, wanted, existing.image_keys());
-        let worked = pages.run_pages(&first_pages).await;
+        let result = pages.run_and_verify_all_pages(&first_pages).await;
         upserting.abort();
         // The writer was aborted, or it had panicked and its pages have failed.
         let _ = upserting.await;
         let took = began.elapsed();
         tracing::info!(
             document = %id, name, pages = self.tally.done, millis = took.as_millis() as u64,
-            "{}", document.queue_samples.describe_bottleneck(&busy_time.stage_work(), took)
+            "{}", document.queue_samples.describe_bottleneck(&busy_time.stage_totals(), took)
         );
-        worked
+        result
     }
 
     async fn write_document_record(&self, record: DocumentRecord) {
         // If the group commit is closed, the job knows that already.
-        if let Some(slot) = self.job.engine.group_commit.reserve_entry().await {
-            slot.submit(vec![LedgerEntry::Document(record)]);
+        if let Some(reservation) = self.job.engine.group_commit.reserve_entry().await {
+            reservation.submit(vec![LedgerEntry::Document(record)]);
         }
     }
 
     /// Commits all results and writes the document's last event.
-    async fn finish(&mut self, worked: Result<(), DocumentStop>) -> DocumentEndState {
+    async fn commit_and_write_end_event(
+        &mut self,
+        result: Result<(), DocumentStopReason>,
+    ) -> DocumentEndState {
         let written = self.job.engine.group_commit.commit_pending().await;
-        let ended = match (worked, written) {
+        let ended = match (result, written) {
             (Ok(()), Ok(())) => {
                 self.delete_stale_images().await;
-                self.observe_document_done().await
+                self.notify_component_of_document_done().await
             }
-            (Ok(()) | Err(DocumentStop::Cancelled), Err(error)) => Err(error.into()),
+            (Ok(()) | Err(DocumentStopReason::Cancelled), Err(error)) => Err(error.into()),
             (Err(unfinished), _) => Err(unfinished),
         };
-        let (what, end) = match ended {
-            Ok(()) => self.done_event(),
-            Err(DocumentStop::Failed(error)) => self.report_failure(error).await,
-            Err(DocumentStop::Cancelled) => {
+        let (event, end) = match ended {
+            Ok(()) => self.build_done_event_and_state(),
+            Err(DocumentStopReason::Failed(error)) => self.notify_failure_and_build_event(error).await,
+            Err(DocumentStopReason::Cancelled) => {
                 let (name, done) = (self.spec.name.clone(), self.tally.total_done());
-                let what = EventKind::DocumentCancelled { name, done };
-                (what, DocumentEndState::Cancelled { done })
+                let event = EventKind::DocumentCancelled { name, done };
+                (event, DocumentEndState::Cancelled { done })
             }
-            Err(DocumentStop::Suspended) => {
+            Err(DocumentStopReason::Suspended) => {
                 let done = self.tally.total_done();
                 return DocumentEndState::Suspended { done };
             }
         };
-        self.job.log.write_event(self.id, what).await;
+        self.job.log.write_event(self.id, event).await;
         end
     }
 
-    fn done_event(&mut self) -> (EventKind, DocumentEndState) {
+    fn build_done_event_and_state(&mut self) -> (EventKind, DocumentEndState) {
         let mut failed = std::mem::take(&mut self.tally.failed);
         failed.sort_by_key(|f| f.page);
         let PageTally {
@@ -312,7 +322,7 @@ impl DocumentIngestion<'_> {
             searchable,
             ..
         } = self.tally;
-        let what = EventKind::DocumentDone {
+        let event = EventKind::DocumentDone {
             name: self.spec.name.clone(),
             pages,
             searchable,
@@ -325,10 +335,10 @@ impl DocumentIngestion<'_> {
             skipped,
             failed,
         };
-        (what, end)
+        (event, end)
     }
 
-    async fn report_failure(&self, error: ErrorInfo) -> (EventKind, DocumentEndState) {
+    async fn notify_failure_and_build_event(&self, error: ErrorInfo) -> (EventKind, DocumentEndState) {
         let (name, done) = (self.spec.name.clone(), self.tally.total_done());
         tracing::warn!(target: FAILURE_LOG_TARGET, name, error = error.message, "document failed");
         if let Some(document) = self.id {
@@ -338,18 +348,18 @@ impl DocumentIngestion<'_> {
                 failed: self.tally.total_failed(),
             };
             // The document has failed already, so an error of the component changes nothing.
-            let _ = self.job.log.observe_document_end(end).await;
+            let _ = self.job.log.notify_component_of_document_end(end).await;
         }
-        let what = EventKind::DocumentFailed {
+        let event = EventKind::DocumentFailed {
             name,
             error: error.clone(),
             done,
         };
-        (what, DocumentEndState::Failed { error, done })
+        (event, DocumentEndState::Failed { error, done })
     }
 
     /// Shows the component that the document is done. If the component fails, the document fails as well.
-    async fn observe_document_done(&self) -> Result<(), DocumentStop> {
+    async fn notify_component_of_document_done(&self) -> Result<(), DocumentStopReason> {
         let Some(document) = self.id else { return Ok(()) };
         let end = ObservedEvent::DocumentDone {
             document,
@@ -358,7 +368,7 @@ impl DocumentIngestion<'_> {
         };
         Ok(self
             .job
-            .run_unless_over(self.job.log.observe_document_end(end))
+            .run_unless_cancelled_or_failed(self.job.log.notify_component_of_document_end(end))
             .await??)
     }
 
@@ -366,8 +376,13 @@ impl DocumentIngestion<'_> {
     /// nothing refers to.
     async fn delete_stale_images(&mut self) {
         for key in std::mem::take(&mut self.tally.stale_images) {
-            let deleted = self.job.engine.ports.blobs.delete_prefix(&self.job.tenant, &key);
-            if let Ok(Err(error)) = self.job.run_unless_over(deleted).await {
+            let deleted = self
+                .job
+                .engine
+                .ports
+                .blobs
+                .delete_blobs_with_prefix(&self.job.tenant, &key);
+            if let Ok(Err(error)) = self.job.run_unless_cancelled_or_failed(deleted).await {
                 tracing::warn!(key, %error, "a replaced page image could not be deleted");
             }
         }
@@ -376,10 +391,10 @@ impl DocumentIngestion<'_> {
 
 /// Records a document's new collection and labels, and revokes that its pages are done. Its summaries are removed first, since
 /// nothing shows that they are outdated once the new filing is recorded.
-async fn record_refiling(
+async fn record_new_collection_and_labels(
     job: &JobContext,
     record: &DocumentRecord,
-    filing: &CollectionAndLabelsRequest,
+    placement: &CollectionAndLabelsRequest,
     existing: &ExistingPages,
 ) -> Result<(), StorageError> {
     let ports = &job.engine.ports;
@@ -387,14 +402,16 @@ async fn record_refiling(
     tokio::try_join!(ports.blobs.flush_blobs(), ports.vectors.flush_points())?;
     // Pending entries of the document would otherwise be committed after this one.
     job.engine.group_commit.commit_pending().await?;
-    let reason = error_note(
+    let reason = build_error_info(
         "refiled",
         "the labels or the collection of the document were changed: ingest the document again",
     );
     let pages = existing.records().iter().cloned();
-    let mut entries: Vec<_> = pages.filter_map(|page| revoke_done_page(page, &reason)).collect();
+    let mut entries: Vec<_> = pages
+        .filter_map(|page| build_done_page_revocation(page, &reason))
+        .collect();
     entries.push(LedgerEntry::Document(DocumentRecord {
-        requested_placement: filing.clone(),
+        requested_collection_and_labels: placement.clone(),
         ..record.clone()
     }));
     ports.ledger.commit_entries(entries).await

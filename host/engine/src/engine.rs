@@ -10,7 +10,8 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 use weir_core::{JobId, Stage, StorageError};
 
-use crate::engine_metrics::EngineMetrics;
+use crate::engine_metrics::JobAndPageMetrics;
+use crate::engine_state::{EngineConfig, EngineState, Ports};
 use crate::group_commit::GroupCommit;
 use crate::job_handle::JobHandle;
 use crate::job_run;
@@ -18,7 +19,6 @@ use crate::job_spec::JobSpec;
 use crate::latency_boost::LatencyBoosts;
 use crate::ocr_image_limiter::OcrImageLimiter;
 use crate::stage_workers::{HostWorkers, StageWorkers};
-use crate::state::{EngineConfig, EngineState, Ports};
 
 /// Runs jobs. Dropping the engine drops its jobs where they are, as a crash would; [`Engine::shutdown`] ends them in order.
 pub struct Engine {
@@ -47,15 +47,18 @@ impl Engine {
         let mut running = RunningTasks::default();
         running.commit_writer.spawn(writing);
         let rasterizing = ports.rasterizer.worker_count();
-        let reading = ports.reader.as_ref().map_or(1, |reader| reader.worker_count());
+        let reading = ports
+            .ocr_engine
+            .as_ref()
+            .map_or(1, |reader| reader.worker_count());
         let boosts = Arc::new(LatencyBoosts::new(config.latency_boost));
         let ocr = StageWorkers::new(Stage::Read, reading, &boosts);
         let workers = HostWorkers {
             rasterize: StageWorkers::new(Stage::Rasterize, rasterizing, &boosts),
             ocr_image_limiter: OcrImageLimiter::new(reading, rasterizing),
             store: StageWorkers::new(Stage::Store, config.store_workers, &boosts),
-            text_layer: ocr.new_sharing_queues("text-layer", rasterizing, &boosts),
-            vision: ocr.new_sharing_queues("vision", config.vision.workers, &boosts),
+            text_layer: ocr.new_kind_for_same_queues("text-layer", rasterizing, &boosts),
+            vision: ocr.new_kind_for_same_queues("vision", config.vision.workers, &boosts),
             ocr,
             embed: StageWorkers::new(Stage::Embed, ports.embedder.worker_count(), &boosts),
             upsert: StageWorkers::new(Stage::Upsert, config.upsert_workers, &boosts),
@@ -67,9 +70,9 @@ impl Engine {
                 workers,
                 latency_boosts: boosts,
                 group_commit,
-                active_documents: Arc::default(),
+                document_locks: Arc::default(),
                 active_jobs: Arc::default(),
-                metrics: EngineMetrics::new(),
+                metrics: JobAndPageMetrics::new(),
                 last_scheduling_group: AtomicU64::new(0),
             }),
             running: Mutex::new(running),
@@ -86,7 +89,7 @@ impl Engine {
         if let Some(handle) = self.state.active_jobs.get(&spec.id) {
             return handle;
         }
-        let (handle, run) = job_run::prepare_job_run(Arc::clone(&self.state), spec);
+        let (handle, run) = job_run::register_and_prepare_job_run(Arc::clone(&self.state), spec);
         running.jobs.spawn(run.in_current_span());
         handle
     }
@@ -109,18 +112,19 @@ impl Engine {
 
     /// Cancels every job and waits up to `grace` for their ends. Then drops the remaining jobs and commits the pending ledger
     /// entries. No task of the engine runs when this returns. An error means that the last entries could not be written.
-    pub async fn shutdown(&self, grace: Duration) -> Result<(), StorageError> {
-        self.stop_jobs_and_commit(grace, JobHandle::cancel_job).await
+    pub async fn cancel_jobs_and_shutdown(&self, grace: Duration) -> Result<(), StorageError> {
+        self.stop_jobs_and_close_commit(grace, JobHandle::cancel_job)
+            .await
     }
 
     /// Like [`Self::shutdown`], but suspends the jobs. No further page is started and pages in flight get `grace` to finish.
     /// A job that has not ended by then stays in the ledger as running. The next engine resumes it under the same id.
-    pub async fn suspend_all_jobs(&self, grace: Duration) -> Result<(), StorageError> {
-        self.stop_jobs_and_commit(grace, |job| job.suspend_job(grace))
+    pub async fn suspend_jobs_and_shutdown(&self, grace: Duration) -> Result<(), StorageError> {
+        self.stop_jobs_and_close_commit(grace, |job| job.suspend_job(grace))
             .await
     }
 
-    async fn stop_jobs_and_commit(
+    async fn stop_jobs_and_close_commit(
         &self,
         grace: Duration,
         stop: impl Fn(&JobHandle),

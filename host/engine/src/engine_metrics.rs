@@ -16,7 +16,7 @@ pub(crate) struct WorkerMetrics {
 
 impl WorkerMetrics {
     /// Creates the metrics of `workers` worker slots under a stage name.
-    pub(crate) fn for_workers(name: &'static str, workers: u32) -> Self {
+    pub(crate) fn for_worker_slots(name: &'static str, workers: u32) -> Self {
         metrics::describe_histogram!(
             "weir_stage_page_duration_seconds",
             Unit::Seconds,
@@ -45,7 +45,7 @@ pub(crate) struct QueueMetrics {
 }
 
 impl QueueMetrics {
-    pub(crate) fn for_stage(stage: Stage) -> Self {
+    pub(crate) fn for_stage_queue(stage: Stage) -> Self {
         metrics::describe_gauge!(
             "weir_stage_queue_depth",
             Unit::Count,
@@ -64,16 +64,16 @@ impl QueueMetrics {
 }
 
 /// Metrics of jobs and their pages.
-pub(crate) struct EngineMetrics {
+pub(crate) struct JobAndPageMetrics {
     /// Active jobs.
-    pub(crate) running: Gauge,
+    pub(crate) running_jobs: Gauge,
     /// Pages that are done.
     pub(crate) pages_done: Counter,
     /// Pages that failed for good.
     pub(crate) pages_failed: Counter,
 }
 
-impl EngineMetrics {
+impl JobAndPageMetrics {
     pub(crate) fn new() -> Self {
         metrics::describe_gauge!("weir_jobs_running", Unit::Count, "Running jobs");
         metrics::describe_counter!(
@@ -82,7 +82,7 @@ impl EngineMetrics {
             "Pages that ended, by outcome: done or failed"
         );
         Self {
-            running: metrics::gauge!("weir_jobs_running"),
+            running_jobs: metrics::gauge!("weir_jobs_running"),
             pages_done: metrics::counter!("weir_pages_finished_total", "outcome" => "done"),
             pages_failed: metrics::counter!("weir_pages_finished_total", "outcome" => "failed"),
         }

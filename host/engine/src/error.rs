@@ -81,12 +81,12 @@ impl StageError {
 
     /// Whether a further attempt is known to fail in the same way.
     pub(crate) fn is_permanent(&self) -> bool {
-        matches!(self, Self::Language(error) if error.is_denied() || matches!(error, LlmError::QuotaExhausted(_)))
+        matches!(self, Self::Language(error) if error.is_denied_by_all_providers() || matches!(error, LlmError::QuotaExhausted(_)))
     }
 
     /// Returns the error as events carry it, on one line.
-    pub(crate) fn to_note(&self) -> ErrorInfo {
-        error_note(self.kind(), self)
+    pub(crate) fn to_error_info(&self) -> ErrorInfo {
+        build_error_info(self.kind(), self)
     }
 }
 
@@ -94,7 +94,7 @@ impl StageError {
 pub(crate) const STAGE_DIED_KIND: &str = "stage-died";
 
 /// Builds an error as events carry it, on one line.
-pub(crate) fn error_note(kind: &str, message: impl ToString) -> ErrorInfo {
+pub(crate) fn build_error_info(kind: &str, message: impl ToString) -> ErrorInfo {
     ErrorInfo {
         kind: kind.to_owned(),
         message: message.to_string().replace('\n', " "),
@@ -103,34 +103,34 @@ pub(crate) fn error_note(kind: &str, message: impl ToString) -> ErrorInfo {
 
 /// The reason why a page stops before it is done.
 #[derive(Debug)]
-pub(crate) enum PageStop {
+pub(crate) enum PageStopReason {
     /// The page failed for good. The other pages continue.
-    Page(Stage, ErrorInfo),
+    PageFailed(Stage, ErrorInfo),
     /// The document fails with the page.
-    Document(ErrorInfo),
+    DocumentFailed(ErrorInfo),
     /// The job was stopped before the page started.
     NotStarted,
 }
 
-impl From<PolicyError> for PageStop {
+impl From<PolicyError> for PageStopReason {
     fn from(error: PolicyError) -> Self {
-        Self::Document(StageError::from(error).to_note())
+        Self::DocumentFailed(StageError::from(error).to_error_info())
     }
 }
 
 /// The reason why a document stops before it is done.
 #[derive(Debug)]
-pub(crate) enum DocumentStop {
+pub(crate) enum DocumentStopReason {
     Failed(ErrorInfo),
     Cancelled,
     Suspended,
 }
 
-impl<E> From<E> for DocumentStop
+impl<E> From<E> for DocumentStopReason
 where
     StageError: From<E>,
 {
     fn from(error: E) -> Self {
-        Self::Failed(StageError::from(error).to_note())
+        Self::Failed(StageError::from(error).to_error_info())
     }
 }

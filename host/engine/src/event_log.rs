@@ -37,10 +37,10 @@ pub(crate) struct EventLog {
     tenant: TenantId,
     began: Instant,
     /// Milliseconds from the creation of the job to `began`.
-    age_millis: AtomicU64,
+    age_at_start_millis: AtomicU64,
     group_commit: GroupCommit,
     ledger: Arc<dyn Ledger>,
-    observer: mpsc::Sender<ObserverMessage>,
+    observer: mpsc::Sender<ProgressObserverMessage>,
     policy_failures: mpsc::Sender<PolicyError>,
     state: Mutex<LogState>,
     component_log: Mutex<ComponentLogBuffer>,
@@ -64,7 +64,7 @@ struct ComponentLogBuffer {
 }
 
 /// A message to the observer that calls the progress component.
-pub(crate) enum ObserverMessage {
+pub(crate) enum ProgressObserverMessage {
     Event(u64, ObservedEvent),
     /// The end of a document. Its event is written only after the component has seen this.
     DocumentEnd(u64, ObservedEvent, oneshot::Sender<Result<(), PolicyError>>),
@@ -73,8 +73,8 @@ pub(crate) enum ObserverMessage {
 }
 
 /// The receiving end of a log, for the progress observer.
-pub(crate) struct ObserverQueue {
-    pub(crate) messages: mpsc::Receiver<ObserverMessage>,
+pub(crate) struct ProgressObserverQueue {
+    pub(crate) messages: mpsc::Receiver<ProgressObserverMessage>,
     pub(crate) policy_failures: mpsc::Receiver<PolicyError>,
 }
 
@@ -87,14 +87,14 @@ impl EventLog {
         group_commit: GroupCommit,
         ledger: Arc<dyn Ledger>,
         max_recent: usize,
-    ) -> (Arc<Self>, ObserverQueue) {
+    ) -> (Arc<Self>, ProgressObserverQueue) {
         let (observer, messages) = mpsc::channel(OBSERVER_QUEUE_CAPACITY);
         let (failure_sender, policy_failures) = mpsc::channel(POLICY_FAILURE_CAPACITY);
         let log = Self {
             job,
             tenant,
             began: Instant::now(),
-            age_millis: AtomicU64::new(0),
+            age_at_start_millis: AtomicU64::new(0),
             group_commit,
             ledger,
             observer,
@@ -106,7 +106,7 @@ impl EventLog {
         };
         (
             Arc::new(log),
-            ObserverQueue {
+            ProgressObserverQueue {
                 messages,
                 policy_failures,
             },
@@ -117,33 +117,34 @@ impl EventLog {
     /// component log entry and `age_millis` the time since the job was created.
     ///
     /// Must be called before anything is written. Subscribers get the earlier events from the ledger.
-    pub(crate) fn resume_after(&self, last_seq: u64, last_log_seq: u64, age_millis: u64) {
+    pub(crate) fn continue_numbering_after(&self, last_seq: u64, last_log_seq: u64, age_millis: u64) {
         self.component_log.lock().last_seq = last_log_seq;
-        self.age_millis.store(age_millis, Ordering::Relaxed);
+        self.age_at_start_millis.store(age_millis, Ordering::Relaxed);
         self.state.lock().last = last_seq;
         self.last_seq.send_replace(last_seq);
     }
 
     /// Writes an event.
-    pub(crate) async fn write_event(&self, document: Option<DocumentId>, what: EventKind) {
-        self.write_event_with_entries(Vec::new(), document, what).await;
+    pub(crate) async fn write_event(&self, document: Option<DocumentId>, kind: EventKind) {
+        self.write_event_with_ledger_entries(Vec::new(), document, kind)
+            .await;
     }
 
     /// Writes an event and the ledger entries that belong to it: all of them are committed, or none. Dropping the future while it
     /// waits has no effect.
-    pub(crate) async fn write_event_with_entries(
+    pub(crate) async fn write_event_with_ledger_entries(
         &self,
         entries: Vec<LedgerEntry>,
         document: Option<DocumentId>,
-        what: EventKind,
+        kind: EventKind,
     ) {
-        let observation = to_observation(document, &what);
-        let seen = match &observation {
+        let observation = to_observed_event(document, &kind);
+        let observer_permit = match &observation {
             Some(_) => self.observer.reserve().await.ok(),
             None => None,
         };
         // If the group commit is closed, the job knows that already. Subscribers still see how it ends.
-        let slot = self.group_commit.reserve_entry().await;
+        let reservation = self.group_commit.reserve_entry().await;
         let mut state = self.state.lock();
         state.last += 1;
         let at_millis = self.job_age_millis();
@@ -152,20 +153,21 @@ impl EventLog {
             job: self.job,
             document,
             since_job_created_millis: at_millis,
-            kind: what,
+            kind,
         };
-        if let Some(slot) = slot {
+        if let Some(reservation) = reservation {
             let mut entries = entries;
-            let said = std::mem::take(&mut self.component_log.lock().unwritten);
+            let log_entries = std::mem::take(&mut self.component_log.lock().unwritten);
             entries.extend(
-                said.into_iter()
+                log_entries
+                    .into_iter()
                     .map(|entry| LedgerEntry::ComponentLog(self.tenant.clone(), entry)),
             );
             entries.push(LedgerEntry::Event(self.tenant.clone(), event.clone()));
-            slot.submit(entries);
+            reservation.submit(entries);
         }
-        if let (Some(seen), Some(observation)) = (seen, observation) {
-            seen.send(ObserverMessage::Event(at_millis, observation));
+        if let (Some(observer_permit), Some(observation)) = (observer_permit, observation) {
+            observer_permit.send(ProgressObserverMessage::Event(at_millis, observation));
         }
         state.recent.push_back(Arc::new(event));
         if state.recent.len() > self.max_recent {
@@ -176,27 +178,34 @@ impl EventLog {
 
     /// Shows a document's end to the progress component, after all earlier events, and waits until the resulting updates are in
     /// the log. So the last event of the document comes after them.
-    pub(crate) async fn observe_document_end(&self, end: ObservedEvent) -> Result<(), PolicyError> {
-        let (reply, answer) = oneshot::channel();
+    pub(crate) async fn notify_component_of_document_end(
+        &self,
+        end: ObservedEvent,
+    ) -> Result<(), PolicyError> {
+        let (reply, response) = oneshot::channel();
         if self
             .observer
-            .send(ObserverMessage::DocumentEnd(self.job_age_millis(), end, reply))
+            .send(ProgressObserverMessage::DocumentEnd(
+                self.job_age_millis(),
+                end,
+                reply,
+            ))
             .await
             .is_err()
         {
             return Ok(());
         }
-        answer.await.unwrap_or(Ok(()))
+        response.await.unwrap_or(Ok(()))
     }
 
     /// Asks the observer to end after all earlier messages.
     pub(crate) async fn stop_observer(&self) {
         // Sending fails only if the observer has ended already.
-        let _ = self.observer.send(ObserverMessage::JobOver).await;
+        let _ = self.observer.send(ProgressObserverMessage::JobOver).await;
     }
 
     /// Reports that the default component took over from a tenant's component that failed. Never waits.
-    pub(crate) fn report_policy_failure(&self, error: &PolicyError) {
+    pub(crate) fn queue_policy_fallback_event(&self, error: &PolicyError) {
         if self.policy_failures.try_send(error.clone()).is_err() {
             tracing::warn!(job = %self.job, %error, "too many failed policy calls, one is not reported as an event");
         }
@@ -204,16 +213,16 @@ impl EventLog {
 
     /// Buffers an entry of the component log, which is written with the next event of the job. Never waits. The policy host limits
     /// the number of entries of a job.
-    pub(crate) fn append_component_log(&self, remark: ComponentLogRecord) {
-        let mut said = self.component_log.lock();
-        said.last_seq += 1;
+    pub(crate) fn buffer_component_log_entry(&self, record: ComponentLogRecord) {
+        let mut buffer = self.component_log.lock();
+        buffer.last_seq += 1;
         let entry = ComponentLogEntry {
             job: self.job,
-            seq: said.last_seq,
+            seq: buffer.last_seq,
             since_job_created_millis: self.job_age_millis(),
-            record: remark,
+            record,
         };
-        said.unwritten.push(entry);
+        buffer.unwritten.push(entry);
     }
 
     /// Closes the log: no further event is written, and subscriptions end after the last event.
@@ -224,7 +233,7 @@ impl EventLog {
 
     /// Streams the events after number `after`, in order, until the job has ended.
     pub(crate) fn subscribe(self: &Arc<Self>, after: u64) -> BoxStream<'static, Result<Event, StorageError>> {
-        let watcher = EventWatcher {
+        let watcher = EventSubscription {
             last_seq: self.last_seq.subscribe(),
             log: Arc::clone(self),
             next_seq: after + 1,
@@ -240,11 +249,11 @@ impl EventLog {
 
     fn job_age_millis(&self) -> u64 {
         let since = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        since.saturating_add(self.age_millis.load(Ordering::Relaxed))
+        since.saturating_add(self.age_at_start_millis.load(Ordering::Relaxed))
     }
 }
 
-struct EventWatcher {
+struct EventSubscription {
     log: Arc<EventLog>,
     last_seq: watch::Receiver<u64>,
     next_seq: u64,
@@ -253,14 +262,14 @@ struct EventWatcher {
 }
 
 /// The location of a subscriber's next event.
-enum EventPosition {
+enum NextEventLocation {
     InMemory(Event),
     InLedger,
     NotWrittenYet,
     AfterEnd,
 }
 
-impl EventWatcher {
+impl EventSubscription {
     async fn next_event(&mut self) -> Option<Result<Event, StorageError>> {
         while !self.ended {
             if let Some(event) = self.fetched.pop_front() {
@@ -268,33 +277,33 @@ impl EventWatcher {
                 return Some(Ok(event));
             }
             match self.locate_next_event() {
-                EventPosition::InMemory(event) => {
+                NextEventLocation::InMemory(event) => {
                     self.next_seq += 1;
                     return Some(Ok(event));
                 }
-                EventPosition::InLedger => match self.fetch_from_ledger().await {
+                NextEventLocation::InLedger => match self.fetch_from_ledger().await {
                     Ok(events) => self.fetched = events,
                     Err(error) => {
                         self.ended = true;
                         return Some(Err(error));
                     }
                 },
-                EventPosition::NotWrittenYet => self.last_seq.changed().await.ok()?,
-                EventPosition::AfterEnd => self.ended = true,
+                NextEventLocation::NotWrittenYet => self.last_seq.changed().await.ok()?,
+                NextEventLocation::AfterEnd => self.ended = true,
             }
         }
         None
     }
 
-    fn locate_next_event(&mut self) -> EventPosition {
+    fn locate_next_event(&mut self) -> NextEventLocation {
         self.last_seq.mark_unchanged();
         let state = self.log.state.lock();
         let first = state.recent.front().map_or(state.last + 1, |event| event.seq);
         if self.next_seq > state.last {
             return if state.closed {
-                EventPosition::AfterEnd
+                NextEventLocation::AfterEnd
             } else {
-                EventPosition::NotWrittenYet
+                NextEventLocation::NotWrittenYet
             };
         }
         match self
@@ -302,8 +311,8 @@ impl EventWatcher {
             .checked_sub(first)
             .and_then(|i| state.recent.get(i as usize))
         {
-            Some(event) => EventPosition::InMemory(Event::clone(event)),
-            None => EventPosition::InLedger,
+            Some(event) => NextEventLocation::InMemory(Event::clone(event)),
+            None => NextEventLocation::InLedger,
         }
     }
 
@@ -324,10 +333,10 @@ impl EventWatcher {
 }
 
 /// Converts an event for the progress component; `None` if the component does not see it. The end of a document is sent by
-/// [`EventLog::observe_document_end`] instead.
-fn to_observation(document: Option<DocumentId>, what: &EventKind) -> Option<ObservedEvent> {
+/// [`EventLog::notify_component_of_document_end`] instead.
+fn to_observed_event(document: Option<DocumentId>, kind: &EventKind) -> Option<ObservedEvent> {
     let document = document?;
-    Some(match what {
+    Some(match kind {
         EventKind::DocumentStarted {
             name,
             pages,

@@ -10,7 +10,7 @@ use weir_core::event::ErrorInfo;
 use weir_core::ledger::{LedgerEntry, PageRecord, PageState};
 use weir_core::{DocumentId, PageNumber, StorageError};
 
-use crate::context::JobContext;
+use crate::job_and_document_context::JobContext;
 
 /// The pages of one document in the ledger and in the index.
 pub(crate) struct ExistingPages {
@@ -86,7 +86,7 @@ impl ExistingPages {
 }
 
 /// Turns the record of a done page into one of a failed page; `None` if the page was not done.
-pub(crate) fn revoke_done_page(record: PageRecord, reason: &ErrorInfo) -> Option<LedgerEntry> {
+pub(crate) fn build_done_page_revocation(record: PageRecord, reason: &ErrorInfo) -> Option<LedgerEntry> {
     let PageState::Done { .. } = record.state else {
         return None;
     };

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use weir_core::decision::{FailureAction, StageFailure};
+use weir_core::decision::{FailureAction, PageStageFailure};
 use weir_core::event::EventKind;
 use weir_core::{PageNumber, Stage};
 
-use crate::context::DocumentContext;
-use crate::error::{PageStop, StageError};
+use crate::error::{PageStopReason, StageError};
+use crate::job_and_document_context::DocumentContext;
 
 /// The most attempts of a page in one stage.
 const MAX_ATTEMPTS: u32 = 5;
@@ -23,12 +23,12 @@ pub(crate) async fn decide_failure_action(
     stage: Stage,
     attempt: u32,
     error: StageError,
-) -> Result<Duration, PageStop> {
-    let note = error.to_note();
+) -> Result<Duration, PageStopReason> {
+    let note = error.to_error_info();
     if error.affects_every_page() {
-        return Err(PageStop::Document(note));
+        return Err(PageStopReason::DocumentFailed(note));
     }
-    let failure = StageFailure {
+    let failure = PageStageFailure {
         document: document.id,
         page,
         stage,
@@ -45,10 +45,12 @@ pub(crate) async fn decide_failure_action(
                 attempt,
                 error: note,
             };
-            document.write_event(retried).await;
+            document.write_document_event(retried).await;
             Ok(Duration::from_millis(millis.into()))
         }
-        FailureAction::RetryAfter(_) | FailureAction::SkipPage => Err(PageStop::Page(stage, note)),
-        FailureAction::FailDocument => Err(PageStop::Document(note)),
+        FailureAction::RetryAfter(_) | FailureAction::SkipPage => {
+            Err(PageStopReason::PageFailed(stage, note))
+        }
+        FailureAction::FailDocument => Err(PageStopReason::DocumentFailed(note)),
     }
 }

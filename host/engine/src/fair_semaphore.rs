@@ -56,7 +56,7 @@ pub(crate) struct Permit {
 }
 
 /// A call of [`FairSemaphore::acquire`] that has no permit yet.
-struct QueuedAcquire<'a> {
+struct QueuedAcquireGuard<'a> {
     semaphore: &'a FairSemaphore,
     flow: &'a Flow,
     order: u64,
@@ -73,7 +73,9 @@ impl FairSemaphore {
             state: Mutex::new(SemaphoreState {
                 permits_out: 0,
                 // Without credit, a new tenant gets one permit before it takes turns.
-                waiters: FairQueue::with_credit((capacity as f64 / 2.0 - 1.0).max(0.0) * CHARGE_WHEN_GRANTED),
+                waiters: FairQueue::with_max_credit(
+                    (capacity as f64 / 2.0 - 1.0).max(0.0) * CHARGE_WHEN_GRANTED,
+                ),
                 last_order: 0,
                 mean_seconds: 0.0,
                 samples: 0.0,
@@ -95,13 +97,13 @@ impl FairSemaphore {
             state.waiters.push(flow, order, CHARGE_WHEN_GRANTED, waiter);
             order
         };
-        let mut queued = QueuedAcquire {
+        let mut queued = QueuedAcquireGuard {
             semaphore: self,
             flow,
             order,
             is_done: false,
         };
-        self.grant_waiting();
+        self.grant_permits_to_waiters();
         let granted = permit.await;
         queued.is_done = true;
         match granted {
@@ -121,11 +123,11 @@ impl FairSemaphore {
     }
 
     /// Grants permits to waiters while there is capacity.
-    pub(crate) fn grant_waiting(&self) {
+    pub(crate) fn grant_permits_to_waiters(&self) {
         loop {
             let (permit, permit_sender) = {
                 let mut state = self.0.state.lock();
-                let Some(next) = self.take_next(&mut state) else {
+                let Some(next) = self.take_next_waiter(&mut state) else {
                     return;
                 };
                 (self.create_permit(&mut state, next.flow), next.permit_sender)
@@ -135,33 +137,33 @@ impl FairSemaphore {
         }
     }
 
-    fn take_next(&self, state: &mut SemaphoreState) -> Option<Waiter> {
+    fn take_next_waiter(&self, state: &mut SemaphoreState) -> Option<Waiter> {
         if state.permits_out >= self.0.capacity {
             return None;
         }
-        let (first_position, first) = state.waiters.next_accepted(|_| true)?;
-        if state.permits_out < self.0.capacity_for(&first.flow.tenant) {
-            return state.waiters.take(&first_position);
+        let (first_position, first) = state.waiters.find_next_accepted_request(|_| true)?;
+        if state.permits_out < self.0.capacity_for_tenant(&first.flow.tenant) {
+            return state.waiters.take_request(&first_position);
         }
         // Only a latency boost holds the first waiter back.
-        let (position, _) = state
-            .waiters
-            .next_accepted(|waiter| state.permits_out < self.0.capacity_for(&waiter.flow.tenant))?;
-        state.waiters.take_ahead(&position)
+        let (position, _) = state.waiters.find_next_accepted_request(|waiter| {
+            state.permits_out < self.0.capacity_for_tenant(&waiter.flow.tenant)
+        })?;
+        state.waiters.take_request_out_of_turn(&position)
     }
 }
 
 impl SemaphoreInner {
     /// Returns the capacity for a tenant: all of it, or less than half while other tenants are boosted.
-    fn capacity_for(&self, tenant: &TenantId) -> usize {
-        match self.latency_boosts.reserves_from(tenant) {
+    fn capacity_for_tenant(&self, tenant: &TenantId) -> usize {
+        match self.latency_boosts.reserves_slots_for_others(tenant) {
             true => (self.capacity - 1) / 2,
             false => self.capacity,
         }
     }
 }
 
-impl Drop for QueuedAcquire<'_> {
+impl Drop for QueuedAcquireGuard<'_> {
     fn drop(&mut self) {
         if !self.is_done {
             let withdrawn = self
@@ -170,7 +172,7 @@ impl Drop for QueuedAcquire<'_> {
                 .state
                 .lock()
                 .waiters
-                .withdraw(self.flow, self.order);
+                .withdraw_uncharged(self.flow, self.order);
             drop(withdrawn);
         }
     }
@@ -186,10 +188,12 @@ impl Drop for Permit {
             state.mean_seconds += (seconds - state.mean_seconds) / state.samples;
             let cost = seconds / state.mean_seconds;
             if cost.is_finite() {
-                state.waiters.settle(&self.flow, CHARGE_WHEN_GRANTED, cost);
+                state
+                    .waiters
+                    .correct_charge_to_actual_cost(&self.flow, CHARGE_WHEN_GRANTED, cost);
             }
         }
-        self.semaphore.grant_waiting();
+        self.semaphore.grant_permits_to_waiters();
     }
 }
 

@@ -63,8 +63,8 @@ impl GroupCommit {
         max_entries: usize,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let max_entries = max_entries.max(1);
-        let (desk, inbox) = mpsc::channel(max_entries);
-        let (failure_sender, health) = watch::channel(None);
+        let (request_sender, inbox) = mpsc::channel(max_entries);
+        let (failure_sender, failure_receiver) = watch::channel(None);
         let writer = CommitWriter {
             inbox,
             blobs,
@@ -78,8 +78,8 @@ impl GroupCommit {
         };
         (
             Self {
-                requests: desk,
-                failure: health,
+                requests: request_sender,
+                failure: failure_receiver,
             },
             writer.run_commit_loop(),
         )
@@ -93,30 +93,30 @@ impl GroupCommit {
 
     /// Commits all entries submitted before, and returns when they are durable.
     pub(crate) async fn commit_pending(&self) -> Result<(), StorageError> {
-        self.send_request(CommitRequest::Sync).await
+        self.send_request_and_await_reply(CommitRequest::Sync).await
     }
 
     /// Commits the pending entries and ends the writer.
     pub(crate) async fn commit_and_close(&self) -> Result<(), StorageError> {
-        self.send_request(CommitRequest::Close).await
+        self.send_request_and_await_reply(CommitRequest::Close).await
     }
 
-    async fn send_request(
+    async fn send_request_and_await_reply(
         &self,
         message: impl FnOnce(oneshot::Sender<Result<(), StorageError>>) -> CommitRequest,
     ) -> Result<(), StorageError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         self.requests
             .send(message(reply))
             .await
             .map_err(|_| writer_stopped_error())?;
-        answer.await.unwrap_or_else(|_| Err(writer_stopped_error()))
+        response.await.unwrap_or_else(|_| Err(writer_stopped_error()))
     }
 
     /// Waits until commits fail, and returns the error.
     pub(crate) async fn await_failure(&self) -> StorageError {
-        let mut health = self.failure.clone();
-        match health.wait_for(Option::is_some).await {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await {
             Ok(error) => error.clone().unwrap_or_else(writer_stopped_error),
             Err(_) => writer_stopped_error(),
         }
@@ -217,7 +217,7 @@ impl CommitWriter {
                         "committed"
                     );
                     self.group.clear();
-                    self.failure.send_if_modified(|health| health.take().is_some());
+                    self.failure.send_if_modified(|failure| failure.take().is_some());
                     return Ok(());
                 }
                 Err(error @ StorageError::Failed { .. }) if attempt < MAX_ATTEMPTS => {

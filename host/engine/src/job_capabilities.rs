@@ -13,13 +13,15 @@ use weir_core::event::ErrorInfo;
 use weir_core::llm::{LanguageModel, LlmError, LlmRequest, LlmRequestKind, ProviderError};
 use weir_core::page::PixelFormat;
 use weir_core::page_text::{Line, PageText, TextSource};
-use weir_core::ports::{Capabilities, DrawOptions, Embedder, OcrEngine, OpenDocument, SchedulingContext};
+use weir_core::ports::{
+    Embedder, HostCapabilities, OcrEngine, OpenedPdf, RasterizeOptions, SchedulingContext,
+};
 use weir_core::{DocumentId, InferenceError, PageImage, PageNumber, PolicyError, RasterError, Rect, layout};
 
-use crate::error::error_note;
+use crate::engine_state::Ports;
+use crate::error::build_error_info;
 use crate::event_log::EventLog;
 use crate::model_request_tracker::ModelRequestTracker;
-use crate::state::Ports;
 
 /// The resolution at which a region is recognized, in dots per inch.
 const REGION_DPI: u32 = 150;
@@ -30,9 +32,9 @@ const GENERATE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The capabilities of one job.
 pub(crate) struct JobCapabilities {
-    documents: Mutex<HashMap<DocumentId, Weak<dyn OpenDocument>>>,
+    documents: Mutex<HashMap<DocumentId, Weak<dyn OpenedPdf>>>,
     embedder: Arc<dyn Embedder>,
-    reader: Option<Arc<dyn OcrEngine>>,
+    ocr_engine: Option<Arc<dyn OcrEngine>>,
     language_model: Option<Arc<dyn LanguageModel>>,
     account: SchedulingContext,
     log: Arc<EventLog>,
@@ -40,7 +42,7 @@ pub(crate) struct JobCapabilities {
 }
 
 /// Makes a document visible to components until it is dropped.
-pub(crate) struct VisibleDocument<'a> {
+pub(crate) struct VisibleDocumentGuard<'a> {
     capabilities: &'a JobCapabilities,
     id: DocumentId,
 }
@@ -56,7 +58,7 @@ impl JobCapabilities {
         Arc::new(Self {
             documents: Mutex::default(),
             embedder: Arc::clone(&ports.embedder),
-            reader: ports.reader.clone(),
+            ocr_engine: ports.ocr_engine.clone(),
             language_model: ports.language_model.clone(),
             account,
             log,
@@ -65,13 +67,13 @@ impl JobCapabilities {
     }
 
     /// Makes an open document visible to components.
-    pub(crate) fn expose_document(
+    pub(crate) fn expose_document_to_components(
         &self,
         id: DocumentId,
-        open: &Arc<dyn OpenDocument>,
-    ) -> VisibleDocument<'_> {
+        open: &Arc<dyn OpenedPdf>,
+    ) -> VisibleDocumentGuard<'_> {
         self.documents.lock().insert(id, Arc::downgrade(open));
-        VisibleDocument {
+        VisibleDocumentGuard {
             capabilities: self,
             id,
         }
@@ -81,14 +83,15 @@ impl JobCapabilities {
         &self,
         id: &DocumentId,
         page: PageNumber,
-    ) -> Result<Arc<dyn OpenDocument>, ErrorInfo> {
+    ) -> Result<Arc<dyn OpenedPdf>, ErrorInfo> {
         let open = self.documents.lock().get(id).and_then(Weak::upgrade);
-        let open =
-            open.ok_or_else(|| error_note("unavailable", format!("document {id} is not open in this job")))?;
+        let open = open.ok_or_else(|| {
+            build_error_info("unavailable", format!("document {id} is not open in this job"))
+        })?;
         if (1..=open.document_info().pages).contains(&page) {
             Ok(open)
         } else {
-            Err(error_note(
+            Err(build_error_info(
                 "unavailable",
                 format!("document {id} has no page {page}"),
             ))
@@ -96,14 +99,14 @@ impl JobCapabilities {
     }
 }
 
-impl Drop for VisibleDocument<'_> {
+impl Drop for VisibleDocumentGuard<'_> {
     fn drop(&mut self) {
         self.capabilities.documents.lock().remove(&self.id);
     }
 }
 
 #[async_trait]
-impl Capabilities for JobCapabilities {
+impl HostCapabilities for JobCapabilities {
     async fn render_preview(
         &self,
         document: &DocumentId,
@@ -111,7 +114,7 @@ impl Capabilities for JobCapabilities {
         longest_side: u32,
     ) -> Result<(u32, u32, Vec<u8>), ErrorInfo> {
         if !(8..=128).contains(&longest_side) {
-            return Err(error_note(
+            return Err(build_error_info(
                 "invalid",
                 format!("the longest side of a preview must be 8 to 128 pixels, not {longest_side}"),
             ));
@@ -119,7 +122,7 @@ impl Capabilities for JobCapabilities {
         let image =
             rasterize_page(&*self.find_document_with_page(document, page)?, page, PREVIEW_DPI).await?;
         downscale_to_gray(&image, longest_side)
-            .ok_or_else(|| error_note("failed", format!("page {page} was rasterized without pixels")))
+            .ok_or_else(|| build_error_info("failed", format!("page {page} was rasterized without pixels")))
     }
 
     async fn read_page_text(&self, document: &DocumentId, page: PageNumber) -> Result<String, ErrorInfo> {
@@ -127,19 +130,19 @@ impl Capabilities for JobCapabilities {
             .find_document_with_page(document, page)?
             .read_text_layer(page)
             .await
-            .map_err(raster_error_note)?;
+            .map_err(raster_error_info)?;
         Ok(join_lines_to_text(TextSource::TextLayer, lines))
     }
 
     async fn count_embedding_tokens(&self, text: &str) -> Result<u32, ErrorInfo> {
-        self.embedder.count_tokens(text).map_err(inference_error_note)
+        self.embedder.count_tokens(text).map_err(inference_error_info)
     }
 
     async fn embed_texts(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorInfo> {
         self.embedder
             .embed_texts(&self.account, texts)
             .await
-            .map_err(inference_error_note)
+            .map_err(inference_error_info)
     }
 
     async fn recognize_region(
@@ -149,16 +152,16 @@ impl Capabilities for JobCapabilities {
         region: Rect,
     ) -> Result<String, ErrorInfo> {
         let reader = self
-            .reader
+            .ocr_engine
             .as_ref()
-            .ok_or_else(|| error_note("unavailable", "no text recognition model is installed"))?;
+            .ok_or_else(|| build_error_info("unavailable", "no text recognition model is installed"))?;
         let image = rasterize_page(&*self.find_document_with_page(document, page)?, page, REGION_DPI).await?;
         let part = crop_image(&image, &region)
-            .ok_or_else(|| error_note("invalid", "the region is empty or outside the page"))?;
+            .ok_or_else(|| build_error_info("invalid", "the region is empty or outside the page"))?;
         let lines = reader
             .recognize_text(&self.account, part, REGION_DPI)
             .await
-            .map_err(inference_error_note)?;
+            .map_err(inference_error_info)?;
         Ok(join_lines_to_text(TextSource::Ocr, lines))
     }
 
@@ -166,8 +169,8 @@ impl Capabilities for JobCapabilities {
         let model = self
             .language_model
             .as_ref()
-            .ok_or_else(|| error_note("unavailable", "no language model is installed"))?;
-        let question = LlmRequest {
+            .ok_or_else(|| build_error_info("unavailable", "no language model is installed"))?;
+        let request = LlmRequest {
             scheduling: self.account.clone(),
             kind: LlmRequestKind::Component,
             system_prompt: None,
@@ -178,30 +181,33 @@ impl Capabilities for JobCapabilities {
             timeout: GENERATE_TIMEOUT,
             document: None,
         };
-        let answer = self.model_requests.send_request(&**model, question).await;
-        let answer = answer.map_err(language_error_note)?;
-        Ok(answer.text)
+        let response = self.model_requests.send_tracked_request(&**model, request).await;
+        let response = response.map_err(language_error_info)?;
+        Ok(response.text)
     }
 
     fn report_policy_fallback(&self, error: &PolicyError) {
-        self.log.report_policy_failure(error);
+        self.log.queue_policy_fallback_event(error);
     }
 
-    fn append_component_log(&self, remark: ComponentLogRecord) {
-        self.log.append_component_log(remark);
+    fn append_component_log(&self, record: ComponentLogRecord) {
+        self.log.buffer_component_log_entry(record);
     }
 }
 
-async fn rasterize_page(open: &dyn OpenDocument, page: PageNumber, dpi: u32) -> Result<PageImage, ErrorInfo> {
-    let drawing = DrawOptions {
+async fn rasterize_page(open: &dyn OpenedPdf, page: PageNumber, dpi: u32) -> Result<PageImage, ErrorInfo> {
+    let drawing = RasterizeOptions {
         dpi,
         want_pixels: true,
         want_encoded: false,
     };
-    let drawn = open.draw(page, drawing).await.map_err(raster_error_note)?;
+    let drawn = open
+        .reserve_and_rasterize_page(page, drawing)
+        .await
+        .map_err(raster_error_info)?;
     drawn
         .image
-        .ok_or_else(|| error_note("failed", format!("page {page} was rasterized without pixels")))
+        .ok_or_else(|| build_error_info("failed", format!("page {page} was rasterized without pixels")))
 }
 
 fn join_lines_to_text(source: TextSource, lines: Vec<Line>) -> String {
@@ -209,25 +215,25 @@ fn join_lines_to_text(source: TextSource, lines: Vec<Line>) -> String {
     PageText { source, lines }.to_plain_text().text
 }
 
-fn raster_error_note(error: RasterError) -> ErrorInfo {
+fn raster_error_info(error: RasterError) -> ErrorInfo {
     let kind = match error {
         RasterError::Unavailable { .. } => "unavailable",
         _ => "failed",
     };
-    error_note(kind, error)
+    build_error_info(kind, error)
 }
 
-fn inference_error_note(error: InferenceError) -> ErrorInfo {
+fn inference_error_info(error: InferenceError) -> ErrorInfo {
     let kind = match error {
         InferenceError::Unavailable { .. } => "unavailable",
         InferenceError::QueueFull { .. } => "exhausted",
         InferenceError::InvalidInput { .. } => "invalid",
         InferenceError::Failed { .. } => "failed",
     };
-    error_note(kind, error)
+    build_error_info(kind, error)
 }
 
-fn language_error_note(error: LlmError) -> ErrorInfo {
+fn language_error_info(error: LlmError) -> ErrorInfo {
     let kind = match error {
         LlmError::Unavailable { .. } => "unavailable",
         LlmError::QueueFull { .. } | LlmError::QuotaExhausted(_) => "exhausted",
@@ -239,7 +245,7 @@ fn language_error_note(error: LlmError) -> ErrorInfo {
             "failed"
         }
     };
-    error_note(kind, error)
+    build_error_info(kind, error)
 }
 
 /// Copies a region out of an image; `None` if the region is empty.
@@ -254,7 +260,7 @@ fn crop_image(image: &PageImage, region: &Rect) -> Option<PageImage> {
     let columns = left as usize * pixel..right as usize * pixel;
     let mut pixels = Vec::with_capacity(columns.len() * (bottom - top) as usize);
     for y in top..bottom {
-        pixels.extend_from_slice(image.row(y)?.get(columns.clone())?);
+        pixels.extend_from_slice(image.row_pixels(y)?.get(columns.clone())?);
     }
     Some(PageImage {
         width: right - left,
@@ -286,7 +292,7 @@ fn downscale_to_gray(image: &PageImage, longest_side: u32) -> Option<(u32, u32, 
             let (mut sum, mut count) = (0_u64, 0_u64);
             for row in rows.clone() {
                 for pixel in image
-                    .row(row)?
+                    .row_pixels(row)?
                     .chunks_exact(image.format.bytes_per_pixel())
                     .skip(columns.start)
                     .take(columns.len())
@@ -348,7 +354,7 @@ mod tests {
         };
         let part = crop_image(&bgr_image(4, 3, pixels.clone()), &right_half).unwrap();
         assert_eq!((part.width, part.height), (2, 2));
-        assert_eq!(part.row(1).unwrap(), [6, 6, 6, 7, 7, 7]);
+        assert_eq!(part.row_pixels(1).unwrap(), [6, 6, 6, 7, 7, 7]);
         assert!(crop_image(&bgr_image(4, 3, pixels), &Rect::default()).is_none());
     }
 }

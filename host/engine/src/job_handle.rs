@@ -14,7 +14,7 @@ use weir_core::ledger::JobState;
 use weir_core::{JobId, StorageError};
 
 use crate::busy_time::BusyTime;
-use crate::error::{STAGE_DIED_KIND, error_note};
+use crate::error::{STAGE_DIED_KIND, build_error_info};
 use crate::event_log::EventLog;
 use crate::job_outcome::JobOutcome;
 use crate::stop_signal::StopSignal;
@@ -37,11 +37,11 @@ impl JobHandle {
         stop_signal: StopSignal,
         busy_time: Arc<BusyTime>,
     ) -> (Self, OutcomeSender) {
-        let (announced, ended) = watch::channel(None);
+        let (outcome_sender, ended) = watch::channel(None);
         let end = OutcomeSender {
             id,
             log: Arc::clone(&log),
-            announced,
+            sender: outcome_sender,
         };
         let handle = Self {
             id,
@@ -72,8 +72,8 @@ impl JobHandle {
     }
 
     /// Returns the work of each stage for the job, since the job was started in this engine.
-    pub fn stage_work(&self) -> Vec<StageTotals> {
-        self.busy_time.stage_work()
+    pub fn stage_totals(&self) -> Vec<StageTotals> {
+        self.busy_time.stage_totals()
     }
 
     /// Cancels the job: starts no further pages, and drops pages in flight after the grace period of the configuration. Finished
@@ -101,21 +101,21 @@ impl JobHandle {
 pub(crate) struct OutcomeSender {
     id: JobId,
     log: Arc<EventLog>,
-    announced: watch::Sender<Option<JobOutcome>>,
+    sender: watch::Sender<Option<JobOutcome>>,
 }
 
 impl OutcomeSender {
-    pub(crate) fn send(self, outcome: JobOutcome) {
-        self.announced.send_replace(Some(outcome));
+    pub(crate) fn send_outcome(self, outcome: JobOutcome) {
+        self.sender.send_replace(Some(outcome));
     }
 }
 
 impl Drop for OutcomeSender {
     fn drop(&mut self) {
-        self.announced.send_if_modified(|outcome| {
-            let unheard = outcome.is_none();
+        self.sender.send_if_modified(|outcome| {
+            let is_unset = outcome.is_none();
             outcome.get_or_insert_with(|| dropped_job_outcome(self.id));
-            unheard
+            is_unset
         });
         self.log.close();
     }
@@ -125,7 +125,7 @@ fn dropped_job_outcome(id: JobId) -> JobOutcome {
     JobOutcome {
         id,
         state: JobState::Running,
-        error: Some(error_note(
+        error: Some(build_error_info(
             STAGE_DIED_KIND,
             "the job was dropped before its end: start it again to resume it",
         )),

@@ -10,24 +10,24 @@ use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::{OpenPolicyRequest, PolicyCallCounts, SchedulingContext};
 use weir_core::usage::QuotaExhausted;
-use weir_core::{Lane, StorageError};
+use weir_core::{PriorityLane, StorageError};
 
 use crate::busy_time::BusyTime;
-use crate::context::{JobContext, await_job_stopped};
-use crate::error::{DocumentStop, STAGE_DIED_KIND, StageError, error_note};
-use crate::event_log::{EventLog, ObserverQueue};
+use crate::engine_state::EngineState;
+use crate::error::{DocumentStopReason, STAGE_DIED_KIND, StageError, build_error_info};
+use crate::event_log::{EventLog, ProgressObserverQueue};
+use crate::job_and_document_context::{JobContext, await_job_stop_reason};
 use crate::job_capabilities::JobCapabilities;
-use crate::job_documents::{report_unstarted_document, unopened_outcome};
+use crate::job_documents::{report_unstarted_document_failure, unopened_document_outcome};
 use crate::job_handle::JobHandle;
 use crate::job_outcome::{DocumentEndState, DocumentOutcome, JobOutcome};
 use crate::job_spec::JobSpec;
 use crate::latency_boost::run_with_boost;
 use crate::model_request_tracker::ModelRequestTracker;
-use crate::state::EngineState;
 use crate::stop_signal::StopSignal;
 
 /// Registers a job as active. Returns its handle and the future that runs it.
-pub(crate) fn prepare_job_run(
+pub(crate) fn register_and_prepare_job_run(
     engine: Arc<EngineState>,
     spec: JobSpec,
 ) -> (JobHandle, impl Future<Output = ()> + Send) {
@@ -50,8 +50,8 @@ pub(crate) fn prepare_job_run(
     let (handle, end) = JobHandle::new(id, Arc::clone(&log), stop_signal.clone(), Arc::clone(&busy_time));
     let registered = engine
         .active_jobs
-        .register(handle.clone(), &engine.metrics.running);
-    let (tenant, urgent) = (spec.tenant.clone(), spec.lane != Some(Lane::Bulk));
+        .register(handle.clone(), &engine.metrics.running_jobs);
+    let (tenant, urgent) = (spec.tenant.clone(), spec.lane != Some(PriorityLane::Bulk));
     let start = JobRun {
         record: JobRecord {
             id,
@@ -72,13 +72,13 @@ pub(crate) fn prepare_job_run(
             &engine.latency_boosts,
             &tenant,
             urgent,
-            || engine.workers.recheck_waiters(),
+            || engine.workers.grant_free_slots(),
             start.run_job(observer),
         )
         .await;
         // Unregistered first, since a caller that gets the outcome may start the job again.
         drop(registered);
-        end.send(outcome);
+        end.send_outcome(outcome);
     };
     (handle, run)
 }
@@ -94,21 +94,21 @@ struct JobRun {
 }
 
 impl JobRun {
-    async fn run_job(mut self, observer: ObserverQueue) -> JobOutcome {
-        if let Err(unread) = self.resume_recovered_job().await {
+    async fn run_job(mut self, observer: ProgressObserverQueue) -> JobOutcome {
+        if let Err(unread) = self.restore_job_from_ledger().await {
             // Nothing has been written, so the job in the ledger is unchanged.
             return JobOutcome {
                 id: self.record.id,
                 state: JobState::Running,
-                error: Some(StageError::from(unread).to_note()),
+                error: Some(StageError::from(unread).to_error_info()),
                 exhausted_quota: None,
                 documents: Vec::new(),
                 policy: PolicyCallCounts::default(),
             };
         }
         // If the group commit is closed, the documents get that error.
-        if let Some(slot) = self.engine.group_commit.reserve_entry().await {
-            slot.submit(vec![LedgerEntry::Job(self.record.clone())]);
+        if let Some(reservation) = self.engine.group_commit.reserve_entry().await {
+            reservation.submit(vec![LedgerEntry::Job(self.record.clone())]);
         }
         let work = AssertUnwindSafe(self.open_policy_and_run_documents(observer)).catch_unwind();
         let DocumentsResult {
@@ -118,7 +118,7 @@ impl JobRun {
             policy,
         } = work.await.unwrap_or_else(|_| {
             let message = "the job's task panicked: this is a fault of the host, see its log";
-            DocumentsResult::from_job_error(Vec::new(), error_note(STAGE_DIED_KIND, message))
+            DocumentsResult::from_job_error(Vec::new(), build_error_info(STAGE_DIED_KIND, message))
         });
         let failed = |d: &DocumentOutcome| matches!(d.end, DocumentEndState::Failed { .. });
         let cancelled = |d: &DocumentOutcome| matches!(d.end, DocumentEndState::Cancelled { .. });
@@ -140,7 +140,7 @@ impl JobRun {
                 limit = held.limit,
                 "the job is held until its quota allows more pages"
             );
-            let error = error_note(QuotaExhausted::KIND, held);
+            let error = build_error_info(QuotaExhausted::KIND, held);
             self.log
                 .write_event(None, EventKind::JobPausedByQuota { error })
                 .await;
@@ -148,16 +148,16 @@ impl JobRun {
         if state != JobState::Running {
             self.record.state = state;
             let entries = vec![LedgerEntry::Job(self.record.clone())];
-            let stages = self.busy_time.stage_work();
+            let stages = self.busy_time.stage_totals();
             self.log
-                .write_event_with_entries(entries, None, EventKind::JobEnded { state, stages })
+                .write_event_with_ledger_entries(entries, None, EventKind::JobEnded { state, stages })
                 .await;
         }
         if let Err(unwritten) = self.engine.group_commit.commit_pending().await {
             if state != JobState::Running {
                 state = JobState::Failed;
             }
-            error.get_or_insert_with(|| StageError::from(unwritten).to_note());
+            error.get_or_insert_with(|| StageError::from(unwritten).to_error_info());
         }
         JobOutcome {
             id: self.record.id,
@@ -171,7 +171,7 @@ impl JobRun {
 
     /// Resumes the job if the ledger knows it: takes over its creation time and the numbers of its last event and of its last
     /// component log entry.
-    async fn resume_recovered_job(&mut self) -> Result<(), StorageError> {
+    async fn restore_job_from_ledger(&mut self) -> Result<(), StorageError> {
         let ledger = &*self.engine.ports.ledger;
         let (tenant, id) = (&self.spec.tenant, &self.record.id);
         let Some(recovered) = ledger.find_job(tenant, id).await? else {
@@ -185,18 +185,19 @@ impl JobRun {
         let since_created = unix_time_millis()
             .saturating_sub(recovered.created_millis)
             .max(at);
-        self.log.resume_after(seq, last_log_seq, since_created);
+        self.log
+            .continue_numbering_after(seq, last_log_seq, since_created);
         Ok(())
     }
 
-    async fn open_policy_and_run_documents(&self, observer: ObserverQueue) -> DocumentsResult {
+    async fn open_policy_and_run_documents(&self, observer: ProgressObserverQueue) -> DocumentsResult {
         let (tenant, id) = (&self.spec.tenant, self.record.id);
         let ports = &self.engine.ports;
         // Pages wait for policy decisions, so requests of components do not wait for fuller batches.
         let account = SchedulingContext {
             tenant: tenant.clone(),
-            lane: Lane::Interactive,
-            group: self.engine.new_scheduling_group(),
+            lane: PriorityLane::Interactive,
+            group: self.engine.new_scheduling_group_id(),
             batch_linger: Duration::ZERO,
             tenant_weight: self.spec.weight,
         };
@@ -216,8 +217,8 @@ impl JobRun {
         // Opening waits for compilation and for instances, which other jobs may hold for a long time.
         let opened = tokio::select! {
             biased;
-            stopped = await_job_stopped(&self.stop_signal, &self.engine.group_commit) => Err(stopped),
-            opened = ports.policies.open_job_policy(request) => opened.map_err(DocumentStop::from),
+            stopped = await_job_stop_reason(&self.stop_signal, &self.engine.group_commit) => Err(stopped),
+            opened = ports.policies.open_job_policy(request) => opened.map_err(DocumentStopReason::from),
         };
         let policy = match opened {
             Ok(policy) => policy,
@@ -229,7 +230,7 @@ impl JobRun {
             id,
             pipeline: Arc::clone(&self.spec.pipeline),
             force: self.spec.force,
-            filing: self.spec.filing.clone(),
+            requested_placement: self.spec.requested_placement.clone(),
             summarize: self.spec.summarize,
             account,
             lane: self.spec.lane,
@@ -252,26 +253,30 @@ impl JobRun {
     }
 
     /// Ends all documents of a job that was stopped before it started them.
-    async fn end_unstarted_documents(&self, unfinished: DocumentStop) -> DocumentsResult {
+    async fn end_unstarted_documents(&self, unfinished: DocumentStopReason) -> DocumentsResult {
         let mut documents = Vec::with_capacity(self.spec.documents.len());
         for spec in &self.spec.documents {
             let outcome = match &unfinished {
-                DocumentStop::Failed(error) => report_unstarted_document(&self.log, spec, error).await,
-                DocumentStop::Cancelled => {
-                    let name = spec.name.clone();
-                    let what = EventKind::DocumentCancelled { name, done: 0 };
-                    self.log.write_event(None, what).await;
-                    unopened_outcome(spec, DocumentEndState::Cancelled { done: 0 })
+                DocumentStopReason::Failed(error) => {
+                    report_unstarted_document_failure(&self.log, spec, error).await
                 }
-                DocumentStop::Suspended => unopened_outcome(spec, DocumentEndState::Suspended { done: 0 }),
+                DocumentStopReason::Cancelled => {
+                    let name = spec.name.clone();
+                    let event = EventKind::DocumentCancelled { name, done: 0 };
+                    self.log.write_event(None, event).await;
+                    unopened_document_outcome(spec, DocumentEndState::Cancelled { done: 0 })
+                }
+                DocumentStopReason::Suspended => {
+                    unopened_document_outcome(spec, DocumentEndState::Suspended { done: 0 })
+                }
             };
             documents.push(outcome);
         }
         DocumentsResult {
             documents,
             error: match unfinished {
-                DocumentStop::Failed(error) => Some(error),
-                DocumentStop::Cancelled | DocumentStop::Suspended => None,
+                DocumentStopReason::Failed(error) => Some(error),
+                DocumentStopReason::Cancelled | DocumentStopReason::Suspended => None,
             },
             exhausted_quota: None,
             policy: PolicyCallCounts::default(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::manifest::Pipeline;
-use weir_core::{JobId, Lane, PageNumber, TenantId};
+use weir_core::{JobId, PageNumber, PriorityLane, TenantId};
 
 /// The specification of a job.
 ///
@@ -28,10 +28,10 @@ pub struct JobSpec {
     /// Whether documents are summarized once their pages are done.
     pub summarize: bool,
     /// Collection and labels of the documents. If a known document has others, all its pages are processed again.
-    pub filing: CollectionAndLabelsRequest,
+    pub requested_placement: CollectionAndLabelsRequest,
     /// The requested lane. It overrides the lane of the routing component, since the client knows whether a user waits. With `None`
     /// the component decides, which knows the document.
-    pub lane: Option<Lane>,
+    pub lane: Option<PriorityLane>,
     /// The tenant's share of a busy host, relative to other tenants in the same lane. A value that is not above 0 counts as 1.
     pub weight: f64,
 }
@@ -46,7 +46,7 @@ impl JobSpec {
             documents,
             force: false,
             summarize: false,
-            filing: CollectionAndLabelsRequest::default(),
+            requested_placement: CollectionAndLabelsRequest::default(),
             lane: None,
             weight: 1.0,
         }

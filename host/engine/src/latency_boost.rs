@@ -60,17 +60,17 @@ struct BoostBudget {
 }
 
 impl BoostBudget {
-    fn remaining(&self, now: Instant) -> Duration {
+    fn remaining_time(&self, now: Instant) -> Duration {
         let missing = self.full_at.saturating_duration_since(now);
         self.max.saturating_sub(missing.mul_f64(self.refill_rate))
     }
 
-    fn take(&mut self, boost: Duration, now: Instant) {
+    fn spend_time(&mut self, boost: Duration, now: Instant) {
         self.full_at = self.full_at.max(now) + boost.div_f64(self.refill_rate);
     }
 
     /// Gives back the rest of a boost that ended early.
-    fn give_back(&mut self, rest: Duration) {
+    fn return_unused_time(&mut self, rest: Duration) {
         self.full_at -= rest.div_f64(self.refill_rate);
     }
 }
@@ -93,7 +93,7 @@ impl LatencyBoosts {
     }
 
     /// Registers a job as active. Returns the end of its boost; `None` if it has none. `urgent` is false for jobs of the bulk lane.
-    pub(crate) fn start_job(&self, tenant: &TenantId, urgent: bool, now: Instant) -> Option<Instant> {
+    pub(crate) fn register_job(&self, tenant: &TenantId, urgent: bool, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         let BoostState { tenants, host_budget } = &mut *state;
         // An idle tenant with a full budget does not differ from a new one.
@@ -108,12 +108,15 @@ impl LatencyBoosts {
             },
         });
         tenant.active_jobs += 1;
-        let boost = tenant.budget.remaining(now).min(host_budget.remaining(now));
+        let boost = tenant
+            .budget
+            .remaining_time(now)
+            .min(host_budget.remaining_time(now));
         if !urgent {
             self.end_boost(tenant, host_budget, now);
         } else if tenant.active_jobs == 1 && boost >= MIN_BOOST {
-            tenant.budget.take(boost, now);
-            host_budget.take(boost, now);
+            tenant.budget.spend_time(boost, now);
+            host_budget.spend_time(boost, now);
             tenant.boosted_until = Some(now + boost);
             self.boosted_tenants.fetch_add(1, Ordering::Relaxed);
         }
@@ -121,7 +124,7 @@ impl LatencyBoosts {
     }
 
     /// Ends the boost of a tenant that has expired.
-    fn expire_boost(&self, tenant: &TenantId, now: Instant) {
+    fn end_boost_if_expired(&self, tenant: &TenantId, now: Instant) {
         let BoostState { tenants, host_budget } = &mut *self.state.lock();
         if let Some(tenant) = tenants.get_mut(tenant)
             && tenant.boosted_until.is_some_and(|end| end <= now)
@@ -131,7 +134,7 @@ impl LatencyBoosts {
     }
 
     /// Unregisters a job that has ended.
-    pub(crate) fn end_job(&self, tenant: &TenantId, now: Instant) {
+    pub(crate) fn unregister_job(&self, tenant: &TenantId, now: Instant) {
         let BoostState { tenants, host_budget } = &mut *self.state.lock();
         if let Some(tenant) = tenants.get_mut(tenant) {
             tenant.active_jobs = tenant.active_jobs.saturating_sub(1);
@@ -144,14 +147,14 @@ impl LatencyBoosts {
     fn end_boost(&self, tenant: &mut TenantBoost, host_budget: &mut BoostBudget, now: Instant) {
         if let Some(end) = tenant.boosted_until.take() {
             let rest = end.saturating_duration_since(now);
-            tenant.budget.give_back(rest);
-            host_budget.give_back(rest);
+            tenant.budget.return_unused_time(rest);
+            host_budget.return_unused_time(rest);
             self.boosted_tenants.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// Whether slots are reserved for a tenant other than this one.
-    pub(crate) fn reserves_from(&self, tenant: &TenantId) -> bool {
+    pub(crate) fn reserves_slots_for_others(&self, tenant: &TenantId) -> bool {
         self.boosted_tenants.load(Ordering::Relaxed) > 0 && !self.is_boosted(tenant)
     }
 
@@ -170,8 +173,8 @@ pub(crate) async fn run_with_boost<T>(
     on_boost_end: impl Fn(),
     work: impl Future<Output = T>,
 ) -> T {
-    let boosted_until = boosts.start_job(tenant, urgent, Instant::now());
-    let job = RegisteredJob {
+    let boosted_until = boosts.register_job(tenant, urgent, Instant::now());
+    let job = RegisteredJobGuard {
         boosts,
         tenant,
         on_boost_end,
@@ -182,7 +185,7 @@ pub(crate) async fn run_with_boost<T>(
             biased;
             done = &mut work => return done,
             () = sleep_until(end) => {
-                boosts.expire_boost(tenant, Instant::now());
+                boosts.end_boost_if_expired(tenant, Instant::now());
                 (job.on_boost_end)();
             }
         }
@@ -191,15 +194,15 @@ pub(crate) async fn run_with_boost<T>(
 }
 
 /// Unregisters a job when it is dropped.
-struct RegisteredJob<'a, F: Fn()> {
+struct RegisteredJobGuard<'a, F: Fn()> {
     boosts: &'a LatencyBoosts,
     tenant: &'a TenantId,
     on_boost_end: F,
 }
 
-impl<F: Fn()> Drop for RegisteredJob<'_, F> {
+impl<F: Fn()> Drop for RegisteredJobGuard<'_, F> {
     fn drop(&mut self) {
-        self.boosts.end_job(self.tenant, Instant::now());
+        self.boosts.unregister_job(self.tenant, Instant::now());
         (self.on_boost_end)();
     }
 }
@@ -231,18 +234,18 @@ mod tests {
 
         /// Starts an urgent job and returns the length of its boost.
         fn start_job(&self, name: &str) -> Option<Duration> {
-            let end = self.boosts.start_job(&tenant_id(name), true, self.now);
+            let end = self.boosts.register_job(&tenant_id(name), true, self.now);
             end.map(|end| end - self.now)
         }
 
         fn end_job(&self, name: &str) {
-            self.boosts.end_job(&tenant_id(name), self.now);
+            self.boosts.unregister_job(&tenant_id(name), self.now);
         }
 
         /// Advances the time and ends the boost of a tenant if it has expired.
         fn advance(&mut self, time: Duration, name: &str) {
             self.now += time;
-            self.boosts.expire_boost(&tenant_id(name), self.now);
+            self.boosts.end_boost_if_expired(&tenant_id(name), self.now);
         }
 
         fn is_boosted(&self, name: &str) -> bool {
@@ -263,11 +266,12 @@ mod tests {
         assert_eq!(host.start_job("small"), Some(millis(500)));
         assert!(host.is_boosted("small") && !host.is_boosted("flood"));
         assert!(
-            host.boosts.reserves_from(&tenant_id("flood")) && !host.boosts.reserves_from(&tenant_id("small"))
+            host.boosts.reserves_slots_for_others(&tenant_id("flood"))
+                && !host.boosts.reserves_slots_for_others(&tenant_id("small"))
         );
         host.now += millis(100);
         host.end_job("small");
-        assert!(!host.is_boosted("small") && !host.boosts.reserves_from(&tenant_id("flood")));
+        assert!(!host.is_boosted("small") && !host.boosts.reserves_slots_for_others(&tenant_id("flood")));
         // The unused four fifths were given back. A fifth of the last 200 milliseconds has refilled.
         host.now += millis(100);
         assert_eq!(host.start_job("small"), Some(millis(440)));
@@ -312,12 +316,15 @@ mod tests {
     #[test]
     fn bulk_job_gets_no_boost_and_ends_the_one_of_its_tenant() {
         let host = TestBoosts::new();
-        assert_eq!(host.boosts.start_job(&tenant_id("bulk"), false, host.now), None);
+        assert_eq!(
+            host.boosts.register_job(&tenant_id("bulk"), false, host.now),
+            None
+        );
         host.start_job("mixed");
-        host.boosts.start_job(&tenant_id("mixed"), false, host.now);
-        assert!(!host.is_boosted("mixed") && !host.boosts.reserves_from(&tenant_id("bulk")));
+        host.boosts.register_job(&tenant_id("mixed"), false, host.now);
+        assert!(!host.is_boosted("mixed") && !host.boosts.reserves_slots_for_others(&tenant_id("bulk")));
         let off = LatencyBoosts::new(Duration::ZERO);
-        assert_eq!(off.start_job(&tenant_id("a"), true, Instant::now()), None);
+        assert_eq!(off.register_job(&tenant_id("a"), true, Instant::now()), None);
     }
 
     /// Runs jobs of `tenants` in turn for a minute, each boosted as long as possible. Returns the boosted seconds.

@@ -15,23 +15,25 @@
 //! All waiting uses tokio's clock and all durable state is in the ports. So the same engine runs against fakes in virtual
 //! time, and it can be killed at any moment.
 
-mod active_documents;
 mod batch_planner;
 mod batch_tracker;
 mod bottleneck;
 mod busy_time;
-mod context;
 mod document_deletion;
 mod document_hash;
 mod document_ingestion;
+mod document_locks;
+mod document_stage_queues;
 mod engine;
 mod engine_metrics;
+mod engine_state;
 mod error;
 mod event_log;
 mod existing_pages;
 mod failure_action;
 mod fair_semaphore;
 mod group_commit;
+mod job_and_document_context;
 mod job_capabilities;
 mod job_documents;
 mod job_handle;
@@ -41,7 +43,7 @@ mod job_spec;
 mod latency_boost;
 mod model_request_tracker;
 mod ocr_image_limiter;
-mod page_run;
+mod page_steps;
 mod page_task;
 mod page_task_runner;
 mod passage_indexing;
@@ -51,9 +53,7 @@ mod read_stage;
 mod resizable_semaphore;
 mod search;
 mod stage_queue;
-mod stage_queues;
 mod stage_workers;
-mod state;
 mod stop_signal;
 mod summarization;
 mod trace_spans;
@@ -62,9 +62,9 @@ mod vision_reading;
 
 pub use document_deletion::DeleteError;
 pub use engine::Engine;
+pub use engine_state::{EngineConfig, Ports, VisionConfig};
 pub use error::FAILURE_LOG_TARGET;
 pub use job_handle::JobHandle;
 pub use job_outcome::{DocumentEndState, DocumentOutcome, JobOutcome};
 pub use job_spec::{DocumentSpec, JobSpec};
 pub use search::{SearchError, SearchRequest};
-pub use state::{EngineConfig, Ports, VisionConfig};

@@ -37,19 +37,19 @@ impl Drop for InFlightGuard<'_> {
 
 impl ModelRequestTracker {
     /// Sends a request, which counts as in flight until it ends or is dropped.
-    pub(crate) async fn send_request(
+    pub(crate) async fn send_tracked_request(
         &self,
         model: &dyn LanguageModel,
-        question: LlmRequest,
+        request: LlmRequest,
     ) -> Result<LlmResponse, LlmError> {
-        let count = match question.image {
+        let count = match request.image {
             Some(_) => &self.image_requests,
             None => &self.text_requests,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        let _under_way = InFlightGuard(count);
+        let _in_flight = InFlightGuard(count);
         self.request_started.notify_one();
-        model.complete(question).await
+        model.request_completion(request).await
     }
 
     /// Writes an event when requests start to wait for failing providers, and another when they no longer wait.
@@ -64,11 +64,11 @@ impl ModelRequestTracker {
                 self.request_started.notified().await;
             }
             sleep(PROVIDER_CHECK_INTERVAL).await;
-            let failing = self.failing_providers(model);
+            let failing = self.awaited_failing_providers(model);
             if have_same_failures(&reported, &failing) {
                 continue;
             }
-            let what = if failing.is_empty() {
+            let event = if failing.is_empty() {
                 tracing::info!("the job no longer waits for language models");
                 EventKind::ModelWaitEnded {}
             } else {
@@ -82,7 +82,7 @@ impl ModelRequestTracker {
                     providers: failing.clone(),
                 }
             };
-            log.write_event(None, what).await;
+            log.write_event(None, event).await;
             reported = failing;
         }
     }
@@ -94,7 +94,7 @@ impl ModelRequestTracker {
     }
 
     /// Returns the failing providers that requests in flight wait for.
-    fn failing_providers(&self, model: &dyn LanguageModel) -> Vec<ProviderFailureInfo> {
+    fn awaited_failing_providers(&self, model: &dyn LanguageModel) -> Vec<ProviderFailureInfo> {
         let of = |count: &AtomicU32, image| match count.load(Ordering::Relaxed) {
             0 => Vec::new(),
             _ => model.failing_providers(image),

@@ -95,14 +95,14 @@ impl Drop for DocumentImageLimit {
 mod tests {
     use std::time::Duration;
 
-    use weir_core::Lane;
+    use weir_core::PriorityLane;
 
     use super::*;
 
     fn register_test_document(images: &Arc<OcrImageLimiter>, tenant: &str, group: u64) -> DocumentImageLimit {
         images.register_document(&SchedulingContext {
             tenant: tenant.parse().unwrap(),
-            lane: Lane::Bulk,
+            lane: PriorityLane::Bulk,
             group,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,

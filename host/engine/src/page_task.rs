@@ -12,10 +12,10 @@ use weir_core::usage::QuotaReservation;
 use weir_core::{PageFacts, Stage};
 
 use crate::batch_tracker::BatchTracker;
-use crate::context::DocumentContext;
-use crate::error::{PageStop, StageError};
+use crate::error::{PageStopReason, StageError};
 use crate::failure_action::decide_failure_action;
-use crate::stage_queue::{QueueReservation, QueuedPage, SlotPermit};
+use crate::job_and_document_context::DocumentContext;
+use crate::stage_queue::{QueueReservation, QueuedPage, WorkerSlotPermit};
 use crate::stage_workers::StageWorkers;
 use crate::trace_spans;
 
@@ -48,41 +48,54 @@ pub(crate) enum PageResult {
 impl PageTask {
     /// Runs `step` in a worker slot until it succeeds or its failure is final. The slot is released between two attempts.
     /// `workers` replace the usual workers of the stage.
-    pub(crate) async fn run_in_worker_slot<T, E, F>(
+    pub(crate) async fn run_in_slot_with_retries<T, E, F>(
         &self,
         document: &DocumentContext,
         stage: Stage,
         mut queued_page: QueuedPage,
         workers: Option<&StageWorkers>,
         mut step: impl FnMut() -> F,
-    ) -> Result<(SlotPermit, T), PageStop>
+    ) -> Result<(WorkerSlotPermit, T), PageStopReason>
     where
         F: Future<Output = Result<T, E>>,
         StageError: From<E>,
     {
         let mut attempt = 1;
         loop {
-            let seating = async {
+            let acquiring_slot = async {
                 match workers {
-                    Some(workers) => queued_page.acquire_slot_from(workers).await,
-                    None => queued_page.acquire_slot().await,
+                    Some(workers) => queued_page.acquire_slot_of_workers(workers).await,
+                    None => queued_page.acquire_worker_slot().await,
                 }
             };
             // A stopping job sends no further page to a vision model. Requests in flight may finish.
-            let begins = stage == Stage::Read && self.route.reading_method == ReadingMethod::VisionModel;
-            let slot = match begins {
-                true => document.job.run_page_step_unless_stopping(seating).await?,
-                false => seating.await,
+            let sends_model_request =
+                stage == Stage::Read && self.route.reading_method == ReadingMethod::VisionModel;
+            let slot = match sends_model_request {
+                true => {
+                    document
+                        .job
+                        .run_unless_cancelled_or_suspended(acquiring_slot)
+                        .await?
+                }
+                false => acquiring_slot.await,
             };
             match step().instrument(trace_spans::stage_span(stage)).await {
                 Ok(value) => {
-                    self.batch_tracker.add_stage_time(stage, slot.record_finished(1));
+                    self.batch_tracker
+                        .add_stage_time(stage, slot.record_finished_pages(1));
                     return Ok((slot, value));
                 }
                 Err(error) => {
                     let error = error.into();
                     queued_page = self
-                        .await_retry(document, stage, slot.requeue(), &mut attempt, error)
+                        .decide_and_await_retry(
+                            document,
+                            stage,
+                            slot.release_and_requeue(),
+                            &mut attempt,
+                            error,
+                        )
                         .await?;
                 }
             }
@@ -91,14 +104,14 @@ impl PageTask {
 
     /// Decides what follows a failed attempt, and waits for the backoff if there is a next attempt. The page stays in the stage
     /// queue meanwhile. The caller must have freed the page's pixels.
-    pub(crate) async fn await_retry(
+    pub(crate) async fn decide_and_await_retry(
         &self,
         document: &DocumentContext,
         stage: Stage,
         queued_page: QueuedPage,
         attempt: &mut u32,
         error: StageError,
-    ) -> Result<QueuedPage, PageStop> {
+    ) -> Result<QueuedPage, PageStopReason> {
         let backoff = decide_failure_action(document, self.facts.number, stage, *attempt, error).await?;
         sleep(backoff).await;
         *attempt += 1;

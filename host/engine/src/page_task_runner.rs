@@ -14,9 +14,9 @@ use weir_core::event::FailedPage;
 use weir_core::{PageFacts, PageNumber};
 
 use crate::batch_planner::{self, PlanningEndReason};
-use crate::context::DocumentContext;
-use crate::error::{DocumentStop, STAGE_DIED_KIND, error_note};
-use crate::page_run;
+use crate::error::{DocumentStopReason, STAGE_DIED_KIND, build_error_info};
+use crate::job_and_document_context::DocumentContext;
+use crate::page_steps;
 use crate::page_task::PageResult;
 use crate::trace_spans;
 
@@ -78,14 +78,20 @@ impl<'a> PageTaskRunner<'a> {
 
     /// Plans and runs all pages. No task is left when this returns, and with `Ok` every page has ended in one state. `known` are
     /// page facts that were fetched before.
-    pub(crate) async fn run_pages(mut self, known: &[PageFacts]) -> Result<(), DocumentStop> {
+    pub(crate) async fn run_and_verify_all_pages(
+        mut self,
+        known: &[PageFacts],
+    ) -> Result<(), DocumentStopReason> {
         let mut ended = self.plan_and_run_pages(known).await;
-        if matches!(ended, Err(DocumentStop::Cancelled | DocumentStop::Suspended)) {
+        if matches!(
+            ended,
+            Err(DocumentStopReason::Cancelled | DocumentStopReason::Suspended)
+        ) {
             let deadline = self.document.job.stop_signal.in_flight_deadline();
             match timeout_at(deadline, self.await_running_tasks()).await {
                 Ok(Err(failed)) => ended = Err(failed),
                 // All remaining pages were in flight and have ended.
-                _ if matches!(ended, Err(DocumentStop::Suspended)) && self.open_pages.is_empty() => {
+                _ if matches!(ended, Err(DocumentStopReason::Suspended)) && self.open_pages.is_empty() => {
                     ended = Ok(())
                 }
                 _ => {}
@@ -102,40 +108,40 @@ impl<'a> PageTaskRunner<'a> {
         }
     }
 
-    async fn plan_and_run_pages(&mut self, known: &[PageFacts]) -> Result<(), DocumentStop> {
+    async fn plan_and_run_pages(&mut self, known: &[PageFacts]) -> Result<(), DocumentStopReason> {
         let document = self.document;
         let wanted: Vec<_> = self.open_pages.iter().copied().collect();
-        let (send, mut taken) = mpsc::channel(1);
-        let mut planning = pin!(batch_planner::plan_pages(document, &wanted, known, send));
-        let (mut planned, mut all_taken) = (None, false);
-        while !(planned.is_some() && all_taken && self.tasks.is_empty()) {
+        let (send, mut page_receiver) = mpsc::channel(1);
+        let mut planning = pin!(batch_planner::plan_document_pages(document, &wanted, known, send));
+        let (mut planned, mut all_received) = (None, false);
+        while !(planned.is_some() && all_received && self.tasks.is_empty()) {
             tokio::select! {
                 biased;
-                stopped = document.job.await_stopped() => return Err(stopped),
+                stopped = document.job.await_stop_reason() => return Err(stopped),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.record_page_result(ended)?,
-                page = taken.recv(), if !all_taken => match page {
+                page = page_receiver.recv(), if !all_received => match page {
                     Some(page) => {
                         let span = trace_spans::page_span(page.facts.number);
-                        let run = page_run::run_page_task(Arc::clone(document), page).instrument(span);
+                        let run = page_steps::run_page_task(Arc::clone(document), page).instrument(span);
                         self.tasks.spawn(run.in_current_span());
                     }
-                    None => all_taken = true,
+                    None => all_received = true,
                 },
                 result = &mut planning, if planned.is_none() => {
-                    planned = Some(result.map_err(DocumentStop::Failed)?);
+                    planned = Some(result.map_err(DocumentStopReason::Failed)?);
                 }
             }
         }
         match planned {
             Some(PlanningEndReason::HeldByQuota) if !self.open_pages.is_empty() => {
-                Err(DocumentStop::Suspended)
+                Err(DocumentStopReason::Suspended)
             }
             _ => Ok(()),
         }
     }
 
     /// Waits for the pages in flight.
-    async fn await_running_tasks(&mut self) -> Result<(), DocumentStop> {
+    async fn await_running_tasks(&mut self) -> Result<(), DocumentStopReason> {
         while let Some(ended) = self.tasks.join_next().await {
             self.record_page_result(ended)?;
         }
@@ -146,15 +152,15 @@ impl<'a> PageTaskRunner<'a> {
     fn record_page_result(
         &mut self,
         ended: Result<(PageNumber, PageResult), JoinError>,
-    ) -> Result<(), DocumentStop> {
+    ) -> Result<(), DocumentStopReason> {
         let (page, end) = ended.map_err(|died| {
             tracing::error!(%died, "a page's task panicked");
             let message = "a page's task panicked: this is a fault of the host, see its log";
-            DocumentStop::Failed(error_note(STAGE_DIED_KIND, message))
+            DocumentStopReason::Failed(build_error_info(STAGE_DIED_KIND, message))
         })?;
         match end {
             PageResult::NotStarted => return Ok(()),
-            PageResult::Fatal(error) => return Err(DocumentStop::Failed(error)),
+            PageResult::Fatal(error) => return Err(DocumentStopReason::Failed(error)),
             PageResult::Failed(failed) => self.tally.failed.push(failed),
             PageResult::Done { passages, image } => {
                 self.tally.done += 1;
@@ -178,6 +184,6 @@ impl<'a> PageTaskRunner<'a> {
     }
 }
 
-fn lost_pages_error(message: String) -> DocumentStop {
-    DocumentStop::Failed(error_note("lost-pages", message))
+fn lost_pages_error(message: String) -> DocumentStopReason {
+    DocumentStopReason::Failed(build_error_info("lost-pages", message))
 }

@@ -5,18 +5,18 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::sleep;
 use tracing::Instrument as _;
-use weir_core::decision::{Heading, PassageSource};
+use weir_core::decision::{Heading, PageTextToSplit};
 use weir_core::id::derive_passage_id;
 use weir_core::page_text::{PageText, PlainText, StoredPageText, TextSource};
-use weir_core::search::{IndexPoint, page_lines_key};
+use weir_core::search::{IndexPoint, page_lines_blob_key};
 use weir_core::{InferenceError, PageNumber, PolicyError, Stage, layout};
 
-use crate::context::DocumentContext;
-use crate::error::{PageStop, error_note};
+use crate::error::{PageStopReason, build_error_info};
 use crate::failure_action::decide_failure_action;
+use crate::job_and_document_context::DocumentContext;
 use crate::page_task::PageTask;
-use crate::rasterize_stage::QueuedRead;
-use crate::read_stage::TextReservations;
+use crate::rasterize_stage::PageQueuedForReading;
+use crate::read_stage::TextQueueReservations;
 use crate::stage_queue::{QueueReservation, QueuedPage};
 use crate::trace_spans;
 use crate::upsert_writer::PagePassages;
@@ -24,12 +24,12 @@ use crate::upsert_writer::PagePassages;
 impl PageTask {
     /// Reads the page, stores its lines and indexes its passages. Returns the source of the text, the key of the lines and the
     /// number of passages.
-    pub(crate) async fn read_and_index(
+    pub(crate) async fn read_and_index_page(
         &self,
         document: &DocumentContext,
-        queued_read: Option<QueuedRead>,
+        queued_read: Option<PageQueuedForReading>,
         image: Option<&str>,
-    ) -> Result<(TextSource, Option<String>, u32), PageStop> {
+    ) -> Result<(TextSource, Option<String>, u32), PageStopReason> {
         let Some(queued_read) = queued_read else {
             return Ok((
                 TextSource::None,
@@ -37,9 +37,9 @@ impl PageTask {
                 self.index_passages(document, None, None).await?,
             ));
         };
-        let (text, TextReservations { embed, lines }) = self.read_page(document, queued_read).await?;
+        let (text, TextQueueReservations { embed, lines }) = self.read_page(document, queued_read).await?;
         let source = text.source;
-        let key = page_lines_key(&document.id, self.facts.number);
+        let key = page_lines_blob_key(&document.id, self.facts.number);
         let blob = self.encode_lines_blob(document, &text)?;
         let (passages, ()) = tokio::try_join!(
             self.index_passages(document, Some((text, image)), embed),
@@ -48,7 +48,11 @@ impl PageTask {
         Ok((source, Some(key), passages))
     }
 
-    fn encode_lines_blob(&self, document: &DocumentContext, text: &PageText) -> Result<Vec<u8>, PageStop> {
+    fn encode_lines_blob(
+        &self,
+        document: &DocumentContext,
+        text: &PageText,
+    ) -> Result<Vec<u8>, PageStopReason> {
         let lines = StoredPageText {
             document: document.id,
             page: self.facts.number,
@@ -57,7 +61,8 @@ impl PageTask {
             source: text.source,
             lines: text.lines.clone(),
         };
-        serde_json::to_vec(&lines).map_err(|e| PageStop::Page(Stage::Store, error_note("lines", e)))
+        serde_json::to_vec(&lines)
+            .map_err(|e| PageStopReason::PageFailed(Stage::Store, build_error_info("lines", e)))
     }
 
     /// Stores the lines. Their time does not count as time of the stage, since they are small compared to the image.
@@ -67,7 +72,7 @@ impl PageTask {
         queued_page: QueuedPage,
         key: &str,
         blob: Vec<u8>,
-    ) -> Result<(), PageStop> {
+    ) -> Result<(), PageStopReason> {
         let put = || {
             document
                 .engine
@@ -78,11 +83,17 @@ impl PageTask {
         let mut queued_page = queued_page;
         let mut attempt = 1;
         loop {
-            let slot = queued_page.acquire_slot().await;
+            let slot = queued_page.acquire_worker_slot().await;
             let put = put().instrument(trace_spans::stage_span(Stage::Store));
             let Err(error) = put.await else { return Ok(()) };
             queued_page = self
-                .await_retry(document, Stage::Store, slot.requeue(), &mut attempt, error.into())
+                .decide_and_await_retry(
+                    document,
+                    Stage::Store,
+                    slot.release_and_requeue(),
+                    &mut attempt,
+                    error.into(),
+                )
                 .await?;
         }
     }
@@ -93,10 +104,13 @@ impl PageTask {
         document: &DocumentContext,
         text: Option<(PageText, Option<&str>)>,
         embed: Option<QueueReservation>,
-    ) -> Result<u32, PageStop> {
+    ) -> Result<u32, PageStopReason> {
         let replace = document.indexed_pages.contains(&self.facts.number);
         let points = match (text, embed) {
-            (Some((text, image)), Some(embed)) => self.build_points(document, &text, image, embed).await?,
+            (Some((text, image)), Some(embed)) => {
+                self.split_and_embed_passages(document, &text, image, embed)
+                    .await?
+            }
             _ => None,
         };
         let (points, upsert) = match points {
@@ -110,13 +124,17 @@ impl PageTask {
             points,
             replace,
         };
-        self.write_passages(document, upsert, passages).await?;
+        self.upsert_passages_with_retries(document, upsert, passages)
+            .await?;
         Ok(count)
     }
 
     /// Removes the passages that this job has written for the page, since the page has failed. If the removal fails for good, the
     /// document fails.
-    pub(crate) async fn remove_passages(&self, document: &DocumentContext) -> Result<(), PageStop> {
+    pub(crate) async fn remove_failed_page_passages(
+        &self,
+        document: &DocumentContext,
+    ) -> Result<(), PageStopReason> {
         if !self.indexed.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -126,18 +144,21 @@ impl PageTask {
             replace: true,
         };
         let reservation = document.queues.upsert.reserve().await;
-        match self.write_passages(document, reservation, nothing).await {
-            Err(PageStop::Page(_, error)) => Err(PageStop::Document(error)),
+        match self
+            .upsert_passages_with_retries(document, reservation, nothing)
+            .await
+        {
+            Err(PageStopReason::PageFailed(_, error)) => Err(PageStopReason::DocumentFailed(error)),
             ended => ended,
         }
     }
 
-    async fn write_passages(
+    async fn upsert_passages_with_retries(
         &self,
         document: &DocumentContext,
         reservation: QueueReservation,
         passages: PagePassages,
-    ) -> Result<(), PageStop> {
+    ) -> Result<(), PageStopReason> {
         let (number, stage) = (self.facts.number, Stage::Upsert);
         let mut queued_page = reservation.enqueue();
         let mut attempt = 1;
@@ -152,7 +173,7 @@ impl PageTask {
                 }
                 Err(error) => {
                     self.indexed.store(false, Ordering::Relaxed);
-                    queued_page = document.queues.upsert.requeue();
+                    queued_page = document.queues.upsert.requeue_over_capacity();
                     let backoff = decide_failure_action(document, number, stage, attempt, error).await?;
                     sleep(backoff).await;
                     attempt += 1;
@@ -163,19 +184,19 @@ impl PageTask {
 
     /// Cuts and embeds the page's passages. Returns their points and a reservation in the upsert queue; `None` if the page has no
     /// passages.
-    async fn build_points(
+    async fn split_and_embed_passages(
         &self,
         document: &DocumentContext,
         text: &PageText,
         image: Option<&str>,
         embed: QueueReservation,
-    ) -> Result<Option<(Vec<IndexPoint>, QueueReservation)>, PageStop> {
+    ) -> Result<Option<(Vec<IndexPoint>, QueueReservation)>, PageStopReason> {
         let number = self.facts.number;
         let plain = text.to_plain_text();
         if plain.text.trim().is_empty() {
             return Ok(None);
         }
-        let source = PassageSource {
+        let source = PageTextToSplit {
             document: document.id,
             page: number,
             text: plain.text.clone(),
@@ -205,10 +226,10 @@ impl PageTask {
             validate_vectors(&vectors, texts.len(), embedder.vector_dimensions())?;
             Ok::<_, InferenceError>(vectors)
         };
-        let (_seat, vectors) = self
-            .run_in_worker_slot(document, Stage::Embed, queued_page, None, vectors)
+        let (_slot, vectors) = self
+            .run_in_slot_with_retries(document, Stage::Embed, queued_page, None, vectors)
             .await?;
-        let lines = page_lines_key(&document.id, number);
+        let lines = page_lines_blob_key(&document.id, number);
         let points = (0_u32..)
             .zip(texts.iter().zip(rects).zip(vectors))
             .map(|(passage, ((text, rect), dense))| IndexPoint {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use weir_core::event::EventKind;
 use weir_core::ports::JobPolicy;
 
-use crate::error::error_note;
-use crate::event_log::{EventLog, ObserverMessage, ObserverQueue};
+use crate::error::build_error_info;
+use crate::event_log::{EventLog, ProgressObserverMessage, ProgressObserverQueue};
 use crate::stop_signal::StopSignal;
 
 /// Calls the progress component with each event in turn and writes its updates as events, until the job is over. If the
 /// component fails for good, the job fails.
-pub(crate) async fn observe_until_job_over(
-    mut queue: ObserverQueue,
+pub(crate) async fn run_progress_observer(
+    mut queue: ProgressObserverQueue,
     log: Arc<EventLog>,
     policy: Arc<dyn JobPolicy>,
     stop_signal: StopSignal,
@@ -21,20 +21,22 @@ pub(crate) async fn observe_until_job_over(
         let message = tokio::select! {
             biased;
             Some(error) = queue.policy_failures.recv() => {
-                log.write_event(None, EventKind::PolicyFallback { error: error_note(error.kind(), &error) }).await;
+                log.write_event(None, EventKind::PolicyFallback { error: build_error_info(error.kind(), &error) }).await;
                 continue;
             }
             message = queue.messages.recv() => message,
         };
         let (at_millis, observation, reply) = match message {
-            None | Some(ObserverMessage::JobOver) => return,
-            Some(ObserverMessage::Event(at, observation)) => (at, observation, None),
-            Some(ObserverMessage::DocumentEnd(at, observation, reply)) => (at, observation, Some(reply)),
+            None | Some(ProgressObserverMessage::JobOver) => return,
+            Some(ProgressObserverMessage::Event(at, observation)) => (at, observation, None),
+            Some(ProgressObserverMessage::DocumentEnd(at, observation, reply)) => {
+                (at, observation, Some(reply))
+            }
         };
         let updates = tokio::select! {
             biased;
             () = stop_signal.await_cancelled_or_failed() => Ok(Vec::new()),
-            updates = policy.handle_event(at_millis, observation) => updates,
+            updates = policy.decide_progress_updates(at_millis, observation) => updates,
         };
         let result = match updates {
             Ok(updates) => {
@@ -49,7 +51,7 @@ pub(crate) async fn observe_until_job_over(
                 Ok(())
             }
             Err(error) => {
-                stop_signal.signal_failure(error_note(error.kind(), &error));
+                stop_signal.signal_failure(build_error_info(error.kind(), &error));
                 Err(error)
             }
         };

@@ -9,11 +9,11 @@ use tracing::Instrument as _;
 use weir_core::Stage;
 use weir_core::decision::ReadingMethod;
 use weir_core::page::{EncodedImage, PageImage};
-use weir_core::ports::{DrawOptions, DrawnPage};
-use weir_core::search::page_image_key;
+use weir_core::ports::{RasterizeOptions, RasterizeOutput};
+use weir_core::search::page_image_blob_key;
 
-use crate::context::DocumentContext;
-use crate::error::PageStop;
+use crate::error::PageStopReason;
+use crate::job_and_document_context::DocumentContext;
 use crate::page_task::PageTask;
 use crate::resizable_semaphore::CapacityPermit;
 use crate::stage_queue::{QueueReservation, QueuedPage};
@@ -26,17 +26,17 @@ pub(crate) struct RasterizedPage {
     pub(crate) encoded: Option<(EncodedImage, QueuedPage)>,
     pub(crate) image_key: Option<String>,
     /// `None` if the page is not read.
-    pub(crate) queued_read: Option<QueuedRead>,
+    pub(crate) queued_read: Option<PageQueuedForReading>,
 }
 
 /// A page in the queue of the read stage.
-pub(crate) struct QueuedRead {
+pub(crate) struct PageQueuedForReading {
     pub(crate) queued_page: QueuedPage,
     /// The page image, if OCR reads the page.
     pub(crate) image: Option<OcrImage>,
 }
 
-impl QueuedRead {
+impl PageQueuedForReading {
     /// Creates a queued page without an image.
     pub(crate) fn new(queued_page: QueuedPage) -> Self {
         Self {
@@ -57,11 +57,11 @@ pub(crate) struct OcrImage {
 
 impl PageTask {
     /// Rasterizes the page, after it has reserved capacity in the queues that follow.
-    pub(crate) async fn rasterize(
+    pub(crate) async fn reserve_queues_and_rasterize(
         &self,
         document: &DocumentContext,
         reservation: Option<QueueReservation>,
-    ) -> Result<RasterizedPage, PageStop> {
+    ) -> Result<RasterizedPage, PageStopReason> {
         let queued_page = match reservation {
             Some(reservation) => reservation.enqueue(),
             None => document.queues.rasterize.reserve().await.enqueue(),
@@ -78,8 +78,11 @@ impl PageTask {
             };
             (store, read)
         };
-        let (store, read) = document.job.run_page_step_unless_stopping(reservations).await?;
-        let drawing = DrawOptions {
+        let (store, read) = document
+            .job
+            .run_unless_cancelled_or_suspended(reservations)
+            .await?;
+        let drawing = RasterizeOptions {
             dpi: self.dpi,
             want_pixels: is_read_by_ocr,
             want_encoded: self.route.store,
@@ -87,10 +90,10 @@ impl PageTask {
         let (page, permit) = self
             .rasterize_with_retries(document, queued_page, drawing)
             .await?;
-        let DrawnPage { dpi, image, encoded } = page;
+        let RasterizeOutput { dpi, image, encoded } = page;
         let image_key = encoded
             .as_ref()
-            .map(|e| page_image_key(&document.id, self.facts.number, dpi, e.file_extension()));
+            .map(|e| page_image_blob_key(&document.id, self.facts.number, dpi, e.file_extension()));
         let image = is_read_by_ocr.then_some(OcrImage {
             pixels: image,
             dpi,
@@ -99,7 +102,7 @@ impl PageTask {
         Ok(RasterizedPage {
             encoded: encoded.zip(store.map(QueueReservation::enqueue)),
             image_key,
-            queued_read: read.map(|read| QueuedRead {
+            queued_read: read.map(|read| PageQueuedForReading {
                 queued_page: read.enqueue(),
                 image,
             }),
@@ -110,13 +113,13 @@ impl PageTask {
     pub(crate) async fn rasterize_again_for_ocr(
         &self,
         document: &DocumentContext,
-    ) -> Result<OcrImage, PageStop> {
-        let drawing = DrawOptions {
+    ) -> Result<OcrImage, PageStopReason> {
+        let drawing = RasterizeOptions {
             dpi: self.dpi,
             want_pixels: true,
             want_encoded: false,
         };
-        let queued_page = document.queues.rasterize.requeue();
+        let queued_page = document.queues.rasterize.requeue_over_capacity();
         let (page, permit) = self
             .rasterize_with_retries(document, queued_page, drawing)
             .await?;
@@ -133,8 +136,8 @@ impl PageTask {
         &self,
         document: &DocumentContext,
         mut queued_page: QueuedPage,
-        drawing: DrawOptions,
-    ) -> Result<(DrawnPage, Option<CapacityPermit>), PageStop> {
+        drawing: RasterizeOptions,
+    ) -> Result<(RasterizeOutput, Option<CapacityPermit>), PageStopReason> {
         let (job, stage) = (&document.job, Stage::Rasterize);
         let mut attempt = 1;
         loop {
@@ -145,7 +148,7 @@ impl PageTask {
                         Some(
                             document
                                 .queues
-                                .acquire_ocr_image(workers, &document.account)
+                                .acquire_ocr_image_permit(workers, &document.account)
                                 .await,
                         )
                     }
@@ -153,26 +156,30 @@ impl PageTask {
                 };
                 (
                     permit,
-                    document.open.reserve_drawing(self.facts.number, drawing).await,
+                    document
+                        .open
+                        .reserve_page_memory(self.facts.number, drawing)
+                        .await,
                 )
             };
-            let (permit, reserved) = job.run_page_step_unless_stopping(memory).await?;
+            let (permit, reserved) = job.run_unless_cancelled_or_suspended(memory).await?;
             let error = match reserved {
                 Ok(reserved) => {
                     let slot = job
-                        .run_page_step_unless_stopping(queued_page.acquire_slot())
+                        .run_unless_cancelled_or_suspended(queued_page.acquire_worker_slot())
                         .await?;
                     match reserved
-                        .draw_page()
+                        .rasterize_page()
                         .instrument(trace_spans::stage_span(stage))
                         .await
                     {
                         Ok(page) => {
-                            self.batch_tracker.add_stage_time(stage, slot.record_finished(1));
+                            self.batch_tracker
+                                .add_stage_time(stage, slot.record_finished_pages(1));
                             return Ok((page, permit));
                         }
                         Err(error) => {
-                            queued_page = slot.requeue();
+                            queued_page = slot.release_and_requeue();
                             error
                         }
                     }
@@ -181,7 +188,7 @@ impl PageTask {
             };
             drop(permit);
             queued_page = self
-                .await_retry(document, stage, queued_page, &mut attempt, error.into())
+                .decide_and_await_retry(document, stage, queued_page, &mut attempt, error.into())
                 .await?;
         }
     }

@@ -5,16 +5,16 @@ use weir_core::decision::ReadingMethod;
 use weir_core::page_text::{Line, PageText, TextSource};
 use weir_core::{InferenceError, Stage, layout};
 
-use crate::context::DocumentContext;
-use crate::error::{PageStop, StageError};
+use crate::error::{PageStopReason, StageError};
+use crate::job_and_document_context::DocumentContext;
 use crate::page_task::PageTask;
-use crate::rasterize_stage::{OcrImage, QueuedRead};
+use crate::rasterize_stage::{OcrImage, PageQueuedForReading};
 use crate::resizable_semaphore::CapacityPermit;
 use crate::stage_queue::{QueueReservation, QueuedPage};
 use crate::trace_spans;
 
 /// Reservations in the queues that follow the read stage.
-pub(crate) struct TextReservations {
+pub(crate) struct TextQueueReservations {
     /// `None` if the page is not made searchable.
     pub(crate) embed: Option<QueueReservation>,
     pub(crate) lines: QueueReservation,
@@ -22,12 +22,12 @@ pub(crate) struct TextReservations {
 
 impl PageTask {
     /// Waits for reservations in the queues that follow the read stage.
-    async fn reserve_text_queues(&self, document: &DocumentContext) -> TextReservations {
+    async fn reserve_text_queues(&self, document: &DocumentContext) -> TextQueueReservations {
         let embed = match self.route.embed {
             true => Some(document.queues.embed.reserve().await),
             false => None,
         };
-        TextReservations {
+        TextQueueReservations {
             embed,
             lines: document.queues.lines.reserve().await,
         }
@@ -40,26 +40,28 @@ impl PageTask {
     pub(crate) async fn read_page(
         &self,
         document: &DocumentContext,
-        queued_read: QueuedRead,
-    ) -> Result<(PageText, TextReservations), PageStop> {
-        let QueuedRead { queued_page, image } = queued_read;
+        queued_read: PageQueuedForReading,
+    ) -> Result<(PageText, TextQueueReservations), PageStopReason> {
+        let PageQueuedForReading { queued_page, image } = queued_read;
         if self.route.reading_method == ReadingMethod::Ocr {
-            let (lines, reservation) = self.recognize_with_retries(document, queued_page, image).await?;
+            let (lines, reservation) = self
+                .recognize_text_with_retries(document, queued_page, image)
+                .await?;
             let text = PageText {
                 source: TextSource::Ocr,
                 lines: layout::sort_into_reading_order(lines),
             };
-            let places = self.reserve_text_queues(document).await;
+            let reservations = self.reserve_text_queues(document).await;
             drop(reservation);
-            return Ok((text, places));
+            return Ok((text, reservations));
         }
-        let places = self.reserve_text_queues(document).await;
+        let reservations = self.reserve_text_queues(document).await;
         let (source, lines) = match self.route.reading_method {
             ReadingMethod::VisionModel => {
                 let workers = Some(&document.engine.workers.vision);
-                let written = || self.transcribe_page(document);
-                let (_seat, lines) = self
-                    .run_in_worker_slot(document, Stage::Read, queued_page, workers, written)
+                let transcribe = || self.transcribe_page(document);
+                let (_slot, lines) = self
+                    .run_in_slot_with_retries(document, Stage::Read, queued_page, workers, transcribe)
                     .await?;
                 // The lines stay in the model's order, since lines without boxes cannot be sorted.
                 (TextSource::VisionModel, lines)
@@ -67,24 +69,24 @@ impl PageTask {
             ReadingMethod::TextLayer | ReadingMethod::Ocr | ReadingMethod::Nothing => {
                 let workers = Some(&document.engine.workers.text_layer);
                 let text = || document.open.read_text_layer(self.facts.number);
-                let (_seat, lines) = self
-                    .run_in_worker_slot(document, Stage::Read, queued_page, workers, text)
+                let (_slot, lines) = self
+                    .run_in_slot_with_retries(document, Stage::Read, queued_page, workers, text)
                     .await?;
                 (TextSource::TextLayer, layout::sort_into_reading_order(lines))
             }
         };
-        Ok((PageText { source, lines }, places))
+        Ok((PageText { source, lines }, reservations))
     }
 
     /// Recognizes the text of the page image. Returns the lines and the page's reservation in the read queue.
     ///
     /// No image is in memory between two attempts: each further attempt rasterizes the page again.
-    async fn recognize_with_retries(
+    async fn recognize_text_with_retries(
         &self,
         document: &DocumentContext,
         mut queued_page: QueuedPage,
         mut image: Option<OcrImage>,
-    ) -> Result<(Vec<Line>, Option<CapacityPermit>), PageStop> {
+    ) -> Result<(Vec<Line>, Option<CapacityPermit>), PageStopReason> {
         let mut attempt = 1;
         loop {
             let rasterized = match image.take() {
@@ -96,13 +98,19 @@ impl PageTask {
             match reading.instrument(trace_spans::stage_span(Stage::Read)).await {
                 Ok(lines) => {
                     self.batch_tracker
-                        .add_stage_time(Stage::Read, slot.record_finished(1));
+                        .add_stage_time(Stage::Read, slot.record_finished_pages(1));
                     return Ok((lines, reservation));
                 }
                 Err(error) => {
                     drop(reservation);
                     queued_page = self
-                        .await_retry(document, Stage::Read, slot.requeue(), &mut attempt, error)
+                        .decide_and_await_retry(
+                            document,
+                            Stage::Read,
+                            slot.release_and_requeue(),
+                            &mut attempt,
+                            error,
+                        )
                         .await?;
                 }
             }
@@ -121,14 +129,14 @@ impl PageTask {
         let reader = document
             .engine
             .ports
-            .reader
+            .ocr_engine
             .as_ref()
-            .ok_or_else(no_reader_error)?;
+            .ok_or_else(missing_ocr_model_error)?;
         Ok(reader.recognize_text(&self.account, pixels, image.dpi).await?)
     }
 }
 
-fn no_reader_error() -> InferenceError {
+fn missing_ocr_model_error() -> InferenceError {
     InferenceError::Unavailable {
         what: "a text recognition model".into(),
         remedy: "run `make setup`, or set ocr to never".into(),

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
 use weir_core::ports::SchedulingContext;
 use weir_core::search::{SearchHit, SearchQuery};
-use weir_core::{DocumentId, InferenceError, Lane, StorageError, TenantId};
+use weir_core::{DocumentId, InferenceError, PriorityLane, StorageError, TenantId};
 
 use crate::engine::Engine;
 
@@ -72,8 +72,8 @@ impl SearchError {
 impl Engine {
     /// Returns the best passages, best first. Of documents that are still processed, the finished pages are searched.
     pub async fn search(&self, request: SearchRequest) -> Result<Vec<SearchHit>, SearchError> {
-        let mut answers = self.search_many(vec![request]).await;
-        answers.pop().unwrap_or_else(|| Err(missing_vector_error()))
+        let mut results = self.search_many(vec![request]).await;
+        results.pop().unwrap_or_else(|| Err(missing_vector_error()))
     }
 
     /// Runs many searches at once, like [`Engine::search`], and returns their results in the order of the requests. The query
@@ -84,28 +84,28 @@ impl Engine {
     ) -> Vec<Result<Vec<SearchHit>, SearchError>> {
         let count = requests.len();
         let mut tenants: HashMap<TenantId, Vec<(usize, SearchRequest)>> = HashMap::new();
-        for (place, request) in requests.into_iter().enumerate() {
+        for (index, request) in requests.into_iter().enumerate() {
             tenants
                 .entry(request.tenant.clone())
                 .or_default()
-                .push((place, request));
+                .push((index, request));
         }
-        let answers = join_all(
+        let results = join_all(
             tenants
                 .into_iter()
-                .map(|(tenant, requests)| self.search_tenant(tenant, requests)),
+                .map(|(tenant, requests)| self.run_tenant_searches(tenant, requests)),
         );
         let mut in_order: Vec<_> = (0..count).map(|_| Err(missing_vector_error())).collect();
-        for (place, answer) in answers.await.into_iter().flatten() {
-            if let Some(slot) = in_order.get_mut(place) {
-                *slot = answer;
+        for (index, result) in results.await.into_iter().flatten() {
+            if let Some(slot) = in_order.get_mut(index) {
+                *slot = result;
             }
         }
         in_order
     }
 
     /// Runs the searches of one tenant. Each comes and returns with its index in the order of all requests.
-    async fn search_tenant(
+    async fn run_tenant_searches(
         &self,
         tenant: TenantId,
         requests: Vec<(usize, SearchRequest)>,
@@ -114,7 +114,7 @@ impl Engine {
         // A user waits for the results, so the embedding does not wait for a fuller batch.
         let account = SchedulingContext {
             tenant: tenant.clone(),
-            lane: Lane::Interactive,
+            lane: PriorityLane::Interactive,
             group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: requests.first().map_or(1.0, |(_, request)| request.weight),
@@ -123,21 +123,21 @@ impl Engine {
         let vectors = match ports.embedder.embed_texts(&account, texts).await {
             Ok(vectors) => vectors,
             Err(error) => {
-                let failed = |(place, _)| (place, Err(error.clone().into()));
+                let failed = |(index, _)| (index, Err(error.clone().into()));
                 return requests.into_iter().map(failed).collect();
             }
         };
         let mut vectors = vectors.into_iter();
         let searches: Vec<_> = requests
             .into_iter()
-            .map(|(place, request)| (place, request, vectors.next()))
+            .map(|(index, request)| (index, request, vectors.next()))
             .collect();
         stream::iter(searches)
-            .map(|(place, request, dense)| {
+            .map(|(index, request, dense)| {
                 let tenant = &tenant;
                 async move {
                     let Some(dense) = dense else {
-                        return (place, Err(missing_vector_error()));
+                        return (index, Err(missing_vector_error()));
                     };
                     let query = SearchQuery {
                         query_text: request.text,
@@ -148,7 +148,7 @@ impl Engine {
                         labels: request.labels,
                     };
                     let hits = ports.vectors.search_points(tenant, &query).await;
-                    (place, hits.map_err(SearchError::from))
+                    (index, hits.map_err(SearchError::from))
                 }
             })
             .buffer_unordered(MAX_CONCURRENT_SEARCHES)

@@ -45,22 +45,22 @@ struct StageQueueInner {
     depth: AtomicU32,
     /// The number of slots of the kind that a page acquired last.
     last_slot_count: AtomicU32,
-    times: Mutex<RecentTimes>,
+    times: Mutex<RecentPageTimes>,
     /// The busy times of the job and of the document.
     busy_times: [Arc<BusyTime>; 2],
 }
 
 impl Drop for StageQueueInner {
     fn drop(&mut self) {
-        let measures = &self.workers.queue_metrics;
-        measures
+        let metrics = &self.workers.queue_metrics;
+        metrics
             .capacity
             .decrement(self.capacity_permits.capacity() as f64);
     }
 }
 
 #[derive(Default)]
-struct RecentTimes {
+struct RecentPageTimes {
     last: VecDeque<Duration>,
     pages: u32,
 }
@@ -95,8 +95,8 @@ impl StageQueue {
     pub(crate) fn set_capacity(&self, pages: u32) {
         let before = self.0.capacity_permits.set_capacity(pages as usize);
         let now = self.0.capacity_permits.capacity();
-        let measures = &self.0.workers.queue_metrics;
-        measures.capacity.increment(now as f64 - before as f64);
+        let metrics = &self.0.workers.queue_metrics;
+        metrics.capacity.increment(now as f64 - before as f64);
     }
 
     /// Waits for capacity and reserves it for a page that will be enqueued.
@@ -114,7 +114,7 @@ impl StageQueue {
 
     /// Puts a page back into the queue for another attempt, without waiting for capacity. The queue can exceed its capacity by at
     /// most the number of pages that were in slots. Waiting for capacity while holding a slot could deadlock.
-    pub(crate) fn requeue(&self) -> QueuedPage {
+    pub(crate) fn requeue_over_capacity(&self) -> QueuedPage {
         let reservation = QueueReservation {
             permit: self.0.capacity_permits.acquire_over_capacity(),
             queue: self.clone(),
@@ -133,7 +133,7 @@ impl StageQueue {
     }
 
     /// Returns the mean time of the document's last pages in this stage.
-    pub(crate) fn stage_time(&self) -> StageTiming {
+    pub(crate) fn mean_stage_time(&self) -> StageTiming {
         let times = self.0.times.lock();
         let sum: Duration = times.last.iter().sum();
         StageTiming {
@@ -170,20 +170,22 @@ pub(crate) struct QueuedPage {
 
 impl QueuedPage {
     /// Waits for a worker slot of the stage, and leaves the queue.
-    pub(crate) async fn acquire_slot(self) -> SlotPermit {
+    pub(crate) async fn acquire_worker_slot(self) -> WorkerSlotPermit {
         let workers = self.queue.0.workers.clone();
-        self.acquire_slot_from(&workers).await
+        self.acquire_slot_of_workers(&workers).await
     }
 
     /// Waits for a worker slot of the stage, and leaves the queue. The queue capacity stays reserved until the returned permit is
     /// dropped.
-    pub(crate) async fn acquire_slot_keeping_reservation(mut self) -> (SlotPermit, Option<CapacityPermit>) {
+    pub(crate) async fn acquire_slot_keeping_reservation(
+        mut self,
+    ) -> (WorkerSlotPermit, Option<CapacityPermit>) {
         let reservation = self.permit.take();
-        (self.acquire_slot().await, reservation)
+        (self.acquire_worker_slot().await, reservation)
     }
 
     /// Waits for a slot of other workers than the usual ones of the stage, and leaves the queue.
-    pub(crate) async fn acquire_slot_from(self, workers: &StageWorkers) -> SlotPermit {
+    pub(crate) async fn acquire_slot_of_workers(self, workers: &StageWorkers) -> WorkerSlotPermit {
         let permit = workers.slots.acquire(&self.queue.0.flow).await;
         let since = Instant::now();
         workers.metrics.busy.increment(1.0);
@@ -192,7 +194,7 @@ impl QueuedPage {
         for busy_time in &queue.busy_times {
             busy_time.record_slot_acquired(queue.stage, workers.kind, since);
         }
-        SlotPermit {
+        WorkerSlotPermit {
             queue: self.queue.clone(),
             since,
             workers: workers.clone(),
@@ -209,14 +211,14 @@ impl Drop for QueuedPage {
 }
 
 /// A worker slot that a page holds, until it is dropped.
-pub(crate) struct SlotPermit {
+pub(crate) struct WorkerSlotPermit {
     _permit: Permit,
     queue: StageQueue,
     since: Instant,
     workers: StageWorkers,
 }
 
-impl Drop for SlotPermit {
+impl Drop for WorkerSlotPermit {
     fn drop(&mut self) {
         self.workers.metrics.busy.decrement(1.0);
         for busy_time in &self.queue.0.busy_times {
@@ -225,10 +227,10 @@ impl Drop for SlotPermit {
     }
 }
 
-impl SlotPermit {
+impl WorkerSlotPermit {
     /// Records that `pages` pages were finished in the time since the slot was acquired, and returns that time. Failed and dropped
     /// work is not measured.
-    pub(crate) fn record_finished(&self, pages: u32) -> Duration {
+    pub(crate) fn record_finished_pages(&self, pages: u32) -> Duration {
         let took = self.since.elapsed();
         let each = took / pages.max(1);
         self.workers
@@ -250,8 +252,8 @@ impl SlotPermit {
     }
 
     /// Releases the slot and puts the page back into the queue for another attempt.
-    pub(crate) fn requeue(self) -> QueuedPage {
-        self.queue.requeue()
+    pub(crate) fn release_and_requeue(self) -> QueuedPage {
+        self.queue.requeue_over_capacity()
     }
 }
 

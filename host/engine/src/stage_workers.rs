@@ -26,8 +26,8 @@ pub(crate) struct HostWorkers {
 }
 
 impl HostWorkers {
-    /// Grants free slots of all stages to waiting pages; see `StageWorkers::recheck_waiters`.
-    pub(crate) fn recheck_waiters(&self) {
+    /// Grants free slots of all stages to waiting pages; see `StageWorkers::grant_free_slots`.
+    pub(crate) fn grant_free_slots(&self) {
         let all = [
             &self.rasterize,
             &self.store,
@@ -37,11 +37,11 @@ impl HostWorkers {
             &self.embed,
             &self.upsert,
         ];
-        all.into_iter().for_each(StageWorkers::recheck_waiters);
+        all.into_iter().for_each(StageWorkers::grant_free_slots);
     }
 
     /// Returns the usual workers of a stage.
-    pub(crate) const fn workers_of(&self, stage: Stage) -> &StageWorkers {
+    pub(crate) const fn workers_of_stage(&self, stage: Stage) -> &StageWorkers {
         match stage {
             Stage::Rasterize => &self.rasterize,
             Stage::Store => &self.store,
@@ -65,25 +65,25 @@ pub(crate) struct StageWorkers {
 impl StageWorkers {
     /// Creates the workers of a stage with `count` slots, at least 1.
     pub(crate) fn new(stage: Stage, count: u32, boosts: &Arc<LatencyBoosts>) -> Self {
-        Self::with_queue_metrics(
+        Self::new_with_queue_metrics(
             stage.name(),
             count,
             boosts,
-            Arc::new(QueueMetrics::for_stage(stage)),
+            Arc::new(QueueMetrics::for_stage_queue(stage)),
         )
     }
 
     /// Creates workers of another kind that serve the same queues. They have their own name in the metrics.
-    pub(crate) fn new_sharing_queues(
+    pub(crate) fn new_kind_for_same_queues(
         &self,
         name: &'static str,
         count: u32,
         boosts: &Arc<LatencyBoosts>,
     ) -> Self {
-        Self::with_queue_metrics(name, count, boosts, Arc::clone(&self.queue_metrics))
+        Self::new_with_queue_metrics(name, count, boosts, Arc::clone(&self.queue_metrics))
     }
 
-    fn with_queue_metrics(
+    fn new_with_queue_metrics(
         name: &'static str,
         count: u32,
         boosts: &Arc<LatencyBoosts>,
@@ -93,13 +93,13 @@ impl StageWorkers {
         Self {
             kind: SlotKind { name, count },
             slots: FairSemaphore::new(count as usize, boosts),
-            metrics: Arc::new(WorkerMetrics::for_workers(name, count)),
+            metrics: Arc::new(WorkerMetrics::for_worker_slots(name, count)),
             queue_metrics,
         }
     }
 
     /// Grants free slots to waiting pages. Called when a latency boost has ended, since that frees reserved slots.
-    pub(crate) fn recheck_waiters(&self) {
-        self.slots.grant_waiting();
+    pub(crate) fn grant_free_slots(&self) {
+        self.slots.grant_permits_to_waiters();
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct StopSignal(Arc<StopSignalInner>);
 
 struct StopSignalInner {
     /// Set when the job is cancelled or suspended: no further page is started.
-    stopping: CancellationToken,
+    cancelled_or_suspended: CancellationToken,
     cancelled: CancellationToken,
     /// The time at which pages in flight are dropped; `None` until the job is stopping.
     deadline: watch::Sender<Option<Instant>>,
@@ -27,7 +27,7 @@ impl StopSignal {
     /// Creates a signal that is not set. `grace` is the time that pages in flight get after the job is cancelled.
     pub(crate) fn new(grace: Duration) -> Self {
         Self(Arc::new(StopSignalInner {
-            stopping: CancellationToken::new(),
+            cancelled_or_suspended: CancellationToken::new(),
             cancelled: CancellationToken::new(),
             deadline: watch::Sender::new(None),
             failed: watch::Sender::new(None),
@@ -37,19 +37,19 @@ impl StopSignal {
 
     /// Cancels the job.
     pub(crate) fn signal_cancel(&self) {
-        self.set_deadline(Instant::now() + self.0.grace);
+        self.set_deadline_if_unset(Instant::now() + self.0.grace);
         self.0.cancelled.cancel();
-        self.0.stopping.cancel();
+        self.0.cancelled_or_suspended.cancel();
     }
 
     /// Stops the job so that it can be resumed later. Pages in flight get `grace` to finish.
     pub(crate) fn signal_suspend(&self, grace: Duration) {
-        self.set_deadline(Instant::now() + grace);
-        self.0.stopping.cancel();
+        self.set_deadline_if_unset(Instant::now() + grace);
+        self.0.cancelled_or_suspended.cancel();
     }
 
     /// Sets the deadline of pages in flight, unless it is set already.
-    fn set_deadline(&self, end: Instant) {
+    fn set_deadline_if_unset(&self, end: Instant) {
         self.0.deadline.send_if_modified(|deadline| {
             let first = deadline.is_none();
             deadline.get_or_insert(end);
@@ -72,8 +72,8 @@ impl StopSignal {
     }
 
     /// Whether no further page is to be started: the job was cancelled, suspended or has failed.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.0.stopping.is_cancelled() || self.is_cancelled_or_failed()
+    pub(crate) fn is_cancelled_suspended_or_failed(&self) -> bool {
+        self.0.cancelled_or_suspended.is_cancelled() || self.is_cancelled_or_failed()
     }
 
     /// Waits until the job is cancelled.
@@ -82,8 +82,8 @@ impl StopSignal {
     }
 
     /// Waits until the job is cancelled or suspended.
-    pub(crate) async fn await_stopping(&self) {
-        self.0.stopping.cancelled().await;
+    pub(crate) async fn await_cancelled_or_suspended(&self) {
+        self.0.cancelled_or_suspended.cancelled().await;
     }
 
     /// Waits until the job has failed, and returns the error.

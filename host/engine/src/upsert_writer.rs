@@ -88,7 +88,7 @@ impl UpsertWriter {
                 passages,
                 reply,
             } = first;
-            let slot = queued_page.acquire_slot().await;
+            let slot = queued_page.acquire_worker_slot().await;
             let mut points = passages.points.len();
             let mut group = vec![(passages, reply)];
             while group.len() < MAX_GROUP_PAGES
@@ -108,7 +108,7 @@ impl UpsertWriter {
             let pages = u32::try_from(group.len()).unwrap_or(u32::MAX);
             match written {
                 Ok(()) => {
-                    let each = slot.record_finished(pages) / pages;
+                    let each = slot.record_finished_pages(pages) / pages;
                     for reply in replies {
                         // The page may have been dropped meanwhile.
                         let _ = reply.send(Ok(each));
@@ -123,7 +123,7 @@ impl UpsertWriter {
                 Err(_) => {
                     for (page, reply) in group.into_iter().zip(replies) {
                         let written = self.write_group(&[page]).await;
-                        let _ = reply.send(written.map(|()| slot.record_finished(1)));
+                        let _ = reply.send(written.map(|()| slot.record_finished_pages(1)));
                     }
                 }
             }

@@ -12,11 +12,11 @@ use weir_core::llm::{LlmError, LlmRequest, LlmRequestKind, LlmResponse, Provider
 use weir_core::markdown::vision_markdown;
 use weir_core::page::EncodedImage;
 use weir_core::page_text::Line;
-use weir_core::ports::DrawOptions;
+use weir_core::ports::RasterizeOptions;
 use weir_core::{PageFacts, RasterError};
 
-use crate::context::DocumentContext;
 use crate::error::StageError;
+use crate::job_and_document_context::DocumentContext;
 use crate::page_task::PageTask;
 
 /// The most bytes of an image. That is 5 MB as base64, the lowest limit of the large services (Anthropic's API).
@@ -47,7 +47,7 @@ impl PageTask {
         let Some(model) = model.filter(|model| model.supports_images()) else {
             return Err(StageError::NoVisionModel { page });
         };
-        let question = LlmRequest {
+        let request = LlmRequest {
             scheduling: self.account.clone(),
             kind: LlmRequestKind::Page,
             system_prompt: None,
@@ -59,8 +59,13 @@ impl PageTask {
             document: Some(document.id),
         };
         // At most as many requests as worker slots are in flight, so they do not wait for capacity in the models' queue.
-        match document.job.model_requests.send_request(&**model, question).await {
-            Ok(answer) => Ok(parse_transcription(&answer)),
+        match document
+            .job
+            .model_requests
+            .send_tracked_request(&**model, request)
+            .await
+        {
+            Ok(response) => Ok(parse_transcription(&response)),
             Err(LlmError::ProviderFailed {
                 provider,
                 fault: ProviderError::TokenLimitReached,
@@ -92,12 +97,12 @@ impl PageTask {
         let page = self.facts.number;
         let mut dpi = choose_dpi(&self.facts, longest_side);
         loop {
-            let drawing = DrawOptions {
+            let drawing = RasterizeOptions {
                 dpi,
                 want_pixels: false,
                 want_encoded: true,
             };
-            let rasterized = document.open.draw(page, drawing).await?;
+            let rasterized = document.open.reserve_and_rasterize_page(page, drawing).await?;
             let image = rasterized.encoded.ok_or_else(|| RasterError::PageUnreadable {
                 page,
                 reason: "it was rasterized without an encoded image".into(),
@@ -128,8 +133,8 @@ fn choose_dpi(facts: &PageFacts, longest_side: u32) -> u32 {
     }
 }
 
-fn parse_transcription(answer: &LlmResponse) -> Vec<Line> {
-    let lines = vision_markdown::parse_lines(&answer.text);
+fn parse_transcription(response: &LlmResponse) -> Vec<Line> {
+    let lines = vision_markdown::split_transcription_lines(&response.text);
     match lines.as_slice() {
         [only] if only.text.trim() == BLANK_PAGE_MARKER => Vec::new(),
         _ => lines,

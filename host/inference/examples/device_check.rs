@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use weir_core::TenantId;
-use weir_core::page::{Lane, PageImage, PixelFormat};
+use weir_core::page::{PageImage, PixelFormat, PriorityLane};
 use weir_core::ports::SchedulingContext;
 use weir_core::settings::Settings;
 use weir_inference::{Inference, InferenceConfig};
@@ -32,13 +32,17 @@ async fn main() -> Result<(), AnyError> {
     settings.set("inference.max_batch_texts", "64")?;
 
     let began = Instant::now();
-    let inference = Inference::load(InferenceConfig::from_settings(&settings, assets))?;
-    println!("device      {} {:?}", inference.device_name(), inference.device());
+    let inference = Inference::load_runtime(InferenceConfig::from_settings(&settings, assets))?;
+    println!(
+        "device      {} {:?}",
+        inference.device_name(),
+        inference.compute_device()
+    );
     println!("loaded in   {:.2?}", began.elapsed());
 
-    let account = SchedulingContext {
+    let scheduling = SchedulingContext {
         tenant: TenantId::default_tenant(),
-        lane: Lane::Bulk,
+        lane: PriorityLane::Bulk,
         group: 0,
         batch_linger: Duration::ZERO,
         tenant_weight: 1.0,
@@ -54,7 +58,7 @@ async fn main() -> Result<(), AnyError> {
     let embedder = inference.embedder();
     for round in ["first", "second"] {
         let began = Instant::now();
-        let vectors = embedder.embed_texts(&account, texts.clone()).await?;
+        let vectors = embedder.embed_texts(&scheduling, texts.clone()).await?;
         let rate = vectors.len() as f64 / began.elapsed().as_secs_f64();
         println!("embedding   {rate:.1} texts/s ({round} round)");
     }
@@ -65,7 +69,7 @@ async fn main() -> Result<(), AnyError> {
     for round in ["first", "second"] {
         let began = Instant::now();
         let pages =
-            try_join_all((0..PAGE_COUNT).map(|_| reader.recognize_text(&account, page.clone(), PAGE_DPI)))
+            try_join_all((0..PAGE_COUNT).map(|_| reader.recognize_text(&scheduling, page.clone(), PAGE_DPI)))
                 .await?;
         let rate = pages.len() as f64 / began.elapsed().as_secs_f64();
         println!("reading     {rate:.2} pages/s ({round} round)");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use weir_core::TenantId;
-use weir_core::page::{Lane, PageImage, PixelFormat};
+use weir_core::page::{PageImage, PixelFormat, PriorityLane};
 use weir_core::ports::SchedulingContext;
 use weir_core::settings::Settings;
 use weir_inference::{Inference, InferenceConfig};
@@ -40,11 +40,11 @@ async fn main() -> Result<(), AnyError> {
         ocr_workers: workers,
         ..InferenceConfig::from_settings(&Settings::default(), assets)
     };
-    let inference = Inference::load(config)?;
+    let inference = Inference::load_runtime(config)?;
     let reader = inference.ocr_engine();
-    let account = Arc::new(SchedulingContext {
+    let scheduling = Arc::new(SchedulingContext {
         tenant: TenantId::default_tenant(),
-        lane: Lane::Bulk,
+        lane: PriorityLane::Bulk,
         group: 0,
         batch_linger: Duration::ZERO,
         tenant_weight: 1.0,
@@ -55,7 +55,7 @@ async fn main() -> Result<(), AnyError> {
         .collect::<Result<Vec<_>, AnyError>>()?;
     // This opens the sessions before the measurement.
     let warm = (0..reader.worker_count()).filter_map(|_| pages.first().cloned());
-    try_join_all(warm.map(|page| reader.recognize_text(&account, page, dpi))).await?;
+    try_join_all(warm.map(|page| reader.recognize_text(&scheduling, page, dpi))).await?;
 
     let before = inference.stats().ocr;
     let began = Instant::now();
@@ -64,7 +64,7 @@ async fn main() -> Result<(), AnyError> {
         last = try_join_all(
             pages
                 .iter()
-                .map(|page| reader.recognize_text(&account, page.clone(), dpi)),
+                .map(|page| reader.recognize_text(&scheduling, page.clone(), dpi)),
         )
         .await?;
         resident.push(process_status_kib("VmRSS:"));

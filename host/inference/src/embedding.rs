@@ -19,9 +19,9 @@ use weir_core::InferenceError;
 use weir_core::decision::ComputeDevice;
 use weir_core::ports::{Embedder, SchedulingContext};
 
+use crate::model_session::{ModelFile, ModelRunner};
 use crate::onnx_runtime::{self, ExecutionProvider, OnnxRuntime};
 use crate::scheduler::{ActiveRequest, BatchModel, ModelStats, Scheduler, SchedulerConfig, StopSignal};
-use crate::session::{ModelFile, ModelRunner};
 
 /// The model's name in errors and metrics.
 pub(crate) const MODEL_NAME: &str = "embedding";
@@ -63,24 +63,28 @@ impl TextEmbedder {
         runtime: OnnxRuntime,
         model: PathBuf,
         tokenizer: PathBuf,
-        sharing: SchedulerConfig,
+        scheduler_config: SchedulerConfig,
     ) -> Self {
         let tokenizer = LazyTokenizer::new(tokenizer);
         let worker_tokenizer = tokenizer.clone();
-        let device = onnx_runtime::describe_device(runtime.execution_provider());
+        let device = onnx_runtime::query_compute_device(runtime.execution_provider());
         let model = ModelFile::new(runtime, model);
         Self {
-            workers: u32::try_from(sharing.workers).unwrap_or(u32::MAX),
-            scheduler: Scheduler::new(sharing, move |stop| {
-                Ok(Box::new(MiniLmModel::open(&model, &worker_tokenizer, stop)?))
+            workers: u32::try_from(scheduler_config.workers).unwrap_or(u32::MAX),
+            scheduler: Scheduler::new(scheduler_config, move |stop| {
+                Ok(Box::new(MiniLmModel::open_model_and_tokenizer(
+                    &model,
+                    &worker_tokenizer,
+                    stop,
+                )?))
             }),
             tokenizer,
             device,
         }
     }
 
-    pub(crate) fn warm_up(&self) -> Result<(), InferenceError> {
-        self.scheduler.warm_up()
+    pub(crate) fn open_model_in_background(&self) -> Result<(), InferenceError> {
+        self.scheduler.open_model_in_background()
     }
 
     pub(crate) fn stats(&self) -> ModelStats {
@@ -96,7 +100,7 @@ impl TextEmbedder {
 impl Embedder for TextEmbedder {
     async fn embed_texts(
         &self,
-        account: &SchedulingContext,
+        scheduling: &SchedulingContext,
         texts: Vec<String>,
     ) -> Result<Vec<Vec<f32>>, InferenceError> {
         let items = texts
@@ -107,11 +111,11 @@ impl Embedder for TextEmbedder {
                 (text, cost)
             })
             .collect();
-        self.scheduler.submit(account, items).await
+        self.scheduler.submit_and_await_results(scheduling, items).await
     }
 
     fn count_tokens(&self, text: &str) -> Result<u32, InferenceError> {
-        let tokens = self.tokenizer.get_or_load()?.tokenize(text)?.len();
+        let tokens = self.tokenizer.get_or_load_tokenizer()?.tokenize(text)?.len();
         Ok(u32::try_from(tokens).unwrap_or(u32::MAX))
     }
 
@@ -152,12 +156,12 @@ impl LazyTokenizer {
         }
     }
 
-    fn get_or_load(&self) -> Result<Arc<WordPieceTokenizer>, InferenceError> {
+    fn get_or_load_tokenizer(&self) -> Result<Arc<WordPieceTokenizer>, InferenceError> {
         let mut loaded = self.loaded.lock();
         if let Some(tokenizer) = loaded.as_ref() {
             return Ok(Arc::clone(tokenizer));
         }
-        let tokenizer = Arc::new(WordPieceTokenizer::open(&self.path)?);
+        let tokenizer = Arc::new(WordPieceTokenizer::load_from_file(&self.path)?);
         *loaded = Some(Arc::clone(&tokenizer));
         Ok(tokenizer)
     }
@@ -166,22 +170,24 @@ impl LazyTokenizer {
 struct WordPieceTokenizer(Tokenizer);
 
 impl WordPieceTokenizer {
-    fn open(path: &Path) -> Result<Self, InferenceError> {
+    fn load_from_file(path: &Path) -> Result<Self, InferenceError> {
         if !path.is_file() {
-            return Err(onnx_runtime::missing_file_error(&onnx_runtime::asset_name(path)));
+            return Err(onnx_runtime::missing_file_error(
+                &onnx_runtime::asset_name_for_errors(path),
+            ));
         }
-        let wrong = |e: tokenizers::Error| {
+        let load_error = |e: tokenizers::Error| {
             tracing::warn!(path = %path.display(), error = %e, "cannot load the tokenizer");
             InferenceError::Unavailable {
-                what: format!("tokenizer {} ({e})", onnx_runtime::asset_name(path)),
+                what: format!("tokenizer {} ({e})", onnx_runtime::asset_name_for_errors(path)),
                 remedy: "run `make setup`".into(),
             }
         };
-        let mut tokenizer = Tokenizer::from_file(path).map_err(wrong)?;
+        let mut tokenizer = Tokenizer::from_file(path).map_err(load_error)?;
         // The file may enable both. Padding to a fixed size would multiply the cost. Truncation is done below, so that counting sees the
         // whole text.
         tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(wrong)?;
+        tokenizer.with_truncation(None).map_err(load_error)?;
         Ok(Self(tokenizer))
     }
 
@@ -224,14 +230,14 @@ struct MiniLmModel {
 type TokenizedRequest<'a> = (ActiveRequest<'a, String, Vec<f32>>, Vec<i64>);
 
 impl MiniLmModel {
-    fn open(
+    fn open_model_and_tokenizer(
         file: &ModelFile,
         tokenizer: &LazyTokenizer,
         stop: &Arc<StopSignal>,
     ) -> Result<Self, InferenceError> {
         // They load in parallel, because each takes a large part of the time until the first vector.
         let (tokenizer, model) = std::thread::scope(|scope| {
-            let tokenizer = scope.spawn(|| tokenizer.get_or_load());
+            let tokenizer = scope.spawn(|| tokenizer.get_or_load_tokenizer());
             let model = file.open_runner(MODEL_NAME, stop);
             (tokenizer.join(), model)
         });
@@ -239,7 +245,7 @@ impl MiniLmModel {
             model: MODEL_NAME.into(),
             reason: "the tokenizer panicked".into(),
         })?;
-        let (padding, most) = match file.provider() {
+        let (padding, max_tokens) = match file.execution_provider() {
             ExecutionProvider::Cpu => (MAX_CPU_PADDING_SHARE, MAX_USEFUL_CPU_BATCH_TOKENS),
             ExecutionProvider::Cuda(_) => (1.0, usize::MAX),
         };
@@ -248,12 +254,15 @@ impl MiniLmModel {
             stop_signal: Arc::clone(stop),
             tokenizer: tokenizer?,
             max_padding_share: padding,
-            max_batch_tokens: most,
+            max_batch_tokens: max_tokens,
         })
     }
 
     /// Computes the vectors of texts, padded to the first text, which must be the longest.
-    fn embed_batch(&mut self, texts: &[TokenizedRequest<'_>]) -> Result<Vec<Vec<f32>>, InferenceError> {
+    fn embed_padded_batch(
+        &mut self,
+        texts: &[TokenizedRequest<'_>],
+    ) -> Result<Vec<Vec<f32>>, InferenceError> {
         let longest = texts.first().map_or(0, |(_, tokens)| tokens.len());
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
         for (row, (_, tokens)) in (1..).zip(texts) {
@@ -290,35 +299,39 @@ impl MiniLmModel {
 impl BatchModel<String, Vec<f32>> for MiniLmModel {
     fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, String, Vec<f32>>>) {
         let mut texts: Vec<TokenizedRequest<'_>> = Vec::with_capacity(batch.len());
-        for job in batch {
-            match self.tokenizer.tokenize_truncated(&job.item) {
-                Ok(tokens) => texts.push((job, tokens)),
-                Err(error) => job.complete(Err(error)),
+        for request in batch {
+            match self.tokenizer.tokenize_truncated(&request.item) {
+                Ok(tokens) => texts.push((request, tokens)),
+                Err(error) => request.send_result(Err(error)),
             }
         }
         // The longest texts come first, so that the memory of the first run serves all others.
         texts.sort_by_key(|(_, tokens)| std::cmp::Reverse(tokens.len()));
         while let Some((_, longest)) = texts.first() {
-            let least = longest.len() as f32 * (1.0 - self.max_padding_share);
-            let alike = texts.partition_point(|(_, tokens)| tokens.len() as f32 >= least);
-            let later = texts.split_off(alike.min(self.max_batch_tokens / longest.len().max(1)).max(1));
-            let mut group = std::mem::replace(&mut texts, later);
-            group.retain(|(job, _)| job.is_awaited());
+            let min_tokens = longest.len() as f32 * (1.0 - self.max_padding_share);
+            let similar_count = texts.partition_point(|(_, tokens)| tokens.len() as f32 >= min_tokens);
+            let remaining = texts.split_off(
+                similar_count
+                    .min(self.max_batch_tokens / longest.len().max(1))
+                    .max(1),
+            );
+            let mut group = std::mem::replace(&mut texts, remaining);
+            group.retain(|(request, _)| request.is_awaited());
             if self.stop_signal.is_stopped() {
                 return;
             }
             if group.is_empty() {
                 continue;
             }
-            match self.embed_batch(&group) {
+            match self.embed_padded_batch(&group) {
                 Ok(vectors) => {
-                    for ((job, _), vector) in group.into_iter().zip(vectors) {
-                        job.complete(Ok(vector));
+                    for ((request, _), vector) in group.into_iter().zip(vectors) {
+                        request.send_result(Ok(vector));
                     }
                 }
                 Err(error) => group
                     .into_iter()
-                    .for_each(|(job, _)| job.complete(Err(error.clone()))),
+                    .for_each(|(request, _)| request.send_result(Err(error.clone()))),
             }
         }
     }

@@ -10,14 +10,14 @@
 //! | `embedding` | text to vector |
 //! | `ocr` | page image to lines with boxes |
 //!
-//! [`Inference::load`] loads the library and opens no model. The first request opens its model, unless [`Inference::warm_up`] did.
+//! [`Inference::load_runtime`] loads the library and opens no model. The first request opens its model, unless [`Inference::open_models_in_background`] did.
 
 mod cpu_arena;
 mod embedding;
+mod model_session;
 mod ocr;
 mod onnx_runtime;
 mod scheduler;
-mod session;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ impl InferenceConfig {
         self.assets_folder.join("models/minilm/tokenizer.json")
     }
 
-    fn text_model_path(&self, provider: ExecutionProvider) -> PathBuf {
+    fn embedding_model_path(&self, provider: ExecutionProvider) -> PathBuf {
         let folder = self.assets_folder.join("models/minilm");
         let quantized = folder.join("model-quantized.onnx");
         if self.use_quantized_model && provider == ExecutionProvider::Cpu && quantized.is_file() {
@@ -109,11 +109,11 @@ impl InferenceConfig {
 
     /// Checks that the files of a model exist; the error names the first missing file and how to install it. Opens no file, so it takes
     /// microseconds.
-    pub fn check_files(&self, what: ModelKind) -> Result<(), InferenceError> {
-        let models = match what {
+    pub fn check_model_files_exist(&self, kind: ModelKind) -> Result<(), InferenceError> {
+        let models = match kind {
             ModelKind::Ocr => [self.detector_path(), self.recognizer_path()],
             ModelKind::Embedding => [
-                self.text_model_path(ExecutionProvider::Cuda(0)),
+                self.embedding_model_path(ExecutionProvider::Cuda(0)),
                 self.tokenizer_path(),
             ],
         };
@@ -160,16 +160,16 @@ impl Inference {
     /// # Errors
     /// [`InferenceError::Unavailable`] if the library is missing, if this process has loaded another one, or if the requested device
     /// does not work.
-    pub fn load(config: InferenceConfig) -> Result<Self, InferenceError> {
-        let runtime = OnnxRuntime::load(&config.onnxruntime_path(), config.device)?;
+    pub fn load_runtime(config: InferenceConfig) -> Result<Self, InferenceError> {
+        let runtime = OnnxRuntime::load_library_and_choose_device(&config.onnxruntime_path(), config.device)?;
         let provider = runtime.execution_provider();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = |asked: u32, gpu: usize| match (asked, provider) {
+        let workers = |configured: u32, gpu_default: usize| match (configured, provider) {
             (0, ExecutionProvider::Cpu) => cores,
-            (0, ExecutionProvider::Cuda(_)) => gpu,
+            (0, ExecutionProvider::Cuda(_)) => gpu_default,
             (n, _) => n as usize,
         };
-        let sharing = |name, workers, batch, gain, niceness| SchedulerConfig {
+        let scheduler_config = |name, workers, batch, gain, niceness| SchedulerConfig {
             model_name: name,
             workers,
             max_batch: batch,
@@ -180,14 +180,14 @@ impl Inference {
             usage_meter: config.usage_meter.clone(),
         };
         // The steps of pages differ in shape, so a batch of them is no faster on any device.
-        let pages = sharing(
+        let ocr_config = scheduler_config(
             ocr::MODEL_NAME,
             workers(config.ocr_workers, 2),
             1,
             BatchGain::UpToCost(0.0),
             OCR_NICENESS,
         );
-        let texts = sharing(
+        let embedding_config = scheduler_config(
             embedding::MODEL_NAME,
             workers(config.embedding_workers, 1),
             config.max_batch_texts.max(1) as usize,
@@ -197,17 +197,17 @@ impl Inference {
             },
             0,
         );
-        let reader = PpOcrEngine::new(
+        let ocr_engine = PpOcrEngine::new(
             runtime.clone(),
             config.detector_path(),
             config.recognizer_path(),
-            pages,
+            ocr_config,
         );
         let embedder = TextEmbedder::new(
             runtime,
-            config.text_model_path(provider),
+            config.embedding_model_path(provider),
             config.tokenizer_path(),
-            texts,
+            embedding_config,
         );
         Ok(Self {
             device_name: match provider {
@@ -215,7 +215,7 @@ impl Inference {
                 ExecutionProvider::Cuda(number) => format!("cuda:{number}"),
             },
             config,
-            ocr_engine: Arc::new(reader),
+            ocr_engine: Arc::new(ocr_engine),
             embedder: Arc::new(embedder),
         })
     }
@@ -235,16 +235,16 @@ impl Inference {
     ///
     /// # Errors
     /// [`InferenceError::Failed`] if no thread can be started. If a model cannot be opened, the first request fails.
-    pub fn warm_up(&self, what: ModelKind) -> Result<(), InferenceError> {
-        match what {
-            ModelKind::Ocr => self.ocr_engine.warm_up(),
-            ModelKind::Embedding => self.embedder.warm_up(),
+    pub fn open_models_in_background(&self, kind: ModelKind) -> Result<(), InferenceError> {
+        match kind {
+            ModelKind::Ocr => self.ocr_engine.open_models_in_background(),
+            ModelKind::Embedding => self.embedder.open_model_in_background(),
         }
     }
 
-    /// Checks that the files of `what` exist; see [`InferenceConfig::check_files`].
-    pub fn check_files(&self, what: ModelKind) -> Result<(), InferenceError> {
-        self.config.check_files(what)
+    /// Checks that the files of `what` exist; see [`InferenceConfig::check_model_files_exist`].
+    pub fn check_model_files_exist(&self, kind: ModelKind) -> Result<(), InferenceError> {
+        self.config.check_model_files_exist(kind)
     }
 
     /// Returns the device that models run on: `cpu` or `cuda:N`.
@@ -253,7 +253,7 @@ impl Inference {
     }
 
     /// Describes the device that models run on.
-    pub fn device(&self) -> ComputeDevice {
+    pub fn compute_device(&self) -> ComputeDevice {
         self.embedder.compute_device()
     }
 

@@ -45,8 +45,11 @@ pub(crate) struct OnnxRuntime {
 
 impl OnnxRuntime {
     /// Loads `library`, unless this process has loaded it already, and chooses a device.
-    pub(crate) fn load(library: &Path, choice: DeviceChoice) -> Result<Self, InferenceError> {
-        let environment = load_environment(library)?;
+    pub(crate) fn load_library_and_choose_device(
+        library: &Path,
+        choice: DeviceChoice,
+    ) -> Result<Self, InferenceError> {
+        let environment = load_library_and_environment(library)?;
         let cpu = Self {
             environment,
             execution_provider: ExecutionProvider::Cpu,
@@ -60,7 +63,7 @@ impl OnnxRuntime {
             execution_provider: ExecutionProvider::Cuda(number),
             ..cpu.clone()
         };
-        match cuda.check_device() {
+        match cuda.check_device_works() {
             Ok(()) => {
                 tracing::info!(device = format!("cuda:{number}"), "models run on the GPU");
                 Ok(cuda)
@@ -86,13 +89,13 @@ impl OnnxRuntime {
 
     /// Opens a model. A run computes only on the thread that calls it. On a CPU, one run on each core needs no synchronization; two
     /// threads on one page would be only 1.6 times as fast as one.
-    pub(crate) fn open_session(&self, model: &Path) -> Result<Session, InferenceError> {
-        let (name, path) = (asset_name(model), model.display().to_string());
+    pub(crate) fn open_model_session(&self, model: &Path) -> Result<Session, InferenceError> {
+        let (name, path) = (asset_name_for_errors(model), model.display().to_string());
         if !model.is_file() {
             tracing::warn!(path, "a model is missing");
             return Err(missing_file_error(&name));
         }
-        self.build_session(|builder| builder.commit_from_file(model))
+        self.configure_and_build_session(|builder| builder.commit_from_file(model))
             .map_err(|reason| {
                 tracing::warn!(path, reason, "cannot open a model");
                 InferenceError::Unavailable {
@@ -102,12 +105,12 @@ impl OnnxRuntime {
             })
     }
 
-    fn check_device(&self) -> Result<(), String> {
-        self.build_session(|builder| builder.commit_from_memory(PROBE_MODEL))
+    fn check_device_works(&self) -> Result<(), String> {
+        self.configure_and_build_session(|builder| builder.commit_from_memory(PROBE_MODEL))
             .map(drop)
     }
 
-    fn build_session(
+    fn configure_and_build_session(
         &self,
         commit: impl FnOnce(&mut ort::session::builder::SessionBuilder) -> ort::Result<Session>,
     ) -> Result<Session, String> {
@@ -140,7 +143,7 @@ impl OnnxRuntime {
     }
 }
 
-fn load_environment(library: &Path) -> Result<Environment, InferenceError> {
+fn load_library_and_environment(library: &Path) -> Result<Environment, InferenceError> {
     if !library.is_file() {
         return Err(missing_file_error(&library.display().to_string()));
     }
@@ -154,7 +157,7 @@ fn load_environment(library: &Path) -> Result<Environment, InferenceError> {
             remedy: format!("this process already runs the one in {}", path.display()),
         });
     }
-    let wrong = |reason: &str| InferenceError::Unavailable {
+    let load_error = |reason: &str| InferenceError::Unavailable {
         what: format!(
             "ONNX Runtime in {} ({})",
             library.display(),
@@ -162,18 +165,18 @@ fn load_environment(library: &Path) -> Result<Environment, InferenceError> {
         ),
         remedy: SETUP_REMEDY.into(),
     };
-    let builder = ort::init_from(library).map_err(|e| wrong(&e.to_string()))?;
+    let builder = ort::init_from(library).map_err(|e| load_error(&e.to_string()))?;
     let environment = builder
         .with_name("weir")
         .build()
-        .map_err(|e| wrong(e.message()))?;
-    cpu_arena::register_cpu_arena(&environment).map_err(|e| wrong(e.message()))?;
+        .map_err(|e| load_error(e.message()))?;
+    cpu_arena::register_cpu_arena(&environment).map_err(|e| load_error(e.message()))?;
     *loaded = Some((library.to_owned(), environment.clone()));
     Ok(environment)
 }
 
 /// Names a file of the assets in an error: its folder's name and its own. Tenants read errors, so they show no path of the host.
-pub(crate) fn asset_name(path: &Path) -> String {
+pub(crate) fn asset_name_for_errors(path: &Path) -> String {
     let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
     let name = path.file_name().unwrap_or_default();
     Path::new(folder).join(name).display().to_string()
@@ -197,7 +200,7 @@ pub(crate) fn run_failed_error(model: &str, error: &ort::Error) -> InferenceErro
 
 /// Describes a device. The memory of a CPU is what this process may use of the system's. The memory of a GPU comes from the tool of
 /// its driver, since ONNX Runtime does not report it.
-pub(crate) fn describe_device(provider: ExecutionProvider) -> ComputeDevice {
+pub(crate) fn query_compute_device(provider: ExecutionProvider) -> ComputeDevice {
     let cores =
         std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
     let (kind, memory_bytes) = match provider {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use image::GrayImage;
-use weir_core::page::{Lane, PageImage, PixelFormat};
+use weir_core::page::{PageImage, PixelFormat, PriorityLane};
 use weir_core::page_text::Line;
 use weir_core::ports::SchedulingContext;
 use weir_core::settings::{DeviceChoice, Settings};
@@ -43,10 +43,10 @@ fn cpu_config() -> InferenceConfig {
     }
 }
 
-fn test_account() -> SchedulingContext {
+fn test_scheduling_context() -> SchedulingContext {
     SchedulingContext {
         tenant: "test".parse().unwrap(),
-        lane: Lane::Bulk,
+        lane: PriorityLane::Bulk,
         group: 0,
         batch_linger: Duration::from_millis(500),
         tenant_weight: 1.0,
@@ -94,8 +94,8 @@ fn to_padded_bgr_page_image(image: &GrayImage) -> PageImage {
 fn simulate_scan(page: &GrayImage, degrees: f32) -> GrayImage {
     use imageproc::geometric_transformations::{Border, Interpolation, rotate_about_center};
     let white = Border::Constant(image::Luma([255]));
-    let turned = rotate_about_center(page, degrees.to_radians(), Interpolation::Bilinear, white);
-    let mut scan = imageproc::filter::gaussian_blur_f32(&turned, 0.6);
+    let rotated = rotate_about_center(page, degrees.to_radians(), Interpolation::Bilinear, white);
+    let mut scan = imageproc::filter::gaussian_blur_f32(&rotated, 0.6);
     imageproc::noise::gaussian_noise_mut(&mut scan, -8.0, 13.0, 7);
     scan
 }
@@ -153,12 +153,12 @@ fn character_error_rate(truth: &str, read: &str) -> f32 {
 
 #[tokio::test]
 async fn clean_page_is_read_without_errors() {
-    let inference = Inference::load(cpu_config()).unwrap();
+    let inference = Inference::load_runtime(cpu_config()).unwrap();
     let image = load_test_page();
     let size = (image.width() as f32, image.height() as f32);
-    let (reader, account) = (inference.ocr_engine(), test_account());
+    let (reader, scheduling) = (inference.ocr_engine(), test_scheduling_context());
     let lines = reader
-        .recognize_text(&account, to_gray_page_image(image.clone()), PAGE_DPI)
+        .recognize_text(&scheduling, to_gray_page_image(image.clone()), PAGE_DPI)
         .await
         .unwrap();
     let steps = inference.stats().ocr.requests;
@@ -188,7 +188,7 @@ async fn clean_page_is_read_without_errors() {
     assert!(lines.iter().all(|l| (0.5..=1.0).contains(&l.confidence)));
 
     let padded = reader
-        .recognize_text(&account, to_padded_bgr_page_image(&image), PAGE_DPI)
+        .recognize_text(&scheduling, to_padded_bgr_page_image(&image), PAGE_DPI)
         .await
         .unwrap();
     assert_eq!(padded, lines);
@@ -201,15 +201,15 @@ async fn ocr_result_does_not_depend_on_the_number_of_workers() {
     let pages = [image::imageops::rotate90(&load_test_page()), load_test_page()].map(to_gray_page_image);
     let mut readings = Vec::new();
     for workers in [1, 3] {
-        let inference = Inference::load(InferenceConfig {
+        let inference = Inference::load_runtime(InferenceConfig {
             ocr_workers: workers,
             ..cpu_config()
         })
         .unwrap();
-        let (reader, account) = (inference.ocr_engine(), test_account());
+        let (reader, scheduling) = (inference.ocr_engine(), test_scheduling_context());
         let all = pages
             .iter()
-            .map(|page| reader.recognize_text(&account, page.clone(), PAGE_DPI));
+            .map(|page| reader.recognize_text(&scheduling, page.clone(), PAGE_DPI));
         readings.push(futures::future::try_join_all(all).await.unwrap());
     }
     assert_eq!(readings[0], readings[1]);
@@ -218,13 +218,13 @@ async fn ocr_result_does_not_depend_on_the_number_of_workers() {
 
 #[tokio::test]
 async fn rotated_and_noisy_scan_is_read() {
-    let inference = Inference::load(cpu_config()).unwrap();
+    let inference = Inference::load_runtime(cpu_config()).unwrap();
     for degrees in [0.6, -2.5] {
         let scan = simulate_scan(&load_test_page(), degrees);
         let size = (scan.width() as f32, scan.height() as f32);
         let lines = inference
             .ocr_engine()
-            .recognize_text(&test_account(), to_gray_page_image(scan), PAGE_DPI)
+            .recognize_text(&test_scheduling_context(), to_gray_page_image(scan), PAGE_DPI)
             .await
             .unwrap();
         let rate = character_error_rate(
@@ -237,12 +237,12 @@ async fn rotated_and_noisy_scan_is_read() {
 
 #[tokio::test]
 async fn blank_or_nearly_blank_page_has_no_text_lines() {
-    let inference = Inference::load(cpu_config()).unwrap();
+    let inference = Inference::load_runtime(cpu_config()).unwrap();
     let reader = inference.ocr_engine();
     let blank = GrayImage::from_pixel(400, 300, image::Luma([244]));
     assert!(
         reader
-            .recognize_text(&test_account(), to_gray_page_image(blank), PAGE_DPI)
+            .recognize_text(&test_scheduling_context(), to_gray_page_image(blank), PAGE_DPI)
             .await
             .unwrap()
             .is_empty()
@@ -251,16 +251,16 @@ async fn blank_or_nearly_blank_page_has_no_text_lines() {
         image::Luma([if x / 6 == 30 && y / 6 == 20 { 0 } else { 255 }])
     });
     let lines = reader
-        .recognize_text(&test_account(), to_gray_page_image(speck), PAGE_DPI)
+        .recognize_text(&test_scheduling_context(), to_gray_page_image(speck), PAGE_DPI)
         .await
         .unwrap();
     assert!(lines.iter().all(|l| l.text.chars().count() <= 1), "{lines:?}");
-    let torn = PageImage {
+    let truncated_image = PageImage {
         height: 301,
         ..to_gray_page_image(GrayImage::new(400, 300))
     };
     let error = reader
-        .recognize_text(&test_account(), torn, PAGE_DPI)
+        .recognize_text(&test_scheduling_context(), truncated_image, PAGE_DPI)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), "model-input");
@@ -285,11 +285,14 @@ fn load_reference_embeddings() -> Vec<ReferenceEmbedding> {
 
 #[tokio::test]
 async fn vectors_and_token_counts_match_the_reference() {
-    let inference = Inference::load(cpu_config()).unwrap();
+    let inference = Inference::load_runtime(cpu_config()).unwrap();
     let embedder = inference.embedder();
     let references = load_reference_embeddings();
     let texts = references.iter().map(|r| r.text.clone()).collect();
-    let vectors = embedder.embed_texts(&test_account(), texts).await.unwrap();
+    let vectors = embedder
+        .embed_texts(&test_scheduling_context(), texts)
+        .await
+        .unwrap();
     assert_eq!(vectors.len(), references.len());
     for (vector, reference) in vectors.iter().zip(&references) {
         assert_eq!(vector.len(), embedder.vector_dimensions());
@@ -303,18 +306,18 @@ async fn vectors_and_token_counts_match_the_reference() {
 
 #[tokio::test]
 async fn batching_keeps_order_and_does_not_change_vectors() {
-    let inference = Inference::load(cpu_config()).unwrap();
+    let inference = Inference::load_runtime(cpu_config()).unwrap();
     let embedder = inference.embedder();
     let texts: Vec<String> = (0..40)
         .map(|n| format!("Reading {n} of gauge {}. ", n * 7 % 13).repeat(1 + n * 5 % 9))
         .collect();
     let together = embedder
-        .embed_texts(&test_account(), texts.clone())
+        .embed_texts(&test_scheduling_context(), texts.clone())
         .await
         .unwrap();
     for n in [0, 1, 17, 39] {
         let alone = embedder
-            .embed_texts(&test_account(), vec![texts[n].clone()])
+            .embed_texts(&test_scheduling_context(), vec![texts[n].clone()])
             .await
             .unwrap();
         assert!(cosine_similarity(&alone[0], &together[n]) > 0.9999, "{n}");
@@ -324,7 +327,7 @@ async fn batching_keeps_order_and_does_not_change_vectors() {
     assert!(stats.largest_batch <= 8);
     assert!(
         embedder
-            .embed_texts(&test_account(), Vec::new())
+            .embed_texts(&test_scheduling_context(), Vec::new())
             .await
             .unwrap()
             .is_empty()
@@ -338,7 +341,7 @@ async fn similar_texts_have_closer_vectors_quantized_or_not() {
             use_quantized_model: quantized,
             ..cpu_config()
         };
-        let inference = Inference::load(config).unwrap();
+        let inference = Inference::load_runtime(config).unwrap();
         let texts = [
             "The lock keeper opens the gate in the morning.",
             "Every morning the gate is opened by the keeper of the lock.",
@@ -347,7 +350,7 @@ async fn similar_texts_have_closer_vectors_quantized_or_not() {
         let texts = texts.map(String::from).to_vec();
         let vectors = inference
             .embedder()
-            .embed_texts(&test_account(), texts)
+            .embed_texts(&test_scheduling_context(), texts)
             .await
             .unwrap();
         let (alike, other) = (
@@ -365,26 +368,28 @@ fn missing_files_are_named_with_the_setup_command() {
         assets_folder: folder.path().to_owned(),
         ..cpu_config()
     };
-    let error = Inference::load(broken.clone()).err().unwrap();
+    let error = Inference::load_runtime(broken.clone()).err().unwrap();
     assert_eq!(error.kind(), "model-unavailable");
     assert!(
         error.to_string().ends_with("is not available: run `make setup`"),
         "{error}"
     );
-    let error = broken.check_files(ModelKind::Ocr).unwrap_err();
+    let error = broken.check_model_files_exist(ModelKind::Ocr).unwrap_err();
     assert!(error.to_string().contains("libonnxruntime.so"), "{error}");
-    cpu_config().check_files(ModelKind::Ocr).unwrap();
-    cpu_config().check_files(ModelKind::Embedding).unwrap();
+    cpu_config().check_model_files_exist(ModelKind::Ocr).unwrap();
+    cpu_config()
+        .check_model_files_exist(ModelKind::Embedding)
+        .unwrap();
 }
 
 #[test]
 fn missing_gpu_is_an_error_only_if_requested_explicitly() {
-    let asked = InferenceConfig {
+    let explicit_gpu_config = InferenceConfig {
         // No machine has this many GPUs.
         device: DeviceChoice::Cuda(99),
         ..cpu_config()
     };
-    let error = Inference::load(asked).err().unwrap();
+    let error = Inference::load_runtime(explicit_gpu_config).err().unwrap();
     assert_eq!(error.kind(), "model-unavailable");
     assert!(
         error.to_string().contains("cuda:99") && error.to_string().contains("driver"),
@@ -395,23 +400,27 @@ fn missing_gpu_is_an_error_only_if_requested_explicitly() {
         device: DeviceChoice::Auto,
         ..cpu_config()
     };
-    let inference = Inference::load(auto).unwrap();
+    let inference = Inference::load_runtime(auto).unwrap();
     assert_eq!(
         inference.device_name() == "cpu",
-        inference.device().kind == weir_core::decision::DeviceKind::Cpu
+        inference.compute_device().kind == weir_core::decision::DeviceKind::Cpu
     );
-    assert!(inference.device().memory_bytes > 0 && inference.device().cores > 0);
+    assert!(inference.compute_device().memory_bytes > 0 && inference.compute_device().cores > 0);
 }
 
 #[tokio::test]
 async fn dropping_inference_fails_the_active_page() {
-    let inference = Inference::load(cpu_config()).unwrap();
+    let inference = Inference::load_runtime(cpu_config()).unwrap();
     let reader = inference.ocr_engine();
     let reading = tokio::spawn({
         let reader = Arc::clone(&reader);
         async move {
             reader
-                .recognize_text(&test_account(), to_gray_page_image(load_test_page()), PAGE_DPI)
+                .recognize_text(
+                    &test_scheduling_context(),
+                    to_gray_page_image(load_test_page()),
+                    PAGE_DPI,
+                )
                 .await
         }
     });
@@ -423,7 +432,11 @@ async fn dropping_inference_fails_the_active_page() {
         .unwrap();
     assert_eq!(reading.await.unwrap().unwrap_err().kind(), "model-failed");
     let late = reader
-        .recognize_text(&test_account(), to_gray_page_image(load_test_page()), PAGE_DPI)
+        .recognize_text(
+            &test_scheduling_context(),
+            to_gray_page_image(load_test_page()),
+            PAGE_DPI,
+        )
         .await;
     assert_eq!(late.unwrap_err().kind(), "model-failed");
 }
@@ -434,10 +447,14 @@ async fn dropped_page_request_stops_its_work() {
         ocr_workers: 1,
         ..cpu_config()
     };
-    let inference = Inference::load(config).unwrap();
+    let inference = Inference::load_runtime(config).unwrap();
     let reader = inference.ocr_engine();
     reader
-        .recognize_text(&test_account(), to_gray_page_image(load_test_page()), PAGE_DPI)
+        .recognize_text(
+            &test_scheduling_context(),
+            to_gray_page_image(load_test_page()),
+            PAGE_DPI,
+        )
         .await
         .unwrap();
     let (whole, steps) = (
@@ -448,7 +465,11 @@ async fn dropped_page_request_stops_its_work() {
         let reader = Arc::clone(&reader);
         async move {
             reader
-                .recognize_text(&test_account(), to_gray_page_image(load_test_page()), PAGE_DPI)
+                .recognize_text(
+                    &test_scheduling_context(),
+                    to_gray_page_image(load_test_page()),
+                    PAGE_DPI,
+                )
                 .await
         }
     });
@@ -458,7 +479,7 @@ async fn dropped_page_request_stops_its_work() {
     abandoned.abort();
     let blank = GrayImage::from_pixel(40, 30, image::Luma([244]));
     reader
-        .recognize_text(&test_account(), to_gray_page_image(blank), PAGE_DPI)
+        .recognize_text(&test_scheduling_context(), to_gray_page_image(blank), PAGE_DPI)
         .await
         .unwrap();
     let abandoned = wait_until_idle_and_read_busy_millis(&inference).await - whole;

@@ -37,7 +37,7 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use weir_core::llm::{LlmRequest, LlmRequestKind, ProviderError};
 use weir_core::ports::SchedulingContext;
-use weir_core::{Lane, TenantId};
+use weir_core::{PriorityLane, TenantId};
 use weir_llm::{LocalConfig, LocalProvider, Provider as _};
 
 /// Tokens of a response.
@@ -78,7 +78,7 @@ fn build_request(chars: usize, max_tokens: u32) -> LlmRequest {
     LlmRequest {
         scheduling: SchedulingContext {
             tenant: TenantId::default_tenant(),
-            lane: Lane::Interactive,
+            lane: PriorityLane::Interactive,
             group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,
@@ -169,7 +169,7 @@ fn measure_bare_llama(backend: &LlamaBackend, model: &LlamaModel, chars: usize, 
 }
 
 fn open_provider(file: &Path, concurrency: u32, threads: u32) -> LocalProvider {
-    LocalProvider::open_model_file(LocalConfig {
+    LocalProvider::inspect_file_and_start(LocalConfig {
         model_file: file.into(),
         model_name: String::new(),
         context_tokens: CONTEXT_TOKENS,

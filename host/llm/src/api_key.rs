@@ -19,7 +19,7 @@ impl ProviderApiKey {
     }
 
     /// Reads the key from a file.
-    pub fn read_file(path: &Path) -> Result<Self, String> {
+    pub fn read_key_file(path: &Path) -> Result<Self, String> {
         use std::io::Read as _;
         let mut text = String::new();
         std::fs::File::open(path)
@@ -34,7 +34,7 @@ impl ProviderApiKey {
     }
 
     /// Replaces the key in a text, because some endpoints repeat it in error messages.
-    pub(crate) fn redact(&self, text: &str) -> String {
+    pub(crate) fn redact_in_text(&self, text: &str) -> String {
         text.replace(&*self.0, "***")
     }
 }
@@ -53,7 +53,7 @@ mod tests {
     fn debug_hides_the_key_and_redact_replaces_it() {
         let secret = ProviderApiKey::new("  sk-12345\n").unwrap();
         assert_eq!(format!("{secret:?}"), "ProviderApiKey(***)");
-        assert_eq!(secret.redact("bad key 'sk-12345'"), "bad key '***'");
+        assert_eq!(secret.redact_in_text("bad key 'sk-12345'"), "bad key '***'");
         assert_eq!(secret.expose_key(), "sk-12345");
         assert!(ProviderApiKey::new(" \n").is_none());
     }

@@ -17,16 +17,16 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// The first delay is at most `first`, and no delay exceeds `most`. With a seed, the sequence of delays is deterministic.
-    pub(crate) fn new(first: Duration, most: Duration, seed: Option<u64>) -> Self {
+    pub(crate) fn new(first: Duration, max_delay: Duration, seed: Option<u64>) -> Self {
         Self {
             first_ceiling: first,
-            max_delay: most,
+            max_delay,
             rng: Mutex::new(seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)),
         }
     }
 
     /// Returns the delay after the given number of failures, which is at least 1.
-    pub(crate) fn delay_after(&self, failures: u32) -> Duration {
+    pub(crate) fn random_delay_after_failures(&self, failures: u32) -> Duration {
         let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         let ceiling = self.first_ceiling.saturating_mul(doubled).min(self.max_delay);
         ceiling.mul_f64(self.rng.lock().f64())
@@ -43,7 +43,9 @@ mod tests {
         let backoff = Backoff::new(second, 10 * second, Some(7));
         for (failures, ceiling) in [(1, 1), (2, 2), (4, 8), (5, 10), (40, 10), (u32::MAX, 10)] {
             let ceiling = ceiling * second;
-            let drawn: Vec<_> = (0..1000).map(|_| backoff.delay_after(failures)).collect();
+            let drawn: Vec<_> = (0..1000)
+                .map(|_| backoff.random_delay_after_failures(failures))
+                .collect();
             let mean = drawn.iter().sum::<Duration>() / 1000;
             assert!(drawn.iter().all(|pause| *pause <= ceiling));
             assert!(
@@ -53,6 +55,9 @@ mod tests {
         }
         let again = Backoff::new(second, 10 * second, Some(7));
         let other = Backoff::new(second, 10 * second, Some(7));
-        assert_eq!(again.delay_after(3), other.delay_after(3));
+        assert_eq!(
+            again.random_delay_after_failures(3),
+            other.random_delay_after_failures(3)
+        );
     }
 }

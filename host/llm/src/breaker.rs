@@ -96,7 +96,7 @@ enum BreakerStateData {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StateGeneration(u64);
 
-struct CallResult {
+struct RecordedCall {
     ended_at: Instant,
     duration: Duration,
     failed: bool,
@@ -108,7 +108,7 @@ pub(crate) struct Breaker {
     config: Option<BreakerConfig>,
     state: BreakerStateData,
     generation: u64,
-    recent_calls: VecDeque<CallResult>,
+    recent_calls: VecDeque<RecordedCall>,
     doublings: u32,
 }
 
@@ -161,46 +161,46 @@ impl Breaker {
             BreakerStateData::Closed { .. } => true,
             BreakerStateData::Open { .. } => false,
             BreakerStateData::HalfOpen {
-                probes_in_flight: under_way,
+                probes_in_flight: in_flight,
                 probes_passed: passed,
-            } => under_way + passed < self.config.map_or(1, |config| config.required_probes),
+            } => in_flight + passed < self.config.map_or(1, |config| config.required_probes),
         }
     }
 
     /// Records the start of a call.
-    pub(crate) fn start_call(&mut self) -> StateGeneration {
+    pub(crate) fn record_call_start(&mut self) -> StateGeneration {
         if let BreakerStateData::HalfOpen {
-            probes_in_flight: under_way,
+            probes_in_flight: in_flight,
             ..
         } = &mut self.state
         {
-            *under_way += 1;
+            *in_flight += 1;
         }
         StateGeneration(self.generation)
     }
 
     /// Records the end of a call, or that it was dropped after `took`. `others` says whether another healthy provider exists.
-    pub(crate) fn finish_call(
+    pub(crate) fn record_call_end(
         &mut self,
         now: Instant,
-        pass: StateGeneration,
-        verdict: HealthSignal,
+        call_generation: StateGeneration,
+        signal: HealthSignal,
         took: Duration,
-        others: bool,
+        has_alternative: bool,
     ) -> Option<BreakerTransition> {
         let config = self.config?;
-        if pass.0 != self.generation {
+        if call_generation.0 != self.generation {
             return None;
         }
         match &mut self.state {
             BreakerStateData::Open { .. } => None,
             BreakerStateData::HalfOpen {
-                probes_in_flight: under_way,
+                probes_in_flight: in_flight,
                 probes_passed: passed,
             } => {
-                *under_way = under_way.saturating_sub(1);
-                let slow = others && took > config.max_p95_latency.mul_f64(PROBE_LATENCY_FACTOR);
-                match verdict {
+                *in_flight = in_flight.saturating_sub(1);
+                let slow = has_alternative && took > config.max_p95_latency.mul_f64(PROBE_LATENCY_FACTOR);
+                match signal {
                     HealthSignal::Failing => Some(self.open_circuit(now, "a probe call failed".into())),
                     HealthSignal::Slow => Some(self.open_circuit(now, "a probe call was slow".into())),
                     HealthSignal::Healthy if slow => {
@@ -217,11 +217,13 @@ impl Breaker {
                 }
             }
             BreakerStateData::Closed { .. } => {
-                if verdict != HealthSignal::Unknown {
-                    self.record_call(now, took, verdict == HealthSignal::Failing);
+                if signal != HealthSignal::Unknown {
+                    self.add_recent_call(now, took, signal == HealthSignal::Failing);
                 }
-                let reason = self.error_ratio_reason(&config).or_else(|| {
-                    let slow = others.then(|| self.exceeded_p95(&config)).flatten();
+                let reason = self.reason_if_error_ratio_exceeded(&config).or_else(|| {
+                    let slow = has_alternative
+                        .then(|| self.p95_latency_if_exceeded(&config))
+                        .flatten();
                     slow.map(|p95| {
                         format!("the 95th percentile of the call durations is {} s", p95.as_secs())
                     })
@@ -232,19 +234,19 @@ impl Breaker {
     }
 
     /// Opens the breaker if too many requests are in backoff.
-    pub(crate) fn open_if_backlogged(
+    pub(crate) fn open_if_many_in_backoff(
         &mut self,
         now: Instant,
         pausing: u32,
-        others: bool,
+        has_alternative: bool,
     ) -> Option<BreakerTransition> {
         let config = self.config?;
         let closed = matches!(self.state, BreakerStateData::Closed { .. });
-        (closed && others && pausing >= config.max_backing_off)
+        (closed && has_alternative && pausing >= config.max_backing_off)
             .then(|| self.open_circuit(now, format!("{pausing} requests are in backoff")))
     }
 
-    fn record_call(&mut self, now: Instant, took: Duration, bad: bool) {
+    fn add_recent_call(&mut self, now: Instant, took: Duration, failed: bool) {
         while self.recent_calls.len() >= MAX_RECORDED_CALLS
             || self
                 .recent_calls
@@ -253,14 +255,14 @@ impl Breaker {
         {
             self.recent_calls.pop_front();
         }
-        self.recent_calls.push_back(CallResult {
+        self.recent_calls.push_back(RecordedCall {
             ended_at: now,
             duration: took,
-            failed: bad,
+            failed,
         });
     }
 
-    fn error_ratio_reason(&self, config: &BreakerConfig) -> Option<String> {
+    fn reason_if_error_ratio_exceeded(&self, config: &BreakerConfig) -> Option<String> {
         let (bad, all) = (
             self.recent_calls.iter().filter(|call| call.failed).count(),
             self.recent_calls.len(),
@@ -269,7 +271,7 @@ impl Breaker {
         failing.then(|| format!("{bad} of the last {all} calls failed"))
     }
 
-    fn exceeded_p95(&self, config: &BreakerConfig) -> Option<Duration> {
+    fn p95_latency_if_exceeded(&self, config: &BreakerConfig) -> Option<Duration> {
         let mut took: Vec<_> = self.recent_calls.iter().map(|call| call.duration).collect();
         if took.len() < MIN_CALLS_FOR_P95 {
             return None;

@@ -19,23 +19,29 @@ impl SimulatedProvider {
     }
 
     /// Makes a call if the breaker allows it. Returns whether it did.
-    fn try_call(&mut self, verdict: HealthSignal, seconds: u32, others: bool) -> bool {
+    fn try_call(&mut self, signal: HealthSignal, seconds: u32, has_alternative: bool) -> bool {
         self.transitions.extend(self.breaker.half_open_if_due(self.now));
         if !self.breaker.allows_call() {
             return false;
         }
-        let pass = self.breaker.start_call();
+        let generation = self.breaker.record_call_start();
         self.now += seconds * SECOND;
-        let change = self
-            .breaker
-            .finish_call(self.now, pass, verdict, seconds * SECOND, others);
+        let change =
+            self.breaker
+                .record_call_end(self.now, generation, signal, seconds * SECOND, has_alternative);
         self.transitions.extend(change);
         true
     }
 
-    fn try_calls(&mut self, count: usize, verdict: HealthSignal, seconds: u32, others: bool) -> usize {
+    fn try_calls(
+        &mut self,
+        count: usize,
+        signal: HealthSignal,
+        seconds: u32,
+        has_alternative: bool,
+    ) -> usize {
         (0..count)
-            .filter(|_| self.try_call(verdict, seconds, others))
+            .filter(|_| self.try_call(signal, seconds, has_alternative))
             .count()
     }
 
@@ -73,14 +79,17 @@ fn opens_when_a_quarter_of_the_calls_fail() {
 
 #[test]
 fn slow_calls_and_backlog_open_only_with_an_alternative_provider() {
-    for (others, state) in [(false, BreakerState::Closed), (true, BreakerState::Open)] {
+    for (has_alternative, state) in [(false, BreakerState::Closed), (true, BreakerState::Open)] {
         let mut slow = SimulatedProvider::new();
-        slow.try_calls(30, HealthSignal::Healthy, 31, others);
+        slow.try_calls(30, HealthSignal::Healthy, 31, has_alternative);
         assert_eq!(slow.state(), state);
         let mut crowded = SimulatedProvider::new();
         let now = crowded.now;
-        assert_eq!(crowded.breaker.open_if_backlogged(now, 14, others), None);
-        crowded.breaker.open_if_backlogged(now, 15, others);
+        assert_eq!(
+            crowded.breaker.open_if_many_in_backoff(now, 14, has_alternative),
+            None
+        );
+        crowded.breaker.open_if_many_in_backoff(now, 15, has_alternative);
         assert_eq!(crowded.state(), state);
     }
     let mut nearly = SimulatedProvider::new();
@@ -114,7 +123,7 @@ fn half_open_breaker_closes_after_three_successful_probes() {
             provider
                 .breaker
                 .allows_call()
-                .then(|| provider.breaker.start_call())
+                .then(|| provider.breaker.record_call_start())
         })
         .collect();
     assert_eq!(passes.len(), 2, "one probe has passed, two more are allowed");
@@ -122,11 +131,11 @@ fn half_open_breaker_closes_after_three_successful_probes() {
     // A dropped probe does not count, and another may replace it.
     provider
         .breaker
-        .finish_call(now, passes[0], HealthSignal::Unknown, SECOND, true);
+        .record_call_end(now, passes[0], HealthSignal::Unknown, SECOND, true);
     assert!(provider.breaker.allows_call());
     provider
         .breaker
-        .finish_call(now, passes[1], HealthSignal::Healthy, SECOND, true);
+        .record_call_end(now, passes[1], HealthSignal::Healthy, SECOND, true);
     assert_eq!(provider.state(), BreakerState::HalfOpen);
     provider.try_call(HealthSignal::Healthy, 1, true);
     assert_eq!(provider.state(), BreakerState::Closed);
@@ -170,7 +179,7 @@ fn failed_or_slow_probe_doubles_the_open_duration() {
 #[test]
 fn calls_started_before_a_transition_are_ignored() {
     let mut provider = SimulatedProvider::new();
-    let early = provider.breaker.start_call();
+    let early = provider.breaker.record_call_start();
     provider.try_calls(8, HealthSignal::Failing, 1, true);
     provider.now = provider.breaker.open_until().unwrap();
     provider.try_call(HealthSignal::Healthy, 1, true);
@@ -178,7 +187,7 @@ fn calls_started_before_a_transition_are_ignored() {
     assert_eq!(
         provider
             .breaker
-            .finish_call(now, early, HealthSignal::Failing, SECOND, true),
+            .record_call_end(now, early, HealthSignal::Failing, SECOND, true),
         None
     );
     assert_eq!(provider.state(), BreakerState::HalfOpen);
@@ -201,12 +210,12 @@ fn flapping_provider_opens_at_most_once_per_open_duration() {
         if random.u32(0..40) == 0 {
             bad = !bad;
         }
-        let verdict = if bad {
+        let signal = if bad {
             HealthSignal::Failing
         } else {
             HealthSignal::Healthy
         };
-        if !provider.try_call(verdict, 1, true) {
+        if !provider.try_call(signal, 1, true) {
             provider.now += SECOND;
         }
     }

@@ -45,9 +45,9 @@ struct InFlightGuard<'a> {
 impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         // Holds the lock so that no caller can join between the check and the removal.
-        let mut flights = self.in_flight.lock();
+        let mut in_flight = self.in_flight.lock();
         if Arc::strong_count(&self.outcome) == 1 {
-            flights.remove(&self.key);
+            in_flight.remove(&self.key);
         }
     }
 }
@@ -62,17 +62,17 @@ pub struct CachedLanguageModel {
 
 impl CachedLanguageModel {
     /// Without a cache, only equal concurrent requests share a call.
-    pub fn new(router: Router, kept: Option<Arc<dyn ResponseCache>>) -> Self {
+    pub fn new(router: Router, cache: Option<Arc<dyn ResponseCache>>) -> Self {
         Self {
             router,
-            cache: kept,
+            cache,
             in_flight: Mutex::default(),
             metrics: CacheMetrics::new(),
         }
     }
 
     /// The state of the providers.
-    pub fn stats(&self) -> RouterStats {
+    pub fn router_stats(&self) -> RouterStats {
         self.router.stats()
     }
 
@@ -82,19 +82,19 @@ impl CachedLanguageModel {
     }
 
     /// Returns a cached response of any model that can answer the request.
-    async fn find_cached_response(&self, question: &LlmRequest) -> Option<LlmResponse> {
-        let kept = self.cache.as_ref()?;
-        let sees = question.image.is_some();
-        let tenant = &question.scheduling.tenant;
-        for member in self
+    async fn find_cached_response(&self, request: &LlmRequest) -> Option<LlmResponse> {
+        let cache = self.cache.as_ref()?;
+        let needs_images = request.image.is_some();
+        let tenant = &request.scheduling.tenant;
+        for entry in self
             .router
             .providers()
             .iter()
-            .filter(|m| !sees || m.provider.supports_images())
+            .filter(|m| !needs_images || m.provider.supports_images())
         {
-            let key = cache_key(question, Some(member.provider.model_name()));
-            match kept.get_response(tenant, &key).await {
-                Ok(Some(answer)) => return Some(answer),
+            let key = compute_cache_key(request, Some(entry.provider.model_name()));
+            match cache.get_cached_response(tenant, &key).await {
+                Ok(Some(response)) => return Some(response),
                 Ok(None) => {}
                 // A cache miss costs a repeated call and nothing else.
                 Err(error) => tracing::warn!(%error, "cannot read the response cache"),
@@ -103,43 +103,43 @@ impl CachedLanguageModel {
         None
     }
 
-    async fn store_response(&self, question: &LlmRequest, answer: &LlmResponse) {
-        let Some(kept) = &self.cache else { return };
-        let key = cache_key(question, Some(&answer.model));
-        let document = question.document.as_ref();
-        let put = kept.put_response(&question.scheduling.tenant, &key, document, answer);
+    async fn store_response(&self, request: &LlmRequest, response: &LlmResponse) {
+        let Some(cache) = &self.cache else { return };
+        let key = compute_cache_key(request, Some(&response.model));
+        let document = request.document.as_ref();
+        let put = cache.put_cached_response(&request.scheduling.tenant, &key, document, response);
         if let Err(error) = put.await {
             tracing::warn!(%error, "cannot store a response in the cache");
         }
     }
 
-    fn join_in_flight(&self, key: ResponseCacheKey) -> InFlightGuard<'_> {
-        let mut flights = self.in_flight.lock();
-        let under_way = flights.get(&key).and_then(Weak::upgrade);
-        let flight = under_way.unwrap_or_else(|| {
-            let flight = Arc::new(OnceCell::new());
-            flights.insert(key, Arc::downgrade(&flight));
-            flight
+    fn join_or_register_in_flight(&self, key: ResponseCacheKey) -> InFlightGuard<'_> {
+        let mut in_flight = self.in_flight.lock();
+        let existing = in_flight.get(&key).and_then(Weak::upgrade);
+        let outcome = existing.unwrap_or_else(|| {
+            let outcome = Arc::new(OnceCell::new());
+            in_flight.insert(key, Arc::downgrade(&outcome));
+            outcome
         });
         InFlightGuard {
             in_flight: &self.in_flight,
             key,
-            outcome: flight,
+            outcome,
         }
     }
 
     /// Sends the request, or waits for an equal request in flight. The flag is true if the outcome is shared.
-    async fn send_or_share(&self, question: &LlmRequest, began: Instant) -> (RequestOutcome, bool) {
-        let aboard = self.join_in_flight(cache_key(question, None));
-        let mut asked = false;
+    async fn send_or_join_request(&self, request: &LlmRequest, began: Instant) -> (RequestOutcome, bool) {
+        let in_flight = self.join_or_register_in_flight(compute_cache_key(request, None));
+        let mut made_call = false;
         let lead = async {
-            asked = true;
-            let patience = question.timeout.saturating_sub(began.elapsed());
-            let ask = LlmRequest {
-                timeout: patience,
-                ..question.clone()
+            made_call = true;
+            let remaining = request.timeout.saturating_sub(began.elapsed());
+            let router_request = LlmRequest {
+                timeout: remaining,
+                ..request.clone()
             };
-            match self.router.complete(ask).await {
+            match self.router.request_completion(router_request).await {
                 // These errors depend on this caller's timeout or on its tenant's queue or quota at that moment, so other
                 // callers do not share them.
                 Err(
@@ -148,53 +148,53 @@ impl CachedLanguageModel {
                     | LlmError::QuotaExhausted(_)),
                 ) => Err(error),
                 outcome => {
-                    if let Ok(answer) = &outcome {
-                        self.store_response(question, answer).await;
+                    if let Ok(response) = &outcome {
+                        self.store_response(request, response).await;
                     }
                     Ok(outcome)
                 }
             }
         };
-        let outcome = match aboard.outcome.get_or_try_init(|| lead).await {
+        let outcome = match in_flight.outcome.get_or_try_init(|| lead).await {
             Ok(outcome) => outcome.clone(),
             Err(error) => Err(error),
         };
-        (outcome, !asked)
+        (outcome, !made_call)
     }
 }
 
 #[async_trait]
 impl LanguageModel for CachedLanguageModel {
-    async fn complete(&self, question: LlmRequest) -> Result<LlmResponse, LlmError> {
+    async fn request_completion(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
         let began = Instant::now();
-        let given = |answer| LlmResponse {
+        let mark_cached = |response| LlmResponse {
             cached: true,
             waiting_time: began.elapsed(),
             provider_time: Duration::ZERO,
-            ..answer
+            ..response
         };
-        if let Some(answer) = self.find_cached_response(&question).await {
+        if let Some(response) = self.find_cached_response(&request).await {
             self.metrics.hits.increment(1);
-            return Ok(given(answer));
+            return Ok(mark_cached(response));
         }
-        let patience = question.timeout;
+        let request_timeout = request.timeout;
         // The router's timeout expires first because its error names the providers that failed.
         let joined = timeout(
-            patience.saturating_add(DEADLINE_MARGIN),
-            self.send_or_share(&question, began),
+            request_timeout.saturating_add(DEADLINE_MARGIN),
+            self.send_or_join_request(&request, began),
         )
         .await;
         match joined {
             Ok((outcome, true)) => {
                 self.metrics.shared.increment(1);
-                outcome.map(given)
+                outcome.map(mark_cached)
             }
             Ok((outcome, false)) => {
                 self.metrics.misses.increment(1);
                 outcome
             }
             Err(_elapsed) => Err(LlmError::TimedOut {
-                seconds: patience.as_secs(),
+                seconds: request_timeout.as_secs(),
                 faults: Vec::new(),
             }),
         }
@@ -212,9 +212,9 @@ impl LanguageModel for CachedLanguageModel {
         self.router.useful_concurrency()
     }
 
-    async fn clear_cache(&self, tenant: &TenantId) -> Result<(), StorageError> {
+    async fn clear_tenant_cache(&self, tenant: &TenantId) -> Result<(), StorageError> {
         match &self.cache {
-            Some(kept) => kept.remove_tenant_responses(tenant).await,
+            Some(cache) => cache.remove_cached_tenant_responses(tenant).await,
             None => Ok(()),
         }
     }
@@ -225,7 +225,7 @@ impl LanguageModel for CachedLanguageModel {
         document: &DocumentId,
     ) -> Result<(), StorageError> {
         match &self.cache {
-            Some(kept) => kept.remove_document_responses(tenant, document).await,
+            Some(cache) => cache.remove_cached_document_responses(tenant, document).await,
             None => Ok(()),
         }
     }
@@ -236,7 +236,7 @@ impl LanguageModel for CachedLanguageModel {
 }
 
 /// Returns the cache key of a request to one model, or to any model if `model` is `None`.
-fn cache_key(question: &LlmRequest, model: Option<&str>) -> ResponseCacheKey {
+fn compute_cache_key(request: &LlmRequest, model: Option<&str>) -> ResponseCacheKey {
     let mut hash = Sha256::new();
     // Each part is prefixed with its length, so that different requests cannot have the same bytes.
     let mut part = |part: Option<&[u8]>| match part {
@@ -248,15 +248,15 @@ fn cache_key(question: &LlmRequest, model: Option<&str>) -> ResponseCacheKey {
         }
     };
     part(Some(CACHE_KEY_VERSION));
-    part(Some(question.scheduling.tenant.as_str().as_bytes()));
+    part(Some(request.scheduling.tenant.as_str().as_bytes()));
     part(model.map(str::as_bytes));
-    part(Some(question.kind.name().as_bytes()));
-    part(question.system_prompt.as_deref().map(str::as_bytes));
-    part(Some(question.prompt.as_bytes()));
-    part(Some(question.text.as_bytes()));
-    part(question.image.as_ref().map(|image| image.media_type.as_bytes()));
-    let image = question.image.as_ref().map(|image| Sha256::digest(&image.bytes));
+    part(Some(request.kind.name().as_bytes()));
+    part(request.system_prompt.as_deref().map(str::as_bytes));
+    part(Some(request.prompt.as_bytes()));
+    part(Some(request.text.as_bytes()));
+    part(request.image.as_ref().map(|image| image.media_type.as_bytes()));
+    let image = request.image.as_ref().map(|image| Sha256::digest(&image.bytes));
     part(image.as_ref().map(AsRef::as_ref));
-    part(Some(&question.max_response_tokens.to_be_bytes()));
+    part(Some(&request.max_response_tokens.to_be_bytes()));
     hash.finalize().into()
 }

@@ -71,14 +71,14 @@ pub(crate) struct ConcurrencyLimiter {
 
 impl ConcurrencyLimiter {
     /// Starts with the configured maximum, at least 1.
-    pub(crate) fn new(stated: u32, adaptive: bool) -> Self {
-        let stated = stated.max(1);
+    pub(crate) fn new(configured: u32, adaptive: bool) -> Self {
+        let configured = configured.max(1);
         Self {
-            max_limit: stated,
+            max_limit: configured,
             adaptive,
-            current_limit: stated,
+            current_limit: configured,
             epoch: 0,
-            calls_to_skip: stated,
+            calls_to_skip: configured,
             sample_count: 0,
             total_seconds: 0.0,
             total_squared_seconds: 0.0,
@@ -92,7 +92,7 @@ impl ConcurrencyLimiter {
     }
 
     /// The current limit.
-    pub(crate) const fn current(&self) -> u32 {
+    pub(crate) const fn current_limit(&self) -> u32 {
         self.current_limit
     }
 
@@ -102,9 +102,9 @@ impl ConcurrencyLimiter {
     }
 
     /// Records a successful call. `busy` is the number of calls that were in flight when it started, including itself.
-    pub(crate) fn record_success(&mut self, epoch: LimitEpoch, busy: u32, took: Duration) {
+    pub(crate) fn record_success(&mut self, epoch: LimitEpoch, in_flight: u32, took: Duration) {
         // A call that started below the limit is no evidence about the limit.
-        if !self.adaptive || epoch.0 != self.epoch || busy < self.current_limit {
+        if !self.adaptive || epoch.0 != self.epoch || in_flight < self.current_limit {
             return;
         }
         self.calls_until_experiment = self.calls_until_experiment.saturating_sub(1);
@@ -140,7 +140,7 @@ impl ConcurrencyLimiter {
         let mean = (self.total_seconds / count).max(f64::MIN_POSITIVE);
         let spread = (self.total_squared_seconds / count - mean * mean).max(0.0).sqrt() / mean;
         // An experiment is evaluated by whether it changes at least half of what it could.
-        let half = f64::from(experiment_step(step.from_limit)) / f64::from(step.from_limit) / 2.0;
+        let half = f64::from(experiment_step_size(step.from_limit)) / f64::from(step.from_limit) / 2.0;
         let enough = (REQUIRED_STANDARD_ERRORS * spread / half).powi(2).ceil() as u32;
         enough.max(2 * self.current_limit).clamp(MIN_SAMPLES, MAX_SAMPLES)
     }
@@ -217,7 +217,7 @@ impl ConcurrencyLimiter {
             self.next_experiment_is_upward = true;
         }
         let from = self.current_limit;
-        let by = experiment_step(from);
+        let by = experiment_step_size(from);
         let to = if self.next_experiment_is_upward {
             (from + by).min(self.max_limit)
         } else {
@@ -233,16 +233,16 @@ impl ConcurrencyLimiter {
 
     /// Reduces the limit after an overload. `others` says that calls which started later succeeded. The load is then the cause,
     /// not an outage, and only then the proven limit is reduced, too.
-    pub(crate) fn reduce_on_overload(&mut self, epoch: LimitEpoch, others: bool) {
+    pub(crate) fn reduce_on_overload(&mut self, epoch: LimitEpoch, later_calls_succeeded: bool) {
         // Calls that were in flight together count once.
         if !self.adaptive || epoch.0 != self.epoch {
             return;
         }
         match self.experiment.take() {
             Some(step) if step.from_limit < self.current_limit => self.set_limit(step.from_limit),
-            _ => self.set_limit(self.current_limit - experiment_step(self.current_limit)),
+            _ => self.set_limit(self.current_limit - experiment_step_size(self.current_limit)),
         }
-        if others {
+        if later_calls_succeeded {
             self.proven_limit = self.proven_limit.min(self.current_limit);
         }
         self.next_experiment_is_upward = true;
@@ -252,7 +252,7 @@ impl ConcurrencyLimiter {
 
     /// Restores the proven limit after an outage. Without a proven limit, the reduced limit stays, and an experiment with a higher
     /// one starts soon.
-    pub(crate) fn restore_after_recovery(&mut self) {
+    pub(crate) fn restore_proven_limit(&mut self) {
         self.experiment = None;
         self.baseline_rate = None;
         self.next_experiment_is_upward = true;
@@ -275,7 +275,7 @@ impl ConcurrencyLimiter {
 }
 
 /// Returns the step from a limit to the next one.
-fn experiment_step(limit: u32) -> u32 {
+fn experiment_step_size(limit: u32) -> u32 {
     (limit / 4).max(1)
 }
 
@@ -297,11 +297,11 @@ mod tests {
     fn simulate_mixed_load(
         limit: &mut ConcurrencyLimiter,
         model: &SimulatedModel,
-        answers: usize,
+        response_count: usize,
         seed: u64,
     ) -> (Vec<u32>, f64) {
         let mut random = fastrand::Rng::with_seed(seed);
-        simulate_load(limit, model, answers, |_| {
+        simulate_load(limit, model, response_count, |_| {
             if random.bool() { 17_500.0 } else { 22_500.0 }
         })
     }
@@ -310,22 +310,22 @@ mod tests {
     fn simulate_load(
         limit: &mut ConcurrencyLimiter,
         model: &SimulatedModel,
-        answers: usize,
+        response_count: usize,
         mut millis: impl FnMut(usize) -> f64,
     ) -> (Vec<u32>, f64) {
-        let mut under_way = BinaryHeap::new();
+        let mut in_flight = BinaryHeap::new();
         let (mut now, mut limits, mut work) = (0_u64, Vec::new(), 0.0);
-        while limits.len() < answers {
-            while (under_way.len() as u32) < limit.current() {
-                let busy = under_way.len() as u32 + 1;
+        while limits.len() < response_count {
+            while (in_flight.len() as u32) < limit.current_limit() {
+                let busy = in_flight.len() as u32 + 1;
                 let base = millis(limits.len());
                 work += base;
                 let slower = (f64::from(busy) / f64::from(model.knee)).max(1.0);
                 let late = busy > model.timeout_limit;
                 let took = if late { 120_000 } else { (base * slower) as u64 };
-                under_way.push(Reverse((now + took, took, late, busy, limit.current_epoch().0)));
+                in_flight.push(Reverse((now + took, took, late, busy, limit.current_epoch().0)));
             }
-            let Some(Reverse((at, took, late, busy, epoch))) = under_way.pop() else {
+            let Some(Reverse((at, took, late, busy, epoch))) = in_flight.pop() else {
                 break;
             };
             now = at;
@@ -333,7 +333,7 @@ mod tests {
                 limit.reduce_on_overload(LimitEpoch(epoch), true);
             } else {
                 limit.record_success(LimitEpoch(epoch), busy, Duration::from_millis(took));
-                limits.push(limit.current());
+                limits.push(limit.current_limit());
             }
         }
         let most = limit.max_limit.min(model.knee).min(model.timeout_limit);
@@ -395,16 +395,16 @@ mod tests {
         for _ in 0..5 {
             limit.reduce_on_overload(limit.current_epoch(), false);
         }
-        assert_eq!(limit.current(), 1);
+        assert_eq!(limit.current_limit(), 1);
         for _ in 0..3 {
             limit.record_success(limit.current_epoch(), 1, Duration::from_secs(20));
         }
-        limit.restore_after_recovery();
-        assert_eq!(limit.current(), 4);
+        limit.restore_proven_limit();
+        assert_eq!(limit.current_limit(), 4);
         // If later calls succeed, the load is the cause.
         limit.reduce_on_overload(limit.current_epoch(), true);
-        limit.restore_after_recovery();
-        assert_eq!(limit.current(), 3);
+        limit.restore_proven_limit();
+        assert_eq!(limit.current_limit(), 3);
     }
 
     #[test]
@@ -415,8 +415,8 @@ mod tests {
                 knee: 64,
                 timeout_limit: 1000,
             };
-            let (limits, longer) = simulate_load(&mut limit, &model, 1000, |answer| {
-                [22_500.0, 17_500.0, 2_000.0][answer / every % 3]
+            let (limits, longer) = simulate_load(&mut limit, &model, 1000, |index| {
+                [22_500.0, 17_500.0, 2_000.0][index / every % 3]
             });
             assert!(longer < 1.08, "every {every}: {longer} of the minimum time");
             let mean = f64::from(limits.iter().sum::<u32>()) / limits.len() as f64;
@@ -449,10 +449,10 @@ mod tests {
         let mut limit = ConcurrencyLimiter::new(16, true);
         let epoch = limit.current_epoch();
         (0..16).for_each(|_| limit.reduce_on_overload(epoch, false));
-        assert_eq!(limit.current(), 12);
-        limit.restore_after_recovery();
+        assert_eq!(limit.current_limit(), 12);
+        limit.restore_proven_limit();
         limit.reduce_on_overload(epoch, false);
-        assert_eq!(limit.current(), 12, "calls of an old epoch do not count");
+        assert_eq!(limit.current_limit(), 12, "calls of an old epoch do not count");
         let (limits, _) = simulate_mixed_load(
             &mut limit,
             &SimulatedModel {
@@ -467,9 +467,9 @@ mod tests {
         for _ in 0..20 {
             limit.reduce_on_overload(limit.current_epoch(), false);
         }
-        assert_eq!(limit.current(), 1);
-        limit.restore_after_recovery();
-        assert_eq!(limit.current(), 16, "the proven limit");
+        assert_eq!(limit.current_limit(), 1);
+        limit.restore_proven_limit();
+        assert_eq!(limit.current_limit(), 16, "the proven limit");
     }
 
     #[test]
@@ -493,6 +493,6 @@ mod tests {
         for _ in 0..1000 {
             limit.record_success(limit.current_epoch(), 3, Duration::from_secs(1));
         }
-        assert_eq!((limit.current(), limit.sample_count), (4, 0));
+        assert_eq!((limit.current_limit(), limit.sample_count), (4, 0));
     }
 }

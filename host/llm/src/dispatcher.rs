@@ -22,7 +22,7 @@ use weir_core::llm::{LlmRequestKind, ProviderError, ProviderFailureInfo};
 use weir_core::ports::SchedulingContext;
 
 use crate::backoff::Backoff;
-use crate::call_permit::{CallObserver, CallPermit};
+use crate::call_permit::{CallEndObserver, CallPermit};
 use crate::llm_metrics::RequestMetrics;
 use crate::provider_state::{CallAvailability, CallEnd, InFlightCall, ProviderState};
 use crate::stats::RouterStats;
@@ -52,7 +52,7 @@ pub(crate) struct DispatchConstraints {
 /// Minimum failure time of a provider that is reported. A shorter failure is an ordinary retry.
 const MIN_REPORTED_FAILURE: Duration = Duration::from_secs(5);
 
-fn build_failing_provider(name: &str, time: Duration, fault: &ProviderError) -> ProviderFailureInfo {
+fn provider_failure_info(name: &str, time: Duration, fault: &ProviderError) -> ProviderFailureInfo {
     let failing_millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     ProviderFailureInfo {
         provider: name.to_owned(),
@@ -90,7 +90,7 @@ pub(crate) struct Dispatcher {
 
 impl Dispatcher {
     pub(crate) fn new(
-        desks: Vec<ProviderState>,
+        providers: Vec<ProviderState>,
         fail_when_down: bool,
         backoff: Backoff,
         queue: usize,
@@ -98,7 +98,7 @@ impl Dispatcher {
         Self {
             state: Mutex::new(DispatcherState {
                 queue: FairQueue::new(),
-                providers: desks,
+                providers,
                 last_request_number: 0,
             }),
             wake_up: Notify::new(),
@@ -110,15 +110,18 @@ impl Dispatcher {
     }
 
     /// Number of calls that the provider has answered.
-    pub(crate) fn success_count(&self, at: usize) -> u64 {
+    pub(crate) fn provider_success_count(&self, at: usize) -> u64 {
         let state = self.state.lock();
-        state.providers.get(at).map_or(0, |desk| desk.stats.successes)
+        state
+            .providers
+            .get(at)
+            .map_or(0, |provider| provider.stats.successes)
     }
 
     /// Runs the dispatcher task.
     pub(crate) async fn run(self: Arc<Self>) {
         loop {
-            let next = self.dispatch_queued();
+            let next = self.dispatch_and_notify_callers();
             match next {
                 Some(next) => tokio::select! {
                     () = sleep_until(next) => {}
@@ -130,27 +133,27 @@ impl Dispatcher {
     }
 
     /// Assigns queued requests. Returns the time of the next attempt, if time alone makes a provider available.
-    fn dispatch_queued(self: &Arc<Self>) -> Option<Instant> {
+    fn dispatch_and_notify_callers(self: &Arc<Self>) -> Option<Instant> {
         let now = Instant::now();
-        let mut turns = Vec::new();
+        let mut outcomes = Vec::new();
         let mut state = self.state.lock();
-        let next = state.assign_queued_requests(now, |waiting, member, ticket| {
-            let permit = CallPermit::new(Arc::clone(self) as Arc<dyn CallObserver>, member, ticket);
-            turns.push((waiting.outcome_sender, DispatchOutcome::Granted(permit)));
+        let next = state.assign_queued_requests(now, |waiting, provider_index, call| {
+            let permit = CallPermit::new(Arc::clone(self) as Arc<dyn CallEndObserver>, provider_index, call);
+            outcomes.push((waiting.outcome_sender, DispatchOutcome::Granted(permit)));
         });
         let down = state.take_unservable_requests(now, self.fail_when_unavailable);
-        turns.extend(
+        outcomes.extend(
             down.into_iter()
                 .map(|waiting| (waiting.outcome_sender, DispatchOutcome::NoProviderAvailable)),
         );
         self.publish_queue_depth(&state);
         drop(state);
-        if !turns.is_empty() {
+        if !outcomes.is_empty() {
             self.request_dequeued.notify_waiters();
         }
-        for (sender, turn) in turns {
+        for (sender, outcome) in outcomes {
             // If the caller has gone, dropping the permit releases the call.
-            let _ = sender.send(turn);
+            let _ = sender.send(outcome);
         }
         next
     }
@@ -173,8 +176,8 @@ impl Dispatcher {
     }
 
     /// Number of queued requests of a tenant.
-    pub(crate) fn queued_count(&self, tenant: &TenantId) -> usize {
-        self.state.lock().queue.len_of(tenant)
+    pub(crate) fn queued_count_of_tenant(&self, tenant: &TenantId) -> usize {
+        self.state.lock().queue.len_of_tenant(tenant)
     }
 
     /// Adds a request to the queue.
@@ -182,26 +185,30 @@ impl Dispatcher {
         &self,
         account: &SchedulingContext,
         id: RequestId,
-        wish: DispatchConstraints,
+        constraints: DispatchConstraints,
     ) -> oneshot::Receiver<DispatchOutcome> {
-        let (turn, told) = oneshot::channel();
+        let (outcome_sender, outcome_receiver) = oneshot::channel();
         let mut state = self.state.lock();
-        let cost = wish.estimated_tokens as f64;
+        let cost = constraints.estimated_tokens as f64;
         let request = QueuedRequest {
-            constraints: wish,
-            outcome_sender: turn,
+            constraints,
+            outcome_sender,
         };
         state.queue.push(&tenant_flow(account), id, cost, request);
         self.publish_queue_depth(&state);
         drop(state);
         self.wake_up.notify_one();
-        told
+        outcome_receiver
     }
 
     /// Removes a request whose caller has gone.
     pub(crate) fn remove_queued(&self, account: &SchedulingContext, id: RequestId) {
         let mut state = self.state.lock();
-        if state.queue.withdraw(&tenant_flow(account), id).is_some() {
+        if state
+            .queue
+            .withdraw_uncharged(&tenant_flow(account), id)
+            .is_some()
+        {
             self.publish_queue_depth(&state);
             drop(state);
             self.request_dequeued.notify_waiters();
@@ -209,51 +216,54 @@ impl Dispatcher {
     }
 
     /// Waits until the tenant has fewer than `most` queued requests.
-    pub(crate) async fn wait_until_fewer_queued(&self, tenant: &TenantId, most: usize) {
+    pub(crate) async fn wait_until_fewer_queued(&self, tenant: &TenantId, limit: usize) {
         loop {
             let left = self.request_dequeued.notified();
             tokio::pin!(left);
             left.as_mut().enable();
-            if self.queued_count(tenant) < most {
+            if self.queued_count_of_tenant(tenant) < limit {
                 return;
             }
             left.await;
         }
     }
 
-    pub(crate) fn start_backoff(&self, member: usize) {
+    pub(crate) fn record_backoff_start(&self, provider_index: usize) {
         let mut state = self.state.lock();
-        let others = state.has_other_healthy_provider(member);
-        if let Some(desk) = state.providers.get_mut(member) {
-            desk.start_backoff(Instant::now(), others);
+        let has_alternative = state.has_other_healthy_provider(provider_index);
+        if let Some(provider) = state.providers.get_mut(provider_index) {
+            provider.record_backoff_start(Instant::now(), has_alternative);
         }
         drop(state);
         self.wake_up.notify_one();
     }
 
-    pub(crate) fn end_backoff(&self, member: usize) {
-        if let Some(desk) = self.state.lock().providers.get_mut(member) {
-            desk.backing_off = desk.backing_off.saturating_sub(1);
+    pub(crate) fn record_backoff_end(&self, provider_index: usize) {
+        if let Some(provider) = self.state.lock().providers.get_mut(provider_index) {
+            provider.backing_off = provider.backing_off.saturating_sub(1);
         }
     }
 
     /// Names and last errors of the eligible providers that have failed.
-    pub(crate) fn unavailable_providers(&self, may: &[bool]) -> Vec<(String, ProviderError)> {
+    pub(crate) fn last_errors_of_eligible_providers(
+        &self,
+        eligible: &[bool],
+    ) -> Vec<(String, ProviderError)> {
         let state = self.state.lock();
-        let desks = state.providers.iter().zip(may).filter(|(_, may)| **may);
-        desks
-            .filter_map(|(desk, _)| Some((desk.stats.name.clone(), desk.last_error.clone()?)))
+        let eligible_providers = state.providers.iter().zip(eligible).filter(|(_, may)| **may);
+        eligible_providers
+            .filter_map(|(provider, _)| Some((provider.stats.name.clone(), provider.last_error.clone()?)))
             .collect()
     }
 
     /// Indexes and errors of the eligible providers that deny requests now.
-    pub(crate) fn denying_providers(&self, may: &[bool]) -> Vec<(usize, ProviderError)> {
+    pub(crate) fn denying_providers(&self, eligible: &[bool]) -> Vec<(usize, ProviderError)> {
         let now = Instant::now();
         let state = self.state.lock();
-        let desks = state.providers.iter().zip(may).enumerate();
-        desks
-            .filter(|(_, (desk, may))| **may && desk.is_in_denial_cooldown(now))
-            .filter_map(|(at, (desk, _))| Some((at, desk.last_error.clone()?)))
+        let providers = state.providers.iter().zip(eligible).enumerate();
+        providers
+            .filter(|(_, (provider, is_eligible))| **is_eligible && provider.is_in_denial_cooldown(now))
+            .filter_map(|(at, (provider, _))| Some((at, provider.last_error.clone()?)))
             .collect()
     }
 
@@ -263,13 +273,13 @@ impl Dispatcher {
         let now = Instant::now();
         let state = self.state.lock();
         let mut failing = Vec::new();
-        for (desk, _) in state.providers.iter().zip(suited).filter(|(_, suited)| **suited) {
-            if desk.denied_last_call() {
+        for (provider, _) in state.providers.iter().zip(suited).filter(|(_, suited)| **suited) {
+            if provider.denied_last_call() {
                 continue;
             }
-            match desk.current_failure(now) {
+            match provider.current_failure(now) {
                 Some((time, fault)) if time >= MIN_REPORTED_FAILURE => {
-                    failing.push(build_failing_provider(&desk.stats.name, time, fault));
+                    failing.push(provider_failure_info(&provider.stats.name, time, fault));
                 }
                 _ => return Vec::new(),
             }
@@ -278,14 +288,17 @@ impl Dispatcher {
     }
 
     /// Total number of calls in flight that the providers in use allow.
-    pub(crate) fn useful_concurrency(&self) -> u32 {
+    pub(crate) fn total_concurrency_limit(&self) -> u32 {
         let state = self.state.lock();
-        let in_need = state.needs_fallback();
-        let asked = state
+        let fallback_needed = state.needs_fallback();
+        let providers_in_use = state
             .providers
             .iter()
-            .filter(|desk| desk.is_healthy() && (in_need || !desk.is_fallback()));
-        asked.map(ProviderState::concurrency_limit).sum::<u32>().max(1)
+            .filter(|provider| provider.is_healthy() && (fallback_needed || !provider.is_fallback()));
+        providers_in_use
+            .map(ProviderState::concurrency_limit)
+            .sum::<u32>()
+            .max(1)
     }
 
     pub(crate) fn stats(&self) -> RouterStats {
@@ -297,12 +310,12 @@ impl Dispatcher {
     }
 }
 
-impl CallObserver for Dispatcher {
-    fn finish_call(&self, member: usize, ticket: InFlightCall, end: &CallEnd<'_>) {
+impl CallEndObserver for Dispatcher {
+    fn record_call_end(&self, provider_index: usize, call: InFlightCall, end: &CallEnd<'_>) {
         let mut state = self.state.lock();
-        let others = state.has_other_healthy_provider(member);
-        if let Some(desk) = state.providers.get_mut(member) {
-            desk.finish_call(Instant::now(), ticket, end, others, &self.backoff);
+        let has_alternative = state.has_other_healthy_provider(provider_index);
+        if let Some(provider) = state.providers.get_mut(provider_index) {
+            provider.record_call_end(Instant::now(), call, end, has_alternative, &self.backoff);
         }
         drop(state);
         self.wake_up.notify_one();
@@ -313,15 +326,19 @@ impl CallObserver for Dispatcher {
 fn tenant_flow(account: &SchedulingContext) -> Flow {
     Flow {
         group: 0,
-        ..account.to_flow()
+        ..account.to_fair_queue_flow()
     }
 }
 
 impl DispatcherState {
     /// Whether a provider other than this one is healthy.
-    fn has_other_healthy_provider(&self, member: usize) -> bool {
-        let mut others = self.providers.iter().enumerate().filter(|(i, _)| *i != member);
-        others.any(|(_, desk)| desk.is_healthy())
+    fn has_other_healthy_provider(&self, provider_index: usize) -> bool {
+        let mut others = self
+            .providers
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != provider_index);
+        others.any(|(_, provider)| provider.is_healthy())
     }
 
     /// Whether fallback providers are used because no other provider is healthy.
@@ -329,43 +346,55 @@ impl DispatcherState {
         !self
             .providers
             .iter()
-            .any(|desk| !desk.is_fallback() && desk.is_healthy())
+            .any(|provider| !provider.is_fallback() && provider.is_healthy())
     }
 
     /// Whether the request may be assigned to the provider.
-    fn is_eligible(wish: &DispatchConstraints, member: usize, left_alone: &[bool]) -> bool {
-        let may = |i: usize| wish.eligible.get(i).copied().unwrap_or(false);
-        let alone = |i: usize| left_alone.get(i).copied().unwrap_or(true);
-        may(member)
-            && wish
+    fn can_assign_to_provider(
+        constraints: &DispatchConstraints,
+        provider_index: usize,
+        unavailable: &[bool],
+    ) -> bool {
+        let may = |i: usize| constraints.eligible.get(i).copied().unwrap_or(false);
+        let is_unavailable = |i: usize| unavailable.get(i).copied().unwrap_or(true);
+        may(provider_index)
+            && constraints
                 .retry_provider
-                .is_none_or(|again| again == member || !may(again) || alone(again))
+                .is_none_or(|again| again == provider_index || !may(again) || is_unavailable(again))
     }
 
     fn assign_queued_requests(
         &mut self,
         now: Instant,
-        mut go: impl FnMut(QueuedRequest, usize, InFlightCall),
+        mut assign: impl FnMut(QueuedRequest, usize, InFlightCall),
     ) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut later = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
-        let rooms: Vec<CallAvailability> = self
+        let availabilities: Vec<CallAvailability> = self
             .providers
             .iter_mut()
-            .map(|desk| desk.call_availability(now))
+            .map(|provider| provider.call_availability(now))
             .collect();
-        let left_alone: Vec<bool> = self
+        let unavailable: Vec<bool> = self
             .providers
             .iter()
-            .map(|desk| desk.is_unavailable(now))
+            .map(|provider| provider.is_unavailable(now))
             .collect();
-        let usual: Vec<bool> = self.providers.iter().map(|desk| !desk.is_fallback()).collect();
-        let in_need = self.needs_fallback();
-        let mut order: Vec<(usize, CallAvailability)> = rooms.into_iter().enumerate().collect();
-        order.sort_by_key(|(member, _)| self.providers.get(*member).map(ProviderState::dispatch_rank));
-        for (member, mut room) in order {
-            while let Some(desk) = self.providers.get_mut(member) {
-                match room {
+        let regular_providers: Vec<bool> = self
+            .providers
+            .iter()
+            .map(|provider| !provider.is_fallback())
+            .collect();
+        let fallback_needed = self.needs_fallback();
+        let mut order: Vec<(usize, CallAvailability)> = availabilities.into_iter().enumerate().collect();
+        order.sort_by_key(|(provider_index, _)| {
+            self.providers
+                .get(*provider_index)
+                .map(ProviderState::dispatch_rank)
+        });
+        for (provider_index, mut availability) in order {
+            while let Some(provider) = self.providers.get_mut(provider_index) {
+                match availability {
                     CallAvailability::AfterNextCallEnds => break,
                     CallAvailability::NotBefore(at) => {
                         later(at);
@@ -374,41 +403,43 @@ impl DispatcherState {
                     CallAvailability::Now => {}
                 }
                 // A half-open fallback gets calls even if others are healthy; its breaker would otherwise never close.
-                let saved = desk.is_fallback() && desk.is_healthy() && !in_need;
-                let first = self.queue.next_accepted(|waiting| {
-                    let mut who = waiting.constraints.eligible.iter().zip(&usual);
-                    !(saved && who.any(|(may, usual)| *may && *usual))
-                        && Self::is_eligible(&waiting.constraints, member, &left_alone)
+                let is_reserved_fallback =
+                    provider.is_fallback() && provider.is_healthy() && !fallback_needed;
+                let first = self.queue.find_next_accepted_request(|waiting| {
+                    let mut eligibility = waiting.constraints.eligible.iter().zip(&regular_providers);
+                    !(is_reserved_fallback
+                        && eligibility.any(|(is_eligible, is_regular)| *is_eligible && *is_regular))
+                        && Self::can_assign_to_provider(&waiting.constraints, provider_index, &unavailable)
                 });
-                let Some((place, waiting)) = first else { break };
+                let Some((position, waiting)) = first else { break };
                 let tokens = waiting.constraints.estimated_tokens;
-                if let Some(at) = desk.earliest_start(now, tokens) {
+                if let Some(at) = provider.earliest_start(now, tokens) {
                     later(at);
                     break;
                 }
-                let Some(waiting) = self.queue.take(&place) else {
+                let Some(waiting) = self.queue.take_request(&position) else {
                     break;
                 };
-                let ticket = desk.start_call(now, tokens);
-                go(waiting, member, ticket);
-                room = desk.call_availability(now);
+                let call = provider.record_call_start(now, tokens);
+                assign(waiting, provider_index, call);
+                availability = provider.call_availability(now);
             }
         }
         next
     }
 
     /// Removes the requests whose eligible providers all deny requests or, if `left_alone` is set, are all unavailable.
-    fn take_unservable_requests(&mut self, now: Instant, left_alone: bool) -> Vec<QueuedRequest> {
-        let hopeless = |desk: &ProviderState| {
-            desk.is_in_denial_cooldown(now) || (left_alone && desk.is_unavailable(now))
+    fn take_unservable_requests(&mut self, now: Instant, include_unavailable: bool) -> Vec<QueuedRequest> {
+        let is_unservable = |provider: &ProviderState| {
+            provider.is_in_denial_cooldown(now) || (include_unavailable && provider.is_unavailable(now))
         };
-        let hopeless: Vec<bool> = self.providers.iter().map(hopeless).collect();
-        if !hopeless.contains(&true) {
+        let unservable: Vec<bool> = self.providers.iter().map(is_unservable).collect();
+        if !unservable.contains(&true) {
             return Vec::new();
         }
-        self.queue.withdraw_where(|waiting| {
-            let mut who = waiting.constraints.eligible.iter().zip(&hopeless);
-            !who.any(|(may, hopeless)| *may && !*hopeless)
+        self.queue.withdraw_matching_uncharged(|waiting| {
+            let mut eligibility = waiting.constraints.eligible.iter().zip(&unservable);
+            !eligibility.any(|(is_eligible, is_unservable)| *is_eligible && !*is_unservable)
         })
     }
 }

@@ -13,7 +13,6 @@
 //! All waiting uses tokio's clock, so that tests run hours of outage in milliseconds.
 
 mod api_key;
-mod attempts;
 mod backoff;
 mod breaker;
 mod cached_model;
@@ -31,6 +30,7 @@ mod provider_check;
 mod provider_setup;
 mod provider_state;
 mod rate_limiter;
+mod request_attempts;
 mod response_validation;
 mod retry_decision;
 mod router;
@@ -47,7 +47,7 @@ pub use local::{LOCAL_MODEL_ENVIRONMENT, LocalConfig, LocalProvider};
 pub use memory_cache::MemoryResponseCache;
 pub use openai::{OpenAiConfig, OpenAiProvider};
 pub use provider::{Provider, ProviderEntry, ProviderOptions, ProviderResponse};
-pub use provider_check::{ProviderCheck, check_providers};
+pub use provider_check::{ProviderCheckResult, check_providers};
 pub use provider_setup::{ProviderSetupError, build_language_model};
 pub use router::Router;
 pub use router_config::RouterConfig;

@@ -15,7 +15,7 @@ pub(crate) struct ProviderMetrics {
     retries: Counter,
     timeouts: Counter,
     prompt_tokens: Counter,
-    answer_tokens: Counter,
+    completion_tokens: Counter,
     cost_micros: Counter,
     breaker_state: Gauge,
     denied: Gauge,
@@ -32,7 +32,7 @@ impl ProviderMetrics {
             retries: metrics::counter!("weir_llm_retries_total", "provider" => label.clone()),
             timeouts: metrics::counter!("weir_llm_timeouts_total", "provider" => label.clone()),
             prompt_tokens: metrics::counter!("weir_llm_tokens_total", "provider" => label.clone(), "type" => "prompt"),
-            answer_tokens: metrics::counter!("weir_llm_tokens_total", "provider" => label.clone(), "type" => "completion"),
+            completion_tokens: metrics::counter!("weir_llm_tokens_total", "provider" => label.clone(), "type" => "completion"),
             cost_micros: metrics::counter!("weir_llm_cost_micros_total", "provider" => label.clone()),
             breaker_state: metrics::gauge!("weir_llm_breaker_state", "provider" => label.clone()),
             denied: metrics::gauge!("weir_llm_provider_denied", "provider" => label.clone()),
@@ -42,11 +42,11 @@ impl ProviderMetrics {
         }
     }
 
-    pub(crate) fn record_success(&self, took: Duration, prompt: u64, answer: u64, cost_micros: u64) {
+    pub(crate) fn record_success(&self, took: Duration, prompt: u64, completion: u64, cost_micros: u64) {
         self.successes.increment(1);
         self.call_seconds.record(took.as_secs_f64());
         self.prompt_tokens.increment(prompt);
-        self.answer_tokens.increment(answer);
+        self.completion_tokens.increment(completion);
         self.cost_micros.increment(cost_micros);
     }
 
@@ -86,14 +86,14 @@ impl ProviderMetrics {
         self.denied.set(f64::from(u8::from(denies)));
     }
 
-    pub(crate) fn set_gauges(&self, state: BreakerState, limit: u32, busy: u32) {
+    pub(crate) fn set_gauges(&self, state: BreakerState, limit: u32, in_flight: u32) {
         self.breaker_state.set(match state {
             BreakerState::Closed => 0.0,
             BreakerState::HalfOpen => 1.0,
             BreakerState::Open => 2.0,
         });
         self.concurrency_limit.set(limit);
-        self.calls_in_flight.set(busy);
+        self.calls_in_flight.set(in_flight);
     }
 }
 
@@ -117,7 +117,7 @@ impl RequestMetrics {
         }
     }
 
-    pub(crate) fn record_request(&self, kind: LlmRequestKind, waited: Duration, spent: Duration) {
+    pub(crate) fn record_request_times(&self, kind: LlmRequestKind, waited: Duration, spent: Duration) {
         if let Some(seconds) = self.request_seconds.get(kind as usize) {
             seconds.record((waited + spent).as_secs_f64());
         }
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn request_kinds_are_numbered_in_list_order() {
-        for (place, kind) in LlmRequestKind::ALL.into_iter().enumerate() {
-            assert_eq!(kind as usize, place);
+        for (index, kind) in LlmRequestKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
         }
     }
 }

@@ -42,42 +42,46 @@ impl MemoryResponseCache {
 
 impl CacheState {
     fn remove_entry(&mut self, key: &ResponseCacheKey) {
-        if let Some(kept) = self.entries.pop(key) {
-            self.total_bytes -= kept.bytes;
+        if let Some(entry) = self.entries.pop(key) {
+            self.total_bytes -= entry.bytes;
         }
     }
 
-    fn remove_matching(&mut self, meant: impl Fn(&CacheEntry) -> bool) {
-        let meant = self.entries.iter().filter(|(_, kept)| meant(kept));
-        let keys: Vec<ResponseCacheKey> = meant.map(|(key, _)| *key).collect();
+    fn remove_matching_entries(&mut self, matches: impl Fn(&CacheEntry) -> bool) {
+        let matching = self.entries.iter().filter(|(_, entry)| matches(entry));
+        let keys: Vec<ResponseCacheKey> = matching.map(|(key, _)| *key).collect();
         keys.iter().for_each(|key| self.remove_entry(key));
     }
 }
 
 #[async_trait]
 impl ResponseCache for MemoryResponseCache {
-    async fn get_response(
+    async fn get_cached_response(
         &self,
         tenant: &TenantId,
         key: &ResponseCacheKey,
     ) -> Result<Option<LlmResponse>, StorageError> {
         let mut state = self.state.lock();
         // Another tenant's lookup must not count as a use.
-        if state.entries.peek(key).is_none_or(|kept| kept.tenant != *tenant) {
+        if state
+            .entries
+            .peek(key)
+            .is_none_or(|entry| entry.tenant != *tenant)
+        {
             return Ok(None);
         }
-        Ok(state.entries.get(key).map(|kept| kept.response.clone()))
+        Ok(state.entries.get(key).map(|entry| entry.response.clone()))
     }
 
-    async fn put_response(
+    async fn put_cached_response(
         &self,
         tenant: &TenantId,
         key: &ResponseCacheKey,
         document: Option<&DocumentId>,
-        answer: &LlmResponse,
+        response: &LlmResponse,
     ) -> Result<(), StorageError> {
-        let quotes = answer.quotes.len() * size_of::<weir_core::llm::ResponseQuote>();
-        let bytes = answer.text.len() + quotes + ENTRY_OVERHEAD_BYTES;
+        let quotes = response.quotes.len() * size_of::<weir_core::llm::ResponseQuote>();
+        let bytes = response.text.len() + quotes + ENTRY_OVERHEAD_BYTES;
         let mut state = self.state.lock();
         state.remove_entry(key);
         if bytes > self.max_bytes {
@@ -89,31 +93,33 @@ impl ResponseCache for MemoryResponseCache {
             };
             state.total_bytes -= evicted.bytes;
         }
-        let kept = CacheEntry {
+        let entry = CacheEntry {
             tenant: tenant.clone(),
             document: document.copied(),
-            response: answer.clone(),
+            response: response.clone(),
             bytes,
         };
-        state.entries.put(*key, kept);
+        state.entries.put(*key, entry);
         state.total_bytes += bytes;
         Ok(())
     }
 
-    async fn remove_document_responses(
+    async fn remove_cached_document_responses(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<(), StorageError> {
-        let of_document = |kept: &CacheEntry| kept.document.is_none_or(|known| known == *document);
+        let of_document = |entry: &CacheEntry| entry.document.is_none_or(|known| known == *document);
         self.state
             .lock()
-            .remove_matching(|kept| kept.tenant == *tenant && of_document(kept));
+            .remove_matching_entries(|entry| entry.tenant == *tenant && of_document(entry));
         Ok(())
     }
 
-    async fn remove_tenant_responses(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.state.lock().remove_matching(|kept| kept.tenant == *tenant);
+    async fn remove_cached_tenant_responses(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.state
+            .lock()
+            .remove_matching_entries(|entry| entry.tenant == *tenant);
         Ok(())
     }
 }
@@ -141,43 +147,55 @@ mod tests {
     #[tokio::test]
     async fn lru_entry_is_evicted_and_entries_are_scoped_to_the_tenant() {
         let (one, other) = ("one".parse().unwrap(), "other".parse().unwrap());
-        let answers = MemoryResponseCache::new(3 * (100 + ENTRY_OVERHEAD_BYTES));
-        let known = async |key: u8| answers.get_response(&one, &[key; 32]).await.unwrap().is_some();
+        let cache = MemoryResponseCache::new(3 * (100 + ENTRY_OVERHEAD_BYTES));
+        let known = async |key: u8| {
+            cache
+                .get_cached_response(&one, &[key; 32])
+                .await
+                .unwrap()
+                .is_some()
+        };
         for key in 0..3 {
-            answers
-                .put_response(&one, &[key; 32], None, &response_of_bytes(100))
+            cache
+                .put_cached_response(&one, &[key; 32], None, &response_of_bytes(100))
                 .await
                 .unwrap();
         }
         assert!(known(0).await);
-        answers
-            .put_response(&one, &[3; 32], None, &response_of_bytes(100))
+        cache
+            .put_cached_response(&one, &[3; 32], None, &response_of_bytes(100))
             .await
             .unwrap();
         assert_eq!(
             [known(0).await, known(1).await, known(2).await, known(3).await],
             [true, false, true, true]
         );
-        assert!(answers.get_response(&other, &[0; 32]).await.unwrap().is_none());
+        assert!(
+            cache
+                .get_cached_response(&other, &[0; 32])
+                .await
+                .unwrap()
+                .is_none()
+        );
         // Replacing an entry takes no more space, and an entry above the maximum size is not stored.
-        answers
-            .put_response(&one, &[3; 32], None, &response_of_bytes(100))
+        cache
+            .put_cached_response(&one, &[3; 32], None, &response_of_bytes(100))
             .await
             .unwrap();
-        answers
-            .put_response(&one, &[4; 32], None, &response_of_bytes(10_000))
+        cache
+            .put_cached_response(&one, &[4; 32], None, &response_of_bytes(10_000))
             .await
             .unwrap();
         assert_eq!(
             [known(0).await, known(3).await, known(4).await],
             [true, true, false]
         );
-        answers
-            .put_response(&other, &[5; 32], None, &response_of_bytes(10))
+        cache
+            .put_cached_response(&other, &[5; 32], None, &response_of_bytes(10))
             .await
             .unwrap();
-        answers.remove_tenant_responses(&one).await.unwrap();
-        assert_eq!(answers.state.lock().entries.len(), 1);
-        assert_eq!(answers.state.lock().total_bytes, 10 + ENTRY_OVERHEAD_BYTES);
+        cache.remove_cached_tenant_responses(&one).await.unwrap();
+        assert_eq!(cache.state.lock().entries.len(), 1);
+        assert_eq!(cache.state.lock().total_bytes, 10 + ENTRY_OVERHEAD_BYTES);
     }
 }

@@ -21,7 +21,7 @@ pub trait Provider: Send + Sync {
     }
 
     /// Calls the model. To end a call that takes too long, the router drops the future.
-    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError>;
+    async fn call_model(&self, request: &LlmRequest) -> Result<ProviderResponse, ProviderError>;
 }
 
 /// The response of a provider to one request.
@@ -62,10 +62,10 @@ pub struct ProviderOptions {
 
 impl ProviderOptions {
     /// Returns the price of the given numbers of tokens, in millionths of the currency of the prices.
-    pub(crate) fn compute_cost_micros(&self, prompt: u64, answer: u64) -> u64 {
+    pub(crate) fn compute_cost_micros(&self, prompt: u64, completion: u64) -> u64 {
         // A price per million tokens equals the price of one token in millionths.
-        let cost =
-            prompt as f64 * self.prompt_price_per_million + answer as f64 * self.completion_price_per_million;
+        let cost = prompt as f64 * self.prompt_price_per_million
+            + completion as f64 * self.completion_price_per_million;
         cost.round() as u64
     }
 }
@@ -98,10 +98,12 @@ pub struct ProviderEntry {
 
 /// Removes leading reasoning text from a response. Some endpoints do not separate it.
 pub(crate) fn strip_reasoning(text: &str) -> &str {
-    let Some(thoughts) = text.trim_start().strip_prefix("<think>") else {
+    let Some(reasoning) = text.trim_start().strip_prefix("<think>") else {
         return text;
     };
-    thoughts.split_once("</think>").map_or("", |(_, answer)| answer)
+    reasoning
+        .split_once("</think>")
+        .map_or("", |(_, response)| response)
 }
 
 #[cfg(test)]

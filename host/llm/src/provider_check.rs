@@ -7,17 +7,17 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use weir_core::llm::{LlmRequest, LlmRequestKind, ProviderError};
 use weir_core::ports::SchedulingContext;
-use weir_core::{Lane, TenantId};
+use weir_core::{PriorityLane, TenantId};
 
 use crate::provider::ProviderEntry;
-use crate::retry_decision::{HealthSignal, health_signal_of};
+use crate::retry_decision::{HealthSignal, health_signal_of_error};
 
 /// Maximum time of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The result of the check of one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProviderCheck {
+pub struct ProviderCheckResult {
     /// The name of the provider.
     pub name: String,
     /// The name of its model.
@@ -29,17 +29,17 @@ pub struct ProviderCheck {
 }
 
 /// Checks the providers one after the other.
-pub async fn check_providers(members: &[ProviderEntry]) -> Vec<ProviderCheck> {
-    let mut examined = Vec::with_capacity(members.len());
-    for member in members {
+pub async fn check_providers(providers: &[ProviderEntry]) -> Vec<ProviderCheckResult> {
+    let mut examined = Vec::with_capacity(providers.len());
+    for entry in providers {
         let began = Instant::now();
-        let limit = CHECK_TIMEOUT.min(member.options.call_timeout);
-        let asked = timeout(limit, member.provider.call_model(&build_check_request())).await;
-        let outcome = match asked {
+        let limit = CHECK_TIMEOUT.min(entry.options.call_timeout);
+        let call_result = timeout(limit, entry.provider.call_model(&build_check_request())).await;
+        let outcome = match call_result {
             Ok(Ok(_)) => Ok(began.elapsed()),
             // A truncated or filtered response shows that the provider works.
             Ok(Err(fault))
-                if health_signal_of(&fault) == HealthSignal::Healthy
+                if health_signal_of_error(&fault) == HealthSignal::Healthy
                     && !matches!(fault, ProviderError::RequestRejected { .. }) =>
             {
                 Ok(began.elapsed())
@@ -49,10 +49,10 @@ pub async fn check_providers(members: &[ProviderEntry]) -> Vec<ProviderCheck> {
                 seconds: limit.as_secs(),
             }),
         };
-        examined.push(ProviderCheck {
-            name: member.name.clone(),
-            model: member.provider.model_name().to_owned(),
-            setup_note: member.provider.setup_note(),
+        examined.push(ProviderCheckResult {
+            name: entry.name.clone(),
+            model: entry.provider.model_name().to_owned(),
+            setup_note: entry.provider.setup_note(),
             outcome,
         });
     }
@@ -63,7 +63,7 @@ fn build_check_request() -> LlmRequest {
     LlmRequest {
         scheduling: SchedulingContext {
             tenant: TenantId::default_tenant(),
-            lane: Lane::Interactive,
+            lane: PriorityLane::Interactive,
             group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,

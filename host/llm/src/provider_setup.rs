@@ -35,21 +35,21 @@ pub struct ProviderSetupError {
 pub fn build_language_model(
     settings: &Settings,
     embedder: &Arc<dyn Embedder>,
-    kept: Option<Arc<dyn ResponseCache>>,
+    cache: Option<Arc<dyn ResponseCache>>,
     accounts: UsageAccounting,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<CachedLanguageModel, ProviderSetupError> {
-    let mut members = Vec::new();
+    let mut providers = Vec::new();
     for provider in &settings.llm_providers {
-        let member =
+        let entry =
             build_provider_entry(provider, embedder, &environment).map_err(|reason| ProviderSetupError {
                 provider: provider.name.clone(),
                 reason,
             })?;
-        members.push(member);
+        providers.push(entry);
     }
-    if members.is_empty() {
-        members.push(ProviderEntry {
+    if providers.is_empty() {
+        providers.push(ProviderEntry {
             name: DEFAULT_PROVIDER_NAME.into(),
             provider: Arc::new(ExtractiveProvider::new(Arc::clone(embedder))),
             options: ProviderOptions {
@@ -59,10 +59,10 @@ pub fn build_language_model(
             },
         });
     }
-    let router = Router::new(members, build_router_config(settings)).with_usage_accounting(accounts);
+    let router = Router::new(providers, build_router_config(settings)).with_usage_accounting(accounts);
     Ok(CachedLanguageModel::new(
         router,
-        kept.filter(|_| settings.llm_response_cache),
+        cache.filter(|_| settings.llm_response_cache),
     ))
 }
 
@@ -118,7 +118,7 @@ fn build_provider_entry(
 #[cfg(feature = "local-llm")]
 fn open_local_provider(settings: &ProviderSettings) -> Result<Arc<dyn Provider>, String> {
     use crate::local::{LocalConfig, LocalProvider};
-    Ok(Arc::new(LocalProvider::open_model_file(LocalConfig {
+    Ok(Arc::new(LocalProvider::inspect_file_and_start(LocalConfig {
         model_file: settings.model_file.clone(),
         model_name: settings.model.clone(),
         context_tokens: settings.context_tokens,
@@ -150,7 +150,7 @@ fn build_openai_config(
         let key = environment(&settings.key_env).and_then(|key| ProviderApiKey::new(&key));
         Some(key.ok_or("the environment variable in its key_env is not set")?)
     } else if !settings.key_file.as_os_str().is_empty() {
-        let read = ProviderApiKey::read_file(&settings.key_file);
+        let read = ProviderApiKey::read_key_file(&settings.key_file);
         Some(read.map_err(|error| format!("cannot read its key_file: {error}"))?)
     } else {
         None

@@ -9,7 +9,7 @@ use crate::concurrency_limiter::{ConcurrencyLimiter, LimitEpoch};
 use crate::llm_metrics::ProviderMetrics;
 use crate::provider::{ProviderEntry, ProviderOptions, ProviderResponse};
 use crate::rate_limiter::{RateLimitCallId, RateLimiter};
-use crate::retry_decision::{HealthSignal, health_signal_of, indicates_overload, is_transient};
+use crate::retry_decision::{HealthSignal, health_signal_of_error, indicates_overload, is_transient};
 use crate::router_config::RouterConfig;
 use crate::stats::ProviderStats;
 
@@ -78,15 +78,18 @@ pub(crate) struct ProviderState {
 }
 
 impl ProviderState {
-    pub(crate) fn new(member: &ProviderEntry, config: &RouterConfig, now: Instant) -> Self {
-        let (terms, breaker) = (member.options, config.breaker);
-        let desk = Self {
-            options: terms,
+    pub(crate) fn new(entry: &ProviderEntry, config: &RouterConfig, now: Instant) -> Self {
+        let (options, breaker) = (entry.options, config.breaker);
+        let state = Self {
+            options,
             breaker: Breaker::new(breaker, now),
-            concurrency_limiter: ConcurrencyLimiter::new(terms.max_concurrency, config.adaptive_concurrency),
-            rate_limiter: RateLimiter::new(terms.requests_per_minute, terms.tokens_per_minute),
+            concurrency_limiter: ConcurrencyLimiter::new(
+                options.max_concurrency,
+                config.adaptive_concurrency,
+            ),
+            rate_limiter: RateLimiter::new(options.requests_per_minute, options.tokens_per_minute),
             token_factor: 1.0,
-            metrics: ProviderMetrics::for_provider(&member.name),
+            metrics: ProviderMetrics::for_provider(&entry.name),
             paused_until: None,
             consecutive_rate_limits: 0,
             last_success_started_at: None,
@@ -97,14 +100,14 @@ impl ProviderState {
             backing_off: 0,
             slow_threshold: breaker.unwrap_or_default().max_p95_latency,
             stats: ProviderStats {
-                name: member.name.clone(),
-                model: member.provider.model_name().to_owned(),
+                name: entry.name.clone(),
+                model: entry.provider.model_name().to_owned(),
                 ..ProviderStats::default()
             },
             last_error: None,
         };
-        desk.publish_gauges();
-        desk
+        state.publish_gauges();
+        state
     }
 
     /// Whether the provider is a fallback.
@@ -151,13 +154,13 @@ impl ProviderState {
 
     /// The current limit of calls in flight.
     pub(crate) const fn concurrency_limit(&self) -> u32 {
-        self.concurrency_limiter.current()
+        self.concurrency_limiter.current_limit()
     }
 
     /// Whether a call of any size can start.
     pub(crate) fn call_availability(&mut self, now: Instant) -> CallAvailability {
         if let Some(change) = self.breaker.half_open_if_due(now) {
-            self.apply_breaker_transition(&change);
+            self.handle_breaker_transition(&change);
         }
         if let Some(rest) = self.paused_until.filter(|rest| *rest > now) {
             return CallAvailability::NotBefore(rest);
@@ -171,7 +174,7 @@ impl ProviderState {
             Some(_) if self.calls_in_flight > 0 => return CallAvailability::AfterNextCallEnds,
             _ => {}
         }
-        if !self.breaker.allows_call() || self.calls_in_flight >= self.concurrency_limiter.current() {
+        if !self.breaker.allows_call() || self.calls_in_flight >= self.concurrency_limiter.current_limit() {
             return CallAvailability::AfterNextCallEnds;
         }
         self.rate_limiter
@@ -191,12 +194,12 @@ impl ProviderState {
     }
 
     /// Records the start of a call.
-    pub(crate) fn start_call(&mut self, now: Instant, tokens: u64) -> InFlightCall {
+    pub(crate) fn record_call_start(&mut self, now: Instant, tokens: u64) -> InFlightCall {
         self.calls_in_flight += 1;
         self.stats.total_calls += 1;
         let likely = self.predict_tokens(tokens);
-        let ticket = InFlightCall {
-            breaker_generation: self.breaker.start_call(),
+        let call = InFlightCall {
+            breaker_generation: self.breaker.record_call_start(),
             limit_epoch: self.concurrency_limiter.current_epoch(),
             rate_limit_id: self.rate_limiter.record_call(now, likely),
             estimated_tokens: tokens,
@@ -204,28 +207,28 @@ impl ProviderState {
             started_at: now,
         };
         self.publish_gauges();
-        ticket
+        call
     }
 
     /// Records the end of a call. `others` says whether another provider is healthy.
-    pub(crate) fn finish_call(
+    pub(crate) fn record_call_end(
         &mut self,
         now: Instant,
-        ticket: InFlightCall,
+        call: InFlightCall,
         end: &CallEnd<'_>,
-        others: bool,
+        has_alternative: bool,
         backoff: &Backoff,
     ) {
         self.calls_in_flight = self.calls_in_flight.saturating_sub(1);
-        let took = now.duration_since(ticket.started_at);
-        let verdict = match end {
+        let took = now.duration_since(call.started_at);
+        let signal = match end {
             CallEnd::Succeeded(reply) => {
-                self.record_success(ticket, reply, took);
+                self.record_success(call, reply, took);
                 HealthSignal::Healthy
             }
             CallEnd::Failed(fault) => {
-                self.record_failure(now, ticket, fault, took, backoff);
-                health_signal_of(fault)
+                self.record_failure(now, call, fault, took, backoff);
+                health_signal_of_error(fault)
             }
             CallEnd::Dropped => {
                 self.stats.dropped_calls += 1;
@@ -238,35 +241,35 @@ impl ProviderState {
                 }
             }
         };
-        if let Some(change) = self
-            .breaker
-            .finish_call(now, ticket.breaker_generation, verdict, took, others)
+        if let Some(change) =
+            self.breaker
+                .record_call_end(now, call.breaker_generation, signal, took, has_alternative)
         {
-            self.apply_breaker_transition(&change);
+            self.handle_breaker_transition(&change);
         }
         self.publish_gauges();
     }
 
-    fn record_success(&mut self, ticket: InFlightCall, reply: &ProviderResponse, took: Duration) {
+    fn record_success(&mut self, call: InFlightCall, reply: &ProviderResponse, took: Duration) {
         self.consecutive_rate_limits = 0;
         self.clear_failure_state();
-        self.last_success_started_at = self.last_success_started_at.max(Some(ticket.started_at));
+        self.last_success_started_at = self.last_success_started_at.max(Some(call.started_at));
         self.concurrency_limiter
-            .record_success(ticket.limit_epoch, ticket.calls_in_flight, took);
+            .record_success(call.limit_epoch, call.calls_in_flight, took);
         let prompt = u64::from(reply.prompt_tokens.unwrap_or(0));
-        let answer = u64::from(reply.completion_tokens.unwrap_or(0));
-        if prompt + answer > 0 {
+        let completion = u64::from(reply.completion_tokens.unwrap_or(0));
+        if prompt + completion > 0 {
             self.rate_limiter
-                .correct_tokens(ticket.rate_limit_id, prompt + answer);
-            let each = (prompt + answer) as f64 / ticket.estimated_tokens.max(1) as f64;
+                .correct_tokens(call.rate_limit_id, prompt + completion);
+            let each = (prompt + completion) as f64 / call.estimated_tokens.max(1) as f64;
             self.token_factor += TOKEN_FACTOR_SMOOTHING * (each.clamp(0.05, 20.0) - self.token_factor);
         }
-        let cost = self.options.compute_cost_micros(prompt, answer);
+        let cost = self.options.compute_cost_micros(prompt, completion);
         self.stats.successes += 1;
         self.stats.prompt_tokens += prompt;
-        self.stats.completion_tokens += answer;
+        self.stats.completion_tokens += completion;
         self.stats.cost_micros += cost;
-        self.metrics.record_success(took, prompt, answer, cost);
+        self.metrics.record_success(took, prompt, completion, cost);
     }
 
     /// Records that the provider accepts requests: it answers them, or refuses one because of its content.
@@ -297,17 +300,17 @@ impl ProviderState {
     fn record_failure(
         &mut self,
         now: Instant,
-        ticket: InFlightCall,
+        call: InFlightCall,
         fault: &ProviderError,
         took: Duration,
         backoff: &Backoff,
     ) {
         tracing::debug!(provider = %self.stats.name, %fault, ?took, "a language model call failed");
-        if fault.is_denial() {
+        if fault.is_denied_by_provider() {
             self.record_denial(now, fault);
         } else if is_transient(fault) {
             self.denied_until = None;
-            self.failing_since.get_or_insert(ticket.started_at);
+            self.failing_since.get_or_insert(call.started_at);
         } else {
             self.clear_failure_state();
         }
@@ -320,16 +323,19 @@ impl ProviderState {
         }
         self.metrics.record_failure(fault, took);
         if indicates_overload(fault) {
-            let others = self
+            let later_call_succeeded = self
                 .last_success_started_at
-                .is_some_and(|began| began > ticket.started_at);
+                .is_some_and(|began| began > call.started_at);
             self.concurrency_limiter
-                .reduce_on_overload(ticket.limit_epoch, others);
+                .reduce_on_overload(call.limit_epoch, later_call_succeeded);
         }
         let rest = match fault {
             ProviderError::RateLimited { after } => {
                 self.consecutive_rate_limits = self.consecutive_rate_limits.saturating_add(1);
-                Some(after.unwrap_or_else(|| backoff.delay_after(self.consecutive_rate_limits)))
+                Some(
+                    after
+                        .unwrap_or_else(|| backoff.random_delay_after_failures(self.consecutive_rate_limits)),
+                )
             }
             ProviderError::ServerError { after, .. } => *after,
             _ => None,
@@ -343,15 +349,18 @@ impl ProviderState {
     }
 
     /// Records that a request waits before its next call to this provider. `others` says whether another provider is healthy.
-    pub(crate) fn start_backoff(&mut self, now: Instant, others: bool) {
+    pub(crate) fn record_backoff_start(&mut self, now: Instant, has_alternative: bool) {
         self.backing_off += 1;
         self.metrics.record_retry();
-        if let Some(change) = self.breaker.open_if_backlogged(now, self.backing_off, others) {
-            self.apply_breaker_transition(&change);
+        if let Some(change) = self
+            .breaker
+            .open_if_many_in_backoff(now, self.backing_off, has_alternative)
+        {
+            self.handle_breaker_transition(&change);
         }
     }
 
-    fn apply_breaker_transition(&mut self, change: &BreakerTransition) {
+    fn handle_breaker_transition(&mut self, change: &BreakerTransition) {
         let name = self.stats.name.as_str();
         match change {
             BreakerTransition::Opened(reason) => {
@@ -371,7 +380,7 @@ impl ProviderState {
                     provider = name,
                     "the circuit breaker of a language model has closed"
                 );
-                self.concurrency_limiter.restore_after_recovery();
+                self.concurrency_limiter.restore_proven_limit();
             }
         }
         self.metrics.record_breaker_transition(change);
@@ -381,7 +390,7 @@ impl ProviderState {
     fn publish_gauges(&self) {
         self.metrics.set_gauges(
             self.breaker.state(),
-            self.concurrency_limiter.current(),
+            self.concurrency_limiter.current_limit(),
             self.calls_in_flight,
         );
         self.metrics.set_denied(self.denied_until.is_some());
@@ -397,7 +406,7 @@ impl ProviderState {
         ProviderStats {
             state: state.into(),
             calls_in_flight: self.calls_in_flight,
-            concurrency_limit: self.concurrency_limiter.current(),
+            concurrency_limit: self.concurrency_limiter.current_limit(),
             ..self.stats.clone()
         }
     }

@@ -97,10 +97,10 @@ impl RateLimiter {
 
     /// Replaces the estimated tokens of a call by the used ones.
     pub(crate) fn correct_tokens(&mut self, id: RateLimitCallId, tokens: u64) {
-        let place = id
+        let index = id
             .checked_sub(self.expired_calls)
-            .and_then(|place| usize::try_from(place).ok());
-        if let Some(call) = place.and_then(|place| self.calls_in_window.get_mut(place)) {
+            .and_then(|index| usize::try_from(index).ok());
+        if let Some(call) = index.and_then(|place| self.calls_in_window.get_mut(place)) {
             self.tokens_in_window = self
                 .tokens_in_window
                 .saturating_sub(call.tokens)
@@ -119,33 +119,36 @@ mod tests {
     }
 
     /// Starts calls as soon as the limiter allows, for the given time. Returns the start times in seconds.
-    fn simulate_call_starts(pace: &mut RateLimiter, tokens: u64, seconds: f64) -> Vec<f64> {
+    fn simulate_call_starts(limiter: &mut RateLimiter, tokens: u64, seconds: f64) -> Vec<f64> {
         let start = Instant::now();
-        let (mut now, mut begun) = (start, Vec::new());
+        let (mut now, mut starts) = (start, Vec::new());
         while now < instant_after(start, seconds) {
-            match pace.earliest_start(now, tokens) {
+            match limiter.earliest_start(now, tokens) {
                 Some(later) => {
                     assert!(later > now);
                     now = later;
                 }
                 None => {
-                    pace.record_call(now, tokens);
-                    begun.push(now.duration_since(start).as_secs_f64());
+                    limiter.record_call(now, tokens);
+                    starts.push(now.duration_since(start).as_secs_f64());
                     now += Duration::from_millis(300);
                 }
             }
         }
-        begun
+        starts
     }
 
     #[test]
     fn no_minute_has_more_calls_than_the_limit() {
-        let begun = simulate_call_starts(&mut RateLimiter::new(20, 0), 1, 600.0);
-        for (place, from) in begun.iter().enumerate() {
-            let within = begun[place..].iter().take_while(|at| **at <= from + 60.0).count();
+        let starts = simulate_call_starts(&mut RateLimiter::new(20, 0), 1, 600.0);
+        for (index, from) in starts.iter().enumerate() {
+            let within = starts[index..]
+                .iter()
+                .take_while(|at| **at <= from + 60.0)
+                .count();
             assert!(within <= 20, "{within} from {from}");
         }
-        assert!(begun.len() >= 196, "{}", begun.len());
+        assert!(starts.len() >= 196, "{}", starts.len());
     }
 
     #[test]
@@ -157,32 +160,32 @@ mod tests {
     #[test]
     fn overestimated_tokens_are_returned() {
         let start = Instant::now();
-        let mut pace = RateLimiter::new(0, 1000);
-        let id = pace.record_call(start, 900);
-        assert!(pace.earliest_start(start, 200).is_some());
-        pace.correct_tokens(id, 100);
-        assert!(pace.earliest_start(start, 900).is_none());
-        assert!(pace.earliest_start(start, 901).is_some());
-        pace.correct_tokens(id + 5, 0);
+        let mut limiter = RateLimiter::new(0, 1000);
+        let id = limiter.record_call(start, 900);
+        assert!(limiter.earliest_start(start, 200).is_some());
+        limiter.correct_tokens(id, 100);
+        assert!(limiter.earliest_start(start, 900).is_none());
+        assert!(limiter.earliest_start(start, 901).is_some());
+        limiter.correct_tokens(id + 5, 0);
     }
 
     #[test]
     fn call_above_the_token_limit_waits_for_an_empty_minute() {
         let start = Instant::now();
-        let mut pace = RateLimiter::new(0, 1000);
-        assert!(pace.earliest_start(start, 5000).is_none());
-        pace.record_call(start, 5000);
-        assert_eq!(pace.earliest_start(start, 10), Some(start + WINDOW_LENGTH));
-        assert!(pace.earliest_start(instant_after(start, 61.0), 10).is_none());
+        let mut limiter = RateLimiter::new(0, 1000);
+        assert!(limiter.earliest_start(start, 5000).is_none());
+        limiter.record_call(start, 5000);
+        assert_eq!(limiter.earliest_start(start, 10), Some(start + WINDOW_LENGTH));
+        assert!(limiter.earliest_start(instant_after(start, 61.0), 10).is_none());
     }
 
     #[test]
     fn unlimited_limiter_records_no_calls() {
-        let mut pace = RateLimiter::new(0, 0);
+        let mut limiter = RateLimiter::new(0, 0);
         for _ in 0..1000 {
-            pace.record_call(Instant::now(), 1_000_000);
+            limiter.record_call(Instant::now(), 1_000_000);
         }
-        assert!(pace.calls_in_window.is_empty());
-        assert!(pace.earliest_start(Instant::now(), u64::MAX).is_none());
+        assert!(limiter.calls_in_window.is_empty());
+        assert!(limiter.earliest_start(Instant::now(), u64::MAX).is_none());
     }
 }

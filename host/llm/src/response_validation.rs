@@ -21,19 +21,19 @@ const MIN_WORDS_FOR_REPETITION: usize = 24;
 const MIN_UNIQUE_RATIO: f64 = 0.6;
 
 /// Returns the error of an unusable response; `None` if the response is usable.
-pub(crate) fn validate_response(question: &LlmRequest, reply: &ProviderResponse) -> Option<ProviderError> {
-    if question.kind == LlmRequestKind::Component || !reply.quotes.is_empty() {
+pub(crate) fn validate_response(request: &LlmRequest, reply: &ProviderResponse) -> Option<ProviderError> {
+    if request.kind == LlmRequestKind::Component || !reply.quotes.is_empty() {
         return None;
     }
     if is_refusal(&reply.text) {
         return Some(ProviderError::Declined);
     }
     // The text of a page may repeat itself, as tables do.
-    if question.kind == LlmRequestKind::Page {
+    if request.kind == LlmRequestKind::Page {
         return None;
     }
     let words = lowercase_words(&reply.text);
-    if echoes_prompt(&words, question) {
+    if echoes_prompt(&words, request) {
         return Some(ProviderError::PromptEcho);
     }
     is_repetitive(&words).then_some(ProviderError::Repetition)
@@ -45,26 +45,26 @@ fn lowercase_words(text: &str) -> Vec<String> {
 
 /// Whether a response repeats the prompt. Quoted parts of the prompt, such as a title, come from the document and do not count.
 /// Neither do words that the text contains, too.
-fn echoes_prompt(answer: &[String], question: &LlmRequest) -> bool {
-    let parts = question.prompt.split("{text}");
+fn echoes_prompt(response_words: &[String], request: &LlmRequest) -> bool {
+    let parts = request.prompt.split("{text}");
     let instructions: Vec<Vec<String>> = parts
         .flat_map(|part| part.split(['"', '“', '”', '„', '«', '»']).step_by(2))
         .map(lowercase_words)
         .collect();
-    let told: HashSet<&[String]> = instructions
+    let prompt_phrases: HashSet<&[String]> = instructions
         .iter()
         .flat_map(|part| part.windows(ECHO_WORDS))
         .collect();
-    let mut taken = answer
+    let mut echoed_phrases = response_words
         .windows(ECHO_WORDS)
-        .filter(|row| told.contains(row))
+        .filter(|row| prompt_phrases.contains(row))
         .peekable();
-    if taken.peek().is_none() {
+    if echoed_phrases.peek().is_none() {
         return false;
     }
-    let text = lowercase_words(&question.text);
-    let said: HashSet<&[String]> = text.windows(ECHO_WORDS).collect();
-    taken.any(|row| !said.contains(row))
+    let text = lowercase_words(&request.text);
+    let document_phrases: HashSet<&[String]> = text.windows(ECHO_WORDS).collect();
+    echoed_phrases.any(|row| !document_phrases.contains(row))
 }
 
 fn is_repetitive(words: &[String]) -> bool {
@@ -77,7 +77,7 @@ fn is_repetitive(words: &[String]) -> bool {
 /// Whether the response is a refusal. The check uses phrases of English-speaking models: the response must be short, start with
 /// an opening, and contain a refusal and a task. The task avoids false positives, because the apology in a letter rarely
 /// mentions one. A refusal that is not recognized counts as an ordinary response.
-fn is_refusal(answer: &str) -> bool {
+fn is_refusal(response: &str) -> bool {
     const REFUSAL_OPENINGS: [&str; 8] = [
         "i'm sorry",
         "i am sorry",
@@ -101,12 +101,14 @@ fn is_refusal(answer: &str) -> bool {
     /// Maximum length of a refusal in bytes.
     const MAX_REFUSAL_BYTES: usize = 600;
 
-    if answer.len() > MAX_REFUSAL_BYTES {
+    if response.len() > MAX_REFUSAL_BYTES {
         return false;
     }
-    let answer = answer.trim_start().to_lowercase().replace('’', "'");
-    let has = |words: &[&str]| words.iter().any(|word| answer.contains(word));
-    REFUSAL_OPENINGS.iter().any(|opening| answer.starts_with(opening))
+    let response = response.trim_start().to_lowercase().replace('’', "'");
+    let has = |words: &[&str]| words.iter().any(|word| response.contains(word));
+    REFUSAL_OPENINGS
+        .iter()
+        .any(|opening| response.starts_with(opening))
         && has(&REFUSAL_PHRASES)
         && has(&REFUSED_TASKS)
 }
@@ -116,15 +118,15 @@ mod tests {
     use std::time::Duration;
 
     use weir_core::ports::SchedulingContext;
-    use weir_core::{Lane, TenantId};
+    use weir_core::{PriorityLane, TenantId};
 
     use super::*;
 
-    fn validate_summary(prompt: &str, text: &str, answer: &str) -> Option<ProviderError> {
-        let question = LlmRequest {
+    fn validate_summary(prompt: &str, text: &str, response: &str) -> Option<ProviderError> {
+        let request = LlmRequest {
             scheduling: SchedulingContext {
                 tenant: TenantId::default_tenant(),
-                lane: Lane::Bulk,
+                lane: PriorityLane::Bulk,
                 group: 0,
                 batch_linger: Duration::ZERO,
                 tenant_weight: 1.0,
@@ -139,12 +141,12 @@ mod tests {
             document: None,
         };
         let reply = ProviderResponse {
-            text: answer.into(),
+            text: response.into(),
             quotes: Vec::new(),
             prompt_tokens: None,
             completion_tokens: None,
         };
-        validate_response(&question, &reply)
+        validate_response(&request, &reply)
     }
 
     const PROMPT: &str = "The text between the lines is the section \"Water, fish and silt in the lower Aune, and what \
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_from_page_text() {
+    fn refusals_are_distinguished_from_page_text() {
         for declined in [
             "I'm sorry, but I can't assist with that.",
             "I’m sorry, I cannot transcribe the text of copyrighted material.",

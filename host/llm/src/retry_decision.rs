@@ -83,7 +83,7 @@ pub(crate) const fn may_be_caused_by_request(fault: &ProviderError) -> bool {
 
 /// Returns the evidence of an error about the provider's health. A rate limit is caused by the router, and a provider that
 /// refuses a request works. A denial does not count for the breaker, because the provider has its own cooldown after one.
-pub(crate) const fn health_signal_of(fault: &ProviderError) -> HealthSignal {
+pub(crate) const fn health_signal_of_error(fault: &ProviderError) -> HealthSignal {
     match fault {
         ProviderError::RateLimited { .. } | ProviderError::Denied { .. } => HealthSignal::Unknown,
         fault if !is_transient(fault) => HealthSignal::Healthy,

@@ -15,12 +15,12 @@ use weir_core::ports::SchedulingContext;
 use weir_core::usage::QuotaReservation;
 use weir_core::{DocumentId, StorageError, TenantId};
 
-use crate::attempts::RequestAttempts;
 use crate::backoff::Backoff;
 use crate::call_permit::CallPermit;
 use crate::dispatcher::{DispatchConstraints, DispatchOutcome, Dispatcher, RequestId};
 use crate::provider::ProviderEntry;
 use crate::provider_state::ProviderState;
+use crate::request_attempts::RequestAttempts;
 use crate::retry_decision::{RetryDecision, decide_retry};
 use crate::router_config::RouterConfig;
 use crate::stats::RouterStats;
@@ -37,22 +37,22 @@ pub struct Router {
 
 impl Router {
     /// Creates a router with providers in order of preference. The first request starts the dispatcher task.
-    pub fn new(members: Vec<ProviderEntry>, config: RouterConfig) -> Self {
+    pub fn new(providers: Vec<ProviderEntry>, config: RouterConfig) -> Self {
         let now = Instant::now();
-        let desks = members
+        let states = providers
             .iter()
-            .map(|member| ProviderState::new(member, &config, now))
+            .map(|entry| ProviderState::new(entry, &config, now))
             .collect();
         let backoff = Backoff::new(config.first_backoff, config.max_backoff, config.backoff_seed);
         Self {
             dispatcher: Arc::new(Dispatcher::new(
-                desks,
+                states,
                 config.fail_when_unavailable,
                 backoff,
                 config.max_queued_per_tenant,
             )),
             config,
-            providers: members,
+            providers,
             accounting: UsageAccounting::default(),
             dispatcher_task: OnceLock::new(),
         }
@@ -67,25 +67,25 @@ impl Router {
 
     /// Reserves a call to one of the eligible providers. If the tenant's quota is exhausted, only providers that are not
     /// metered stay eligible.
-    async fn reserve_usage(
+    async fn reserve_quota_or_use_unmetered(
         &self,
-        question: &LlmRequest,
-        may: &mut [bool],
+        request: &LlmRequest,
+        eligible: &mut [bool],
     ) -> Result<Option<QuotaReservation>, LlmError> {
-        let terms = || self.providers.iter().map(|member| member.options);
-        let suited = terms()
-            .zip(may.iter())
-            .filter(|(_, may)| **may)
-            .map(|(terms, _)| terms);
-        if !suited.clone().any(|terms| terms.metered) {
+        let all_options = || self.providers.iter().map(|entry| entry.options);
+        let suited = all_options()
+            .zip(eligible.iter())
+            .filter(|(_, is_eligible)| **is_eligible)
+            .map(|(options, _)| options);
+        if !suited.clone().any(|options| options.metered) {
             return Ok(None);
         }
-        let reserved = self.accounting.reserve_call(question, suited).await;
+        let reserved = self.accounting.reserve_call_quota(request, suited).await;
         if reserved.is_err() {
-            for (may, terms) in may.iter_mut().zip(terms()) {
-                *may &= !terms.metered;
+            for (is_eligible, options) in eligible.iter_mut().zip(all_options()) {
+                *is_eligible &= !options.metered;
             }
-            if may.contains(&true) {
+            if eligible.contains(&true) {
                 return Ok(None);
             }
         }
@@ -103,12 +103,12 @@ impl Router {
     }
 
     /// Returns which providers can answer the request, in order of preference.
-    fn capable_providers(&self, question: &LlmRequest) -> Result<Vec<bool>, LlmError> {
-        let sees = question.image.is_some();
+    fn capable_providers(&self, request: &LlmRequest) -> Result<Vec<bool>, LlmError> {
+        let needs_images = request.image.is_some();
         let suited: Vec<bool> = self
             .providers
             .iter()
-            .map(|m| !sees || m.provider.supports_images())
+            .map(|m| !needs_images || m.provider.supports_images())
             .collect();
         if suited.contains(&true) {
             return Ok(suited);
@@ -128,167 +128,170 @@ impl Router {
     }
 
     /// Waits in the queue until the dispatcher grants a permit; `None` if no eligible provider is available.
-    async fn acquire_permit(
+    async fn acquire_call_permit(
         &self,
-        question: &LlmRequest,
+        request: &LlmRequest,
         id: RequestId,
-        wish: DispatchConstraints,
+        constraints: DispatchConstraints,
     ) -> Option<CallPermit> {
-        let told = self.dispatcher.enqueue(&question.scheduling, id, wish);
-        let _place = QueueEntryGuard {
+        let outcome = self.dispatcher.enqueue(&request.scheduling, id, constraints);
+        let _queue_entry = QueueEntryGuard {
             dispatcher: &self.dispatcher,
-            account: &question.scheduling,
+            account: &request.scheduling,
             request_id: id,
         };
-        match told.await {
+        match outcome.await {
             Ok(DispatchOutcome::Granted(permit)) => Some(permit),
             // The dispatcher outlives every request, so the sender is not dropped without a result.
             Ok(DispatchOutcome::NoProviderAvailable) | Err(_) => None,
         }
     }
 
-    async fn run_attempts(
+    async fn run_retry_loop(
         &self,
-        question: &LlmRequest,
+        request: &LlmRequest,
         suited: &[bool],
         attempts: &mut RequestAttempts,
     ) -> Result<LlmResponse, LlmError> {
-        let id = self.dispatcher.new_request_id(question.kind);
-        let tokens = estimate_total_tokens(question);
-        let mut wish = DispatchConstraints {
+        let id = self.dispatcher.new_request_id(request.kind);
+        let tokens = estimate_total_tokens(request);
+        let mut constraints = DispatchConstraints {
             eligible: suited.to_vec(),
             retry_provider: None,
             estimated_tokens: tokens,
         };
-        let mut tries = vec![0; self.providers.len()];
+        let mut attempts_by_provider = vec![0; self.providers.len()];
         let mut rounds = 0;
         loop {
-            let reservation = self.reserve_usage(question, &mut wish.eligible).await?;
-            if let Some(permit) = self.acquire_permit(question, id, wish.clone()).await {
+            let reservation = self
+                .reserve_quota_or_use_unmetered(request, &mut constraints.eligible)
+                .await?;
+            if let Some(permit) = self.acquire_call_permit(request, id, constraints.clone()).await {
                 let at = permit.provider_index;
-                let Some(member) = self.providers.get(at) else {
+                let Some(entry) = self.providers.get(at) else {
                     continue;
                 };
                 let called = attempts
-                    .call_provider(member, question, permit, &self.accounting)
+                    .call_provider_and_validate(entry, request, permit, &self.accounting)
                     .await;
                 // The call is metered by now.
                 drop(reservation);
                 let fault = match called {
-                    Ok(reply) => return Ok(attempts.build_response(member, reply)),
+                    Ok(reply) => return Ok(attempts.build_response(entry, reply)),
                     Err(fault) => fault,
                 };
-                attempts.record_failure(at, fault.clone(), self.dispatcher.success_count(at));
-                let spent = tries.get_mut(at).map_or(u32::MAX, |tries| {
+                attempts.record_failure(at, fault.clone(), self.dispatcher.provider_success_count(at));
+                let attempt_count = attempts_by_provider.get_mut(at).map_or(u32::MAX, |tries| {
                     *tries += 1;
                     *tries
                 });
                 match decide_retry(&fault) {
                     RetryDecision::FailRequest => {
-                        let provider = member.name.clone();
+                        let provider = entry.name.clone();
                         return Err(LlmError::ProviderFailed { provider, fault });
                     }
-                    RetryDecision::RetrySameProvider if spent < self.config.max_attempts => {
+                    RetryDecision::RetrySameProvider if attempt_count < self.config.max_attempts => {
                         // A provider with a `Retry-After` is waited for in the queue, where another provider may be assigned
                         // instead.
-                        let rests = matches!(
+                        let has_retry_after = matches!(
                             fault,
                             ProviderError::RateLimited { .. }
                                 | ProviderError::ServerError { after: Some(_), .. }
                         );
-                        wish.retry_provider = (!rests).then_some(at);
-                        let _pausing = BackoffGuard::start(&self.dispatcher, at);
-                        if !rests {
-                            sleep(self.dispatcher.backoff.delay_after(spent)).await;
+                        constraints.retry_provider = (!has_retry_after).then_some(at);
+                        let _backoff = BackoffGuard::start_backoff(&self.dispatcher, at);
+                        if !has_retry_after {
+                            sleep(self.dispatcher.backoff.random_delay_after_failures(attempt_count)).await;
                         }
                         continue;
                     }
                     RetryDecision::RetrySameProvider | RetryDecision::TryNextProvider => {}
                 }
-                wish.retry_provider = None;
-                if let Some(may) = wish.eligible.get_mut(at) {
-                    *may = false;
+                constraints.retry_provider = None;
+                if let Some(is_eligible) = constraints.eligible.get_mut(at) {
+                    *is_eligible = false;
                 }
             } else if self.config.fail_when_unavailable {
                 return Err(LlmError::AllProvidersFailed(
-                    self.dispatcher.unavailable_providers(suited),
+                    self.dispatcher.last_errors_of_eligible_providers(suited),
                 ));
             } else {
                 // The eligible providers deny requests. Providers that failed at the request before may recover.
-                for (at, fault) in self.dispatcher.denying_providers(&wish.eligible) {
-                    attempts.record_failure(at, fault, self.dispatcher.success_count(at));
+                for (at, fault) in self.dispatcher.denying_providers(&constraints.eligible) {
+                    attempts.record_failure(at, fault, self.dispatcher.provider_success_count(at));
                 }
-                wish.eligible.fill(false);
+                constraints.eligible.fill(false);
             }
-            if wish.eligible.contains(&true) {
+            if constraints.eligible.contains(&true) {
                 self.dispatcher.metrics.failovers.increment(1);
                 continue;
             }
-            let may_again = attempts.retryable_providers(suited, |at| self.dispatcher.success_count(at));
-            if self.config.fail_when_unavailable || !may_again.contains(&true) {
+            let retryable =
+                attempts.retryable_providers(suited, |at| self.dispatcher.provider_success_count(at));
+            if self.config.fail_when_unavailable || !retryable.contains(&true) {
                 return Err(LlmError::AllProvidersFailed(
-                    attempts.last_errors(&self.providers),
+                    attempts.last_error_by_provider(&self.providers),
                 ));
             }
-            wish.eligible = may_again;
-            tries.fill(0);
+            constraints.eligible = retryable;
+            attempts_by_provider.fill(0);
             rounds += 1;
-            sleep(self.dispatcher.backoff.delay_after(rounds)).await;
+            sleep(self.dispatcher.backoff.random_delay_after_failures(rounds)).await;
         }
     }
 }
 
 #[async_trait]
 impl LanguageModel for Router {
-    async fn complete(&self, question: LlmRequest) -> Result<LlmResponse, LlmError> {
-        let suited = self.capable_providers(&question)?;
-        let waiting = self.dispatcher.queued_count(&question.scheduling.tenant);
+    async fn request_completion(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
+        let suited = self.capable_providers(&request)?;
+        let waiting = self.dispatcher.queued_count_of_tenant(&request.scheduling.tenant);
         if waiting >= self.config.max_queued_per_tenant {
             return Err(LlmError::QueueFull { waiting });
         }
         self.dispatcher_task
             .get_or_init(|| tokio::spawn(Arc::clone(&self.dispatcher).run()));
-        let mut attempts = RequestAttempts::start();
+        let mut attempts = RequestAttempts::new();
         let outcome = timeout(
-            question.timeout,
-            self.run_attempts(&question, &suited, &mut attempts),
+            request.timeout,
+            self.run_retry_loop(&request, &suited, &mut attempts),
         )
         .await;
         let result = outcome.unwrap_or_else(|_elapsed| {
             Err(LlmError::TimedOut {
-                seconds: question.timeout.as_secs(),
-                faults: attempts.last_errors(&self.providers),
+                seconds: request.timeout.as_secs(),
+                faults: attempts.last_error_by_provider(&self.providers),
             })
         });
-        let waited = attempts.wait_time();
+        let waited = attempts.queue_and_backoff_time();
         self.dispatcher
             .metrics
-            .record_request(question.kind, waited, attempts.call_time);
+            .record_request_times(request.kind, waited, attempts.call_time);
         result
     }
 
     /// The router has no cache.
-    async fn clear_cache(&self, _tenant: &TenantId) -> Result<(), StorageError> {
+    async fn clear_tenant_cache(&self, _tenant: &TenantId) -> Result<(), StorageError> {
         Ok(())
     }
 
     fn supports_images(&self) -> bool {
         self.providers
             .iter()
-            .any(|member| member.provider.supports_images())
+            .any(|entry| entry.provider.supports_images())
     }
 
     fn failing_providers(&self, image: bool) -> Vec<ProviderFailureInfo> {
         let suited: Vec<bool> = self
             .providers
             .iter()
-            .map(|member| !image || member.provider.supports_images())
+            .map(|entry| !image || entry.provider.supports_images())
             .collect();
         self.dispatcher.failing_providers(&suited)
     }
 
     fn useful_concurrency(&self) -> u32 {
-        self.dispatcher.useful_concurrency()
+        self.dispatcher.total_concurrency_limit()
     }
 
     async fn clear_document_cache(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
@@ -311,8 +314,8 @@ impl Drop for Router {
 }
 
 /// Estimates the tokens of a request and its response, because the model's own count is not available.
-fn estimate_total_tokens(question: &LlmRequest) -> u64 {
-    estimate_prompt_tokens(question) + u64::from(question.max_response_tokens)
+fn estimate_total_tokens(request: &LlmRequest) -> u64 {
+    estimate_prompt_tokens(request) + u64::from(request.max_response_tokens)
 }
 
 /// Removes the request from the queue on drop.
@@ -335,17 +338,17 @@ struct BackoffGuard<'a> {
 }
 
 impl<'a> BackoffGuard<'a> {
-    fn start(shared: &'a Dispatcher, member: usize) -> Self {
-        shared.start_backoff(member);
+    fn start_backoff(dispatcher: &'a Dispatcher, provider_index: usize) -> Self {
+        dispatcher.record_backoff_start(provider_index);
         Self {
-            dispatcher: shared,
-            provider_index: member,
+            dispatcher,
+            provider_index,
         }
     }
 }
 
 impl Drop for BackoffGuard<'_> {
     fn drop(&mut self) {
-        self.dispatcher.end_backoff(self.provider_index);
+        self.dispatcher.record_backoff_end(self.provider_index);
     }
 }

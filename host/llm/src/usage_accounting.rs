@@ -23,29 +23,29 @@ pub struct UsageAccounting {
 
 impl UsageAccounting {
     /// Reserves a call to one of these providers, at least one of which is metered.
-    pub(crate) async fn reserve_call(
+    pub(crate) async fn reserve_call_quota(
         &self,
-        question: &LlmRequest,
-        terms: impl Iterator<Item = ProviderOptions>,
+        request: &LlmRequest,
+        provider_options: impl Iterator<Item = ProviderOptions>,
     ) -> Result<Option<QuotaReservation>, LlmError> {
         let Some(quotas) = &self.quotas else {
             return Ok(None);
         };
-        let (prompt, answer) = (
-            estimate_prompt_tokens(question),
-            u64::from(question.max_response_tokens),
+        let (prompt, completion) = (
+            estimate_prompt_tokens(request),
+            u64::from(request.max_response_tokens),
         );
-        let cost = terms
-            .filter(|terms| terms.metered)
-            .map(|terms| terms.compute_cost_micros(prompt, answer));
+        let cost = provider_options
+            .filter(|options| options.metered)
+            .map(|options| options.compute_cost_micros(prompt, completion));
         let expected = Usage {
             llm_calls: 1,
             llm_prompt_tokens: prompt,
-            llm_answer_tokens: answer,
+            llm_answer_tokens: completion,
             llm_cost_micros: cost.max().unwrap_or(0),
             ..Usage::default()
         };
-        let tenant = &question.scheduling.tenant;
+        let tenant = &request.scheduling.tenant;
         quotas.reserve_llm_call(tenant, &expected).await?;
         Ok(Some(QuotaReservation::new(quotas, tenant, expected)))
     }
@@ -61,14 +61,14 @@ pub(crate) struct CallMeter<'a> {
 
 impl<'a> CallMeter<'a> {
     pub(crate) const fn new(
-        accounts: &'a UsageAccounting,
-        member: &'a ProviderEntry,
-        question: &'a LlmRequest,
+        accounting: &'a UsageAccounting,
+        provider: &'a ProviderEntry,
+        request: &'a LlmRequest,
     ) -> Self {
         Self {
-            accounting: accounts,
-            provider: member,
-            request: question,
+            accounting,
+            provider,
+            request,
             recorded: false,
         }
     }
@@ -76,21 +76,21 @@ impl<'a> CallMeter<'a> {
     /// Meters the call according to its result.
     pub(crate) fn record_result(mut self, result: &Result<ProviderResponse, ProviderError>) {
         self.recorded = true;
-        if let Some((prompt, answer)) = billable_tokens(self.request, result) {
-            self.record_usage(prompt, answer);
+        if let Some((prompt, completion)) = billable_tokens(self.request, result) {
+            self.record_usage(prompt, completion);
         }
     }
 
-    fn record_usage(&self, prompt: u64, answer: u64) {
-        let terms = self.provider.options;
-        let Some(meter) = self.accounting.meter.as_ref().filter(|_| terms.metered) else {
+    fn record_usage(&self, prompt: u64, completion: u64) {
+        let options = self.provider.options;
+        let Some(meter) = self.accounting.meter.as_ref().filter(|_| options.metered) else {
             return;
         };
         let used = Usage {
             llm_calls: 1,
             llm_prompt_tokens: prompt,
-            llm_answer_tokens: answer,
-            llm_cost_micros: terms.compute_cost_micros(prompt, answer),
+            llm_answer_tokens: completion,
+            llm_cost_micros: options.compute_cost_micros(prompt, completion),
             ..Usage::default()
         };
         meter.record_usage(&self.request.scheduling.tenant, &used);
@@ -106,29 +106,29 @@ impl Drop for CallMeter<'_> {
 }
 
 /// Estimates the tokens of a request, because the model's own count is not available.
-pub(crate) fn estimate_prompt_tokens(question: &LlmRequest) -> u64 {
-    let system = question.system_prompt.as_ref().map_or(0, String::len);
-    let bytes = (system + question.prompt.len() + question.text.len()) as u64;
-    bytes / ESTIMATED_BYTES_PER_TOKEN + question.image.as_ref().map_or(0, |_| ESTIMATED_TOKENS_PER_IMAGE)
+pub(crate) fn estimate_prompt_tokens(request: &LlmRequest) -> u64 {
+    let system = request.system_prompt.as_ref().map_or(0, String::len);
+    let bytes = (system + request.prompt.len() + request.text.len()) as u64;
+    bytes / ESTIMATED_BYTES_PER_TOKEN + request.image.as_ref().map_or(0, |_| ESTIMATED_TOKENS_PER_IMAGE)
 }
 
 /// Returns the tokens of the request and the response; `None` if the provider did not work on the request.
 fn billable_tokens(
-    question: &LlmRequest,
+    request: &LlmRequest,
     result: &Result<ProviderResponse, ProviderError>,
 ) -> Option<(u64, u64)> {
-    let prompt = estimate_prompt_tokens(question);
+    let prompt = estimate_prompt_tokens(request);
     match result {
         Ok(reply) => {
             let counted = |tokens: Option<u32>, estimate| tokens.map_or(estimate, u64::from);
-            let answer = reply.text.len() as u64 / ESTIMATED_BYTES_PER_TOKEN;
+            let completion = reply.text.len() as u64 / ESTIMATED_BYTES_PER_TOKEN;
             Some((
                 counted(reply.prompt_tokens, prompt),
-                counted(reply.completion_tokens, answer),
+                counted(reply.completion_tokens, completion),
             ))
         }
         // The provider has written the maximum number of tokens.
-        Err(ProviderError::TokenLimitReached) => Some((prompt, u64::from(question.max_response_tokens))),
+        Err(ProviderError::TokenLimitReached) => Some((prompt, u64::from(request.max_response_tokens))),
         // The provider has begun to work and charges for the request.
         Err(
             ProviderError::InvalidResponse(_)

@@ -75,7 +75,7 @@ fn new_host(folder: &Path, loaded_components: u32) -> Arc<PolicyHost> {
         record_calls: true,
         retention: Retention::default(),
         state: Arc::new(MemoryComponentState::default()),
-        usage_sink: None,
+        usage_meter: None,
     })
     .unwrap()
 }
@@ -154,7 +154,7 @@ fn main() {
                 Role::Routing,
                 write_distinct_component(folder.path(), &routing, number),
             );
-            let mut manifest = Manifest::default_pipeline();
+            let mut manifest = Manifest::default_pipeline_manifest();
             manifest.capabilities.grant = Capability::ALL.to_vec();
             Pipeline::new(manifest, components, defaults.clone().into())
         })

@@ -46,7 +46,7 @@ fn default_pipeline(roles: &[Role]) -> Pipeline {
         )
     };
     Pipeline::new(
-        Manifest::default_pipeline(),
+        Manifest::default_pipeline_manifest(),
         roles.iter().map(component).collect(),
         [].into(),
     )
@@ -68,7 +68,7 @@ fn new_host(folder: &Path, instances: u32) -> Arc<PolicyHost> {
         record_calls: true,
         retention: Retention::default(),
         state: Arc::new(MemoryComponentState::default()),
-        usage_sink: None,
+        usage_meter: None,
     })
     .unwrap()
 }

@@ -46,18 +46,18 @@ impl CallMetrics {
         }))
     }
 
-    pub(crate) fn record_call(&self, role: Role, seconds: f64) {
-        if let Some(measures) = self.0.get(role as usize) {
-            measures.call_seconds.record(seconds);
+    pub(crate) fn record_call_duration(&self, role: Role, seconds: f64) {
+        if let Some(role_metrics) = self.0.get(role as usize) {
+            role_metrics.call_seconds.record(seconds);
         }
     }
 
-    pub(crate) fn record_failure(&self, role: Role, error: &PolicyError) {
+    pub(crate) fn count_failure_by_kind(&self, role: Role, error: &PolicyError) {
         let kind = ERROR_KINDS.iter().position(|kind| *kind == error.kind());
         let counter = self
             .0
             .get(role as usize)
-            .and_then(|measures| measures.failures.get(kind?));
+            .and_then(|role_metrics| role_metrics.failures.get(kind?));
         if let Some(counter) = counter {
             counter.increment(1);
         }
@@ -70,8 +70,8 @@ mod tests {
 
     #[test]
     fn roles_are_numbered_in_list_order() {
-        for (place, role) in Role::ALL.into_iter().enumerate() {
-            assert_eq!(role as usize, place);
+        for (index, role) in Role::ALL.into_iter().enumerate() {
+            assert_eq!(role as usize, index);
         }
     }
 }

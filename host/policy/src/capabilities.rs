@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use wasmtime::Result;
-use weir_core::component_state::{MAX_KEY_BYTES, MAX_VALUE_BYTES, StateChange};
+use weir_core::component_state_limits::{MAX_KEY_BYTES, MAX_VALUE_BYTES, StateChange};
 use weir_core::event::ErrorInfo;
 use weir_core::{DocumentId, PageNumber, Rect};
 
@@ -34,13 +34,13 @@ fn reject_argument<T>(reason: impl Into<String>) -> CapabilityResult<T> {
     Ok(Err(Refusal::Invalid(reason.into())))
 }
 
-fn to_refusal(note: ErrorInfo) -> Refusal {
-    match note.kind.as_str() {
-        "exhausted" => Refusal::Exhausted(note.message),
-        "invalid" | "model-input" => Refusal::Invalid(note.message),
-        "missing" => Refusal::Unavailable(note.message),
-        kind if kind.contains("unavailable") => Refusal::Unavailable(note.message),
-        _ => Refusal::Failed(note.message),
+fn to_refusal(error: ErrorInfo) -> Refusal {
+    match error.kind.as_str() {
+        "exhausted" => Refusal::Exhausted(error.message),
+        "invalid" | "model-input" => Refusal::Invalid(error.message),
+        "missing" => Refusal::Unavailable(error.message),
+        kind if kind.contains("unavailable") => Refusal::Unavailable(error.message),
+        _ => Refusal::Failed(error.message),
     }
 }
 
@@ -57,23 +57,23 @@ fn truncate_text(mut text: String, bytes: usize) -> String {
 
 impl InstanceData {
     /// Makes a host call, or returns its recorded response in a replay. `shape` converts the result to the type of the contract.
-    async fn call_capability<T: Send, R: capability_trace::CapabilityResponse>(
+    async fn call_or_replay_capability<T: Send, R: capability_trace::RecordableResponse>(
         &mut self,
         request_hash: u64,
         call: impl Future<Output = std::result::Result<T, ErrorInfo>> + Send,
-        shape: impl FnOnce(T) -> std::result::Result<R, Refusal> + Send,
+        convert: impl FnOnce(T) -> std::result::Result<R, Refusal> + Send,
     ) -> CapabilityResult<R> {
         self.count_host_call()?;
-        if let Some(known) = self.trace.replay_response(request_hash) {
-            return Ok(known);
+        if let Some(replayed) = self.trace.replay_response(request_hash) {
+            return Ok(replayed);
         }
-        let answer = self
+        let response = self
             .await_host_call(call)
             .await?
             .map_err(to_refusal)
-            .and_then(shape);
-        self.trace.record_response(request_hash, &answer);
-        Ok(answer)
+            .and_then(convert);
+        self.trace.record_response(request_hash, &response);
+        Ok(response)
     }
 }
 
@@ -88,7 +88,7 @@ impl settings::Host for InstanceData {
 
 impl log::Host for InstanceData {
     fn write(&mut self, level: log::Level, message: String) {
-        self.write_log_line(level, &message);
+        self.write_log_line_within_limit(level, &message);
     }
 }
 
@@ -100,7 +100,7 @@ impl state::Host for InstanceData {
         let (job, pending) = (self.job.clone(), Arc::clone(&self.pending_state));
         let request_hash = hash_request("state.get", &key);
         let call = async { pending.lock().await.get(&job, &key).await };
-        self.call_capability(request_hash, call, Ok).await
+        self.call_or_replay_capability(request_hash, call, Ok).await
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>) -> CapabilityResult<()> {
@@ -109,33 +109,38 @@ impl state::Host for InstanceData {
         }
         let request_hash = hash_request("state.set", &(&key, &value));
         let value = Some(value);
-        self.change_state(request_hash, StateChange { key, value }).await
+        self.add_pending_state_change(request_hash, StateChange { key, value })
+            .await
     }
 
     async fn delete(&mut self, key: String) -> CapabilityResult<()> {
         let request_hash = hash_request("state.delete", &key);
-        self.change_state(request_hash, StateChange { key, value: None })
+        self.add_pending_state_change(request_hash, StateChange { key, value: None })
             .await
     }
 }
 
 impl InstanceData {
-    async fn change_state(&mut self, request_hash: u64, change: StateChange) -> CapabilityResult<()> {
+    async fn add_pending_state_change(
+        &mut self,
+        request_hash: u64,
+        change: StateChange,
+    ) -> CapabilityResult<()> {
         let (job, pending) = (self.job.clone(), Arc::clone(&self.pending_state));
         let call = async { pending.lock().await.add_change(&job, change).await };
-        self.call_capability(request_hash, call, Ok).await
+        self.call_or_replay_capability(request_hash, call, Ok).await
     }
 }
 
 impl InstanceData {
     /// Requests a preview of a page and converts it with `shape`. Fails if the number of pixels does not match the sides.
-    async fn preview_page<R: capability_trace::CapabilityResponse>(
+    async fn render_page_preview<R: capability_trace::RecordableResponse>(
         &mut self,
         request_hash: u64,
         id: &str,
         page: PageNumber,
         longest_side: u32,
-        shape: impl FnOnce(Picture) -> R + Send,
+        convert: impl FnOnce(Picture) -> R + Send,
     ) -> CapabilityResult<R> {
         let document = match parse_document_id(id) {
             Ok(document) => document,
@@ -143,17 +148,18 @@ impl InstanceData {
         };
         let job = self.job.clone();
         let call = job.capabilities.render_preview(&document, page, longest_side);
-        let whole = |(width, height, pixels): (u32, u32, Vec<u8>)| {
+        let check_and_convert = |(width, height, pixels): (u32, u32, Vec<u8>)| {
             if pixels.len() as u64 != u64::from(width) * u64::from(height) {
                 return Err(Refusal::Failed("the preview is incomplete".into()));
             }
-            Ok(shape(Picture {
+            Ok(convert(Picture {
                 width,
                 height,
                 pixels,
             }))
         };
-        self.call_capability(request_hash, call, whole).await
+        self.call_or_replay_capability(request_hash, call, check_and_convert)
+            .await
     }
 }
 
@@ -161,7 +167,7 @@ impl rasterizer::Host for InstanceData {
     async fn statistics(&mut self, id: String, page: PageNumber) -> CapabilityResult<Brightness> {
         let request_hash = hash_request("rasterizer.statistics", &(&id, page));
         let measured = |picture: Picture| compute_brightness(&picture.pixels);
-        self.preview_page(request_hash, &id, page, STATISTICS_PREVIEW_SIDE, measured)
+        self.render_page_preview(request_hash, &id, page, STATISTICS_PREVIEW_SIDE, measured)
             .await
     }
 
@@ -175,7 +181,7 @@ impl rasterizer::Host for InstanceData {
             return reject_argument("longest-side is from 8 to 128 pixels");
         }
         let request_hash = hash_request("rasterizer.preview", &(&id, page, longest_side));
-        self.preview_page(request_hash, &id, page, longest_side, |picture| picture)
+        self.render_page_preview(request_hash, &id, page, longest_side, |picture| picture)
             .await
     }
 
@@ -186,7 +192,7 @@ impl rasterizer::Host for InstanceData {
         };
         let (job, request_hash) = (self.job.clone(), hash_request("rasterizer.text", &(&id, page)));
         let call = job.capabilities.read_page_text(&document, page);
-        self.call_capability(request_hash, call, |text| Ok(truncate_text(text, MAX_TEXT_BYTES)))
+        self.call_or_replay_capability(request_hash, call, |text| Ok(truncate_text(text, MAX_TEXT_BYTES)))
             .await
     }
 }
@@ -210,7 +216,7 @@ impl inference::Host for InstanceData {
         }
         let (job, request_hash) = (self.job.clone(), hash_request("inference.count-tokens", &text));
         let call = job.capabilities.count_embedding_tokens(&text);
-        self.call_capability(request_hash, call, Ok).await
+        self.call_or_replay_capability(request_hash, call, Ok).await
     }
 
     async fn similarities(&mut self, text: String, others: Vec<String>) -> CapabilityResult<Vec<f32>> {
@@ -236,8 +242,12 @@ impl inference::Host for InstanceData {
                 "the model did not return a vector for each text".into(),
             )),
         };
-        self.call_capability::<_, Vec<f32>>(request_hash, job.capabilities.embed_texts(texts), compared)
-            .await
+        self.call_or_replay_capability::<_, Vec<f32>>(
+            request_hash,
+            job.capabilities.embed_texts(texts),
+            compared,
+        )
+        .await
     }
 
     async fn recognize(&mut self, id: String, page: PageNumber, region: Region) -> CapabilityResult<String> {
@@ -267,7 +277,7 @@ impl inference::Host for InstanceData {
             hash_request("inference.recognize", &(&id, page, sides)),
         );
         let call = job.capabilities.recognize_region(&document, page, region);
-        self.call_capability(request_hash, call, |text| Ok(truncate_text(text, MAX_TEXT_BYTES)))
+        self.call_or_replay_capability(request_hash, call, |text| Ok(truncate_text(text, MAX_TEXT_BYTES)))
             .await
     }
 
@@ -283,7 +293,7 @@ impl inference::Host for InstanceData {
             hash_request("inference.generate", &(&prompt, max_tokens)),
         );
         let call = job.capabilities.generate_text(&prompt, max_tokens);
-        self.call_capability(request_hash, call, Ok).await
+        self.call_or_replay_capability(request_hash, call, Ok).await
     }
 }
 

@@ -61,7 +61,7 @@ impl CapabilityTrace {
 
     /// Returns the recorded response for a request hash; `None` if this is not a replay and the capability must be called.
     /// A replayed request without a recorded response is refused as unavailable.
-    pub(crate) fn replay_response<T: CapabilityResponse>(
+    pub(crate) fn replay_response<T: RecordableResponse>(
         &mut self,
         request_hash: u64,
     ) -> Option<Result<T, Refusal>> {
@@ -86,7 +86,7 @@ impl CapabilityTrace {
     }
 
     /// Records the response of a capability, if responses are recorded.
-    pub(crate) fn record_response<T: CapabilityResponse>(
+    pub(crate) fn record_response<T: RecordableResponse>(
         &mut self,
         request_hash: u64,
         response: &Result<T, Refusal>,
@@ -104,7 +104,7 @@ impl CapabilityTrace {
     }
 
     /// Ends the trace. Returns the recorded responses and the number of missing ones.
-    pub(crate) fn take_responses(&mut self) -> (Vec<RecordedResponse>, u32) {
+    pub(crate) fn take_responses_and_missing_count(&mut self) -> (Vec<RecordedResponse>, u32) {
         match std::mem::take(self) {
             Self::Off => (Vec::new(), 0),
             Self::Record { responses, .. } => (responses, 0),
@@ -126,32 +126,32 @@ pub(crate) fn hash_request(function: &str, arguments: &impl Serialize) -> u64 {
 }
 
 /// A response type of a capability, with the serializable form that is recorded.
-pub(crate) trait CapabilityResponse: Clone {
-    type Plain: Serialize + DeserializeOwned;
-    fn to_plain(&self) -> Self::Plain;
-    fn from_plain(plain: Self::Plain) -> Self;
+pub(crate) trait RecordableResponse: Clone {
+    type RecordedForm: Serialize + DeserializeOwned;
+    fn to_recorded_form(&self) -> Self::RecordedForm;
+    fn from_recorded_form(plain: Self::RecordedForm) -> Self;
 }
 
-macro_rules! impl_plain_response {
-    ($($t:ty),*) => { $(impl CapabilityResponse for $t {
-        type Plain = Self;
-        fn to_plain(&self) -> Self {
+macro_rules! impl_response_recorded_as_is {
+    ($($t:ty),*) => { $(impl RecordableResponse for $t {
+        type RecordedForm = Self;
+        fn to_recorded_form(&self) -> Self {
             self.clone()
         }
-        fn from_plain(plain: Self) -> Self {
+        fn from_recorded_form(plain: Self) -> Self {
             plain
         }
     })* };
 }
 
-impl_plain_response!((), u32, String, Option<Vec<u8>>, Vec<f32>);
+impl_response_recorded_as_is!((), u32, String, Option<Vec<u8>>, Vec<f32>);
 
-impl CapabilityResponse for Picture {
-    type Plain = (u32, u32, Vec<u8>);
-    fn to_plain(&self) -> Self::Plain {
+impl RecordableResponse for Picture {
+    type RecordedForm = (u32, u32, Vec<u8>);
+    fn to_recorded_form(&self) -> Self::RecordedForm {
         (self.width, self.height, self.pixels.clone())
     }
-    fn from_plain((width, height, pixels): Self::Plain) -> Self {
+    fn from_recorded_form((width, height, pixels): Self::RecordedForm) -> Self {
         Self {
             width,
             height,
@@ -160,12 +160,12 @@ impl CapabilityResponse for Picture {
     }
 }
 
-impl CapabilityResponse for Brightness {
-    type Plain = (f32, f32, f32);
-    fn to_plain(&self) -> Self::Plain {
+impl RecordableResponse for Brightness {
+    type RecordedForm = (f32, f32, f32);
+    fn to_recorded_form(&self) -> Self::RecordedForm {
         (self.mean, self.deviation, self.ink)
     }
-    fn from_plain((mean, deviation, ink): Self::Plain) -> Self {
+    fn from_recorded_form((mean, deviation, ink): Self::RecordedForm) -> Self {
         Self { mean, deviation, ink }
     }
 }
@@ -179,10 +179,10 @@ enum RecordedRefusal {
     Failed(String),
 }
 
-fn encode_response<T: CapabilityResponse>(response: &Result<T, Refusal>) -> Option<Vec<u8>> {
+fn encode_response<T: RecordableResponse>(response: &Result<T, Refusal>) -> Option<Vec<u8>> {
     let plain = response
         .as_ref()
-        .map(T::to_plain)
+        .map(T::to_recorded_form)
         .map_err(|refusal| match refusal.clone() {
             Refusal::Invalid(reason) => RecordedRefusal::Invalid(reason),
             Refusal::Exhausted(reason) => RecordedRefusal::Exhausted(reason),
@@ -192,9 +192,9 @@ fn encode_response<T: CapabilityResponse>(response: &Result<T, Refusal>) -> Opti
     postcard::to_stdvec(&plain).ok()
 }
 
-fn decode_response<T: CapabilityResponse>(bytes: &[u8]) -> Option<Result<T, Refusal>> {
-    let plain: Result<T::Plain, RecordedRefusal> = postcard::from_bytes(bytes).ok()?;
-    Some(plain.map(T::from_plain).map_err(|refused| match refused {
+fn decode_response<T: RecordableResponse>(bytes: &[u8]) -> Option<Result<T, Refusal>> {
+    let plain: Result<T::RecordedForm, RecordedRefusal> = postcard::from_bytes(bytes).ok()?;
+    Some(plain.map(T::from_recorded_form).map_err(|refusal| match refusal {
         RecordedRefusal::Invalid(reason) => Refusal::Invalid(reason),
         RecordedRefusal::Exhausted(reason) => Refusal::Exhausted(reason),
         RecordedRefusal::Unavailable(reason) => Refusal::Unavailable(reason),
@@ -215,7 +215,7 @@ mod tests {
         trace.record_response(one, &Ok(Some(vec![1])));
         trace.record_response(two, &Ok(None::<Vec<u8>>));
         trace.record_response::<Option<Vec<u8>>>(one, &Err(Refusal::Exhausted("full".into())));
-        let (responses, _) = trace.take_responses();
+        let (responses, _) = trace.take_responses_and_missing_count();
 
         let mut trace = CapabilityTrace::start_replay(responses);
         let mut replay = |request_hash| trace.replay_response::<Option<Vec<u8>>>(request_hash).unwrap();
@@ -223,7 +223,7 @@ mod tests {
         assert!(matches!(replay(one), Ok(Some(value)) if value == [1]));
         assert!(matches!(replay(one), Err(Refusal::Exhausted(reason)) if reason == "full"));
         assert!(matches!(replay(one), Err(Refusal::Unavailable(_))));
-        assert_eq!(trace.take_responses().1, 1);
+        assert_eq!(trace.take_responses_and_missing_count().1, 1);
     }
 
     #[test]

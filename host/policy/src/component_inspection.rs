@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use weir_core::component::{ComponentInterface, ComponentValidator};
 use weir_core::decision::{
-    BatchContext, ComputeDevice, DocumentFacts, Heading, ObservedEvent, PassageSource,
+    BatchContext, ComputeDevice, DocumentFacts, Heading, ObservedEvent, PageTextToSplit,
 };
 use weir_core::manifest::{Capability, ComponentFailurePolicy, ComponentFile, Manifest, Pipeline, Role};
 use weir_core::memory_component_state::MemoryComponentState;
@@ -38,12 +38,12 @@ impl ComponentValidator for PolicyHost {
             .link_component(file, GrantedCapabilities::new(&Capability::ALL), tenant)
             .await?;
         let facts = linked
-            .component_facts()
+            .component_interface()
             .map_err(|reason| unusable_error(file, reason))?;
-        let mut manifest = Manifest::default_pipeline();
+        let mut manifest = Manifest::default_pipeline_manifest();
         manifest.capabilities.grant = facts.capabilities.clone();
-        let all = facts.roles.iter().map(|role| (*role, file.clone())).collect();
-        let pipeline = Pipeline::new(manifest, all, [].into());
+        let components = facts.roles.iter().map(|role| (*role, file.clone())).collect();
+        let pipeline = Pipeline::new(manifest, components, [].into());
         self.dry_run_pipeline(tenant, &pipeline).await?;
         Ok(facts)
     }
@@ -52,19 +52,19 @@ impl ComponentValidator for PolicyHost {
         // With a fallback the failures of the component would not show.
         let mut pipeline = pipeline.clone();
         pipeline.manifest.on_component_failure = ComponentFailurePolicy::Fail;
-        let empty = Arc::new(StubCapabilities::default());
+        let stub_capabilities = Arc::new(StubCapabilities::default());
         let request = OpenPolicyRequest {
             tenant,
             job: JobId::new(),
             pipeline: &pipeline,
-            capabilities: Arc::clone(&empty) as _,
+            capabilities: Arc::clone(&stub_capabilities) as _,
         };
         let state = Arc::new(MemoryComponentState::default());
-        let job = self.open_job_with(request, state, None).await?;
+        let job = self.open_job_with_state_and_writer(request, state, None).await?;
         for role in pipeline.components.keys() {
-            empty.was_called.store(false, Ordering::Relaxed);
-            let answered = match role {
-                Role::Batching => job.plan_batch(sample_situation()).await.map(drop),
+            stub_capabilities.was_called.store(false, Ordering::Relaxed);
+            let result = match role {
+                Role::Batching => job.plan_batch(sample_batch_context()).await.map(drop),
                 Role::Routing => match job.route_document(sample_document_facts()).await {
                     Ok(_) => job
                         .route_page(&sample_document_id(), sample_page_facts())
@@ -73,10 +73,13 @@ impl ComponentValidator for PolicyHost {
                     Err(error) => Err(error),
                 },
                 Role::Chunking => job.split_passages(sample_passage_source()).await.map(drop),
-                Role::Progress => job.handle_event(0, sample_started_observation()).await.map(drop),
+                Role::Progress => job
+                    .decide_progress_updates(0, sample_document_started_event())
+                    .await
+                    .map(drop),
             };
-            match answered {
-                Err(error) if !empty.was_called.load(Ordering::Relaxed) => return Err(error),
+            match result {
+                Err(error) if !stub_capabilities.was_called.load(Ordering::Relaxed) => return Err(error),
                 _ => {}
             }
         }
@@ -99,7 +102,7 @@ fn sample_page_facts() -> PageFacts {
     }
 }
 
-fn sample_situation() -> BatchContext {
+fn sample_batch_context() -> BatchContext {
     BatchContext {
         document: sample_document_id(),
         total_pages: 1,
@@ -127,8 +130,8 @@ fn sample_document_facts() -> DocumentFacts {
     }
 }
 
-fn sample_passage_source() -> PassageSource {
-    PassageSource {
+fn sample_passage_source() -> PageTextToSplit {
+    PageTextToSplit {
         document: sample_document_id(),
         page: 1,
         text: SAMPLE_PAGE_TEXT.into(),
@@ -140,7 +143,7 @@ fn sample_passage_source() -> PassageSource {
     }
 }
 
-fn sample_started_observation() -> ObservedEvent {
+fn sample_document_started_event() -> ObservedEvent {
     ObservedEvent::DocumentStarted {
         document: sample_document_id(),
         name: "rehearsal.pdf".into(),

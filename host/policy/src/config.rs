@@ -44,5 +44,5 @@ pub struct PolicyConfig {
     pub state: Arc<dyn ComponentStateStore>,
     /// Receives the CPU time of each tenant's components: while a job runs, when it ends, and after a compilation. `None` if
     /// usage is not metered.
-    pub usage_sink: Option<Arc<dyn UsageMeter>>,
+    pub usage_meter: Option<Arc<dyn UsageMeter>>,
 }

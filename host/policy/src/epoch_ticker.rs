@@ -29,12 +29,12 @@ impl EpochTicker {
             open_jobs: AtomicUsize::new(0),
             stop_requested: AtomicBool::new(false),
         });
-        let seen = Arc::clone(&shared);
+        let thread_control = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("weir-epoch".into())
             .spawn(move || {
-                while !seen.stop_requested.load(Ordering::Acquire) {
-                    if seen.open_jobs.load(Ordering::Acquire) == 0 {
+                while !thread_control.stop_requested.load(Ordering::Acquire) {
+                    if thread_control.open_jobs.load(Ordering::Acquire) == 0 {
                         std::thread::park();
                     } else {
                         std::thread::sleep(TICK_INTERVAL);

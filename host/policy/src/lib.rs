@@ -41,7 +41,7 @@ pub use config::PolicyConfig;
 pub use host::PolicyHost;
 pub use policy_job::PolicyJob;
 pub use recording::{
-    FunctionCall, PolicyRequest, RecordedCall, RecordedComponent, RecordedDecision, RecordingFrame,
+    PolicyFunctionCall, PolicyRequest, RecordedCall, RecordedComponent, RecordedDecision, RecordingFrame,
     Retention, RoleAssignment, SessionHeader, read_recording,
 };
 pub use stats::{HostStats, JobStats};

@@ -65,10 +65,10 @@ impl LinkedComponent {
     pub(crate) fn new(
         engine: &Engine,
         component: &Component,
-        lease: CacheFileGuard,
+        file_guard: CacheFileGuard,
         granted: GrantedCapabilities,
     ) -> Result<Self, String> {
-        let capabilities = check_imports(engine, component, granted)?;
+        let capabilities = check_imported_capabilities(engine, component, granted)?;
         let one_line = |e: wasmtime::Error| format!("{e:#}").replace('\n', " ");
         let instance = build_linker(engine, granted)
             .and_then(|linker| linker.instantiate_pre(component))
@@ -78,7 +78,7 @@ impl LinkedComponent {
             .exports(engine)
             .map(|(name, _)| name.to_owned())
             .collect();
-        let has = |role: Role| exports.contains(&interface_name(role));
+        let has = |role: Role| exports.contains(&role_interface_name(role));
         Ok(Self {
             batching: has(Role::Batching)
                 .then(|| batching::GuestIndices::new(&instance))
@@ -99,13 +99,13 @@ impl LinkedComponent {
             instance_pre: instance,
             exports,
             capabilities,
-            _file_guard: lease,
+            _file_guard: file_guard,
         })
     }
 
     /// Returns the roles and capabilities of the component. If it has no role, the error names its exports.
-    pub(crate) fn component_facts(&self) -> Result<ComponentInterface, String> {
-        let has = |role: &Role| self.exports.contains(&interface_name(*role));
+    pub(crate) fn component_interface(&self) -> Result<ComponentInterface, String> {
+        let has = |role: &Role| self.exports.contains(&role_interface_name(*role));
         let roles: Vec<Role> = Role::ALL.into_iter().filter(has).collect();
         if !roles.is_empty() {
             return Ok(ComponentInterface {
@@ -124,14 +124,14 @@ impl LinkedComponent {
             None => format!(
                 "it has no role: it exports {}, and a component exports one or more of {}",
                 join_names(&self.exports),
-                Role::ALL.map(interface_name).join(", ")
+                Role::ALL.map(role_interface_name).join(", ")
             ),
         })
     }
 
     /// Checks that the component exports a role. The error names its exports.
     pub(crate) fn require_role(&self, role: Role) -> Result<(), String> {
-        let interface = interface_name(role);
+        let interface = role_interface_name(role);
         if self.exports.contains(&interface) {
             return Ok(());
         }
@@ -150,12 +150,12 @@ fn join_names(names: &[String]) -> String {
     }
 }
 
-fn interface_name(role: Role) -> String {
+fn role_interface_name(role: Role) -> String {
     format!("{WIT_PACKAGE_PREFIX}{}{WIT_VERSION_SUFFIX}", role.name())
 }
 
 /// Returns the capabilities that a component imports. Fails if one of them is not granted or does not exist.
-fn check_imports(
+fn check_imported_capabilities(
     engine: &Engine,
     component: &Component,
     granted: GrantedCapabilities,
@@ -190,7 +190,7 @@ fn check_imports(
 
 fn build_linker(engine: &Engine, granted: GrantedCapabilities) -> Result<Linker<InstanceData>> {
     let mut linker = Linker::new(engine);
-    wasi_linker::add_to_linker(&mut linker)?;
+    wasi_linker::add_wasi_to_linker(&mut linker)?;
     settings::add_to_linker::<_, HasSelf<InstanceData>>(&mut linker, |guest| guest)?;
     log::add_to_linker::<_, HasSelf<InstanceData>>(&mut linker, |guest| guest)?;
     if granted.state {

@@ -30,11 +30,11 @@ fn is_unused(cell: &ComponentCell) -> bool {
 }
 
 impl LinkedComponentCache {
-    pub(crate) fn new(engine: Engine, compiler: Compiler, most: u32) -> Self {
+    pub(crate) fn new(engine: Engine, compiler: Compiler, component_limit: u32) -> Self {
         Self {
             engine,
             compiler,
-            max_components: usize::try_from(most).unwrap_or(usize::MAX),
+            max_components: usize::try_from(component_limit).unwrap_or(usize::MAX),
             cells: Mutex::new(LruCache::unbounded()),
         }
     }
@@ -52,8 +52,8 @@ impl LinkedComponentCache {
         let cell = self.find_or_insert_cell((file.digest, granted));
         let linked = cell
             .get_or_try_init(async || {
-                let (component, lease) = self.compiler.load_or_compile(file, payer).await?;
-                LinkedComponent::new(&self.engine, &component, lease, granted)
+                let (component, file_guard) = self.compiler.load_or_compile(file, payer).await?;
+                LinkedComponent::new(&self.engine, &component, file_guard, granted)
                     .map(Arc::new)
                     .map_err(|reason| unusable_error(file, reason))
             })

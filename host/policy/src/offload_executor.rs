@@ -48,7 +48,7 @@ impl OffloadExecutor {
 
     /// Runs a call to its end: on the current task until its first tick, on the low-priority threads after that. If the caller
     /// drops the future, the call ends at its next tick.
-    pub(crate) async fn run_call<T: Send + 'static>(
+    pub(crate) async fn run_call_and_offload_if_long<T: Send + 'static>(
         &self,
         clock: Arc<CpuClock>,
         call: impl Future<Output = T> + Send + 'static,
@@ -56,7 +56,7 @@ impl OffloadExecutor {
         let mut call = Box::pin(call);
         let until_first_tick = poll_fn(|context| match call.as_mut().poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if clock.has_reached_tick() => Poll::Ready(None),
+            Poll::Pending if clock.has_reached_first_tick() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
         if let Some(output) = until_first_tick.await {
@@ -109,9 +109,9 @@ mod tests {
     #[tokio::test]
     async fn a_short_call_stays_on_the_calling_thread() {
         let executor = OffloadExecutor::start().unwrap();
-        let clock = CpuBudget::new().clock();
+        let clock = CpuBudget::new().shared_clock();
         let caller = current_thread_name();
-        let call = executor.run_call(clock, async {
+        let call = executor.run_call_and_offload_if_long(clock, async {
             tokio::task::yield_now().await;
             current_thread_name()
         });
@@ -122,18 +122,18 @@ mod tests {
     async fn a_long_call_moves_to_a_low_priority_thread() {
         let executor = OffloadExecutor::start().unwrap();
         let mut budget = CpuBudget::new();
-        budget.start_call(1000);
-        let clock = budget.clock();
+        budget.reset_for_call(1000);
+        let clock = budget.shared_clock();
         let caller_runtime = Handle::current().id();
         let call = async move {
-            budget.on_tick().unwrap().await;
+            budget.check_budget_on_epoch_tick().unwrap().await;
             (
                 current_thread_name(),
                 Handle::current().id(),
                 current_thread_priority(),
             )
         };
-        let (thread, runtime, priority) = executor.run_call(clock, call).await;
+        let (thread, runtime, priority) = executor.run_call_and_offload_if_long(clock, call).await;
         assert_eq!(thread, "weir-guest");
         assert_eq!(runtime, caller_runtime);
         if cfg!(target_os = "linux") {
@@ -155,20 +155,20 @@ mod tests {
         }
         let executor = OffloadExecutor::start().unwrap();
         let mut budget = CpuBudget::new();
-        budget.start_call(u32::MAX);
-        let clock = budget.clock();
+        budget.reset_for_call(u32::MAX);
+        let clock = budget.shared_clock();
         let (drop_sender, dropped) = tokio::sync::oneshot::channel();
         let (start_sender, started) = tokio::sync::oneshot::channel();
         let call = async move {
             let _notify = NotifyOnDrop(Some(drop_sender));
-            budget.on_tick().unwrap().await;
+            budget.check_budget_on_epoch_tick().unwrap().await;
             start_sender.send(()).unwrap();
             loop {
-                budget.on_tick().unwrap().await;
+                budget.check_budget_on_epoch_tick().unwrap().await;
             }
         };
         tokio::select! {
-            () = executor.run_call(clock, call) => {}
+            () = executor.run_call_and_offload_if_long(clock, call) => {}
             started = started => started.unwrap(),
         }
         dropped.await.unwrap();
@@ -179,12 +179,12 @@ mod tests {
     async fn a_panic_reaches_the_caller() {
         let executor = OffloadExecutor::start().unwrap();
         let mut budget = CpuBudget::new();
-        budget.start_call(1000);
-        let clock = budget.clock();
+        budget.reset_for_call(1000);
+        let clock = budget.shared_clock();
         let call = async move {
-            budget.on_tick().unwrap().await;
+            budget.check_budget_on_epoch_tick().unwrap().await;
             panic!("panic in the offloaded call")
         };
-        executor.run_call(clock, call).await
+        executor.run_call_and_offload_if_long(clock, call).await
     }
 }

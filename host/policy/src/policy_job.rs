@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tracing::Instrument as _;
 use weir_core::decision::{
     BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ObservedEvent, PageRoute,
-    PageToRoute, PassageSource, ProgressUpdate, StageFailure, SummaryPlan, SummarySource, TimedEvent,
+    PageStageFailure, PageTextToSplit, PageToRoute, ProgressUpdate, SectionToSummarize, SummaryPlan,
+    TimedEvent,
 };
 use weir_core::manifest::Role;
 use weir_core::page::PageFacts;
@@ -16,11 +17,11 @@ use weir_core::{DocumentId, PolicyError};
 
 use crate::capability_trace::CapabilityTrace;
 use crate::host::shared_state::OpenJobGuard;
-use crate::instance::call_failure::to_error_note;
+use crate::instance::call_failure::to_error_info;
 use crate::instance::instance_slot::{CallOutcome, InstanceSlot};
 use crate::instance::job_context::JobContext;
 use crate::recording::{
-    FunctionCall, JobRecorder, PolicyRequest, RecordedCall, RecordedDecision, match_function,
+    JobRecorder, PolicyFunctionCall, PolicyRequest, RecordedCall, RecordedDecision, match_function,
 };
 use crate::roles::GuestFunction;
 use crate::stats::{JobCounters, JobStats};
@@ -52,23 +53,25 @@ impl PolicyJob {
     }
 
     /// Makes a call, as the method of [`JobPolicy`] for its function does, and returns it with its decision or error.
-    pub async fn make_call(&self, request: PolicyRequest) -> RecordedDecision {
-        match_function!(PolicyRequest, request, input => self.call_function(&input, || self.new_trace()).await.0)
+    pub async fn execute_policy_request(&self, request: PolicyRequest) -> RecordedDecision {
+        match_function!(PolicyRequest, request, input => self.call_and_return_recorded_decision(&input, || self.new_trace()).await.0)
     }
 
     /// Calls a function and returns the call with its decision or error. `new_trace` creates the capability trace of each call.
     /// Also returns the number of host calls that had no recorded response.
-    pub(crate) async fn call_function<D: GuestFunction>(
+    pub(crate) async fn call_and_return_recorded_decision<D: GuestFunction>(
         &self,
         input: &D,
         new_trace: impl Fn() -> CapabilityTrace,
     ) -> (RecordedDecision, u32) {
-        let (result, missed) = self.request_decision_with_trace(input.clone(), new_trace).await;
-        let call = FunctionCall {
+        let (result, missing_responses) = self
+            .request_decision_with_fallback(input.clone(), new_trace)
+            .await;
+        let call = PolicyFunctionCall {
             request: input.clone(),
-            response: result.map_err(|error| to_error_note(&error)),
+            response: result.map_err(|error| to_error_info(&error)),
         };
-        (D::RECORD(call), missed)
+        (D::RECORD(call), missing_responses)
     }
 
     fn new_trace(&self) -> CapabilityTrace {
@@ -79,14 +82,14 @@ impl PolicyJob {
     }
 
     async fn request_decision<D: GuestFunction>(&self, input: D) -> Result<D::Decision, PolicyError> {
-        self.request_decision_with_trace(input, || self.new_trace())
+        self.request_decision_with_fallback(input, || self.new_trace())
             .await
             .0
     }
 
     /// Calls the component of a role, and the fallback if that call fails. `new_trace` creates the capability trace of each call.
     /// Also returns the number of host calls that had no recorded response.
-    async fn request_decision_with_trace<D: GuestFunction>(
+    async fn request_decision_with_fallback<D: GuestFunction>(
         &self,
         input: D,
         new_trace: impl Fn() -> CapabilityTrace,
@@ -102,26 +105,29 @@ impl PolicyJob {
         };
         let input = Arc::new(input);
         let outcome = self.call_slot(primary, &input, new_trace()).await;
-        let missed = outcome.missing_responses;
+        let missing_responses = outcome.missing_responses;
         let error = match &outcome.result {
             Ok(_) => {
                 let result = outcome.result.clone();
                 self.record_call(primary_index, outcome, input);
-                return (result, missed);
+                return (result, missing_responses);
             }
             Err(error) => error.clone(),
         };
         let Some((fallback_index, fallback)) = slot_at(assigned.fallback) else {
             self.record_call(primary_index, outcome, input);
-            return (Err(error), missed);
+            return (Err(error), missing_responses);
         };
         self.record_call(primary_index, outcome, Arc::clone(&input));
         self.context.capabilities.report_policy_fallback(&error);
         self.counters.count_fallback_call();
         let outcome = self.call_slot(fallback, &input, new_trace()).await;
-        let (result, missed) = (outcome.result.clone(), missed + outcome.missing_responses);
+        let (result, all_missing_responses) = (
+            outcome.result.clone(),
+            missing_responses + outcome.missing_responses,
+        );
         self.record_call(fallback_index, outcome, input);
-        (result, missed)
+        (result, all_missing_responses)
     }
 
     async fn call_slot<D: GuestFunction>(
@@ -137,7 +143,7 @@ impl PolicyJob {
     }
 
     /// Discards the primary instance of a role, as happens to an instance whose caller is dropped.
-    pub(crate) async fn discard_instance(&self, role: Role) {
+    pub(crate) async fn discard_primary_instance(&self, role: Role) {
         let assigned = self.role_slots.get(role as usize).copied().unwrap_or_default();
         if let Some(slot) = assigned.primary.and_then(|index| self.slots.get(index)) {
             slot.discard_instance().await;
@@ -151,14 +157,14 @@ impl PolicyJob {
         input: Arc<D>,
     ) {
         if let Some(recorder) = &self.recorder {
-            recorder.push(RecordedCall {
+            recorder.push_call(RecordedCall {
                 component_index: u16::try_from(slot_index).unwrap_or(u16::MAX),
                 sequence: outcome.sequence,
                 elapsed_micros: u32::try_from(outcome.elapsed.as_micros()).unwrap_or(u32::MAX),
                 responses: outcome.responses,
-                decision: D::RECORD(FunctionCall {
+                decision: D::RECORD(PolicyFunctionCall {
                     request: Arc::unwrap_or_clone(input),
-                    response: outcome.result.map_err(|error| to_error_note(&error)),
+                    response: outcome.result.map_err(|error| to_error_info(&error)),
                 }),
             });
         }
@@ -206,19 +212,19 @@ impl JobPolicy for PolicyJob {
         .await
     }
 
-    async fn choose_failure_action(&self, failure: StageFailure) -> Result<FailureAction, PolicyError> {
+    async fn choose_failure_action(&self, failure: PageStageFailure) -> Result<FailureAction, PolicyError> {
         self.request_decision(failure).await
     }
 
-    async fn split_passages(&self, source: PassageSource) -> Result<Vec<Range<u32>>, PolicyError> {
+    async fn split_passages(&self, source: PageTextToSplit) -> Result<Vec<Range<u32>>, PolicyError> {
         self.request_decision(source).await
     }
 
-    async fn plan_summary(&self, section: SummarySource) -> Result<SummaryPlan, PolicyError> {
+    async fn plan_summary(&self, section: SectionToSummarize) -> Result<SummaryPlan, PolicyError> {
         self.request_decision(section).await
     }
 
-    async fn handle_event(
+    async fn decide_progress_updates(
         &self,
         at_millis: u64,
         event: ObservedEvent,

@@ -24,7 +24,7 @@ use weir_core::{JobId, StorageError, TenantId};
 use crate::capability_trace::{CapabilityTrace, RecordedResponse};
 use crate::host::PolicyHost;
 use crate::recording::{
-    FunctionCall, RecordedCall, RecordedDecision, RecordingFrame, SessionHeader, match_function,
+    PolicyFunctionCall, RecordedCall, RecordedDecision, RecordingFrame, SessionHeader, match_function,
     read_recording,
 };
 use crate::stub_capabilities::StubCapabilities;
@@ -57,21 +57,21 @@ impl JobReplayer for PolicyHost {
             Ok(Ok(frames)) => frames,
             Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {
                 return Err(match retention.explain_expiry(job) {
-                    Some(why) => ReplayError::RecordingRemoved(*job, why),
+                    Some(reason) => ReplayError::RecordingRemoved(*job, reason),
                     None => ReplayError::NotRecorded(*job),
                 });
             }
             Ok(Err(error)) => return Err(ReplayError::Unreadable(error.to_string())),
-            Err(died) => return Err(ReplayError::Unreadable(died.to_string())),
+            Err(join_error) => return Err(ReplayError::Unreadable(join_error.to_string())),
         };
         self.replay_frames(frames, pipeline).await
     }
 
-    async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
+    async fn remove_job_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
         self.remove_recording_files(tenant, Some(jobs)).await
     }
 
-    async fn clear_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
+    async fn remove_tenant_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
         self.remove_recording_files(tenant, None).await
     }
 }
@@ -126,7 +126,7 @@ impl PolicyHost {
         report: &mut ReplayReport,
     ) -> Result<(), ReplayError> {
         let Some(RecordedSession {
-            header: opened,
+            header: session_header,
             calls,
             has_ended: is_closed,
         }) = session
@@ -139,29 +139,29 @@ impl PolicyHost {
             });
         }
         let request = OpenPolicyRequest {
-            tenant: &opened.tenant,
-            job: opened.job,
+            tenant: &session_header.tenant,
+            job: session_header.job,
             pipeline,
             capabilities: Arc::new(StubCapabilities::default()),
         };
         let state = Arc::new(MemoryComponentState::default());
-        let job = self.open_job_with(request, state, None).await?;
-        let mut next_sequences = vec![0; opened.components.len()];
-        for call in order_calls(&opened, calls) {
+        let job = self.open_job_with_state_and_writer(request, state, None).await?;
+        let mut next_sequences = vec![0; session_header.components.len()];
+        for call in order_and_merge_calls(&session_header, calls) {
             if let Some(expected) = next_sequences.get_mut(usize::from(call.component_index)) {
                 if call.sequence != *expected {
-                    job.discard_instance(call.decision.role()).await;
+                    job.discard_primary_instance(call.decision.role()).await;
                 }
                 *expected = call.sequence.saturating_add(1);
             }
             let new_trace = || CapabilityTrace::start_replay(call.responses.clone());
             let (replayed, missing_responses) = match_function!(
-                RecordedDecision, &call.decision, recorded => job.call_function(&recorded.request, new_trace).await
+                RecordedDecision, &call.decision, recorded => job.call_and_return_recorded_decision(&recorded.request, new_trace).await
             );
             report.missing_capability_responses += u64::from(missing_responses);
             report.decisions += 1;
-            add_to_totals(&mut report.before, &call.decision);
-            add_to_totals(&mut report.after, &replayed);
+            add_decision_to_totals(&mut report.before, &call.decision);
+            add_decision_to_totals(&mut report.after, &replayed);
             if encode_for_comparison(&call.decision) == encode_for_comparison(&replayed) {
                 continue;
             }
@@ -169,7 +169,7 @@ impl PolicyHost {
             if report.differences.len() < MAX_REPORTED_DIFFERENCES {
                 report.differences.push(DecisionDifference {
                     function: replayed.function_name().into(),
-                    subject: replayed.subject(),
+                    subject: replayed.describe_subject(),
                     before: describe_response(&call.decision),
                     after: describe_response(&replayed),
                 });
@@ -188,9 +188,9 @@ struct RecordedSession {
 }
 
 impl RecordedSession {
-    const fn new(opened: SessionHeader) -> Self {
+    const fn new(session_header: SessionHeader) -> Self {
         Self {
-            header: opened,
+            header: session_header,
             calls: Vec::new(),
             has_ended: false,
         }
@@ -206,7 +206,7 @@ struct ReplayCall {
 }
 
 /// Orders the calls of a session by component and sequence, and merges each fallback call into the failed call before it.
-fn order_calls(header: &SessionHeader, mut calls: Vec<RecordedCall>) -> Vec<ReplayCall> {
+fn order_and_merge_calls(header: &SessionHeader, mut calls: Vec<RecordedCall>) -> Vec<ReplayCall> {
     calls.sort_by_key(|call| (call.component_index, call.sequence));
     let is_fallback = |call: &RecordedCall| {
         let role = call.decision.role();
@@ -256,17 +256,17 @@ fn describe_response(decision: &RecordedDecision) -> String {
 }
 
 /// Adds a decision to the totals.
-fn add_to_totals(totals: &mut DecisionTotals, decision: &RecordedDecision) {
+fn add_decision_to_totals(totals: &mut DecisionTotals, decision: &RecordedDecision) {
     use RecordedDecision as D;
     match decision {
-        D::Plan(FunctionCall {
+        D::Plan(PolicyFunctionCall {
             response: Ok(plan), ..
         }) => {
             totals.batches += 1;
             totals.batch_pages += u64::from(plan.pages);
         }
-        D::Document(FunctionCall { response: Ok(_), .. }) => {}
-        D::Page(FunctionCall {
+        D::Document(PolicyFunctionCall { response: Ok(_), .. }) => {}
+        D::Page(PolicyFunctionCall {
             response: Ok(route), ..
         }) => match route.reading_method {
             ReadingMethod::TextLayer => totals.text_layer += 1,
@@ -274,16 +274,16 @@ fn add_to_totals(totals: &mut DecisionTotals, decision: &RecordedDecision) {
             ReadingMethod::VisionModel => totals.vision_model += 1,
             ReadingMethod::Nothing => totals.not_read += 1,
         },
-        D::Failed(FunctionCall {
+        D::Failed(PolicyFunctionCall {
             response: Ok(action), ..
         }) => match action {
             FailureAction::RetryAfter(_) => totals.retries += 1,
             FailureAction::SkipPage | FailureAction::FailDocument => totals.given_up += 1,
         },
-        D::Passages(FunctionCall {
+        D::Passages(PolicyFunctionCall {
             response: Ok(ranges), ..
         }) => totals.passages += ranges.len() as u64,
-        D::Summarize(FunctionCall {
+        D::Summarize(PolicyFunctionCall {
             response: Ok(plan), ..
         }) => {
             totals.model_calls += match plan {
@@ -292,7 +292,7 @@ fn add_to_totals(totals: &mut DecisionTotals, decision: &RecordedDecision) {
                 SummaryPlan::MapReduce { ranges, .. } => ranges.len() as u64 + 1,
             };
         }
-        D::Observe(FunctionCall {
+        D::Observe(PolicyFunctionCall {
             response: Ok(updates),
             ..
         }) => totals.updates += updates.len() as u64,

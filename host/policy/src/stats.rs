@@ -50,7 +50,7 @@ pub struct HostStats {
 
 pub(crate) struct JobCounters {
     tenant: TenantId,
-    usage_sink: Option<Arc<dyn UsageMeter>>,
+    usage_meter: Option<Arc<dyn UsageMeter>>,
     /// Microseconds already reported to the usage sink.
     reported_micros: AtomicU64,
     calls: AtomicU64,
@@ -67,10 +67,10 @@ fn add_to_counter(counter: &AtomicU64, n: u64) {
 }
 
 impl JobCounters {
-    pub(crate) fn new(tenant: TenantId, told: Option<Arc<dyn UsageMeter>>) -> Self {
+    pub(crate) fn new(tenant: TenantId, meter: Option<Arc<dyn UsageMeter>>) -> Self {
         Self {
             tenant,
-            usage_sink: told,
+            usage_meter: meter,
             reported_micros: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             failed_calls: AtomicU64::new(0),
@@ -84,14 +84,14 @@ impl JobCounters {
 
     pub(crate) fn count_call(&self, guest: Duration, host: Duration) {
         add_to_counter(&self.calls, 1);
-        self.add_run_time(guest, host);
+        self.add_run_and_wait_time(guest, host);
     }
 
     /// Adds the time that a component ran and the time that it waited for the host.
-    pub(crate) fn add_run_time(&self, guest: Duration, host: Duration) {
-        let spent = to_nanos(guest);
-        let before = self.guest_nanos.fetch_add(spent, Ordering::Relaxed);
-        if before / USAGE_REPORT_NANOS != before.saturating_add(spent) / USAGE_REPORT_NANOS {
+    pub(crate) fn add_run_and_wait_time(&self, guest: Duration, host: Duration) {
+        let guest_nanos_of_call = to_nanos(guest);
+        let before = self.guest_nanos.fetch_add(guest_nanos_of_call, Ordering::Relaxed);
+        if before / USAGE_REPORT_NANOS != before.saturating_add(guest_nanos_of_call) / USAGE_REPORT_NANOS {
             self.report_usage();
         }
         if !host.is_zero() {
@@ -101,7 +101,7 @@ impl JobCounters {
 
     /// Reports the time since the last report to the usage sink.
     fn report_usage(&self) {
-        let Some(meter) = &self.usage_sink else { return };
+        let Some(meter) = &self.usage_meter else { return };
         let micros = self.guest_nanos.load(Ordering::Relaxed) / 1000;
         // Of two concurrent reports, each reports only the time that the other does not.
         let before = self.reported_micros.fetch_max(micros, Ordering::Relaxed);
@@ -178,13 +178,13 @@ impl HostCounters {
         add_to_counter(&self.instances_created, 1);
     }
 
-    pub(crate) fn snapshot(&self, free_places: usize, loaded: usize) -> HostStats {
+    pub(crate) fn snapshot(&self, free_permits: usize, loaded: usize) -> HostStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         HostStats {
             compilations: get(&self.compilations),
             cache_loads: get(&self.cache_loads),
             instances_created: get(&self.instances_created),
-            free_instances: free_places,
+            free_instances: free_permits,
             loaded_components: loaded,
         }
     }

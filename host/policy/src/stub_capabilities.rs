@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use weir_core::component_log::ComponentLogRecord;
 use weir_core::event::ErrorInfo;
-use weir_core::ports::Capabilities;
+use weir_core::ports::HostCapabilities;
 use weir_core::{DocumentId, PageNumber, PolicyError, Rect};
 
 /// Capabilities that always fail.
@@ -25,7 +25,7 @@ impl StubCapabilities {
 }
 
 #[async_trait]
-impl Capabilities for StubCapabilities {
+impl HostCapabilities for StubCapabilities {
     async fn render_preview(
         &self,
         _: &DocumentId,

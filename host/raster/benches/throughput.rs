@@ -27,7 +27,7 @@ mod common;
 
 use common::{PIXELS_AND_JPEG, TempFiles, child_pids, test_config};
 use futures::stream::{self, StreamExt};
-use weir_core::ports::{OpenDocument, Rasterizer};
+use weir_core::ports::{OpenedPdf, Rasterizer};
 use weir_raster::{RasterConfig, RasterPool};
 
 /// Draws every page at 150 dpi and discards it; no encoding, no disk.
@@ -70,12 +70,12 @@ fn host_and_worker_cpu_seconds() -> f64 {
     process_cpu_seconds(std::process::id()) + child_pids().into_iter().map(process_cpu_seconds).sum::<f64>()
 }
 
-async fn time_weir(document: &Arc<dyn OpenDocument>, workers: usize) -> Timing {
+async fn time_weir(document: &Arc<dyn OpenedPdf>, workers: usize) -> Timing {
     let (begun, used) = (Instant::now(), host_and_worker_cpu_seconds());
     // Twice as many pages are requested as there are workers, as in a pipeline.
     let pages = stream::iter(1..=document.document_info().pages);
     let drawn = pages
-        .map(|page| document.draw(page, PIXELS_AND_JPEG))
+        .map(|page| document.reserve_and_rasterize_page(page, PIXELS_AND_JPEG))
         .buffer_unordered(2 * workers);
     drawn
         .for_each(async |page| drop(page.expect("a page was not drawn")))

@@ -19,7 +19,7 @@ use weir_core::error::RasterError;
 use weir_core::fair_queue::FairQueue;
 
 use crate::image_budget::{ImageBudget, MemoryRequest, flow_of_document};
-use crate::image_reservation::{ImageMemory, ImageReservation};
+use crate::image_reservation::{ImageMemoryOwner, ImageReservation};
 use crate::protocol::{DocumentKey, SegmentKey};
 use crate::segment_pool::{ImageSegment, SegmentPool, WorkerId};
 use crate::task::{DocumentFile, QueuedTask, TaskResult, TaskResultSender, pool_closed_error};
@@ -65,8 +65,11 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(image_bytes: u64, keepers: Vec<mpsc::UnboundedSender<SupervisorCommand>>) -> Arc<Self> {
-        let idle = (0..keepers.len()).rev().map(|slot| IdleWorker {
+    pub(crate) fn new(
+        image_bytes: u64,
+        supervisors: Vec<mpsc::UnboundedSender<SupervisorCommand>>,
+    ) -> Arc<Self> {
+        let idle = (0..supervisors.len()).rev().map(|slot| IdleWorker {
             slot,
             worker_id: None,
             open_documents: Vec::new(),
@@ -80,7 +83,7 @@ impl Dispatcher {
                 draw_is_next: false,
                 idle_workers: idle.collect(),
                 busy_workers_gauge: register_busy_workers_gauge(),
-                supervisors: keepers,
+                supervisors,
             }),
             next_key: AtomicU64::new(1),
         })
@@ -92,34 +95,38 @@ impl Dispatcher {
     }
 
     /// Waits for bytes of the image budget.
-    pub(crate) async fn reserve_bytes(
+    pub(crate) async fn await_image_reservation(
         self: &Arc<Self>,
         document: &DocumentFile,
         bytes: u64,
     ) -> Result<ImageReservation, RasterError> {
-        let (item, answer) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.state.lock();
             if state.supervisors.is_empty() {
                 return Err(pool_closed_error());
             }
             let flow_id = document.flow_id;
-            let request = MemoryRequest { flow_id, bytes, item };
-            state.budget.push(document.key, request);
+            let request = MemoryRequest {
+                flow_id,
+                bytes,
+                recipient: sender,
+            };
+            state.budget.push_request(document.key, request);
         }
-        let waiting = PendingReply::new(self, answer);
-        self.dispatch_tasks();
+        let waiting = PendingReply::new(self, receiver);
+        self.grant_memory_and_dispatch_tasks();
         waiting.receive_reply().await.ok_or_else(pool_closed_error)
     }
 
     /// Queues a task and waits for its result.
-    pub(crate) async fn run_task(
+    pub(crate) async fn queue_task_and_await_result(
         self: &Arc<Self>,
         make_task: impl FnOnce(TaskResultSender) -> QueuedTask,
     ) -> TaskResult {
-        let (reply, answer) = oneshot::channel();
-        let waiting = PendingReply::new(self, answer);
-        self.enqueue_task(make_task(reply));
+        let (result_sender, receiver) = oneshot::channel();
+        let waiting = PendingReply::new(self, receiver);
+        self.enqueue_task(make_task(result_sender));
         waiting
             .receive_reply()
             .await
@@ -138,11 +145,11 @@ impl Dispatcher {
                 queue.push(&flow, 0, 1.0, task);
             }
         }
-        self.dispatch_tasks();
+        self.grant_memory_and_dispatch_tasks();
     }
 
     /// Grants memory to pending requests and assigns tasks to idle workers.
-    fn dispatch_tasks(self: &Arc<Self>) {
+    fn grant_memory_and_dispatch_tasks(self: &Arc<Self>) {
         self.grant_pending_memory();
         loop {
             let (canceled, matched) = {
@@ -166,9 +173,9 @@ impl Dispatcher {
         loop {
             let (_canceled, granted) = {
                 let mut state = self.state.lock();
-                let canceled = state.budget.remove_canceled(oneshot::Sender::is_closed);
-                let free = state.segment_pool.free_bytes();
-                let granted = state.budget.grant_next(free);
+                let canceled = state.budget.remove_canceled_requests(oneshot::Sender::is_closed);
+                let free = state.segment_pool.available_bytes();
+                let granted = state.budget.grant_next_request(free);
                 if let Some(request) = &granted {
                     state.segment_pool.reserve_bytes(request.bytes);
                 }
@@ -177,9 +184,9 @@ impl Dispatcher {
             let Some(request) = granted else {
                 return;
             };
-            let owner = Arc::clone(self) as Arc<dyn ImageMemory>;
+            let owner = Arc::clone(self) as Arc<dyn ImageMemoryOwner>;
             let reservation = ImageReservation::new(owner, request.flow_id, request.bytes);
-            drop(request.item.send(reservation));
+            drop(request.recipient.send(reservation));
         }
     }
 
@@ -190,7 +197,7 @@ impl Dispatcher {
             state.idle_workers.push_back(idle);
             state.busy_workers_gauge.decrement(1.0);
         }
-        self.dispatch_tasks();
+        self.grant_memory_and_dispatch_tasks();
     }
 
     /// Closes a document in every worker that has it open.
@@ -200,27 +207,33 @@ impl Dispatcher {
         }
     }
 
-    pub(crate) fn register_worker(&self, home: WorkerId) {
-        self.state.lock().segment_pool.register_worker(home);
+    pub(crate) fn start_segment_caching_of_worker(&self, worker_id: WorkerId) {
+        self.state
+            .lock()
+            .segment_pool
+            .start_segment_caching_of_worker(worker_id);
     }
 
-    pub(crate) fn unregister_worker(&self, home: WorkerId) {
-        self.state.lock().segment_pool.unregister_worker(home);
+    pub(crate) fn stop_segment_caching_of_worker(&self, worker_id: WorkerId) {
+        self.state
+            .lock()
+            .segment_pool
+            .stop_segment_caching_of_worker(worker_id);
     }
 
-    pub(crate) fn take_segments_to_unmap(&self, home: WorkerId) -> Vec<SegmentKey> {
-        self.state.lock().segment_pool.take_segments_to_unmap(home)
+    pub(crate) fn take_segments_to_unmap(&self, worker_id: WorkerId) -> Vec<SegmentKey> {
+        self.state.lock().segment_pool.take_segments_to_unmap(worker_id)
     }
 
-    pub(crate) fn free_image_bytes(&self) -> u64 {
-        self.state.lock().segment_pool.free_bytes()
+    pub(crate) fn available_image_bytes(&self) -> u64 {
+        self.state.lock().segment_pool.available_bytes()
     }
 
     pub(crate) fn peak_image_bytes(&self) -> u64 {
         self.state.lock().segment_pool.peak_bytes()
     }
 
-    pub(crate) fn queued_requests(&self) -> usize {
+    pub(crate) fn queued_request_count(&self) -> usize {
         let state = self.state.lock();
         state.budget.len() + state.light_tasks.len() + state.draw_tasks.len()
     }
@@ -259,7 +272,7 @@ impl DispatcherState {
     /// Removes the canceled tasks.
     fn remove_canceled_tasks(&mut self) -> [Vec<QueuedTask>; 2] {
         [&mut self.light_tasks, &mut self.draw_tasks]
-            .map(|queue| queue.withdraw_where(|task| task.result_sender.is_closed()))
+            .map(|queue| queue.withdraw_matching_uncharged(|task| task.result_sender.is_closed()))
     }
 
     fn assign_next_task(&mut self) -> Option<Assignment> {
@@ -268,8 +281,8 @@ impl DispatcherState {
         }
         let draw = !self.draw_tasks.is_empty() && (self.draw_is_next || self.light_tasks.is_empty());
         let queue = if draw { &self.draw_tasks } else { &self.light_tasks };
-        let (position, next) = queue.next_accepted(|_| true)?;
-        let (document, bytes) = (next.document.key, next.task.image_bytes());
+        let (position, next) = queue.find_next_accepted_request(|_| true)?;
+        let (document, bytes) = (next.document.key, next.task.needed_image_bytes());
         let idle = self.take_best_idle_worker(document, bytes)?;
         let supervisor = self.supervisors.get(idle.slot)?.clone();
         let queue = if draw {
@@ -277,7 +290,7 @@ impl DispatcherState {
         } else {
             &mut self.light_tasks
         };
-        let task = queue.take(&position)?;
+        let task = queue.take_request(&position)?;
         self.draw_is_next = !draw;
         self.busy_workers_gauge.increment(1.0);
         let segment = (bytes > 0)
@@ -293,7 +306,7 @@ impl DispatcherState {
             let open = idle.open_documents.contains(&document);
             let segment = idle
                 .worker_id
-                .is_some_and(|home| self.segment_pool.has_cached_segment(home, bytes));
+                .is_some_and(|worker_id| self.segment_pool.has_cached_segment(worker_id, bytes));
             (open, segment, *at)
         })?;
         let at = best.0;
@@ -301,8 +314,8 @@ impl DispatcherState {
     }
 }
 
-impl ImageMemory for Dispatcher {
-    fn release(self: Arc<Self>, flow_id: u64, bytes: u64, segment: Option<ImageSegment>) {
+impl ImageMemoryOwner for Dispatcher {
+    fn release_bytes_and_segment(self: Arc<Self>, flow_id: u64, bytes: u64, segment: Option<ImageSegment>) {
         {
             let mut state = self.state.lock();
             state.segment_pool.release_bytes(bytes);
@@ -311,7 +324,7 @@ impl ImageMemory for Dispatcher {
                 state.segment_pool.cache_segment(segment);
             }
         }
-        self.dispatch_tasks();
+        self.grant_memory_and_dispatch_tasks();
     }
 }
 
@@ -322,17 +335,17 @@ struct PendingReply<T> {
 }
 
 impl<T> PendingReply<T> {
-    fn new(desk: &Arc<Dispatcher>, answer: oneshot::Receiver<T>) -> Self {
+    fn new(dispatcher: &Arc<Dispatcher>, receiver: oneshot::Receiver<T>) -> Self {
         Self {
-            receiver: Some(answer),
-            dispatcher: Arc::clone(desk),
+            receiver: Some(receiver),
+            dispatcher: Arc::clone(dispatcher),
         }
     }
 
     /// Waits for the reply; `None` if the sender is gone.
     async fn receive_reply(mut self) -> Option<T> {
         match &mut self.receiver {
-            Some(answer) => answer.await.ok(),
+            Some(receiver) => receiver.await.ok(),
             None => None,
         }
     }
@@ -341,6 +354,6 @@ impl<T> PendingReply<T> {
 impl<T> Drop for PendingReply<T> {
     fn drop(&mut self) {
         self.receiver = None;
-        self.dispatcher.dispatch_tasks();
+        self.dispatcher.grant_memory_and_dispatch_tasks();
     }
 }

@@ -15,13 +15,13 @@ use weir_core::error::RasterError;
 use weir_core::id::PageNumber;
 use weir_core::page::{DocumentInfo, PageFacts};
 use weir_core::page_text::Line;
-use weir_core::ports::{DrawOptions, DrawnPage, OpenDocument, PdfSource, ReservedDrawing};
+use weir_core::ports::{OpenedPdf, PdfSource, RasterizeOptions, RasterizeOutput, ReservedRasterization};
 
 use crate::image_reservation::ImageReservation;
 use crate::page_image_resolution::ImageDimensions;
+use crate::pool_state::PoolState;
 use crate::protocol::DocumentKey;
 use crate::response_validation;
-use crate::state::PoolState;
 use crate::task::{DocumentFile, TaskOutput, TaskResult, WorkerTask, pool_closed_error};
 
 /// Number of pages whose sizes are requested at once.
@@ -46,8 +46,8 @@ pub(crate) async fn open_source_file(
     if password.as_ref().is_some_and(|p| p.contains('\0')) {
         return Err(RasterError::WrongPassword);
     }
-    let looked = tokio::task::spawn_blocking(move || open_and_check_pdf(&path));
-    let (file, length) = looked.await.map_err(|_| pool_closed_error())??;
+    let checked = tokio::task::spawn_blocking(move || open_and_check_pdf(&path));
+    let (file, length) = checked.await.map_err(|_| pool_closed_error())??;
     Ok(DocumentFile {
         key,
         flow_id: source.flow_id,
@@ -128,15 +128,15 @@ pub(crate) struct WorkerDocumentHandle {
 }
 
 impl WorkerDocumentHandle {
-    pub(crate) fn new(opened: DocumentFile, shared: Arc<PoolState>) -> Self {
+    pub(crate) fn new(opened: DocumentFile, pool: Arc<PoolState>) -> Self {
         Self {
             file: Arc::new(opened),
-            pool: shared,
+            pool,
         }
     }
 
-    async fn run_task(&self, work: WorkerTask) -> TaskResult {
-        self.pool.run_task(&self.file, work, None).await
+    async fn run_task_on_document(&self, task: WorkerTask) -> TaskResult {
+        self.pool.run_task_in_worker(&self.file, task, None).await
     }
 }
 
@@ -147,15 +147,15 @@ impl Drop for WorkerDocumentHandle {
 }
 
 /// Opens the document in a worker and checks its number of pages.
-pub(crate) async fn open_document(lease: WorkerDocumentHandle) -> Result<PdfDocument, RasterError> {
-    let info = match lease.run_task(WorkerTask::OpenDocument).await {
+pub(crate) async fn open_document(handle: WorkerDocumentHandle) -> Result<PdfDocument, RasterError> {
+    let info = match handle.run_task_on_document(WorkerTask::OpenDocument).await {
         Ok(TaskOutput::DocumentOpened(info)) => info,
         Ok(_) => return Err(pool_closed_error()),
         Err(error) => return Err(error),
     };
-    let limit = lease.pool.config.max_document_pages;
+    let limit = handle.pool.config.max_document_pages;
     if info.pages == 0 {
-        return Err(if is_truncated(&lease.file) {
+        return Err(if is_truncated(&handle.file) {
             RasterError::Damaged("its end is missing".into())
         } else {
             RasterError::NoPages
@@ -169,7 +169,7 @@ pub(crate) async fn open_document(lease: WorkerDocumentHandle) -> Result<PdfDocu
     }
     let chunks = info.pages.div_ceil(PAGE_SIZES_PER_REQUEST);
     Ok(PdfDocument {
-        handle: lease,
+        handle,
         info,
         page_sizes: (0..chunks).map(|_| OnceCell::new()).collect(),
     })
@@ -189,7 +189,7 @@ pub(crate) struct PdfDocument {
 
 impl PdfDocument {
     /// Converts a page number to a 0-based index.
-    fn page_index(&self, page: PageNumber) -> Result<u32, RasterError> {
+    fn page_number_to_index(&self, page: PageNumber) -> Result<u32, RasterError> {
         match page.checked_sub(1).filter(|index| *index < self.info.pages) {
             Some(index) => Ok(index),
             None => Err(RasterError::PageUnreadable {
@@ -200,7 +200,11 @@ impl PdfDocument {
     }
 
     async fn request_page_sizes(&self, pages: Range<u32>) -> Result<PageSizes, RasterError> {
-        match self.handle.run_task(WorkerTask::ReadPageSizes(pages)).await? {
+        match self
+            .handle
+            .run_task_on_document(WorkerTask::ReadPageSizes(pages))
+            .await?
+        {
             TaskOutput::PageSizes(sizes) => Ok(sizes),
             _ => Err(pool_closed_error()),
         }
@@ -222,8 +226,8 @@ impl PdfDocument {
             Ok(sizes) => sizes.get((index - first) as usize).copied().flatten(),
             // Another page of the group may have killed the worker; this page alone may be readable.
             Err(error) if is_worker_loss(&error) => {
-                let alone = self.request_page_sizes(index..index.saturating_add(1)).await?;
-                alone.first().copied().flatten()
+                let sizes_of_page = self.request_page_sizes(index..index.saturating_add(1)).await?;
+                sizes_of_page.first().copied().flatten()
             }
             Err(error) => return Err(error),
         };
@@ -231,7 +235,11 @@ impl PdfDocument {
     }
 
     async fn request_page_facts(&self, pages: Range<u32>) -> Result<Vec<PageFacts>, RasterError> {
-        match self.handle.run_task(WorkerTask::ReadPageFacts(pages)).await? {
+        match self
+            .handle
+            .run_task_on_document(WorkerTask::ReadPageFacts(pages))
+            .await?
+        {
             TaskOutput::PageFacts(facts) => Ok(facts),
             _ => Err(pool_closed_error()),
         }
@@ -246,7 +254,7 @@ impl PdfDocument {
         let mut facts = Vec::with_capacity(pages.len());
         for page in pages {
             match self.request_page_facts(page..page.saturating_add(1)).await {
-                Ok(alone) => facts.extend(alone),
+                Ok(facts_of_page) => facts.extend(facts_of_page),
                 Err(error) if is_worker_loss(&error) => {
                     facts.push(response_validation::unreadable_page_facts(page))
                 }
@@ -266,9 +274,11 @@ struct DrawReservation {
 }
 
 #[async_trait]
-impl ReservedDrawing for DrawReservation {
-    async fn draw_page(self: Box<Self>) -> Result<DrawnPage, RasterError> {
-        let request = self.pool.run_task(&self.file, self.task, Some(self.reservation));
+impl ReservedRasterization for DrawReservation {
+    async fn rasterize_page(self: Box<Self>) -> Result<RasterizeOutput, RasterError> {
+        let request = self
+            .pool
+            .run_task_in_worker(&self.file, self.task, Some(self.reservation));
         match request.await? {
             TaskOutput::PageDrawn(drawn) => Ok(drawn),
             _ => Err(pool_closed_error()),
@@ -285,7 +295,7 @@ fn is_worker_loss(error: &RasterError) -> bool {
 }
 
 #[async_trait]
-impl OpenDocument for PdfDocument {
+impl OpenedPdf for PdfDocument {
     fn document_info(&self) -> &DocumentInfo {
         &self.info
     }
@@ -302,42 +312,46 @@ impl OpenDocument for PdfDocument {
         Ok(facts.concat())
     }
 
-    async fn reserve_drawing(
+    async fn reserve_page_memory(
         &self,
         page: PageNumber,
-        drawing: DrawOptions,
-    ) -> Result<Box<dyn ReservedDrawing>, RasterError> {
-        let index = self.page_index(page)?;
+        drawing: RasterizeOptions,
+    ) -> Result<Box<dyn ReservedRasterization>, RasterError> {
+        let index = self.page_number_to_index(page)?;
         let WorkerDocumentHandle {
-            file: opened,
-            pool: shared,
+            file: document_file,
+            pool,
         } = &self.handle;
         let size = self.page_size(index).await?;
-        let raster = ImageDimensions::plan_within_limit(
+        let dimensions = ImageDimensions::plan_within_limit(
             page,
             size,
             drawing.dpi,
-            shared.config.max_single_image_bytes(),
+            pool.config.max_single_image_bytes(),
         )?;
         Ok(Box::new(DrawReservation {
-            file: Arc::clone(opened),
-            pool: Arc::clone(shared),
+            file: Arc::clone(document_file),
+            pool: Arc::clone(pool),
             task: WorkerTask::DrawPage {
                 page: index,
-                dimensions: raster,
+                dimensions,
                 drawing,
-                jpeg_quality: shared.config.jpeg_quality,
+                jpeg_quality: pool.config.jpeg_quality,
             },
-            reservation: shared
+            reservation: pool
                 .dispatcher
-                .reserve_bytes(opened, raster.segment_bytes)
+                .await_image_reservation(document_file, dimensions.segment_bytes)
                 .await?,
         }))
     }
 
     async fn read_text_layer(&self, page: PageNumber) -> Result<Vec<Line>, RasterError> {
-        let index = self.page_index(page)?;
-        match self.handle.run_task(WorkerTask::ReadPageText(index)).await? {
+        let index = self.page_number_to_index(page)?;
+        match self
+            .handle
+            .run_task_on_document(WorkerTask::ReadPageText(index))
+            .await?
+        {
             TaskOutput::PageText(lines) => Ok(lines),
             _ => Err(pool_closed_error()),
         }

@@ -59,12 +59,12 @@ pub(crate) struct WorkerConnection {
 impl WorkerConnection {
     /// Creates a connection. Returns the host's end, and the end that the worker gets as its standard input.
     pub(crate) fn create_pair() -> io::Result<(Self, OwnedFd)> {
-        let (here, there) = std::os::unix::net::UnixStream::pair()?;
-        here.set_nonblocking(true)?;
+        let (host_socket, worker_socket) = std::os::unix::net::UnixStream::pair()?;
+        host_socket.set_nonblocking(true)?;
         // The buffer takes a whole encoded image, so that the worker is ready for its next request. The kernel may grant less.
-        rustix::net::sockopt::set_socket_send_buffer_size(&there, SEND_BUFFER_BYTES)?;
-        let stream = UnixStream::from_std(here)?;
-        Ok((Self { stream }, there.into()))
+        rustix::net::sockopt::set_socket_send_buffer_size(&worker_socket, SEND_BUFFER_BYTES)?;
+        let stream = UnixStream::from_std(host_socket)?;
+        Ok((Self { stream }, worker_socket.into()))
     }
 
     /// Sends a request, with a descriptor if it needs one.
@@ -81,11 +81,11 @@ impl WorkerConnection {
         let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
         let mut sent = 0;
         while let Some(rest) = frame.get(sent..).filter(|rest| !rest.is_empty()) {
-            let with = if sent == 0 { fds.as_slice() } else { &[] };
+            let attached_fds = if sent == 0 { fds.as_slice() } else { &[] };
             sent += self
                 .stream
                 .async_io(Interest::WRITABLE, || {
-                    send_bytes_with_descriptors(self.stream.as_fd(), rest, with)
+                    send_bytes_with_descriptors(self.stream.as_fd(), rest, attached_fds)
                 })
                 .await?;
         }
@@ -107,7 +107,7 @@ impl WorkerConnection {
     }
 
     /// Returns whether the worker has closed the connection or has sent data without a request.
-    pub(crate) fn is_broken(&self) -> bool {
+    pub(crate) fn is_connection_broken(&self) -> bool {
         let read = self.stream.try_read(&mut [0]);
         !read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -225,11 +225,11 @@ mod tests {
 
     #[tokio::test]
     async fn requests_carry_descriptors_and_responses_carry_payloads() {
-        let (mut wire, there) = WorkerConnection::create_pair().unwrap();
+        let (mut connection, worker_socket) = WorkerConnection::create_pair().unwrap();
         let worker = std::thread::spawn(move || {
-            let (first, none) = receive_request(there.as_fd()).unwrap().unwrap();
+            let (first, none) = receive_request(worker_socket.as_fd()).unwrap().unwrap();
             assert!(matches!(first, WorkerRequest::CloseDocument { document: 7 }) && none.is_none());
-            let (second, fd) = receive_request(there.as_fd()).unwrap().unwrap();
+            let (second, fd) = receive_request(worker_socket.as_fd()).unwrap().unwrap();
             assert!(matches!(
                 second,
                 WorkerRequest::MapSegment {
@@ -239,34 +239,38 @@ mod tests {
             ));
             assert_eq!(rustix::fs::fstat(fd.unwrap()).unwrap().st_size, 4096);
             send_response(
-                there.as_fd(),
+                worker_socket.as_fd(),
                 &WorkerResponse::PageDrawn { is_color: true },
                 &vec![3; 1 << 20],
             )
             .unwrap();
             send_response(
-                there.as_fd(),
+                worker_socket.as_fd(),
                 &WorkerResponse::PageDrawn { is_color: true },
                 &[1, 2, 3],
             )
             .unwrap();
             // The host closed the connection with a payload unread; the worker sees that as the end, too.
-            assert!(!matches!(receive_request(there.as_fd()), Ok(Some(_))));
+            assert!(!matches!(receive_request(worker_socket.as_fd()), Ok(Some(_))));
         });
         let memory = crate::shared_memory::SharedMemory::new("test", 4096).unwrap();
-        wire.send_request(&WorkerRequest::CloseDocument { document: 7 }, None)
+        connection
+            .send_request(&WorkerRequest::CloseDocument { document: 7 }, None)
             .await
             .unwrap();
-        let share = WorkerRequest::MapSegment {
+        let map_segment = WorkerRequest::MapSegment {
             segment: 1,
             length: 9,
         };
-        wire.send_request(&share, Some(memory.fd())).await.unwrap();
-        let (_, payload) = wire.receive_response(1 << 20).await.unwrap();
+        connection
+            .send_request(&map_segment, Some(memory.fd()))
+            .await
+            .unwrap();
+        let (_, payload) = connection.receive_response(1 << 20).await.unwrap();
         assert!(payload.len() == 1 << 20 && payload.iter().all(|b| *b == 3));
-        let error = wire.receive_response(2).await.map(|_| ()).unwrap_err();
+        let error = connection.receive_response(2).await.map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        drop(wire);
+        drop(connection);
         worker.join().unwrap();
     }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use weir_core::Lane;
+use weir_core::PriorityLane;
 use weir_core::fair_queue::{FairQueue, Flow};
 
 use crate::protocol::DocumentKey;
@@ -21,7 +21,7 @@ const MAX_HELD_TO_FREE_RATIO: u64 = 3;
 /// Returns the flow of a document in a fair queue. Every request has cost 1 there: flows take turns, and in a flow its documents do.
 pub(crate) const fn flow_of_document(flow_id: u64, document: DocumentKey) -> Flow<u64> {
     Flow {
-        lane: Lane::Bulk,
+        lane: PriorityLane::Bulk,
         tenant: flow_id,
         group: document,
         weight: 1.0,
@@ -34,7 +34,7 @@ pub(crate) struct MemoryRequest<T> {
     pub(crate) flow_id: u64,
     pub(crate) bytes: u64,
     /// The receiver of the memory.
-    pub(crate) item: T,
+    pub(crate) recipient: T,
 }
 
 /// The bytes that each flow holds, and the requests for more.
@@ -56,46 +56,50 @@ impl<T> Default for ImageBudget<T> {
 
 impl<T> ImageBudget<T> {
     /// Adds a request to the end of its document's queue.
-    pub(crate) fn push(&mut self, document: DocumentKey, request: MemoryRequest<T>) {
+    pub(crate) fn push_request(&mut self, document: DocumentKey, request: MemoryRequest<T>) {
         let flow = flow_of_document(request.flow_id, document);
         self.pending.push(&flow, 0, 1.0, request);
     }
 
     /// Removes and returns the next request that can be granted from `free` bytes. Its flow holds those bytes from now on.
-    pub(crate) fn grant_next(&mut self, free: u64) -> Option<MemoryRequest<T>> {
-        let may = |held: u64, bytes: u64| {
+    pub(crate) fn grant_next_request(&mut self, free: u64) -> Option<MemoryRequest<T>> {
+        let fits_share = |held: u64, bytes: u64| {
             let left = free.checked_sub(bytes);
             left.is_some_and(|left| {
                 held == 0 || held.saturating_add(bytes) <= left.saturating_mul(MAX_HELD_TO_FREE_RATIO)
             })
         };
-        let mut requests = self.pending.next_of_each_tenant(Lane::Bulk);
+        let mut requests = self.pending.next_request_of_each_tenant(PriorityLane::Bulk);
         requests.sort_by_key(|(_, request)| self.held_bytes(request.flow_id));
         let (position, held, bytes) = requests.into_iter().find_map(|(position, request)| {
             let (held, bytes) = (self.held_bytes(request.flow_id), request.bytes);
-            (held == 0 || may(held, bytes)).then_some((position, held, bytes))
+            (held == 0 || fits_share(held, bytes)).then_some((position, held, bytes))
         })?;
-        if !may(held, bytes) {
+        if !fits_share(held, bytes) {
             return None;
         }
-        let request = self.pending.take(&position)?;
+        let request = self.pending.take_request(&position)?;
         *self.held_bytes.entry(request.flow_id).or_default() += bytes;
         Some(request)
     }
 
     /// Records that a flow has released bytes.
-    pub(crate) fn release_bytes(&mut self, party: u64, bytes: u64) {
-        if let Some(held) = self.held_bytes.get_mut(&party) {
+    pub(crate) fn release_bytes(&mut self, flow_id: u64, bytes: u64) {
+        if let Some(held) = self.held_bytes.get_mut(&flow_id) {
             *held = held.saturating_sub(bytes);
             if *held == 0 {
-                self.held_bytes.remove(&party);
+                self.held_bytes.remove(&flow_id);
             }
         }
     }
 
     /// Removes the canceled requests.
-    pub(crate) fn remove_canceled(&mut self, gone: impl Fn(&T) -> bool) -> Vec<MemoryRequest<T>> {
-        self.pending.withdraw_where(|request| gone(&request.item))
+    pub(crate) fn remove_canceled_requests(
+        &mut self,
+        is_canceled: impl Fn(&T) -> bool,
+    ) -> Vec<MemoryRequest<T>> {
+        self.pending
+            .withdraw_matching_uncharged(|request| is_canceled(&request.recipient))
     }
 
     /// Returns the number of pending requests.
@@ -103,8 +107,8 @@ impl<T> ImageBudget<T> {
         self.pending.len()
     }
 
-    fn held_bytes(&self, party: u64) -> u64 {
-        self.held_bytes.get(&party).copied().unwrap_or(0)
+    fn held_bytes(&self, flow_id: u64) -> u64 {
+        self.held_bytes.get(&flow_id).copied().unwrap_or(0)
     }
 }
 
@@ -126,29 +130,29 @@ mod tests {
             }
         }
 
-        fn request_bytes(&mut self, party: u64, bytes: u64, times: usize) {
+        fn request_bytes(&mut self, flow_id: u64, bytes: u64, times: usize) {
             for _ in 0..times {
                 let request = MemoryRequest {
-                    flow_id: party,
+                    flow_id,
                     bytes,
-                    item: (),
+                    recipient: (),
                 };
-                self.budget.push(party, request);
+                self.budget.push_request(flow_id, request);
             }
         }
 
         /// Grants every request that can be granted; returns their flows in order.
         fn grant_all(&mut self) -> Vec<u64> {
             let mut granted = Vec::new();
-            while let Some(request) = self.budget.grant_next(self.free_bytes) {
+            while let Some(request) = self.budget.grant_next_request(self.free_bytes) {
                 self.free_bytes -= request.bytes;
                 granted.push(request.flow_id);
             }
             granted
         }
 
-        fn release_bytes(&mut self, party: u64, bytes: u64) {
-            self.budget.release_bytes(party, bytes);
+        fn release_bytes(&mut self, flow_id: u64, bytes: u64) {
+            self.budget.release_bytes(flow_id, bytes);
             self.free_bytes += bytes;
         }
     }
@@ -204,14 +208,14 @@ mod tests {
         memory.request_bytes(2, 16, 1);
         memory.request_bytes(1, 1, 100);
         memory.request_bytes(3, 1, 100);
-        let mut turns = 0;
+        let mut releases = 0;
         while memory.budget.held_bytes(1) > 0 {
             memory.release_bytes(1, 1);
-            turns += 1;
+            releases += 1;
             if memory.grant_all().contains(&2) {
                 break;
             }
         }
-        assert_eq!((turns, memory.budget.held_bytes(2)), (12, 16));
+        assert_eq!((releases, memory.budget.held_bytes(2)), (12, 16));
     }
 }

@@ -8,16 +8,16 @@ use weir_core::page::PixelBuffer;
 use crate::segment_pool::{ImageSegment, round_up_segment_size};
 
 /// The memory of all page images.
-pub(crate) trait ImageMemory: Debug + Send + Sync {
+pub(crate) trait ImageMemoryOwner: Debug + Send + Sync {
     /// Takes back reserved bytes of a flow and the segment that used them, and gives them to pending requests.
-    fn release(self: Arc<Self>, flow_id: u64, bytes: u64, segment: Option<ImageSegment>);
+    fn release_bytes_and_segment(self: Arc<Self>, flow_id: u64, bytes: u64, segment: Option<ImageSegment>);
 }
 
 /// Reserved bytes of the image budget with the segment that uses them, once there is one. It also holds the pixels of the page
 /// that is drawn into the segment. Dropping the last reference releases the bytes and caches the segment for the next page.
 #[derive(Debug)]
 pub(crate) struct ImageReservation {
-    owner: Arc<dyn ImageMemory>,
+    owner: Arc<dyn ImageMemoryOwner>,
     flow_id: u64,
     bytes: u64,
     pub(crate) segment: Option<ImageSegment>,
@@ -25,7 +25,7 @@ pub(crate) struct ImageReservation {
 
 impl ImageReservation {
     /// Describes bytes that `owner` has reserved for a flow.
-    pub(crate) fn new(owner: Arc<dyn ImageMemory>, flow_id: u64, bytes: u64) -> Self {
+    pub(crate) fn new(owner: Arc<dyn ImageMemoryOwner>, flow_id: u64, bytes: u64) -> Self {
         Self {
             owner,
             flow_id,
@@ -34,21 +34,21 @@ impl ImageReservation {
         }
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
+    pub(crate) fn reserved_byte_count(&self) -> u64 {
         self.bytes
     }
 
     /// Releases all but the first `bytes`, from the budget and from memory. A page without colors needs a third of its reservation.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
-        let kept = round_up_segment_size(bytes as u64);
-        let Some(rest) = self.bytes.checked_sub(kept).filter(|rest| *rest > 0) else {
+        let kept_bytes = round_up_segment_size(bytes as u64);
+        let Some(rest) = self.bytes.checked_sub(kept_bytes).filter(|rest| *rest > 0) else {
             return;
         };
         if let Some(segment) = &self.segment {
-            segment.memory.release_from(kept);
+            segment.memory.release_bytes_from_offset(kept_bytes);
         }
-        self.bytes = kept;
-        Arc::clone(&self.owner).release(self.flow_id, rest, None);
+        self.bytes = kept_bytes;
+        Arc::clone(&self.owner).release_bytes_and_segment(self.flow_id, rest, None);
     }
 }
 
@@ -60,6 +60,6 @@ impl PixelBuffer for ImageReservation {
 
 impl Drop for ImageReservation {
     fn drop(&mut self) {
-        Arc::clone(&self.owner).release(self.flow_id, self.bytes, self.segment.take());
+        Arc::clone(&self.owner).release_bytes_and_segment(self.flow_id, self.bytes, self.segment.take());
     }
 }

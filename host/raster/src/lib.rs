@@ -1,4 +1,4 @@
-//! PDFium in sandboxed worker processes, behind the ports `Rasterizer` and `OpenDocument`.
+//! PDFium in sandboxed worker processes, behind the ports `Rasterizer` and `OpenedPdf`.
 //!
 //! PDFium is a million lines of C++ that parse untrusted input, and it allows only one caller at a time. Separate processes
 //! solve both problems. A worker is this program again, started with a hidden argument ([`worker_main`]). It loads PDFium,
@@ -31,12 +31,12 @@ mod image_budget;
 mod image_reservation;
 mod page_image_resolution;
 mod pool;
+mod pool_state;
 mod protocol;
 mod response_validation;
 mod sandbox_requirements;
 mod segment_pool;
 mod shared_memory;
-mod state;
 mod task;
 mod worker;
 mod worker_process;

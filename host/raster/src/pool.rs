@@ -8,14 +8,14 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use weir_core::error::RasterError;
-use weir_core::ports::{OpenDocument, PdfSource, Rasterizer};
+use weir_core::ports::{OpenedPdf, PdfSource, Rasterizer};
 use weir_core::settings::SandboxMode;
 
 use crate::config::RasterConfig;
 use crate::dispatcher::Dispatcher;
 use crate::document::{self, WorkerDocumentHandle};
+use crate::pool_state::{PoolCounters, PoolState};
 use crate::protocol::{SandboxProbe, SandboxStatus};
-use crate::state::{PoolCounters, PoolState};
 use crate::task::{TaskOutput, WorkerTask};
 use crate::worker_process::WorkerProcess;
 use crate::worker_spawner::WorkerSpawner;
@@ -61,54 +61,54 @@ impl RasterPool {
                 what: "the thread that starts PDF workers".into(),
                 remedy: error.to_string(),
             })?;
-        let (spawner, config, tally) = (
+        let (spawner, config, counters) = (
             Arc::new(spawner),
             Arc::new(config),
             Arc::new(PoolCounters::default()),
         );
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
-        let desk = Dispatcher::new(config.max_image_bytes, senders);
-        let mut keepers = JoinSet::new();
+        let dispatcher = Dispatcher::new(config.max_image_bytes, senders);
+        let mut supervisors = JoinSet::new();
         for (slot, commands) in receivers.into_iter().enumerate() {
-            let keeper = WorkerSupervisor {
+            let supervisor = WorkerSupervisor {
                 slot,
                 config: Arc::clone(&config),
-                dispatcher: Arc::clone(&desk),
+                dispatcher: Arc::clone(&dispatcher),
                 spawner: Arc::clone(&spawner),
-                counters: Arc::clone(&tally),
+                counters: Arc::clone(&counters),
             };
-            keepers.spawn(keeper.run_commands(commands));
+            supervisors.spawn(supervisor.run_commands(commands));
         }
         Ok(Self {
             state: Arc::new(PoolState {
                 config,
-                dispatcher: desk,
+                dispatcher,
                 workers,
                 spawner,
-                counters: tally,
+                counters,
             }),
-            supervisors: Mutex::new(keepers),
+            supervisors: Mutex::new(supervisors),
         })
     }
 
     /// Starts a worker and ends it again. Fails with [`RasterError::Unavailable`] if no worker starts, or if its sandbox is weaker
     /// than [`RasterConfig::sandbox_mode`] requires.
     pub async fn check_worker_starts(&self) -> Result<(), RasterError> {
-        let shared = &self.state;
-        let mut process = WorkerProcess::start(&shared.config, &shared.dispatcher, &shared.spawner).await?;
+        let state = &self.state;
+        let mut process = WorkerProcess::start(&state.config, &state.dispatcher, &state.spawner).await?;
         process.kill_and_reap().await;
         Ok(())
     }
 
     /// Returns the counts since the pool started.
-    pub fn counters(&self) -> RasterCounters {
+    pub fn snapshot_counters(&self) -> RasterCounters {
         let tally = &self.state.counters;
         RasterCounters {
             workers_started: tally.workers_started.load(Ordering::Relaxed),
             workers_lost: tally.workers_lost.load(Ordering::Relaxed),
             workers_recycled: tally.workers_recycled.load(Ordering::Relaxed),
             pages_processed: tally.pages_processed.load(Ordering::Relaxed),
-            queued_requests: self.state.dispatcher.queued_requests() as u64,
+            queued_requests: self.state.dispatcher.queued_request_count() as u64,
             peak_image_bytes: self.state.dispatcher.peak_image_bytes(),
         }
     }
@@ -117,8 +117,8 @@ impl RasterPool {
     pub async fn close(&self) {
         self.state.dispatcher.close();
         self.state.spawner.close();
-        let mut keepers = std::mem::take(&mut *self.supervisors.lock());
-        while keepers.join_next().await.is_some() {}
+        let mut supervisors = std::mem::take(&mut *self.supervisors.lock());
+        while supervisors.join_next().await.is_some() {}
     }
 }
 
@@ -131,18 +131,18 @@ impl Drop for RasterPool {
 
 #[async_trait]
 impl Rasterizer for RasterPool {
-    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenDocument>, RasterError> {
+    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenedPdf>, RasterError> {
         let opened = document::open_source_file(source, self.state.dispatcher.allocate_key()).await?;
-        let lease = WorkerDocumentHandle::new(opened, Arc::clone(&self.state));
-        Ok(Arc::new(document::open_document(lease).await?))
+        let handle = WorkerDocumentHandle::new(opened, Arc::clone(&self.state));
+        Ok(Arc::new(document::open_document(handle).await?))
     }
 
     fn worker_count(&self) -> u32 {
         self.state.workers
     }
 
-    fn free_image_bytes(&self) -> u64 {
-        self.state.dispatcher.free_image_bytes()
+    fn available_image_bytes(&self) -> u64 {
+        self.state.dispatcher.available_image_bytes()
     }
 }
 
@@ -157,7 +157,7 @@ pub struct SandboxReport {
 
 /// Starts a worker and lets it try each operation that the sandbox must block.
 pub async fn probe_sandbox(config: &RasterConfig) -> Result<SandboxReport, RasterError> {
-    let shared = RasterPool::new(RasterConfig {
+    let pool = RasterPool::new(RasterConfig {
         workers: 1,
         // The report has to show what is missing, so nothing is required.
         sandbox_mode: SandboxMode::BestEffort,
@@ -165,32 +165,32 @@ pub async fn probe_sandbox(config: &RasterConfig) -> Result<SandboxReport, Raste
     })?;
     let PoolState {
         config,
-        dispatcher: desk,
+        dispatcher,
         spawner,
         ..
-    } = &*shared.state;
+    } = &*pool.state;
     let sandbox = {
-        let mut process = WorkerProcess::start(config, desk, spawner).await?;
+        let mut process = WorkerProcess::start(config, dispatcher, spawner).await?;
         process.kill_and_reap().await;
         process.sandbox
     };
-    let nothing = Arc::new(document::null_document(desk.allocate_key())?);
-    let mut leaks = Vec::new();
+    let no_document = Arc::new(document::null_document(dispatcher.allocate_key())?);
+    let mut unblocked_probes = Vec::new();
     for probe in SandboxProbe::ALL {
-        match shared
+        match pool
             .state
-            .run_task(&nothing, WorkerTask::RunProbe(probe), None)
+            .run_task_in_worker(&no_document, WorkerTask::RunProbe(probe), None)
             .await
         {
             // The sandbox blocked the operation with an error or killed the process.
             Ok(TaskOutput::ProbeFinished(false)) | Err(RasterError::WorkerDied { .. }) => {}
-            Ok(_) => leaks.push(probe),
+            Ok(_) => unblocked_probes.push(probe),
             Err(error) => return Err(error),
         }
     }
-    shared.close().await;
+    pool.close().await;
     Ok(SandboxReport {
         status: sandbox,
-        unblocked_probes: leaks,
+        unblocked_probes,
     })
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use weir_core::error::RasterError;
 use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PageFacts, PageImage, PixelFormat, Rect};
 use weir_core::page_text::Line;
-use weir_core::ports::DrawnPage;
+use weir_core::ports::RasterizeOutput;
 
 use crate::image_reservation::ImageReservation;
 use crate::protocol::WorkerResponse;
-use crate::task::{TaskOutput, TaskResult, WorkerExit, WorkerTask, pool_closed_error};
+use crate::task::{TaskOutput, TaskResult, WorkerLossReason, WorkerTask, pool_closed_error};
 
 /// Maximum number of outline entries; the rest is dropped.
 pub(crate) const MAX_OUTLINE_ENTRIES: usize = 10_000;
@@ -35,13 +35,13 @@ const MAX_PAGE_SIDE_POINTS: f32 = 1e6;
 
 /// Converts a response into the output of `task`. A response of another kind is an error that ends the worker.
 pub(crate) fn validate_response(
-    work: &WorkerTask,
-    answer: WorkerResponse,
+    task: &WorkerTask,
+    response: WorkerResponse,
     payload: Vec<u8>,
-    hold: &mut Option<ImageReservation>,
-) -> Result<TaskResult, WorkerExit> {
-    let page = work.page_for_error();
-    let outcome = match (work, answer) {
+    reservation: &mut Option<ImageReservation>,
+) -> Result<TaskResult, WorkerLossReason> {
+    let page = task.page_for_error();
+    let outcome = match (task, response) {
         (WorkerTask::ReadPageSizes(pages), WorkerResponse::PageSizes(values)) => {
             validate_page_sizes(pages, values).map(TaskOutput::PageSizes)
         }
@@ -51,31 +51,29 @@ pub(crate) fn validate_response(
         (WorkerTask::ReadPageText(_), WorkerResponse::PageText(values)) => {
             Some(TaskOutput::PageText(sanitize_lines(values)))
         }
-        (WorkerTask::RunProbe(_), WorkerResponse::ProbeFinished(through)) => {
-            Some(TaskOutput::ProbeFinished(through))
+        (WorkerTask::RunProbe(_), WorkerResponse::ProbeFinished(unblocked)) => {
+            Some(TaskOutput::ProbeFinished(unblocked))
         }
         (
             WorkerTask::DrawPage {
-                dimensions: raster,
-                drawing,
-                ..
+                dimensions, drawing, ..
             },
-            WorkerResponse::PageDrawn { is_color: colour },
+            WorkerResponse::PageDrawn { is_color },
         ) => {
-            let (format, stride) = if colour {
-                (PixelFormat::Bgr, raster.stride)
+            let (format, stride) = if is_color {
+                (PixelFormat::Bgr, dimensions.stride)
             } else {
-                (PixelFormat::Gray, raster.gray_stride())
+                (PixelFormat::Gray, dimensions.gray_stride())
             };
-            let mut hold = hold.take().filter(|_| drawing.want_pixels);
-            if let Some(hold) = &mut hold {
-                hold.shrink_to(stride as usize * raster.height as usize);
+            let mut pixel_reservation = reservation.take().filter(|_| drawing.want_pixels);
+            if let Some(image_memory) = &mut pixel_reservation {
+                image_memory.shrink_to(stride as usize * dimensions.height as usize);
             }
-            Some(TaskOutput::PageDrawn(DrawnPage {
-                dpi: raster.dpi,
-                image: hold.map(|hold| PageImage {
-                    width: raster.width,
-                    height: raster.height,
+            Some(TaskOutput::PageDrawn(RasterizeOutput {
+                dpi: dimensions.dpi,
+                image: pixel_reservation.map(|hold| PageImage {
+                    width: dimensions.width,
+                    height: dimensions.height,
                     stride: stride as usize,
                     format,
                     pixels: Arc::new(hold),
@@ -97,7 +95,7 @@ pub(crate) fn validate_response(
     };
     outcome
         .map(Ok)
-        .ok_or_else(|| WorkerExit::InvalidResponse("the response does not match the request".into()))
+        .ok_or_else(|| WorkerLossReason::InvalidResponse("the response does not match the request".into()))
 }
 
 /// Removes control characters, collapses white space to single spaces and cuts the text to [`MAX_TITLE_CHARS`].
@@ -139,7 +137,7 @@ pub(crate) fn sanitize_document_info(info: DocumentInfo) -> DocumentInfo {
     }
 }
 
-fn validate_page_side(points: f32) -> Option<f32> {
+fn validate_page_side_length(points: f32) -> Option<f32> {
     (points.is_finite() && points > 0.0 && points <= MAX_PAGE_SIDE_POINTS).then_some(points)
 }
 
@@ -148,7 +146,7 @@ pub(crate) fn validate_page_sizes(
     sizes: Vec<Option<(f32, f32)>>,
 ) -> Option<Vec<Option<(f32, f32)>>> {
     let validated = |size: Option<(f32, f32)>| {
-        size.and_then(|(w, h)| Some((validate_page_side(w)?, validate_page_side(h)?)))
+        size.and_then(|(w, h)| Some((validate_page_side_length(w)?, validate_page_side_length(h)?)))
     };
     (sizes.len() == pages.len()).then(|| sizes.into_iter().map(validated).collect())
 }
@@ -166,8 +164,8 @@ pub(crate) fn unreadable_page_facts(page: u32) -> PageFacts {
 
 pub(crate) fn validate_page_facts(pages: &Range<u32>, facts: Vec<PageFacts>) -> Option<Vec<PageFacts>> {
     let validated = |(page, facts): (u32, PageFacts)| match (
-        validate_page_side(facts.width),
-        validate_page_side(facts.height),
+        validate_page_side_length(facts.width),
+        validate_page_side_length(facts.height),
     ) {
         (Some(width), Some(height)) if facts.readable => PageFacts {
             number: page.saturating_add(1),
@@ -224,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn out_of_range_numbers_are_rejected() {
+    fn invalid_numbers_are_clamped_or_mark_the_page_unreadable() {
         let wild = PageFacts {
             number: 99,
             width: 612.0,

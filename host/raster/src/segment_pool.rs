@@ -35,16 +35,16 @@ pub(crate) struct ImageSegment {
 }
 
 impl ImageSegment {
-    pub(crate) fn new(key: SegmentKey, home: WorkerId, bytes: u64) -> io::Result<Self> {
+    pub(crate) fn new(key: SegmentKey, worker_id: WorkerId, bytes: u64) -> io::Result<Self> {
         let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let memory = SharedMemory::new("weir-page", length)?;
-        let view = memory.map_read_only()?;
+        let mapping = memory.map_read_only()?;
         Ok(Self {
             key,
-            worker_id: home,
+            worker_id,
             bytes,
             memory,
-            mapping: view,
+            mapping,
         })
     }
 }
@@ -71,10 +71,10 @@ pub(crate) struct SegmentPool {
 }
 
 impl SegmentPool {
-    pub(crate) fn new(limit: u64) -> Self {
+    pub(crate) fn new(max_bytes: u64) -> Self {
         metrics::describe_gauge!("weir_page_image_bytes", Unit::Bytes, "Memory used by page images");
         Self {
-            max_bytes: limit,
+            max_bytes,
             image_bytes: 0,
             cached_bytes: 0,
             peak_bytes: 0,
@@ -85,7 +85,7 @@ impl SegmentPool {
     }
 
     /// Returns the bytes that no image holds.
-    pub(crate) fn free_bytes(&self) -> u64 {
+    pub(crate) fn available_bytes(&self) -> u64 {
         self.max_bytes.saturating_sub(self.image_bytes)
     }
 
@@ -95,10 +95,10 @@ impl SegmentPool {
     }
 
     /// Returns whether a segment of `bytes` is cached for this worker.
-    pub(crate) fn has_cached_segment(&self, home: WorkerId, bytes: u64) -> bool {
+    pub(crate) fn has_cached_segment(&self, worker_id: WorkerId, bytes: u64) -> bool {
         self.cached_segments
             .iter()
-            .any(|s| s.worker_id == home && s.bytes == bytes)
+            .any(|s| s.worker_id == worker_id && s.bytes == bytes)
     }
 
     /// Reserves `bytes`, which must be free. Evicts cached segments if they would exceed the budget.
@@ -136,61 +136,61 @@ impl SegmentPool {
         if !self.segments_to_unmap.contains_key(&segment.worker_id) {
             return;
         }
-        let home = segment.worker_id;
+        let worker_id = segment.worker_id;
         if self
             .cached_segments
             .iter()
-            .filter(|s| s.worker_id == home)
+            .filter(|s| s.worker_id == worker_id)
             .count()
             >= MAX_CACHED_SEGMENTS_PER_WORKER
         {
-            self.evict_oldest_segment(Some(home));
+            self.evict_oldest_segment(Some(worker_id));
         }
         self.cached_bytes += segment.bytes;
         self.cached_segments.push_back(segment);
         while self.image_bytes + self.cached_bytes > self.max_bytes && self.evict_oldest_segment(None) {}
     }
 
-    fn evict_oldest_segment(&mut self, home: Option<WorkerId>) -> bool {
+    fn evict_oldest_segment(&mut self, worker_id: Option<WorkerId>) -> bool {
         let Some(at) = self
             .cached_segments
             .iter()
-            .position(|s| home.is_none_or(|home| s.worker_id == home))
+            .position(|s| worker_id.is_none_or(|home| s.worker_id == home))
         else {
             return false;
         };
         if let Some(segment) = self.cached_segments.remove(at) {
             self.cached_bytes = self.cached_bytes.saturating_sub(segment.bytes);
-            segment.memory.release_from(0);
-            if let Some(lost) = self.segments_to_unmap.get_mut(&segment.worker_id) {
-                lost.push(segment.key);
+            segment.memory.release_bytes_from_offset(0);
+            if let Some(segments_to_unmap) = self.segments_to_unmap.get_mut(&segment.worker_id) {
+                segments_to_unmap.push(segment.key);
             }
         }
         true
     }
 
     /// Registers a worker process that has started.
-    pub(crate) fn register_worker(&mut self, home: WorkerId) {
-        self.segments_to_unmap.insert(home, Vec::new());
+    pub(crate) fn start_segment_caching_of_worker(&mut self, worker_id: WorkerId) {
+        self.segments_to_unmap.insert(worker_id, Vec::new());
     }
 
     /// Removes a worker process that has ended, with its cached segments.
-    pub(crate) fn unregister_worker(&mut self, home: WorkerId) {
-        self.segments_to_unmap.remove(&home);
-        let shelved = &mut self.cached_bytes;
+    pub(crate) fn stop_segment_caching_of_worker(&mut self, worker_id: WorkerId) {
+        self.segments_to_unmap.remove(&worker_id);
+        let cached_bytes = &mut self.cached_bytes;
         self.cached_segments.retain(|segment| {
-            let stays = segment.worker_id != home;
+            let stays = segment.worker_id != worker_id;
             if !stays {
-                *shelved = shelved.saturating_sub(segment.bytes);
+                *cached_bytes = cached_bytes.saturating_sub(segment.bytes);
             }
             stays
         });
     }
 
     /// Returns the segments that this worker has to unmap, each of them once.
-    pub(crate) fn take_segments_to_unmap(&mut self, home: WorkerId) -> Vec<SegmentKey> {
+    pub(crate) fn take_segments_to_unmap(&mut self, worker_id: WorkerId) -> Vec<SegmentKey> {
         self.segments_to_unmap
-            .get_mut(&home)
+            .get_mut(&worker_id)
             .map(std::mem::take)
             .unwrap_or_default()
     }
@@ -216,40 +216,40 @@ mod tests {
 
     #[test]
     fn images_and_cached_segments_stay_within_the_budget() {
-        let mut arena = SegmentPool::new(4 * MIB);
-        arena.register_worker(1);
+        let mut pool = SegmentPool::new(4 * MIB);
+        pool.start_segment_caching_of_worker(1);
         for key in 0..3 {
-            arena.cache_segment(ImageSegment::new(key, 1, MIB).unwrap());
+            pool.cache_segment(ImageSegment::new(key, 1, MIB).unwrap());
         }
         // The cache is last in, first out; another worker gets none of these segments.
-        arena.reserve_bytes(MIB);
-        let last = arena.take_cached_segment(Some(1), MIB).unwrap();
+        pool.reserve_bytes(MIB);
+        let last = pool.take_cached_segment(Some(1), MIB).unwrap();
         assert_eq!(last.key, 2);
         for _image in 0..3 {
-            arena.reserve_bytes(MIB);
-            assert!(arena.take_cached_segment(Some(2), MIB).is_none());
+            pool.reserve_bytes(MIB);
+            assert!(pool.take_cached_segment(Some(2), MIB).is_none());
         }
-        assert_eq!((arena.free_bytes(), arena.peak_bytes()), (0, 4 * MIB));
-        arena.release_bytes(MIB);
-        arena.cache_segment(last);
-        assert_eq!((arena.free_bytes(), arena.peak_bytes()), (MIB, 4 * MIB));
+        assert_eq!((pool.available_bytes(), pool.peak_bytes()), (0, 4 * MIB));
+        pool.release_bytes(MIB);
+        pool.cache_segment(last);
+        assert_eq!((pool.available_bytes(), pool.peak_bytes()), (MIB, 4 * MIB));
         // Older segments were evicted, and their worker is told once.
-        assert!(!arena.take_segments_to_unmap(1).is_empty());
-        assert!(arena.take_segments_to_unmap(1).is_empty());
-        arena.unregister_worker(1);
-        assert_eq!(arena.cached_bytes, 0);
+        assert!(!pool.take_segments_to_unmap(1).is_empty());
+        assert!(pool.take_segments_to_unmap(1).is_empty());
+        pool.stop_segment_caching_of_worker(1);
+        assert_eq!(pool.cached_bytes, 0);
     }
 
     #[test]
     fn live_worker_caches_few_segments_and_dead_worker_none() {
-        let mut arena = SegmentPool::new(64 * MIB);
-        arena.register_worker(1);
+        let mut pool = SegmentPool::new(64 * MIB);
+        pool.start_segment_caching_of_worker(1);
         for key in 0..10 {
-            arena.cache_segment(ImageSegment::new(key, 1, MIB).unwrap());
+            pool.cache_segment(ImageSegment::new(key, 1, MIB).unwrap());
         }
-        assert_eq!(arena.cached_segments.len(), MAX_CACHED_SEGMENTS_PER_WORKER);
-        assert_eq!(arena.take_segments_to_unmap(1).len(), 6);
-        arena.cache_segment(ImageSegment::new(11, 2, MIB).unwrap());
-        assert_eq!(arena.cached_segments.len(), MAX_CACHED_SEGMENTS_PER_WORKER);
+        assert_eq!(pool.cached_segments.len(), MAX_CACHED_SEGMENTS_PER_WORKER);
+        assert_eq!(pool.take_segments_to_unmap(1).len(), 6);
+        pool.cache_segment(ImageSegment::new(11, 2, MIB).unwrap());
+        assert_eq!(pool.cached_segments.len(), MAX_CACHED_SEGMENTS_PER_WORKER);
     }
 }

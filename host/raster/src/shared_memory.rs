@@ -43,7 +43,7 @@ impl SharedMemory {
     }
 
     /// Returns the memory from byte `from` on to the system, even while others map it. These bytes then read as zeros.
-    pub(crate) fn release_from(&self, from: u64) {
+    pub(crate) fn release_bytes_from_offset(&self, from: u64) {
         let Some(length) = (self.length as u64)
             .checked_sub(from)
             .filter(|length| *length > 0)
@@ -80,7 +80,7 @@ impl Heartbeat {
     /// Bytes of the mapping.
     pub(crate) const MAP_BYTES: usize = 4096;
 
-    pub(crate) fn map(fd: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(crate) fn map_heartbeat(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let map = MmapOptions::new()
             .len(Self::MAP_BYTES)
             .map_raw(std::os::fd::AsRawFd::as_raw_fd(&fd))?;
@@ -108,9 +108,9 @@ impl Heartbeat {
     }
 
     /// Sets or clears the cancellation of the current request.
-    pub(crate) fn set_canceled(&self, abandoned: bool) {
+    pub(crate) fn set_canceled(&self, is_canceled: bool) {
         self.canceled_cell()
-            .store(u32::from(abandoned), Ordering::Relaxed);
+            .store(u32::from(is_canceled), Ordering::Relaxed);
     }
 
     /// Returns whether the current request is canceled.
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(view[8191], 7);
         assert!(rustix::fs::ftruncate(&copy, 0).is_err());
         canvas[0] = 5;
-        memory.release_from(4096);
+        memory.release_bytes_from_offset(4096);
         assert_eq!((view[0], view[8191]), (5, 0));
     }
 
@@ -141,8 +141,8 @@ mod tests {
     fn heartbeat_carries_beats_and_cancellation() {
         let memory = SharedMemory::new("test", Heartbeat::MAP_BYTES).unwrap();
         let (host, worker) = (
-            Heartbeat::map(memory.fd()).unwrap(),
-            Heartbeat::map(memory.fd()).unwrap(),
+            Heartbeat::map_heartbeat(memory.fd()).unwrap(),
+            Heartbeat::map_heartbeat(memory.fd()).unwrap(),
         );
         let before = host.beat_count();
         worker.record_beat();

@@ -9,7 +9,7 @@ use weir_core::error::RasterError;
 use weir_core::id::PageNumber;
 use weir_core::page::{DocumentInfo, PageFacts};
 use weir_core::page_text::Line;
-use weir_core::ports::{DrawOptions, DrawnPage};
+use weir_core::ports::{RasterizeOptions, RasterizeOutput};
 
 use crate::image_reservation::ImageReservation;
 use crate::page_image_resolution::ImageDimensions;
@@ -42,7 +42,7 @@ pub(crate) enum WorkerTask {
     DrawPage {
         page: u32,
         dimensions: ImageDimensions,
-        drawing: DrawOptions,
+        drawing: RasterizeOptions,
         jpeg_quality: u32,
     },
     ReadPageText(u32),
@@ -51,11 +51,9 @@ pub(crate) enum WorkerTask {
 
 impl WorkerTask {
     /// Returns the bytes of the image budget that the task needs.
-    pub(crate) fn image_bytes(&self) -> u64 {
+    pub(crate) fn needed_image_bytes(&self) -> u64 {
         match self {
-            Self::DrawPage {
-                dimensions: raster, ..
-            } => raster.segment_bytes,
+            Self::DrawPage { dimensions, .. } => dimensions.segment_bytes,
             _ => 0,
         }
     }
@@ -96,7 +94,7 @@ pub(crate) enum TaskOutput {
     DocumentOpened(DocumentInfo),
     PageSizes(Vec<Option<(f32, f32)>>),
     PageFacts(Vec<PageFacts>),
-    PageDrawn(DrawnPage),
+    PageDrawn(RasterizeOutput),
     PageText(Vec<Line>),
     /// Whether the forbidden operation succeeded.
     ProbeFinished(bool),
@@ -120,7 +118,7 @@ pub(crate) struct QueuedTask {
 
 /// The reason why a worker was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum WorkerExit {
+pub(crate) enum WorkerLossReason {
     /// The connection broke.
     Died,
     /// The worker exceeded a timeout of this many seconds.
@@ -129,9 +127,9 @@ pub(crate) enum WorkerExit {
     InvalidResponse(String),
 }
 
-impl WorkerExit {
+impl WorkerLossReason {
     /// Returns the error of the task that lost its worker.
-    pub(crate) fn to_error(&self, exit_description: &str, task: &WorkerTask) -> RasterError {
+    pub(crate) fn to_raster_error(&self, exit_description: &str, task: &WorkerTask) -> RasterError {
         let page = task.page_for_error();
         match self {
             Self::TimedOut { seconds } if page == 0 => RasterError::OpenTimeout { seconds: *seconds },

@@ -31,7 +31,7 @@ use crate::sandbox_requirements;
 use crate::segment_pool::{ImageSegment, WorkerId};
 use crate::shared_memory::{Heartbeat, SharedMemory};
 use crate::task::{
-    DocumentFile, QueuedTask, TaskOutput, TaskResult, TaskResultSender, WorkerExit, WorkerTask,
+    DocumentFile, QueuedTask, TaskOutput, TaskResult, TaskResultSender, WorkerLossReason, WorkerTask,
 };
 use crate::worker_spawner::WorkerSpawner;
 
@@ -75,19 +75,19 @@ impl WorkerProcess {
     /// Starts a worker and waits until it has entered its sandbox.
     pub(crate) async fn start(
         config: &RasterConfig,
-        desk: &Arc<Dispatcher>,
+        dispatcher: &Arc<Dispatcher>,
         spawner: &Arc<WorkerSpawner>,
     ) -> Result<Self, RasterError> {
         let unavailable = |error: io::Error| RasterError::Unavailable {
             what: "a PDF worker process".into(),
             remedy: format!("it cannot be started: {error}"),
         };
-        let (wire, socket) = WorkerConnection::create_pair().map_err(unavailable)?;
+        let (connection, socket) = WorkerConnection::create_pair().map_err(unavailable)?;
         let memory = SharedMemory::new("weir-pulse", Heartbeat::MAP_BYTES).map_err(unavailable)?;
-        let pulse = Heartbeat::map(memory.fd()).map_err(unavailable)?;
+        let heartbeat = Heartbeat::map_heartbeat(memory.fd()).map_err(unavailable)?;
         let pid = spawner.spawn_worker(socket).await.map_err(unavailable)?;
         let mut process = Self {
-            id: desk.allocate_key(),
+            id: dispatcher.allocate_key(),
             pid,
             sandbox: SandboxStatus {
                 landlock: crate::EnforcementLevel::None,
@@ -96,13 +96,13 @@ impl WorkerProcess {
             pages_processed: 0,
             open_documents: VecDeque::new(),
             mapped_segments: HashSet::new(),
-            connection: wire,
-            heartbeat: pulse,
-            dispatcher: Arc::clone(desk),
+            connection,
+            heartbeat,
+            dispatcher: Arc::clone(dispatcher),
             spawner: Arc::clone(spawner),
             is_reaped: false,
         };
-        let start = WorkerRequest::Initialize(WorkerConfig {
+        let initialize_request = WorkerRequest::Initialize(WorkerConfig {
             pdfium_path: config.pdfium_path.as_os_str().as_bytes().to_vec(),
             host_pid: std::process::id(),
             max_heap_bytes: config.max_worker_heap_bytes,
@@ -112,7 +112,10 @@ impl WorkerProcess {
                 .saturating_add(MAPPED_FILES_ADDRESS_BYTES),
         });
         let ready = async {
-            process.connection.send_request(&start, Some(memory.fd())).await?;
+            process
+                .connection
+                .send_request(&initialize_request, Some(memory.fd()))
+                .await?;
             process.connection.receive_response(0).await
         };
         match tokio::time::timeout(START_TIMEOUT, ready).await {
@@ -126,7 +129,7 @@ impl WorkerProcess {
                     }
                 }
                 process.sandbox = sandbox;
-                desk.register_worker(process.id);
+                dispatcher.start_segment_caching_of_worker(process.id);
                 Ok(process)
             }
             Ok(Ok((WorkerResponse::StartFailed { what, remedy }, _))) => {
@@ -136,8 +139,10 @@ impl WorkerProcess {
             }
             Ok(Ok(_)) => Err(unavailable(io::Error::other("it did not report ready"))),
             Ok(Err(error)) => {
-                let end = process.kill_and_reap().await;
-                Err(unavailable(io::Error::other(format!("{error}, {end}"))))
+                let exit_description = process.kill_and_reap().await;
+                Err(unavailable(io::Error::other(format!(
+                    "{error}, {exit_description}"
+                ))))
             }
             Err(_) => Err(unavailable(io::ErrorKind::TimedOut.into())),
         }
@@ -145,36 +150,36 @@ impl WorkerProcess {
 
     /// Returns whether the process ended while it was idle.
     pub(crate) fn has_exited(&self) -> bool {
-        self.connection.is_broken()
+        self.connection.is_connection_broken()
     }
 
     /// Returns the documents that are open in the worker.
-    pub(crate) fn open_documents(&self) -> Vec<DocumentKey> {
+    pub(crate) fn open_document_keys(&self) -> Vec<DocumentKey> {
         self.open_documents.iter().copied().collect()
     }
 
     /// Kills the process, waits for its end and describes how it ended.
     pub(crate) async fn kill_and_reap(&mut self) -> String {
         self.is_reaped = true;
-        self.dispatcher.unregister_worker(self.id);
+        self.dispatcher.stop_segment_caching_of_worker(self.id);
         self.spawner.kill_and_reap(self.pid).await
     }
 
     /// Closes a document if it is open.
-    pub(crate) async fn close_document(&mut self, document: DocumentKey) -> Result<(), WorkerExit> {
+    pub(crate) async fn close_document(&mut self, document: DocumentKey) -> Result<(), WorkerLossReason> {
         if let Some(at) = self.open_documents.iter().position(|key| *key == document) {
             self.open_documents.remove(at);
-            self.send_without_response(&WorkerRequest::CloseDocument { document })
+            self.send_request_without_response(&WorkerRequest::CloseDocument { document })
                 .await?;
         }
         Ok(())
     }
 
-    async fn send_without_response(&self, request: &WorkerRequest) -> Result<(), WorkerExit> {
+    async fn send_request_without_response(&self, request: &WorkerRequest) -> Result<(), WorkerLossReason> {
         self.connection
             .send_request(request, None)
             .await
-            .map_err(|_| WorkerExit::Died)
+            .map_err(|_| WorkerLossReason::Died)
     }
 
     /// Runs a task. If its result is no longer awaited, the worker is told to cancel it at its next heartbeat.
@@ -182,29 +187,29 @@ impl WorkerProcess {
         &mut self,
         config: &RasterConfig,
         queued: &mut QueuedTask,
-    ) -> Result<TaskResult, WorkerExit> {
+    ) -> Result<TaskResult, WorkerLossReason> {
         let QueuedTask {
             document,
-            task: work,
-            reservation: hold,
-            result_sender: reply,
+            task,
+            reservation,
+            result_sender,
         } = queued;
-        let whole = Duration::from_secs(u64::from(config.page_timeout_seconds));
-        let opening = Timeouts {
-            total: whole,
+        let page_timeout = Duration::from_secs(u64::from(config.page_timeout_seconds));
+        let open_timeouts = Timeouts {
+            total: page_timeout,
             stall: None,
         };
-        let working = Timeouts {
-            total: whole,
+        let page_timeouts = Timeouts {
+            total: page_timeout,
             stall: Some(Duration::from_secs(u64::from(config.stall_timeout_seconds))),
         };
-        let describe = matches!(work, WorkerTask::OpenDocument);
-        if !matches!(work, WorkerTask::RunProbe(_)) {
+        let include_metadata = matches!(task, WorkerTask::OpenDocument);
+        if !matches!(task, WorkerTask::RunProbe(_)) {
             match self
-                .ensure_document_open(document, describe, opening, reply)
+                .ensure_document_open(document, include_metadata, open_timeouts, result_sender)
                 .await?
             {
-                Ok(Some(info)) if describe => {
+                Ok(Some(info)) if include_metadata => {
                     return Ok(Ok(TaskOutput::DocumentOpened(
                         response_validation::sanitize_document_info(info),
                     )));
@@ -215,9 +220,11 @@ impl WorkerProcess {
         }
         let document = document.key;
         let mut image_limit = 0;
-        let request = match &*work {
+        let request = match &*task {
             WorkerTask::OpenDocument => {
-                return Err(WorkerExit::InvalidResponse("the document was not opened".into()));
+                return Err(WorkerLossReason::InvalidResponse(
+                    "the document was not opened".into(),
+                ));
             }
             WorkerTask::RunProbe(probe) => WorkerRequest::RunProbe(*probe),
             WorkerTask::ReadPageSizes(pages) => WorkerRequest::ReadPageSizes {
@@ -234,35 +241,35 @@ impl WorkerProcess {
             },
             WorkerTask::DrawPage {
                 page,
-                dimensions: raster,
+                dimensions,
                 drawing,
                 jpeg_quality: quality,
             } => {
-                let hold = hold.as_mut().ok_or_else(|| {
-                    WorkerExit::InvalidResponse("no memory is reserved for the page".into())
+                let image_reservation = reservation.as_mut().ok_or_else(|| {
+                    WorkerLossReason::InvalidResponse("no memory is reserved for the page".into())
                 })?;
-                let segment = match self.prepare_segment(hold).await? {
+                let segment = match self.prepare_segment(image_reservation).await? {
                     Ok(segment) => segment,
                     Err(error) => return Ok(Err(error)),
                 };
-                image_limit = raster.pixel_bytes() + (64 << 10);
+                image_limit = dimensions.pixel_bytes() + (64 << 10);
                 WorkerRequest::DrawPage(DrawParams {
                     document,
                     page: *page,
                     segment,
-                    width: raster.width,
-                    height: raster.height,
-                    stride: raster.stride,
-                    gray_stride: raster.gray_stride(),
+                    width: dimensions.width,
+                    height: dimensions.height,
+                    stride: dimensions.stride,
+                    gray_stride: dimensions.gray_stride(),
                     jpeg_quality: drawing.want_encoded.then_some(*quality),
                 })
             }
         };
         let (response, payload) = self
-            .send_and_await_response(&request, None, working, image_limit, reply)
+            .send_and_await_response(&request, None, page_timeouts, image_limit, result_sender)
             .await?;
-        self.pages_processed = self.pages_processed.saturating_add(work.processed_page_count());
-        response_validation::validate_response(work, response, payload, hold)
+        self.pages_processed = self.pages_processed.saturating_add(task.processed_page_count());
+        response_validation::validate_response(task, response, payload, reservation)
     }
 
     async fn send_and_await_response(
@@ -271,13 +278,13 @@ impl WorkerProcess {
         fd: Option<BorrowedFd<'_>>,
         timeouts: Timeouts,
         limit: usize,
-        reply: &mut TaskResultSender,
-    ) -> Result<(WorkerResponse, Vec<u8>), WorkerExit> {
+        result_sender: &mut TaskResultSender,
+    ) -> Result<(WorkerResponse, Vec<u8>), WorkerLossReason> {
         self.heartbeat.set_canceled(false);
         self.connection
             .send_request(request, fd)
             .await
-            .map_err(|_| WorkerExit::Died)?;
+            .map_err(|_| WorkerLossReason::Died)?;
         let begun = Instant::now();
         let mut deadline = begun + timeouts.total;
         let mut exceeded_timeout = timeouts.total;
@@ -295,11 +302,11 @@ impl WorkerProcess {
                 biased;
                 response = &mut receive => {
                     return response.map_err(|error| match error.kind() {
-                        io::ErrorKind::InvalidData => WorkerExit::InvalidResponse(error.to_string()),
-                        _ => WorkerExit::Died,
+                        io::ErrorKind::InvalidData => WorkerLossReason::InvalidResponse(error.to_string()),
+                        _ => WorkerLossReason::Died,
                     });
                 }
-                () = reply.closed(), if is_awaited => {
+                () = result_sender.closed(), if is_awaited => {
                     is_awaited = false;
                     self.heartbeat.set_canceled(true);
                     deadline = deadline.min(Instant::now() + CANCEL_GRACE_PERIOD);
@@ -314,7 +321,7 @@ impl WorkerProcess {
                     exceeded_timeout = stalled.unwrap_or(exceeded_timeout);
                     if stalled.is_some() || now >= deadline {
                         let seconds = u32::try_from(exceeded_timeout.as_secs()).unwrap_or(u32::MAX);
-                        return Err(WorkerExit::TimedOut { seconds });
+                        return Err(WorkerLossReason::TimedOut { seconds });
                     }
                 }
             }
@@ -325,10 +332,10 @@ impl WorkerProcess {
     async fn ensure_document_open(
         &mut self,
         document: &DocumentFile,
-        describe: bool,
+        include_metadata: bool,
         timeouts: Timeouts,
-        reply: &mut TaskResultSender,
-    ) -> Result<Result<Option<DocumentInfo>, RasterError>, WorkerExit> {
+        result_sender: &mut TaskResultSender,
+    ) -> Result<Result<Option<DocumentInfo>, RasterError>, WorkerLossReason> {
         if let Some(at) = self.open_documents.iter().position(|key| *key == document.key) {
             self.open_documents.remove(at);
             self.open_documents.push_back(document.key);
@@ -336,7 +343,7 @@ impl WorkerProcess {
         }
         while self.open_documents.len() >= MAX_OPEN_DOCUMENTS {
             if let Some(oldest) = self.open_documents.pop_front() {
-                self.send_without_response(&WorkerRequest::CloseDocument { document: oldest })
+                self.send_request_without_response(&WorkerRequest::CloseDocument { document: oldest })
                     .await?;
             }
         }
@@ -344,11 +351,11 @@ impl WorkerProcess {
             document: document.key,
             length: document.length,
             password: document.password.clone(),
-            include_metadata: describe,
+            include_metadata,
         };
         let file = Some(document.file.as_fd());
         match self
-            .send_and_await_response(&request, file, timeouts, 0, reply)
+            .send_and_await_response(&request, file, timeouts, 0, result_sender)
             .await?
             .0
         {
@@ -363,24 +370,26 @@ impl WorkerProcess {
             WorkerResponse::OpenFailed(OpenFailure::Damaged(reason)) => Ok(Err(RasterError::Damaged(
                 response_validation::sanitize_title(&reason),
             ))),
-            _ => Err(WorkerExit::InvalidResponse("invalid response to open".into())),
+            _ => Err(WorkerLossReason::InvalidResponse(
+                "invalid response to open".into(),
+            )),
         }
     }
 
     /// Returns a segment that the worker has mapped and can draw into.
     async fn prepare_segment(
         &mut self,
-        hold: &mut ImageReservation,
-    ) -> Result<Result<SegmentKey, RasterError>, WorkerExit> {
-        for lost in self.dispatcher.take_segments_to_unmap(self.id) {
-            if self.mapped_segments.remove(&lost) {
-                self.send_without_response(&WorkerRequest::UnmapSegment { segment: lost })
+        reservation: &mut ImageReservation,
+    ) -> Result<Result<SegmentKey, RasterError>, WorkerLossReason> {
+        for segment_key in self.dispatcher.take_segments_to_unmap(self.id) {
+            if self.mapped_segments.remove(&segment_key) {
+                self.send_request_without_response(&WorkerRequest::UnmapSegment { segment: segment_key })
                     .await?;
             }
         }
-        let bytes = hold.bytes();
+        let bytes = reservation.reserved_byte_count();
         // A segment of a process that has ended cannot be used.
-        let fits = hold
+        let fits = reservation
             .segment
             .take()
             .filter(|s| s.worker_id == self.id && s.bytes == bytes);
@@ -396,7 +405,7 @@ impl WorkerProcess {
                 }));
             }
         };
-        let segment = hold.segment.insert(segment);
+        let segment = reservation.segment.insert(segment);
         if self.mapped_segments.insert(segment.key) {
             let request = WorkerRequest::MapSegment {
                 segment: segment.key,
@@ -406,7 +415,7 @@ impl WorkerProcess {
                 .connection
                 .send_request(&request, Some(segment.memory.fd()))
                 .await;
-            sent.map_err(|_| WorkerExit::Died)?;
+            sent.map_err(|_| WorkerLossReason::Died)?;
         }
         Ok(Ok(segment.key))
     }
@@ -415,7 +424,7 @@ impl WorkerProcess {
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
         if !self.is_reaped {
-            self.dispatcher.unregister_worker(self.id);
+            self.dispatcher.stop_segment_caching_of_worker(self.id);
             self.spawner.kill_and_reap_in_background(self.pid);
         }
     }

@@ -111,7 +111,7 @@ fn run_spawner_thread(command: &[OsString], requests: &mpsc::Receiver<SpawnerCom
     while let Ok(request) = requests.recv() {
         match request {
             SpawnerCommand::Spawn { socket, reply } => {
-                let started = start(command, socket).map(|child| {
+                let started = spawn_worker_child(command, socket).map(|child| {
                     let pid = child.id();
                     children.insert(pid, child);
                     pid
@@ -133,7 +133,7 @@ fn run_spawner_thread(command: &[OsString], requests: &mpsc::Receiver<SpawnerCom
     }
 }
 
-fn start(command: &[OsString], socket: OwnedFd) -> io::Result<Child> {
+fn spawn_worker_child(command: &[OsString], socket: OwnedFd) -> io::Result<Child> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(io::Error::other("no worker command is set"));
     };

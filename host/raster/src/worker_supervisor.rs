@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::config::RasterConfig;
 use crate::dispatcher::{Dispatcher, IdleWorker, SupervisorCommand};
-use crate::state::PoolCounters;
+use crate::pool_state::PoolCounters;
 use crate::task::{QueuedTask, TaskResult, TaskResultSender, WorkerTask, pool_closed_error};
 use crate::worker_process::WorkerProcess;
 use crate::worker_spawner::WorkerSpawner;
@@ -47,16 +47,16 @@ impl WorkerSupervisor {
                         worker_id: process.as_ref().map(|p| p.id),
                         open_documents: process
                             .as_ref()
-                            .map(WorkerProcess::open_documents)
+                            .map(WorkerProcess::open_document_keys)
                             .unwrap_or_default(),
                     });
                     drop(reply.send(outcome));
                 }
                 SupervisorCommand::CloseDocument(document) => {
-                    if let Some(living) = &mut process
-                        && living.close_document(document).await.is_err()
+                    if let Some(worker) = &mut process
+                        && worker.close_document(document).await.is_err()
                     {
-                        living.kill_and_reap().await;
+                        worker.kill_and_reap().await;
                         process = None;
                     }
                 }
@@ -73,10 +73,14 @@ impl WorkerSupervisor {
     ) -> (TaskResultSender, TaskResult) {
         let mut outcome = Err(pool_closed_error());
         // A worker that ended between two tasks is not the fault of this task and does not use up an attempt.
-        if let Some(mut gone) = process.take_if(|p| p.has_exited()) {
-            let exit_description = gone.kill_and_reap().await;
+        if let Some(mut exited_worker) = process.take_if(|p| p.has_exited()) {
+            let exit_description = exited_worker.kill_and_reap().await;
             self.counters.workers_lost.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(pid = gone.pid, exit_description, "an idle PDF worker ended");
+            tracing::warn!(
+                pid = exited_worker.pid,
+                exit_description,
+                "an idle PDF worker ended"
+            );
         }
         for _try in 0..2 {
             let worker = match process {
@@ -90,8 +94,8 @@ impl WorkerSupervisor {
                 },
             };
             let worker_exit = match worker.run_task(&self.config, &mut queued_task).await {
-                Ok(served) => {
-                    outcome = served;
+                Ok(task_result) => {
+                    outcome = task_result;
                     break;
                 }
                 Err(worker_exit) => worker_exit,
@@ -112,7 +116,7 @@ impl WorkerSupervisor {
             } else {
                 tracing::warn!(target: LOST_WORKERS_LOG_TARGET, pid, ?worker_exit, exit_description, ?task, "a PDF worker was lost");
             }
-            outcome = Err(worker_exit.to_error(&exit_description, task));
+            outcome = Err(worker_exit.to_raster_error(&exit_description, task));
             if queued_task.result_sender.is_closed() || !task.is_retryable() {
                 break;
             }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::{PIXELS_AND_JPEG, PIXELS_AT_72_DPI, TempFiles, open_error, open_in_new_pool, test_config};
 use weir_core::error::RasterError;
-use weir_core::ports::{DrawOptions, PdfSource, Rasterizer};
+use weir_core::ports::{PdfSource, RasterizeOptions, Rasterizer};
 use weir_raster::{EnforcementLevel, RasterConfig, RasterPool, probe_sandbox};
 
 #[tokio::test]
@@ -30,8 +30,8 @@ async fn non_pdf_and_damaged_files_have_distinct_errors() {
             .kind(),
         "damaged-pdf"
     );
-    let cut = open_error(test_config(), &weir_samples::truncated_document(), None).await;
-    assert_eq!(cut.kind(), "damaged-pdf", "{cut}");
+    let truncated = open_error(test_config(), &weir_samples::truncated_document(), None).await;
+    assert_eq!(truncated.kind(), "damaged-pdf", "{truncated}");
     assert_eq!(
         open_error(test_config(), &weir_samples::document_without_pages(), None).await,
         RasterError::NoPages
@@ -99,7 +99,7 @@ async fn unreadable_file_reports_why() {
         assert_eq!(error, expected);
     }
     // None of these cases started a worker.
-    assert_eq!(pool.counters().workers_started, 0);
+    assert_eq!(pool.snapshot_counters().workers_started, 0);
 }
 
 #[tokio::test]
@@ -140,7 +140,10 @@ async fn missing_pdfium_or_worker_reports_rasterizer_unavailable() {
 async fn huge_page_is_refused_at_once_or_drawn_at_low_resolution() {
     let (_pool, document) = open_in_new_pool(test_config(), &weir_samples::document_with_huge_page()).await;
     let begun = Instant::now();
-    let error = document.draw(1, PIXELS_AND_JPEG).await.unwrap_err();
+    let error = document
+        .reserve_and_rasterize_page(1, PIXELS_AND_JPEG)
+        .await
+        .unwrap_err();
     assert!(
         matches!(
             error,
@@ -153,13 +156,16 @@ async fn huge_page_is_refused_at_once_or_drawn_at_low_resolution() {
         "{error}"
     );
     assert!(begun.elapsed() < Duration::from_secs(2));
-    let roomy = RasterConfig {
+    let large_limits = RasterConfig {
         max_page_image_bytes: 256 << 20,
         max_image_bytes: 256 << 20,
         ..test_config()
     };
-    let (_pool, document) = open_in_new_pool(roomy, &weir_samples::document_with_huge_page()).await;
-    let page = document.draw(1, PIXELS_AT_72_DPI).await.unwrap();
+    let (_pool, document) = open_in_new_pool(large_limits, &weir_samples::document_with_huge_page()).await;
+    let page = document
+        .reserve_and_rasterize_page(1, PIXELS_AT_72_DPI)
+        .await
+        .unwrap();
     assert!((36..72).contains(&page.dpi), "{page:?}");
 }
 
@@ -175,10 +181,13 @@ async fn decompression_bomb_does_not_affect_other_documents() {
     let bomb = files.write_source("bomb.pdf", &weir_samples::decompression_bomb_document());
     let good = files.write_source("good.pdf", &weir_samples::generate_text_document(2, 1));
     let good = pool.open_document(&good).await.unwrap();
-    good.draw(1, PIXELS_AND_JPEG).await.unwrap();
+    good.reserve_and_rasterize_page(1, PIXELS_AND_JPEG).await.unwrap();
     match pool.open_document(&bomb).await {
         Ok(bomb) => {
-            let error = bomb.draw(1, PIXELS_AND_JPEG).await.map(|page| page.dpi);
+            let error = bomb
+                .reserve_and_rasterize_page(1, PIXELS_AND_JPEG)
+                .await
+                .map(|page| page.dpi);
             assert!(
                 matches!(
                     &error,
@@ -191,8 +200,8 @@ async fn decompression_bomb_does_not_affect_other_documents() {
         }
         Err(error) => assert_eq!(error.kind(), "worker-died", "{error}"),
     }
-    good.draw(2, PIXELS_AND_JPEG).await.unwrap();
-    assert_eq!(pool.free_image_bytes(), test_config().max_image_bytes);
+    good.reserve_and_rasterize_page(2, PIXELS_AND_JPEG).await.unwrap();
+    assert_eq!(pool.available_image_bytes(), test_config().max_image_bytes);
 }
 
 #[tokio::test]
@@ -203,7 +212,7 @@ async fn one_unreadable_page_does_not_affect_the_others() {
     assert_eq!(readable, [true, true, false, true, true]);
     for page in 1..6 {
         let (drawn, text) = (
-            document.draw(page, PIXELS_AND_JPEG).await,
+            document.reserve_and_rasterize_page(page, PIXELS_AND_JPEG).await,
             document.read_text_layer(page).await,
         );
         if page == 3 {
@@ -214,7 +223,7 @@ async fn one_unreadable_page_does_not_affect_the_others() {
             assert_eq!(text.unwrap().len(), 2);
         }
     }
-    assert_eq!(pool.counters().workers_lost, 0);
+    assert_eq!(pool.snapshot_counters().workers_lost, 0);
 }
 
 #[tokio::test]
@@ -251,7 +260,7 @@ async fn file_truncated_while_open_costs_a_worker_not_the_host() {
     pool.open_document(&good)
         .await
         .unwrap()
-        .draw(1, PIXELS_AND_JPEG)
+        .reserve_and_rasterize_page(1, PIXELS_AND_JPEG)
         .await
         .unwrap();
 }
@@ -267,17 +276,17 @@ async fn sandbox_blocks_every_probe() {
 async fn requested_resolution_is_clamped() {
     let (_pool, document) =
         open_in_new_pool(test_config(), &weir_samples::generate_text_document(1, 1)).await;
-    for (asked, given) in [(0, 36), (36, 36), (300, 300), (u32::MAX, 600)] {
-        let drawing = DrawOptions {
-            dpi: asked,
+    for (requested_dpi, expected_dpi) in [(0, 36), (36, 36), (300, 300), (u32::MAX, 600)] {
+        let drawing = RasterizeOptions {
+            dpi: requested_dpi,
             want_pixels: false,
             want_encoded: true,
         };
-        let roomy = document.draw(1, drawing).await.unwrap();
+        let page = document.reserve_and_rasterize_page(1, drawing).await.unwrap();
         // An A4 page at 600 dpi exceeds the limit of 64 MiB for one page.
         assert!(
-            roomy.dpi == given || (given == 600 && roomy.dpi > 400),
-            "{roomy:?}"
+            page.dpi == expected_dpi || (expected_dpi == 600 && page.dpi > 400),
+            "{page:?}"
         );
     }
 }

@@ -17,7 +17,7 @@ use pdf_writer::types::{AnnotationFlags, FieldType};
 use pdf_writer::{Content, Finish, Pdf, Rect, Ref, TextStr};
 use weir_core::page::PixelFormat;
 use weir_core::page_text::Line;
-use weir_core::ports::{DrawOptions, OpenDocument, Rasterizer};
+use weir_core::ports::{OpenedPdf, RasterizeOptions, Rasterizer};
 use weir_raster::{RasterConfig, RasterPool};
 use weir_samples::fonts::Typeface;
 use weir_samples::pdf_document::{A4_POINTS, Document, Page};
@@ -42,7 +42,10 @@ async fn rectangle_is_drawn_in_its_place_and_color() {
             .fill_nonzero();
     });
     let (pool, document) = open_in_new_pool(test_config(), &pdf).await;
-    let page = document.draw(1, PIXELS_AND_JPEG).await.unwrap();
+    let page = document
+        .reserve_and_rasterize_page(1, PIXELS_AND_JPEG)
+        .await
+        .unwrap();
     let image = page.image.unwrap();
     assert_eq!((page.dpi, image.width, image.height), (150, 1240, 1754));
     let (red, white) = ([0, 0, 255], [255, 255, 255]);
@@ -96,7 +99,10 @@ async fn page_is_gray_only_if_nothing_on_it_has_a_color() {
     ];
     for (number, (pdf, format)) in cases.into_iter().enumerate() {
         let (_pool, document) = open_in_new_pool(test_config(), &pdf).await;
-        let page = document.draw(1, PIXELS_AND_JPEG).await.unwrap();
+        let page = document
+            .reserve_and_rasterize_page(1, PIXELS_AND_JPEG)
+            .await
+            .unwrap();
         let image = page.image.unwrap();
         assert_eq!(image.format, format, "{number}");
         let decoded = image::load_from_memory(&page.encoded.unwrap().bytes).unwrap();
@@ -116,18 +122,21 @@ async fn page_is_gray_only_if_nothing_on_it_has_a_color() {
 #[tokio::test]
 async fn only_requested_outputs_are_produced() {
     let (pool, document) = open_in_new_pool(test_config(), &weir_samples::generate_text_document(1, 1)).await;
-    let pixels = document.draw(1, PIXELS_AT_72_DPI).await.unwrap();
+    let pixels = document
+        .reserve_and_rasterize_page(1, PIXELS_AT_72_DPI)
+        .await
+        .unwrap();
     assert!(pixels.image.is_some() && pixels.encoded.is_none());
     drop(pixels);
-    let encoded = DrawOptions {
+    let encoded = RasterizeOptions {
         want_pixels: false,
         want_encoded: true,
         ..PIXELS_AT_72_DPI
     };
-    let encoded = document.draw(1, encoded).await.unwrap();
+    let encoded = document.reserve_and_rasterize_page(1, encoded).await.unwrap();
     assert!(encoded.image.is_none() && encoded.encoded.is_some());
     // The pixels were released when the call ended.
-    assert_eq!(pool.free_image_bytes(), test_config().max_image_bytes);
+    assert_eq!(pool.available_image_bytes(), test_config().max_image_bytes);
 }
 
 fn find_line<'l>(lines: &'l [Line], text: &str) -> &'l Line {
@@ -196,7 +205,7 @@ async fn rotated_pages_have_their_displayed_orientation() {
         assert!((line.size - 18.0).abs() < 0.1);
         // The box of the line contains dark pixels; the box mirrored through the center of the page contains none.
         let page = document
-            .draw(number, PIXELS_AT_72_DPI)
+            .reserve_and_rasterize_page(number, PIXELS_AT_72_DPI)
             .await
             .unwrap()
             .image
@@ -288,7 +297,10 @@ async fn a_page_the_document_does_not_have_is_refused() {
     let (_pool, document) =
         open_in_new_pool(test_config(), &weir_samples::generate_text_document(2, 1)).await;
     for page in [0, 3, u32::MAX] {
-        let error = document.draw(page, PIXELS_AT_72_DPI).await.unwrap_err();
+        let error = document
+            .reserve_and_rasterize_page(page, PIXELS_AT_72_DPI)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), "page-unreadable");
         assert_eq!(
             document.read_text_layer(page).await.unwrap_err().kind(),
@@ -301,7 +313,7 @@ async fn a_page_the_document_does_not_have_is_refused() {
 async fn many_documents_are_served_by_few_workers() {
     let pool = RasterPool::new(RasterConfig { ..test_config() }).unwrap();
     let files = TempFiles::new();
-    let mut documents: Vec<Arc<dyn OpenDocument>> = Vec::new();
+    let mut documents: Vec<Arc<dyn OpenedPdf>> = Vec::new();
     for i in 0..24 {
         let pdf =
             one_page_pdf(|page| page.draw_text(Typeface::Serif, 12.0, 72.0, 700.0, &format!("Document {i}")));
@@ -319,7 +331,10 @@ async fn many_documents_are_served_by_few_workers() {
         }
     }
     assert_eq!(
-        (pool.counters().workers_started, pool.counters().workers_lost),
+        (
+            pool.snapshot_counters().workers_started,
+            pool.snapshot_counters().workers_lost
+        ),
         (2, 0)
     );
 }
@@ -342,27 +357,33 @@ async fn metrics_report_image_bytes_and_busy_workers() {
         .open_document(&files.write_source("document.pdf", &pdf))
         .await
         .unwrap();
-    let first = document.draw(1, PIXELS_AT_72_DPI).await.unwrap();
+    let first = document
+        .reserve_and_rasterize_page(1, PIXELS_AT_72_DPI)
+        .await
+        .unwrap();
     let one = value("weir_page_image_bytes ");
     let pixels = first.image.as_ref().unwrap();
     assert!(one >= f64::from(pixels.width * pixels.height), "{one}");
-    let second = document.draw(2, PIXELS_AT_72_DPI).await.unwrap();
+    let second = document
+        .reserve_and_rasterize_page(2, PIXELS_AT_72_DPI)
+        .await
+        .unwrap();
     assert_eq!(value("weir_page_image_bytes "), 2.0 * one);
     drop((first, second));
     assert_eq!(value("weir_page_image_bytes "), 0.0);
     assert_eq!(value("weir_raster_workers_busy "), 0.0);
     // A worker counts as busy as soon as it is assigned the task.
-    let mut asking = Box::pin(document.read_text_layer(1));
-    assert!(futures::poll!(asking.as_mut()).is_pending());
+    let mut pending_read = Box::pin(document.read_text_layer(1));
+    assert!(futures::poll!(pending_read.as_mut()).is_pending());
     assert_eq!(value("weir_raster_workers_busy "), 1.0);
-    asking.await.unwrap();
+    pending_read.await.unwrap();
     assert_eq!(value("weir_raster_workers_busy "), 0.0);
 }
 
 /// A page that contains only a form field whose appearance is a black square.
 fn filled_form_pdf() -> Vec<u8> {
     let mut pdf = Pdf::new();
-    let [catalog, tree, page, field, look] = [1, 2, 3, 4, 5].map(Ref::new);
+    let [catalog, tree, page, field, appearance] = [1, 2, 3, 4, 5].map(Ref::new);
     let square = Rect::new(100.0, 100.0, 200.0, 200.0);
     pdf.catalog(catalog).pages(tree).form().fields([field]);
     pdf.pages(tree).kids([page]).count(1);
@@ -374,11 +395,11 @@ fn filled_form_pdf() -> Vec<u8> {
     widget.partial_name(TextStr("name")).field_type(FieldType::Text);
     let mut widget = widget.into_annotation();
     widget.rect(square).flags(AnnotationFlags::PRINT);
-    widget.appearance().normal().stream(look);
+    widget.appearance().normal().stream(appearance);
     widget.finish();
     let mut content = Content::new();
     content.rect(0.0, 0.0, 100.0, 100.0).fill_nonzero();
-    pdf.form_xobject(look, &content.finish())
+    pdf.form_xobject(appearance, &content.finish())
         .bbox(Rect::new(0.0, 0.0, 100.0, 100.0));
     pdf.finish()
 }
@@ -387,7 +408,12 @@ fn filled_form_pdf() -> Vec<u8> {
 async fn filled_form_fields_are_drawn() {
     let (_pool, document) = open_in_new_pool(test_config(), &filled_form_pdf()).await;
     for _again in 0..2 {
-        let image = document.draw(1, PIXELS_AT_72_DPI).await.unwrap().image.unwrap();
+        let image = document
+            .reserve_and_rasterize_page(1, PIXELS_AT_72_DPI)
+            .await
+            .unwrap()
+            .image
+            .unwrap();
         assert_eq!(pixel_at(&image, 0.5, 0.5), [0; 3]);
         assert_eq!(pixel_at(&image, 0.1, 0.1), [255; 3]);
     }
@@ -411,13 +437,23 @@ async fn a_short_document_does_not_wait_for_a_long_one() {
         .await
         .unwrap();
     // This loads the page sizes, so that all pages queue at once.
-    long.draw(1, PIXELS_AT_72_DPI).await.unwrap();
-    let before = pool.counters().pages_processed;
-    let pages = (1..=100).map(async |page| long.draw(page, PIXELS_AT_72_DPI).await.unwrap().dpi);
+    long.reserve_and_rasterize_page(1, PIXELS_AT_72_DPI)
+        .await
+        .unwrap();
+    let before = pool.snapshot_counters().pages_processed;
+    let pages = (1..=100).map(async |page| {
+        long.reserve_and_rasterize_page(page, PIXELS_AT_72_DPI)
+            .await
+            .unwrap()
+            .dpi
+    });
     let mut pages = Box::pin(futures::future::join_all(pages));
     let mut drawn = Box::pin(async {
-        short.draw(1, PIXELS_AT_72_DPI).await.unwrap();
-        pool.counters().pages_processed - before
+        short
+            .reserve_and_rasterize_page(1, PIXELS_AT_72_DPI)
+            .await
+            .unwrap();
+        pool.snapshot_counters().pages_processed - before
     });
     let overtaken = tokio::select! {
         biased;

@@ -63,18 +63,18 @@ fn exec_worker_without_syscall(call: i64) {
 }
 
 #[test]
-fn worker_without_landlock() {
+fn becomes_worker_without_landlock_when_spawned() {
     exec_worker_without_syscall(libc::SYS_landlock_create_ruleset);
 }
 
 #[test]
-fn worker_without_seccomp() {
+fn becomes_worker_without_seccomp_when_spawned() {
     exec_worker_without_syscall(libc::SYS_seccomp);
 }
 
 const WRAPPED_WORKERS: [(&str, &str); 2] = [
-    ("worker_without_landlock", "landlock"),
-    ("worker_without_seccomp", "seccomp"),
+    ("becomes_worker_without_landlock_when_spawned", "landlock"),
+    ("becomes_worker_without_seccomp_when_spawned", "seccomp"),
 ];
 
 #[tokio::test]
@@ -89,10 +89,10 @@ async fn worker_without_its_sandbox_gets_no_pdf() {
         ] {
             let error = error.unwrap_or_else(|| panic!("{worker} was accepted"));
             assert!(matches!(error, RasterError::Unavailable { .. }), "{error}");
-            let said = error.to_string();
+            let message = error.to_string();
             assert!(
-                said.contains(part) && said.contains("raster.sandbox_mode=best-effort"),
-                "{said}"
+                message.contains(part) && message.contains("raster.sandbox_mode=best-effort"),
+                "{message}"
             );
         }
         pool.close().await;
@@ -104,8 +104,9 @@ struct SandboxWarningCounter(Arc<AtomicUsize>);
 
 impl<S: tracing::Subscriber> Layer<S> for SandboxWarningCounter {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        let of_sandbox = event.metadata().fields().field("missing").is_some();
-        self.0.fetch_add(usize::from(of_sandbox), Ordering::Relaxed);
+        let is_sandbox_warning = event.metadata().fields().field("missing").is_some();
+        self.0
+            .fetch_add(usize::from(is_sandbox_warning), Ordering::Relaxed);
     }
 }
 
@@ -121,7 +122,10 @@ async fn best_effort_draws_and_warns_once() {
         pool.check_worker_starts().await.unwrap();
         let document = pool.open_document(&source).await.unwrap();
         for page in [1, 2] {
-            document.draw(page, PIXELS_AT_72_DPI).await.unwrap();
+            document
+                .reserve_and_rasterize_page(page, PIXELS_AT_72_DPI)
+                .await
+                .unwrap();
         }
         assert_eq!(warnings.load(Ordering::Relaxed), 1, "{worker}");
         pool.close().await;
@@ -130,14 +134,20 @@ async fn best_effort_draws_and_warns_once() {
 
 #[tokio::test]
 async fn report_names_missing_parts_in_either_mode() {
-    let without = config_with_wrapped_worker("worker_without_landlock", SandboxMode::Required);
-    let report = probe_sandbox(&without).await.unwrap();
+    let config = config_with_wrapped_worker(
+        "becomes_worker_without_landlock_when_spawned",
+        SandboxMode::Required,
+    );
+    let report = probe_sandbox(&config).await.unwrap();
     assert_eq!(
         (report.status.landlock, report.status.seccomp),
         (EnforcementLevel::None, EnforcementLevel::Full)
     );
-    let without = config_with_wrapped_worker("worker_without_seccomp", SandboxMode::Required);
-    let report = probe_sandbox(&without).await.unwrap();
+    let config = config_with_wrapped_worker(
+        "becomes_worker_without_seccomp_when_spawned",
+        SandboxMode::Required,
+    );
+    let report = probe_sandbox(&config).await.unwrap();
     assert_eq!(report.status.seccomp, EnforcementLevel::None);
     assert!(!report.unblocked_probes.is_empty());
 }

@@ -34,7 +34,7 @@ async fn wait_until(mut done: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn nothing_is_left() {
+async fn no_worker_or_descriptor_is_left_after_shutdown() {
     if std::env::var_os(HOST_ROLE_VARIABLE).is_some() {
         return run_as_host().await;
     }
@@ -49,13 +49,13 @@ async fn check_dropped_pool_leaves_no_process_or_descriptor() {
     for _round in 0..3 {
         let pool = RasterPool::new(test_config()).unwrap();
         let document = pool.open_document(&source).await.unwrap();
-        let pages = (1..=30).map(|page| document.draw(page, PIXELS_AND_JPEG));
+        let pages = (1..=30).map(|page| document.reserve_and_rasterize_page(page, PIXELS_AND_JPEG));
         let mut pages = Box::pin(join_all(pages));
         // Some pages are being drawn when the pool is dropped.
         tokio::select! {
             biased;
             _ = &mut pages => panic!("all pages were drawn before the pool was dropped"),
-            () = wait_until(|| pool.counters().pages_processed >= 3) => {}
+            () = wait_until(|| pool.snapshot_counters().pages_processed >= 3) => {}
         }
         assert!(!child_pids().is_empty());
         drop(pool);
@@ -76,24 +76,31 @@ async fn run_as_host() {
     let files = TempFiles::new();
     let source = files.write_source("a.pdf", &weir_samples::generate_text_document(1, 1));
     let document = pool.open_document(&source).await.unwrap();
-    document.draw(1, PIXELS_AND_JPEG).await.unwrap();
+    document
+        .reserve_and_rasterize_page(1, PIXELS_AND_JPEG)
+        .await
+        .unwrap();
     println!("workers: {:?}", child_pids());
     std::future::pending().await
 }
 
 async fn check_workers_end_with_a_killed_host() {
     let mut host = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "nothing_is_left", "--nocapture"])
+        .args([
+            "--exact",
+            "no_worker_or_descriptor_is_left_after_shutdown",
+            "--nocapture",
+        ])
         .env(HOST_ROLE_VARIABLE, "1")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let lines = BufReader::new(host.stdout.take().unwrap()).lines();
-    let said = lines.map_while(Result::ok).find_map(|line| {
+    let printed_pid = lines.map_while(Result::ok).find_map(|line| {
         let (_, pids) = line.split_once("workers: {")?;
         pids.strip_suffix('}')?.parse::<u32>().ok()
     });
-    let worker = said.expect("the host did not print the process id of its worker");
+    let worker = printed_pid.expect("the host did not print the process id of its worker");
     let process = format!("/proc/{worker}");
     assert!(Path::new(&process).exists());
     host.kill().unwrap();

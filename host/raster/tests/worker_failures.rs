@@ -24,15 +24,15 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use weir_core::error::RasterError;
 use weir_core::page::PageImage;
-use weir_core::ports::{DrawOptions, DrawnPage, OpenDocument, PdfSource, Rasterizer as _};
+use weir_core::ports::{OpenedPdf, PdfSource, RasterizeOptions, RasterizeOutput, Rasterizer as _};
 use weir_raster::{RasterConfig, RasterPool};
 
 static TEST_LOCK: Mutex<()> = Mutex::const_new(());
 
 async fn lock_test() -> MutexGuard<'static, ()> {
-    let turn = TEST_LOCK.lock().await;
+    let guard = TEST_LOCK.lock().await;
     assert_eq!(child_pids(), HashSet::new());
-    turn
+    guard
 }
 
 fn one_worker() -> RasterConfig {
@@ -89,23 +89,23 @@ fn slow_page_pdf() -> Vec<u8> {
 
 /// Draws a page in the background.
 async fn spawn_draw(
-    document: &Arc<dyn OpenDocument>,
+    document: &Arc<dyn OpenedPdf>,
     page: u32,
-    drawing: DrawOptions,
-) -> JoinHandle<Result<DrawnPage, RasterError>> {
+    drawing: RasterizeOptions,
+) -> JoinHandle<Result<RasterizeOutput, RasterError>> {
     let document = Arc::clone(document);
-    let handle = tokio::spawn(async move { document.draw(page, drawing).await });
+    let handle = tokio::spawn(async move { document.reserve_and_rasterize_page(page, drawing).await });
     tokio::task::yield_now().await;
     handle
 }
 
 fn has_dark_pixels(image: &PageImage) -> bool {
-    (0..image.height).any(|y| image.row(y).unwrap().iter().any(|byte| *byte < 64))
+    (0..image.height).any(|y| image.row_pixels(y).unwrap().iter().any(|byte| *byte < 64))
 }
 
 #[tokio::test]
 async fn killed_worker_costs_one_retry_of_its_page() {
-    let _turn = lock_test().await;
+    let _guard = lock_test().await;
     let (pool, document) = open_in_new_pool(one_worker(), &slow_page_pdf()).await;
     let first = only_worker_pid();
     let before = cpu_ticks(first);
@@ -115,17 +115,20 @@ async fn killed_worker_costs_one_retry_of_its_page() {
     let page = drawing.await.unwrap().unwrap();
     assert!(has_dark_pixels(&page.image.unwrap()) && page.encoded.is_some());
     assert_eq!(
-        (pool.counters().workers_lost, pool.counters().workers_started),
+        (
+            pool.snapshot_counters().workers_lost,
+            pool.snapshot_counters().workers_started
+        ),
         (1, 2)
     );
     assert_ne!(only_worker_pid(), first);
-    assert_eq!(pool.free_image_bytes(), test_config().max_image_bytes);
+    assert_eq!(pool.available_image_bytes(), test_config().max_image_bytes);
     drop(pool);
 }
 
 #[tokio::test]
 async fn page_that_kills_every_worker_fails_after_two() {
-    let _turn = lock_test().await;
+    let _guard = lock_test().await;
     let (pool, document) =
         open_in_new_pool(one_worker(), &weir_samples::document_with_many_objects(240_000)).await;
     let drawing = spawn_draw(&document, 1, PIXELS_AND_JPEG).await;
@@ -134,7 +137,7 @@ async fn page_that_kills_every_worker_fails_after_two() {
         for pid in child_pids() {
             // Not while it starts or opens the document: that is not the fault of the page, and takes a fraction of the time that drawing
             // this page takes.
-            if pool.counters().workers_started > killed.len() as u64
+            if pool.snapshot_counters().workers_started > killed.len() as u64
                 && cpu_ticks(pid) > 80
                 && killed.insert(pid)
             {
@@ -146,21 +149,30 @@ async fn page_that_kills_every_worker_fails_after_two() {
     .await;
     let error = drawing.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), "worker-died", "{error}");
-    assert_eq!((killed.len(), pool.counters().workers_lost), (2, 2));
-    assert_eq!(pool.free_image_bytes(), test_config().max_image_bytes);
+    assert_eq!((killed.len(), pool.snapshot_counters().workers_lost), (2, 2));
+    assert_eq!(pool.available_image_bytes(), test_config().max_image_bytes);
 }
 
 #[tokio::test]
 async fn worker_that_died_idle_is_replaced_without_using_a_retry() {
-    let _turn = lock_test().await;
+    let _guard = lock_test().await;
     let (pool, document) = open_in_new_pool(one_worker(), &weir_samples::generate_text_document(2, 1)).await;
-    document.draw(1, PIXELS_AT_72_DPI).await.unwrap();
+    document
+        .reserve_and_rasterize_page(1, PIXELS_AT_72_DPI)
+        .await
+        .unwrap();
     let first = only_worker_pid();
     send_signal(first, Signal::KILL);
     wait_until("its death", || process_state(first) == Some('Z')).await;
-    document.draw(2, PIXELS_AT_72_DPI).await.unwrap();
+    document
+        .reserve_and_rasterize_page(2, PIXELS_AT_72_DPI)
+        .await
+        .unwrap();
     assert_eq!(
-        (pool.counters().workers_lost, pool.counters().workers_started),
+        (
+            pool.snapshot_counters().workers_lost,
+            pool.snapshot_counters().workers_started
+        ),
         (1, 2)
     );
     assert_ne!(only_worker_pid(), first);
@@ -168,21 +180,30 @@ async fn worker_that_died_idle_is_replaced_without_using_a_retry() {
 
 #[tokio::test]
 async fn stuck_worker_is_replaced_after_the_stall_timeout() {
-    let _turn = lock_test().await;
+    let _guard = lock_test().await;
     let stalling = RasterConfig {
         stall_timeout_seconds: 1,
         ..one_worker()
     };
     let (pool, document) = open_in_new_pool(stalling, &weir_samples::generate_text_document(2, 1)).await;
-    document.draw(1, PIXELS_AT_72_DPI).await.unwrap();
+    document
+        .reserve_and_rasterize_page(1, PIXELS_AT_72_DPI)
+        .await
+        .unwrap();
     let first = only_worker_pid();
     send_signal(first, Signal::STOP);
     let begun = Instant::now();
-    let page = document.draw(2, PIXELS_AT_72_DPI).await.unwrap();
+    let page = document
+        .reserve_and_rasterize_page(2, PIXELS_AT_72_DPI)
+        .await
+        .unwrap();
     assert!(has_dark_pixels(&page.image.unwrap()));
     assert!(begun.elapsed() >= Duration::from_secs(1));
     assert_eq!(
-        (pool.counters().workers_lost, pool.counters().workers_started),
+        (
+            pool.snapshot_counters().workers_lost,
+            pool.snapshot_counters().workers_started
+        ),
         (1, 2)
     );
     assert_ne!(only_worker_pid(), first);
@@ -190,7 +211,7 @@ async fn stuck_worker_is_replaced_after_the_stall_timeout() {
 
 #[tokio::test]
 async fn page_on_which_every_worker_hangs_fails_after_two() {
-    let _turn = lock_test().await;
+    let _guard = lock_test().await;
     // The longer timeout applies to a worker that is stopped while it opens the document again.
     let impatient = RasterConfig {
         stall_timeout_seconds: 2,
@@ -203,7 +224,7 @@ async fn page_on_which_every_worker_hangs_fails_after_two() {
     wait_until("the end of the page", || {
         for pid in child_pids() {
             // Not while it starts: that is not the fault of the page.
-            if pool.counters().workers_started > pool.counters().workers_lost
+            if pool.snapshot_counters().workers_started > pool.snapshot_counters().workers_lost
                 && cpu_ticks(pid) > 5
                 && stopped.insert(pid)
             {
@@ -215,13 +236,13 @@ async fn page_on_which_every_worker_hangs_fails_after_two() {
     .await;
     let error = drawing.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), "page-timeout", "{error}");
-    assert_eq!(pool.counters().workers_lost, 2);
-    assert_eq!(pool.free_image_bytes(), test_config().max_image_bytes);
+    assert_eq!(pool.snapshot_counters().workers_lost, 2);
+    assert_eq!(pool.available_image_bytes(), test_config().max_image_bytes);
 }
 
 #[tokio::test]
 async fn page_with_progress_fails_after_the_page_timeout() {
-    let _turn = lock_test().await;
+    let _guard = lock_test().await;
     let hasty = RasterConfig {
         page_timeout_seconds: 1,
         stall_timeout_seconds: 3600,
@@ -229,18 +250,24 @@ async fn page_with_progress_fails_after_the_page_timeout() {
     };
     let (pool, document) = open_in_new_pool(hasty, &weir_samples::document_with_many_objects(600_000)).await;
     let begun = Instant::now();
-    let error = document.draw(1, PIXELS_AND_JPEG).await.unwrap_err();
+    let error = document
+        .reserve_and_rasterize_page(1, PIXELS_AND_JPEG)
+        .await
+        .unwrap_err();
     assert_eq!(error, RasterError::PageTimeout { page: 1, seconds: 1 });
     assert!(begun.elapsed() >= Duration::from_secs(2));
     assert_eq!(
-        (pool.counters().workers_lost, pool.free_image_bytes()),
+        (
+            pool.snapshot_counters().workers_lost,
+            pool.available_image_bytes()
+        ),
         (2, test_config().max_image_bytes)
     );
 }
 
 #[tokio::test]
 async fn page_images_stay_within_the_budget_and_release_all_of_it() {
-    let _turn = lock_test().await;
+    let _guard = lock_test().await;
     let tight = RasterConfig {
         max_image_bytes: 24 << 20,
         max_page_image_bytes: 16 << 20,
@@ -248,46 +275,55 @@ async fn page_images_stay_within_the_budget_and_release_all_of_it() {
     };
     let (pool, document) = open_in_new_pool(tight, &weir_samples::generate_text_document(200, 1)).await;
     let held = std::cell::Cell::new(0_u64);
-    let most = std::cell::Cell::new(0_u64);
+    let peak = std::cell::Cell::new(0_u64);
     let pages = (1..=200).map(|number| {
-        let (document, pool, held, most) = (&document, &pool, &held, &most);
+        let (document, pool, held, most) = (&document, &pool, &held, &peak);
         async move {
-            let page = document.draw(number, PIXELS_AND_JPEG).await.unwrap();
+            let page = document
+                .reserve_and_rasterize_page(number, PIXELS_AND_JPEG)
+                .await
+                .unwrap();
             let image = page.image.unwrap();
             let bytes = (image.stride * image.height as usize) as u64;
             held.set(held.get() + bytes);
             most.set(most.get().max(held.get()));
-            assert!(held.get() <= (24 << 20) - pool.free_image_bytes());
+            assert!(held.get() <= (24 << 20) - pool.available_image_bytes());
             // A later stage uses the image and needs the text of the page for that.
             assert!(!document.read_text_layer(number).await.unwrap().is_empty());
             held.set(held.get() - bytes);
         }
     });
     join_all(pages).await;
-    let counters = pool.counters();
+    let counters = pool.snapshot_counters();
     assert!(
-        most.get() >= 2 * 2_000_000,
+        peak.get() >= 2 * 2_000_000,
         "pages were drawn one by one: {}",
-        most.get()
+        peak.get()
     );
     assert!(counters.peak_image_bytes <= 24 << 20, "{counters:?}");
-    assert_eq!(pool.free_image_bytes(), 24 << 20);
+    assert_eq!(pool.available_image_bytes(), 24 << 20);
     assert_eq!((counters.workers_lost, counters.queued_requests), (0, 0));
 }
 
 #[tokio::test]
-async fn large_page_is_not_starved_by_small_ones() {
-    let _turn = lock_test().await;
+async fn small_page_waits_behind_large_page_until_it_is_canceled() {
+    let _guard = lock_test().await;
     let tight = RasterConfig {
         max_image_bytes: 24 << 20,
         ..one_worker()
     };
     let (pool, document) = open_in_new_pool(tight, &weir_samples::generate_scanned_book(3)).await;
-    let first = document.draw(1, PIXELS_AND_JPEG).await.unwrap();
-    let second = document.draw(2, PIXELS_AND_JPEG).await.unwrap();
+    let first = document
+        .reserve_and_rasterize_page(1, PIXELS_AND_JPEG)
+        .await
+        .unwrap();
+    let second = document
+        .reserve_and_rasterize_page(2, PIXELS_AND_JPEG)
+        .await
+        .unwrap();
     // Both images are held, so a third page has to wait, and so does a small page behind it. Text does not wait.
     let third = spawn_draw(&document, 3, PIXELS_AND_JPEG).await;
-    wait_until("queueing", || pool.counters().queued_requests == 1).await;
+    wait_until("queueing", || pool.snapshot_counters().queued_requests == 1).await;
     let small = spawn_draw(&document, 3, PIXELS_AT_72_DPI).await;
     assert!(document.read_text_layer(3).await.unwrap().is_empty());
     assert!(!third.is_finished() && !small.is_finished());
@@ -296,12 +332,12 @@ async fn large_page_is_not_starved_by_small_ones() {
     assert!(third.await.unwrap_err().is_cancelled());
     small.await.unwrap().unwrap();
     drop((first, second));
-    assert_eq!(pool.free_image_bytes(), 24 << 20);
+    assert_eq!(pool.available_image_bytes(), 24 << 20);
 }
 
 #[tokio::test]
 async fn one_flow_leaves_memory_and_workers_for_another() {
-    let _turn = lock_test().await;
+    let _guard = lock_test().await;
     let tight = RasterConfig {
         max_image_bytes: 32 << 20,
         ..one_worker()
@@ -323,7 +359,10 @@ async fn one_flow_leaves_memory_and_workers_for_another() {
         .map(|page| {
             let (bulk, drawn) = (Arc::clone(&bulk), Arc::clone(&drawn));
             tokio::spawn(async move {
-                let page = bulk.draw(page, PIXELS_AND_JPEG).await.unwrap();
+                let page = bulk
+                    .reserve_and_rasterize_page(page, PIXELS_AND_JPEG)
+                    .await
+                    .unwrap();
                 drawn.lock().unwrap().push(page);
             })
         })
@@ -331,41 +370,45 @@ async fn one_flow_leaves_memory_and_workers_for_another() {
     let held = || drawn.lock().unwrap().len();
     wait_until("holding its share", || {
         let held = held() as u64;
-        held > 1 && pool.counters().queued_requests + held == 20
+        held > 1 && pool.snapshot_counters().queued_requests + held == 20
     })
     .await;
     let before = held();
-    let page = tokio::time::timeout(Duration::from_secs(60), small.draw(1, PIXELS_AND_JPEG)).await;
+    let page = tokio::time::timeout(
+        Duration::from_secs(60),
+        small.reserve_and_rasterize_page(1, PIXELS_AND_JPEG),
+    )
+    .await;
     page.expect("no memory was left for the other flow").unwrap();
     assert_eq!(held(), before);
     pages.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
-async fn dropped_futures_leave_nothing_behind() {
-    let _turn = lock_test().await;
+async fn dropped_draw_futures_release_memory_and_leave_the_queue() {
+    let _guard = lock_test().await;
     let (pool, document) = open_in_new_pool(one_worker(), &slow_page_pdf()).await;
     let first = only_worker_pid();
     let before = cpu_ticks(first);
     let drawing = spawn_draw(&document, 1, PIXELS_AND_JPEG).await;
     let waiting = spawn_draw(&document, 1, PIXELS_AND_JPEG).await;
     wait_until("drawing", || cpu_ticks(first) > before + 10).await;
-    wait_until("queueing", || pool.counters().queued_requests == 1).await;
+    wait_until("queueing", || pool.snapshot_counters().queued_requests == 1).await;
     drawing.abort();
     waiting.abort();
     assert!(drawing.await.unwrap_err().is_cancelled() && waiting.await.unwrap_err().is_cancelled());
     wait_until("giving back", || {
-        pool.free_image_bytes() == test_config().max_image_bytes
+        pool.available_image_bytes() == test_config().max_image_bytes
     })
     .await;
-    assert_eq!(pool.counters().queued_requests, 0);
+    assert_eq!(pool.snapshot_counters().queued_requests, 0);
     // A worker serves the next request, whether the old one noticed the cancellation in time or was replaced.
     assert!(document.read_page_facts(1..2).await.unwrap()[0].readable);
 }
 
 #[tokio::test]
 async fn workers_are_recycled_and_page_images_outlive_them() {
-    let _turn = lock_test().await;
+    let _guard = lock_test().await;
     let young = RasterConfig {
         max_pages_per_worker: 5,
         ..one_worker()
@@ -374,7 +417,7 @@ async fn workers_are_recycled_and_page_images_outlive_them() {
     let mut images = Vec::new();
     for page in 1..=12 {
         let image = document
-            .draw(page, PIXELS_AT_72_DPI)
+            .reserve_and_rasterize_page(page, PIXELS_AT_72_DPI)
             .await
             .unwrap()
             .image
@@ -384,7 +427,7 @@ async fn workers_are_recycled_and_page_images_outlive_them() {
     }
     // Page images outlive the workers that drew them.
     assert!(images.iter().all(has_dark_pixels));
-    let counters = pool.counters();
+    let counters = pool.snapshot_counters();
     assert_eq!(
         (
             counters.workers_recycled,

@@ -12,7 +12,7 @@ use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::{KeyScope, Tenant, TenantState};
 
-use crate::connections::authenticate;
+use crate::connections::mark_connection_authenticated;
 use crate::problem::Problem;
 use crate::state::AppState;
 
@@ -60,14 +60,17 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut request::Parts, app: &AppState) -> Result<Self, Problem> {
-        let caller = authenticate_key(&app.control, bearer_token(&parts.headers)).await?;
-        authenticate(parts);
+        let caller = authenticate_key_and_check_rate(&app.control, bearer_token(&parts.headers)).await?;
+        mark_connection_authenticated(parts);
         Ok(caller)
     }
 }
 
 /// Authenticates a key and counts the request against the request rate of its tenant.
-pub(crate) async fn authenticate_key(control: &Control, key: Option<&str>) -> Result<Caller, Problem> {
+pub(crate) async fn authenticate_key_and_check_rate(
+    control: &Control,
+    key: Option<&str>,
+) -> Result<Caller, Problem> {
     let refused = || {
         Problem::unauthorized(
             "send a valid key as `Authorization: Bearer weir_…`; `weir key create` makes one",
@@ -90,7 +93,7 @@ pub(crate) async fn authenticate_key(control: &Control, key: Option<&str>) -> Re
     tracing::Span::current()
         .record("tenant", tenant.id.as_str())
         .record("key", &record.id);
-    control.quota_limiter.check_request_rate(&tenant)?;
+    control.quota_limiter.check_and_count_request(&tenant)?;
     Ok(Caller {
         tenant,
         key_id: record.id,

@@ -34,7 +34,7 @@ struct ConnectionTable {
     next_id: u64,
     entries: HashMap<u64, ConnectionEntry>,
     /// The connections that may be closed, in the order in which they are closed.
-    closable: BTreeSet<CloseOrder>,
+    closable: BTreeSet<EvictionOrder>,
     connections_per_address: HashMap<IpAddr, usize>,
 }
 
@@ -50,7 +50,7 @@ struct ConnectionEntry {
 
 /// Order in which connections are closed: idle ones first, then by the time of the last change, the earliest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct CloseOrder {
+struct EvictionOrder {
     is_in_use: bool,
     last_state_change: Instant,
     id: u64,
@@ -58,9 +58,9 @@ struct CloseOrder {
 
 impl ConnectionEntry {
     /// Its position among the connections that may be closed. `None` if it is in use with a valid key.
-    fn close_order(&self, id: u64) -> Option<CloseOrder> {
+    fn eviction_order(&self, id: u64) -> Option<EvictionOrder> {
         let in_use = self.active_uses > 0;
-        (!in_use || !self.is_authenticated).then_some(CloseOrder {
+        (!in_use || !self.is_authenticated).then_some(EvictionOrder {
             is_in_use: in_use,
             last_state_change: self.last_state_change,
             id,
@@ -73,17 +73,17 @@ impl ConnectionTable {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        if let Some(rank) = entry.close_order(id) {
-            self.closable.remove(&rank);
+        if let Some(order) = entry.eviction_order(id) {
+            self.closable.remove(&order);
         }
         change(entry);
-        self.closable.extend(entry.close_order(id));
+        self.closable.extend(entry.eviction_order(id));
     }
 
     fn remove_connection(&mut self, id: u64) -> Option<ConnectionEntry> {
         let entry = self.entries.remove(&id)?;
-        if let Some(rank) = entry.close_order(id) {
-            self.closable.remove(&rank);
+        if let Some(order) = entry.eviction_order(id) {
+            self.closable.remove(&order);
         }
         if let Some(count) = self.connections_per_address.get_mut(&entry.address) {
             *count -= 1;
@@ -96,16 +96,16 @@ impl ConnectionTable {
     }
 
     /// Closes the first connection that may be closed, only of `address` if given. Returns whether there was one.
-    fn evict_one(&mut self, address: Option<IpAddr>) -> bool {
-        let found = self.closable.iter().find(|rank| {
+    fn evict_one_connection(&mut self, address: Option<IpAddr>) -> bool {
+        let found = self.closable.iter().find(|order| {
             address.is_none_or(|address| {
                 self.entries
-                    .get(&rank.id)
+                    .get(&order.id)
                     .is_some_and(|entry| entry.address == address)
             })
         });
         let Some(entry) = found
-            .map(|rank| rank.id)
+            .map(|order| order.id)
             .and_then(|id| self.remove_connection(id))
         else {
             return false;
@@ -127,9 +127,9 @@ pub(crate) fn count_closed_connection(reason: &'static str) {
 
 impl Connections {
     /// Allows `most` connections in total and `per_address` from one address. 0 means no limit per address.
-    pub(crate) fn new(most: usize, per_address: usize) -> Arc<Self> {
+    pub(crate) fn new(max_connections: usize, per_address: usize) -> Arc<Self> {
         Arc::new(Self {
-            max_connections: most,
+            max_connections,
             max_per_address: if per_address == 0 { usize::MAX } else { per_address },
             state: Mutex::default(),
         })
@@ -137,12 +137,12 @@ impl Connections {
 
     /// Adds a connection. At a limit it closes another connection first, and returns `None` if none may be closed.
     pub(crate) fn add_connection(self: &Arc<Self>, peer: IpAddr) -> Option<Connection> {
-        let address = limit_address(peer);
+        let address = address_for_connection_limit(peer);
         let mut state = self.state.lock();
         let own = state.connections_per_address.get(&address).copied().unwrap_or(0);
-        let room = (own < self.max_per_address || state.evict_one(Some(address)))
-            && (state.entries.len() < self.max_connections || state.evict_one(None));
-        if !room {
+        let has_room = (own < self.max_per_address || state.evict_one_connection(Some(address)))
+            && (state.entries.len() < self.max_connections || state.evict_one_connection(None));
+        if !has_room {
             count_closed_connection("refused");
             return None;
         }
@@ -156,11 +156,11 @@ impl Connections {
             is_authenticated: false,
             close_signal: close.clone(),
         };
-        state.closable.extend(entry.close_order(id));
+        state.closable.extend(entry.eviction_order(id));
         state.entries.insert(id, entry);
         *state.connections_per_address.entry(address).or_default() += 1;
         gauge!("weir_http_connections").set(state.entries.len() as f64);
-        Some(Connection(Arc::new(ConnectionHandle {
+        Some(Connection(Arc::new(ConnectionRegistration {
             connections: Arc::clone(self),
             id,
             close_signal: close,
@@ -169,12 +169,12 @@ impl Connections {
 
     /// Closes one connection to free a file descriptor. Returns whether there was one that may be closed.
     pub(crate) fn evict_to_free_descriptor(&self) -> bool {
-        self.state.lock().evict_one(None)
+        self.state.lock().evict_one_connection(None)
     }
 }
 
 /// Returns the address that the limit per address applies to. For IPv6 it is the /64 network, since a customer usually gets one.
-fn limit_address(peer: IpAddr) -> IpAddr {
+fn address_for_connection_limit(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address @ IpAddr::V4(_) => address,
@@ -183,15 +183,15 @@ fn limit_address(peer: IpAddr) -> IpAddr {
 
 /// A handle to an open connection. The connection counts as open until the last clone is dropped.
 #[derive(Clone)]
-pub(crate) struct Connection(Arc<ConnectionHandle>);
+pub(crate) struct Connection(Arc<ConnectionRegistration>);
 
-struct ConnectionHandle {
+struct ConnectionRegistration {
     connections: Arc<Connections>,
     id: u64,
     close_signal: CancellationToken,
 }
 
-impl Drop for ConnectionHandle {
+impl Drop for ConnectionRegistration {
     fn drop(&mut self) {
         self.connections.state.lock().remove_connection(self.id);
     }
@@ -211,7 +211,7 @@ impl Connection {
     }
 
     /// Marks the connection as in use until the guard is dropped.
-    pub(crate) fn begin_use(&self) -> ConnectionUseGuard {
+    pub(crate) fn mark_in_use(&self) -> ConnectionUseGuard {
         self.update_entry(|entry| {
             if entry.active_uses == 0 {
                 entry.last_state_change = Instant::now();
@@ -237,7 +237,7 @@ impl Connection {
 }
 
 /// Records on the connection of a request that the request had a valid key.
-pub(crate) fn authenticate(parts: &Parts) {
+pub(crate) fn mark_connection_authenticated(parts: &Parts) {
     if let Some(connection) = parts.extensions.get::<Connection>() {
         connection.mark_authenticated();
     }
@@ -285,7 +285,7 @@ mod tests {
         let third = connections.add_connection(test_address(3)).unwrap();
         // The first served a request meanwhile, so the second has been idle longest.
         advance_clock().await;
-        drop(first.begin_use());
+        drop(first.mark_in_use());
         let fourth = connections.add_connection(test_address(4)).unwrap();
         assert_eq!(
             [&first, &second, &third, &fourth].map(is_closed),
@@ -304,11 +304,11 @@ mod tests {
             connections.add_connection(test_address(1)).unwrap(),
             connections.add_connection(test_address(1)).unwrap(),
         );
-        let _uses = (with_key.begin_use(), without.begin_use());
+        let _uses = (with_key.mark_in_use(), without.mark_in_use());
         with_key.mark_authenticated();
         let third = connections.add_connection(test_address(2)).unwrap();
         assert_eq!([&with_key, &without].map(is_closed), [false, true]);
-        let _use = third.begin_use();
+        let _use = third.mark_in_use();
         third.mark_authenticated();
         assert!(
             connections.add_connection(test_address(3)).is_none(),
@@ -332,7 +332,7 @@ mod tests {
             [true, true, false, false]
         );
         own.iter().for_each(Connection::mark_authenticated);
-        let _uses: Vec<_> = own.iter().map(Connection::begin_use).collect();
+        let _uses: Vec<_> = own.iter().map(Connection::mark_in_use).collect();
         assert!(connections.add_connection(test_address(1)).is_none());
         assert!(connections.add_connection(test_address(2)).is_some());
         drop((own, _uses));
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn peers_of_one_ipv6_network_share_a_limit() {
-        let counted = |text: &str| limit_address(text.parse().unwrap());
+        let counted = |text: &str| address_for_connection_limit(text.parse().unwrap());
         assert_eq!(counted("2001:db8:1:2::1"), counted("2001:db8:1:2:ffff::9"));
         assert_ne!(counted("2001:db8:1:2::1"), counted("2001:db8:1:3::1"));
         assert_eq!(counted("::ffff:10.0.0.1"), test_address(1));

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use weir_control::document_removal::DeleteDocumentError;
-use weir_control::events::StreamStartError;
+use weir_control::events::JobStreamStartError;
 use weir_control::jobs::{CancelJobError, RetryJobError};
-use weir_control::pipelines::{PipelineError, PushComponentError, PushRevisionError, ReplayJobError};
+use weir_control::pipelines::{
+    PipelineUnavailableError, PushComponentError, PushRevisionError, ReplayJobError,
+};
 use weir_control::submission::{AdmissionError, CommitJobError};
-use weir_control::tenant_removal::{REMOVAL_TIMEOUT, RemoveTenantError};
-use weir_control::{QuotaError, QuotaExceeded, TaskPanicked, UploadError};
+use weir_control::tenant_removal::{RemoveTenantError, TENANT_REMOVAL_TIMEOUT};
+use weir_control::{QuotaCheckError, QuotaExceeded, TaskPanicked, UploadReservationError};
 use weir_core::PolicyError;
 use weir_core::replay::ReplayError;
 use weir_engine::DeleteError;
@@ -33,21 +35,21 @@ impl From<QuotaExceeded> for Problem {
     }
 }
 
-impl From<QuotaError> for Problem {
-    fn from(error: QuotaError) -> Self {
+impl From<QuotaCheckError> for Problem {
+    fn from(error: QuotaCheckError) -> Self {
         match error {
-            QuotaError::Exceeded(error) => error.into(),
-            QuotaError::Storage(error) => error.into(),
+            QuotaCheckError::Exceeded(error) => error.into(),
+            QuotaCheckError::Storage(error) => error.into(),
         }
     }
 }
 
-impl From<UploadError> for Problem {
-    fn from(error: UploadError) -> Self {
+impl From<UploadReservationError> for Problem {
+    fn from(error: UploadReservationError) -> Self {
         match error {
-            UploadError::Quota(error) => error.into(),
-            UploadError::DiskFull { .. } => Self::storage_full(error.to_string()),
-            UploadError::Storage(error) => error.into(),
+            UploadReservationError::Quota(error) => error.into(),
+            UploadReservationError::DiskFull { .. } => Self::storage_full(error.to_string()),
+            UploadReservationError::Storage(error) => error.into(),
         }
     }
 }
@@ -115,19 +117,19 @@ impl From<RemoveTenantError> for Problem {
         match error {
             RemoveTenantError::NotFound => Self::not_found(error.to_string()),
             RemoveTenantError::StillActive => {
-                Self::stopping(error.to_string()).with_retry_after(REMOVAL_TIMEOUT)
+                Self::stopping(error.to_string()).with_retry_after(TENANT_REMOVAL_TIMEOUT)
             }
             RemoveTenantError::Storage(error) => error.into(),
         }
     }
 }
 
-impl From<StreamStartError> for Problem {
-    fn from(error: StreamStartError) -> Self {
+impl From<JobStreamStartError> for Problem {
+    fn from(error: JobStreamStartError) -> Self {
         match error {
-            StreamStartError::JobNotFound => Self::not_found(error.to_string()),
-            StreamStartError::EventNotFound(_) => Self::conflict(error.to_string()),
-            StreamStartError::Storage(error) => error.into(),
+            JobStreamStartError::JobNotFound => Self::not_found(error.to_string()),
+            JobStreamStartError::EventNotFound(_) => Self::conflict(error.to_string()),
+            JobStreamStartError::Storage(error) => error.into(),
         }
     }
 }
@@ -145,7 +147,7 @@ impl From<PolicyError> for Problem {
 impl From<PushComponentError> for Problem {
     fn from(error: PushComponentError) -> Self {
         match error {
-            PushComponentError::AnotherPush => Self::conflict(error.to_string()),
+            PushComponentError::AnotherPushInProgress => Self::conflict(error.to_string()),
             PushComponentError::TooLarge => Self::too_large(error.to_string()),
             PushComponentError::Upload(error) => error.into(),
             PushComponentError::Policy(error) => error.into(),
@@ -175,7 +177,7 @@ impl From<ReplayJobError> for Problem {
             ReplayJobError::JobNotFound | ReplayJobError::RevisionNotFound { .. } => {
                 Self::not_found(error.to_string())
             }
-            ReplayJobError::Pipeline(PipelineError::Storage(error)) => error.into(),
+            ReplayJobError::Pipeline(PipelineUnavailableError::Storage(error)) => error.into(),
             ReplayJobError::Pipeline(error) => Self::unprocessable(error.to_string()),
             ReplayJobError::Replay(
                 error @ (ReplayError::NotRecorded(_) | ReplayError::RecordingRemoved(..)),

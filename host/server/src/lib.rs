@@ -61,7 +61,7 @@ mod security_headers;
 mod server;
 mod signed_links;
 mod state;
-mod stored_response;
+mod stored_bytes_response;
 mod stream_limiter;
 mod tenants;
 mod tls;

@@ -27,7 +27,7 @@ use weir_core::settings::Settings;
 use crate::connections::{Connection, Connections, TrackedBody, count_closed_connection};
 use crate::listen_error::ListenError;
 use crate::tls::TlsCertificate;
-use crate::write_timeout::{WriteTimedOut, WriteTimeoutStream};
+use crate::write_timeout::{WriteTimedOutFlag, WriteTimeoutStream};
 
 /// Maximum size of the request line and headers.
 const MAX_HEADER_BYTES: usize = 64 << 10;
@@ -55,7 +55,7 @@ impl Listener {
         let tls = TlsCertificate::from_settings(settings)?.map(Arc::new);
         let address = settings.server_listen_address;
         let tcp = bind_and_listen(address).map_err(|reason| ListenError::Bind { address, reason })?;
-        let most = max_connections(
+        let most = effective_max_connections(
             settings.server_max_connections as usize,
             getrlimit(Resource::Nofile).current,
         );
@@ -109,13 +109,17 @@ impl Listener {
                 continue;
             };
             let _ = stream.set_nodelay(true);
-            let given_up = WriteTimedOut::default();
-            let stream =
-                WriteTimeoutStream::new(stream, self.write_timeout, given_up.clone(), connection.clone());
+            let write_timed_out = WriteTimedOutFlag::default();
+            let stream = WriteTimeoutStream::new(
+                stream,
+                self.write_timeout,
+                write_timed_out.clone(),
+                connection.clone(),
+            );
             let service = ConnectionService {
                 router: router.clone(),
                 connection: connection.clone(),
-                write_timed_out: given_up,
+                write_timed_out,
             };
             let ending = stop.child_token();
             let (protocol, tls) = (Arc::clone(&protocol), self.tls_certificate.clone());
@@ -169,7 +173,7 @@ fn bind_and_listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Returns the maximum number of connections: `wanted`, but at most half of the file descriptors of the process, since requests and
 /// jobs need descriptors too.
-fn max_connections(wanted: usize, descriptors: Option<u64>) -> usize {
+fn effective_max_connections(wanted: usize, descriptors: Option<u64>) -> usize {
     let half = descriptors.map_or(usize::MAX, |limit| {
         usize::try_from(limit / 2).unwrap_or(usize::MAX)
     });
@@ -250,7 +254,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ConnectionStream for T {}
 struct ConnectionService {
     router: Router,
     connection: Connection,
-    write_timed_out: WriteTimedOut,
+    write_timed_out: WriteTimedOutFlag,
 }
 
 impl hyper::service::Service<Request<Incoming>> for ConnectionService {
@@ -259,7 +263,7 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let in_use = self.connection.begin_use();
+        let in_use = self.connection.mark_in_use();
         request.extensions_mut().insert(self.connection.clone());
         request.extensions_mut().insert(self.write_timed_out.clone());
         let (router, connection) = (self.router.clone(), self.connection.clone());

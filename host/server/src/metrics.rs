@@ -35,10 +35,10 @@ static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Installs the recorder. Call this before anything records: a counter that was created earlier counts nothing.
 pub fn install_metrics_recorder() {
-    metrics_recorder();
+    get_or_install_recorder();
 }
 
-fn metrics_recorder() -> &'static PrometheusHandle {
+fn get_or_install_recorder() -> &'static PrometheusHandle {
     RECORDER.get_or_init(|| {
         let mut builder = PrometheusBuilder::new();
         for entry in METRICS {
@@ -64,17 +64,17 @@ fn metrics_recorder() -> &'static PrometheusHandle {
 }
 
 /// Moves histogram samples into their buckets periodically, so that they do not accumulate without scrapes. Never returns.
-pub(crate) async fn run_upkeep_loop() {
+pub(crate) async fn run_metrics_upkeep_loop() {
     let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         ticks.tick().await;
-        metrics_recorder().run_upkeep();
+        get_or_install_recorder().run_upkeep();
     }
 }
 
 fn render_metrics() -> String {
     process::record_process_metrics();
-    metrics_recorder().render()
+    get_or_install_recorder().render()
 }
 
 /// Get the metrics in the Prometheus text format.

@@ -16,7 +16,7 @@ use url::Url;
 use weir_control::webhook::{WebhookRequest, WebhookSender};
 use weir_core::settings::Settings;
 
-use crate::public_addresses::{NotPublic, PublicResolver, check_literal_host};
+use crate::public_addresses::{NotPublicError, PublicResolver, check_literal_host_is_public};
 
 /// The maximum number of redirects that a fetch follows.
 const MAX_REDIRECTS: usize = 5;
@@ -34,7 +34,7 @@ pub(crate) enum OutboundError {
         reason: &'static str,
     },
     /// The host has no public address.
-    #[error("{host} cannot be used: {NotPublic}")]
+    #[error("{host} cannot be used: {NotPublicError}")]
     NotPublic {
         /// The host.
         host: String,
@@ -63,23 +63,23 @@ impl OutboundClient {
     pub(crate) fn new(settings: &Settings) -> Self {
         let private = settings.server_allow_private_addresses;
         Self {
-            http_client: client(private),
+            http_client: build_http_client(private),
             allow_private_addresses: private,
         }
     }
 
     /// Parses a URL and checks that requests to it are allowed, as far as is known before its host name is resolved.
-    pub(crate) fn parse_url(&self, text: &str) -> Result<Url, OutboundError> {
+    pub(crate) fn parse_allowed_url(&self, text: &str) -> Result<Url, OutboundError> {
         let wrong = |reason| OutboundError::InvalidUrl {
             url: text.chars().take(200).collect(),
             reason,
         };
         let url = Url::parse(text).map_err(|_| wrong("it is not a URL"))?;
-        self.check_url(&url)?;
+        self.check_url_is_allowed(&url)?;
         Ok(url)
     }
 
-    fn check_url(&self, url: &Url) -> Result<(), OutboundError> {
+    fn check_url_is_allowed(&self, url: &Url) -> Result<(), OutboundError> {
         let wrong = |reason| OutboundError::InvalidUrl {
             url: format!("{}://{}", url.scheme(), url_host(url)),
             reason,
@@ -94,47 +94,48 @@ impl OutboundClient {
         if self.allow_private_addresses {
             return Ok(());
         }
-        check_literal_host(&host).map_err(|NotPublic| OutboundError::NotPublic { host: url_host(url) })
+        check_literal_host_is_public(&host)
+            .map_err(|NotPublicError| OutboundError::NotPublic { host: url_host(url) })
     }
 
-    /// Returns the HTTP client for a request to a URL from [`Self::parse_url`]. The client follows no redirects.
+    /// Returns the HTTP client for a request to a URL from [`Self::parse_allowed_url`]. The client follows no redirects.
     fn require_http_client(&self) -> Result<&Client, OutboundError> {
         self.http_client
             .as_ref()
             .map_err(|reason| OutboundError::NoCertificateVerifier(reason.clone()))
     }
 
-    /// Fetches a URL from [`Self::parse_url`]. It follows redirects, and checks each of their targets in the same way.
-    pub(crate) async fn fetch(&self, url: &Url) -> Result<Response, OutboundError> {
+    /// Fetches a URL from [`Self::parse_allowed_url`]. It follows redirects, and checks each of their targets in the same way.
+    pub(crate) async fn fetch_url(&self, url: &Url) -> Result<Response, OutboundError> {
         let client = self.require_http_client()?;
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let answer = client
+            let response = client
                 .get(url.clone())
                 .send()
                 .await
-                .map_err(|error| request_error(&url, &error))?;
-            match answer.status() {
-                StatusCode::OK => return Ok(answer),
-                status if status.is_redirection() => url = self.resolve_redirect(&url, &answer)?,
-                status => return Err(response_error(&url, format!("answered with {status}"))),
+                .map_err(|error| convert_reqwest_error(&url, &error))?;
+            match response.status() {
+                StatusCode::OK => return Ok(response),
+                status if status.is_redirection() => url = self.resolve_redirect(&url, &response)?,
+                status => return Err(request_failed_error(&url, format!("answered with {status}"))),
             }
         }
-        Err(response_error(
+        Err(request_failed_error(
             &url,
             format!("sent more than {MAX_REDIRECTS} redirects"),
         ))
     }
 
-    fn resolve_redirect(&self, url: &Url, answer: &Response) -> Result<Url, OutboundError> {
-        let location = answer
+    fn resolve_redirect(&self, url: &Url, response: &Response) -> Result<Url, OutboundError> {
+        let location = response
             .headers()
             .get(header::LOCATION)
             .and_then(|value| value.to_str().ok());
         let next = location.and_then(|location| url.join(location).ok());
         let next =
-            next.ok_or_else(|| response_error(url, "sent a redirect without a valid location".into()))?;
-        self.check_url(&next)?;
+            next.ok_or_else(|| request_failed_error(url, "sent a redirect without a valid location".into()))?;
+        self.check_url_is_allowed(&next)?;
         Ok(next)
     }
 }
@@ -142,25 +143,28 @@ impl OutboundClient {
 #[async_trait]
 impl WebhookSender for OutboundClient {
     /// Sends a webhook. It does not follow redirects: a redirect counts as a response like any other.
-    async fn send_request(&self, letter: &WebhookRequest) -> Result<u16, String> {
+    async fn send_request(&self, webhook: &WebhookRequest) -> Result<u16, String> {
         let sent = async {
-            let url = self.parse_url(&letter.url)?;
+            let url = self.parse_allowed_url(&webhook.url)?;
             let request = self
                 .require_http_client()?
                 .post(url.clone())
                 .header(header::CONTENT_TYPE, "application/json")
-                .header("weir-signature", &letter.signature)
-                .header("weir-delivery", &letter.delivery_id)
-                .body(letter.body.clone());
-            request.send().await.map_err(|error| request_error(&url, &error))
+                .header("weir-signature", &webhook.signature)
+                .header("weir-delivery", &webhook.delivery_id)
+                .body(webhook.body.clone());
+            request
+                .send()
+                .await
+                .map_err(|error| convert_reqwest_error(&url, &error))
         };
         sent.await
-            .map(|answer| answer.status().as_u16())
+            .map(|response| response.status().as_u16())
             .map_err(|error: OutboundError| error.to_string())
     }
 }
 
-fn client(private: bool) -> Result<Client, String> {
+fn build_http_client(private: bool) -> Result<Client, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -185,10 +189,10 @@ fn client(private: bool) -> Result<Client, String> {
 }
 
 /// Converts the error of a request. It leaves out the details that would help someone scan for open ports.
-pub(crate) fn request_error(url: &Url, error: &reqwest::Error) -> OutboundError {
+pub(crate) fn convert_reqwest_error(url: &Url, error: &reqwest::Error) -> OutboundError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if error.is::<NotPublic>() {
+        if error.is::<NotPublicError>() {
             return OutboundError::NotPublic { host: url_host(url) };
         }
         cause = error.source();
@@ -200,10 +204,10 @@ pub(crate) fn request_error(url: &Url, error: &reqwest::Error) -> OutboundError 
     } else {
         "closed the connection before the response was complete"
     };
-    response_error(url, reason.into())
+    request_failed_error(url, reason.into())
 }
 
-pub(crate) fn response_error(url: &Url, reason: String) -> OutboundError {
+pub(crate) fn request_failed_error(url: &Url, reason: String) -> OutboundError {
     OutboundError::RequestFailed {
         host: url_host(url),
         reason,
@@ -250,8 +254,8 @@ mod tests {
     }
 
     async fn fetch_text(outbound: &OutboundClient, url: &str) -> Result<String, OutboundError> {
-        let url = outbound.parse_url(url)?;
-        Ok(outbound.fetch(&url).await?.text().await.unwrap())
+        let url = outbound.parse_allowed_url(url)?;
+        Ok(outbound.fetch_url(&url).await?.text().await.unwrap())
     }
 
     #[test]
@@ -262,7 +266,7 @@ mod tests {
             "http://example.com:8080/",
             "https://1.1.1.1/",
         ] {
-            assert!(outbound.parse_url(url).is_ok(), "{url}");
+            assert!(outbound.parse_allowed_url(url).is_ok(), "{url}");
         }
         for url in [
             "",
@@ -277,7 +281,7 @@ mod tests {
             "http://[::1]:7070/",
             "http://169.254.169.254/latest/meta-data",
         ] {
-            let error = outbound.parse_url(url).unwrap_err().to_string();
+            let error = outbound.parse_allowed_url(url).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }
     }
@@ -308,8 +312,8 @@ mod tests {
     #[tokio::test]
     async fn host_name_with_a_loopback_address_is_refused() {
         let (server, outbound) = (start_test_server().await, test_client(false));
-        let by_name = server.replace("127.0.0.1", "localhost");
-        let error = fetch_text(&outbound, &format!("{by_name}/file"))
+        let named_server = server.replace("127.0.0.1", "localhost");
+        let error = fetch_text(&outbound, &format!("{named_server}/file"))
             .await
             .unwrap_err();
         assert_eq!(

@@ -38,14 +38,14 @@ const NON_PUBLIC_IPV4_BLOCKS: [([u8; 4], u32); 17] = [
 ];
 
 /// Whether the address is on the public internet.
-pub(crate) fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public_address(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
+        IpAddr::V4(address) => is_public_ipv4(address),
+        IpAddr::V6(address) => is_public_ipv6(address),
     }
 }
 
-fn is_public_v4(address: Ipv4Addr) -> bool {
+fn is_public_ipv4(address: Ipv4Addr) -> bool {
     let address = address.to_bits();
     !NON_PUBLIC_IPV4_BLOCKS.iter().any(|(network, length)| {
         let network = Ipv4Addr::from_octets(*network).to_bits();
@@ -53,15 +53,15 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     })
 }
 
-fn is_public_v6(address: Ipv6Addr) -> bool {
+fn is_public_ipv6(address: Ipv6Addr) -> bool {
     if let Some(mapped) = address.to_ipv4_mapped() {
-        return is_public_v4(mapped);
+        return is_public_ipv4(mapped);
     }
     let [a, b, .., y, z] = address.segments();
     let inner = Ipv4Addr::from_bits(u32::from(y) << 16 | u32::from(z));
     match (a, b) {
         // IPv4 addresses behind a translator (RFC 6052).
-        (0x64, 0xff9b) => address.segments().iter().skip(2).take(4).all(|s| *s == 0) && is_public_v4(inner),
+        (0x64, 0xff9b) => address.segments().iter().skip(2).take(4).all(|s| *s == 0) && is_public_ipv4(inner),
         // Blocks of protocols, tunnels whose inner address would have to be checked too, and documentation.
         (0x2001, 0..=0x1ff | 0xdb8) | (0x2002, _) | (0x3fff, 0..=0xfff) => false,
         _ => a >> 13 == 1,
@@ -70,24 +70,24 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 /// The error for a host name or address that is not on the public internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NotPublic;
+pub(crate) struct NotPublicError;
 
-impl fmt::Display for NotPublic {
+impl fmt::Display for NotPublicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("its address is not on the public internet")
     }
 }
 
-impl std::error::Error for NotPublic {}
+impl std::error::Error for NotPublicError {}
 
 /// Refuses a host that is a literal address outside the public internet. Literal addresses never reach the resolver.
-pub(crate) fn check_literal_host(host: &Host<&str>) -> Result<(), NotPublic> {
+pub(crate) fn check_literal_host_is_public(host: &Host<&str>) -> Result<(), NotPublicError> {
     let public = match host {
         Host::Domain(_) => true,
-        Host::Ipv4(address) => is_public_v4(*address),
-        Host::Ipv6(address) => is_public_v6(*address),
+        Host::Ipv4(address) => is_public_ipv4(*address),
+        Host::Ipv6(address) => is_public_ipv6(*address),
     };
-    if public { Ok(()) } else { Err(NotPublic) }
+    if public { Ok(()) } else { Err(NotPublicError) }
 }
 
 /// The resolver of the system, reduced to public addresses.
@@ -97,9 +97,9 @@ impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
+            let public: Vec<SocketAddr> = found.filter(|address| is_public_address(address.ip())).collect();
             if public.is_empty() {
-                return Err(NotPublic.into());
+                return Err(NotPublicError.into());
             }
             Ok(Box::new(public.into_iter()) as Addrs)
         })
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn parses_as_public(address: &str) -> bool {
-        is_public(address.parse().unwrap())
+        is_public_address(address.parse().unwrap())
     }
 
     #[test]
@@ -201,13 +201,17 @@ mod tests {
             "http://169.254.169.254./",
         ] {
             let url = url::Url::parse(url).unwrap();
-            assert_eq!(check_literal_host(&url.host().unwrap()), Err(NotPublic), "{url}");
+            assert_eq!(
+                check_literal_host_is_public(&url.host().unwrap()),
+                Err(NotPublicError),
+                "{url}"
+            );
         }
     }
 
     #[tokio::test]
     async fn host_name_is_checked_by_its_addresses() {
         let resolved = PublicResolver.resolve("localhost".parse().unwrap()).await;
-        assert!(resolved.err().unwrap().downcast_ref::<NotPublic>().is_some());
+        assert!(resolved.err().unwrap().downcast_ref::<NotPublicError>().is_some());
     }
 }

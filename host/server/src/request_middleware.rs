@@ -27,10 +27,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const UNMATCHED_ROUTE: &str = "unmatched";
 
 /// Adds the middleware to all routes.
-pub(crate) fn add_middleware(router: Router) -> Router {
+pub(crate) fn add_request_middleware(router: Router) -> Router {
     router
         .layer(CatchPanicLayer::custom(panic_response))
-        .layer(from_fn(observe_request))
+        .layer(from_fn(trace_and_measure_request))
 }
 
 /// Returns the response to a request whose handler panicked.
@@ -39,7 +39,7 @@ fn panic_response(_: Box<dyn Any + Send>) -> Response {
         .into_response()
 }
 
-async fn observe_request(request: Request, next: Next) -> Response {
+async fn trace_and_measure_request(request: Request, next: Next) -> Response {
     let method = method_label(request.method());
     let route = request
         .extensions()
@@ -55,15 +55,18 @@ async fn observe_request(request: Request, next: Next) -> Response {
         key = Empty,
         status = Empty,
     );
-    let parent = traceparent_of(request.headers());
+    let parent = parse_traceparent_header(request.headers());
     if let Some(parent) = &parent {
         // It only fails if no traces are exported; the request id is the client's in any case.
         let _ = span.set_parent(parent.to_context());
     }
-    let id = parent.map_or_else(|| new_request_id(&span), |parent| parent.trace_id().to_string());
+    let id = parent.map_or_else(
+        || trace_id_or_new_id(&span),
+        |parent| parent.trace_id().to_string(),
+    );
     span.record("request_id", &id);
 
-    let in_flight = InFlightGuard::begin();
+    let in_flight = InFlightGuard::begin_request();
     let began = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     let seconds = began.elapsed().as_secs_f64();
@@ -83,12 +86,12 @@ async fn observe_request(request: Request, next: Next) -> Response {
 }
 
 /// Reads the header `traceparent`; `None` if it is missing or malformed.
-fn traceparent_of(headers: &HeaderMap) -> Option<TraceParent> {
+fn parse_traceparent_header(headers: &HeaderMap) -> Option<TraceParent> {
     TraceParent::parse(headers.get("traceparent")?.to_str().ok()?)
 }
 
 /// Returns the id of the exported trace, or a new id if none is exported.
-fn new_request_id(span: &Span) -> String {
+fn trace_id_or_new_id(span: &Span) -> String {
     match TraceParent::from_span(span) {
         Some(parent) => parent.trace_id().to_string(),
         None => Uuid::now_v7().simple().to_string(),
@@ -123,7 +126,7 @@ const fn status_class_label(status: u16) -> &'static str {
 struct InFlightGuard;
 
 impl InFlightGuard {
-    fn begin() -> Self {
+    fn begin_request() -> Self {
         gauge!("weir_http_requests_in_flight").increment(1);
         Self
     }
@@ -148,7 +151,7 @@ mod tests {
         async fn dies() {
             panic!("on purpose");
         }
-        add_middleware(
+        add_request_middleware(
             Router::new()
                 .route("/things/{id}", get(|| async { "thing" }))
                 .route("/dies", get(dies))
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_clients_trace_is_its_request_id() {
+    async fn request_id_is_the_trace_id_of_the_client() {
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         let parent = format!("00-{trace}-00f067aa0ba902b7-01");
         let response = send_request("/things/1", &[("traceparent", &parent)]).await;
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_requests_are_given_an_id() {
+    async fn request_without_valid_traceparent_gets_a_new_id() {
         let mut ids = Vec::new();
         for headers in [&[][..], &[("traceparent", "00-nonsense")]] {
             let response = send_request("/nowhere", headers).await;

@@ -64,11 +64,11 @@ pub(crate) fn build_router(app: AppState) -> (Router, utoipa::openapi::OpenApi) 
         .routes(routes!(documents::get_signed_lines))
         .split_for_parts();
     let description = openapi::complete_description(description);
-    let wait = Duration::from_secs(app.control.settings.server_transfer_idle_timeout_seconds.into());
+    let read_timeout = Duration::from_secs(app.control.settings.server_transfer_idle_timeout_seconds.into());
     let tasks = app.control.background_tasks.clone();
-    let paced = move |request: Request| {
-        let request =
-            request.map(|body| axum::body::Body::new(ReadTimeoutBody::new(body, wait, tasks.clone())));
+    let add_read_timeout = move |request: Request| {
+        let request = request
+            .map(|body| axum::body::Body::new(ReadTimeoutBody::new(body, read_timeout, tasks.clone())));
         std::future::ready(request)
     };
     let router = router
@@ -82,10 +82,10 @@ pub(crate) fn build_router(app: AppState) -> (Router, utoipa::openapi::OpenApi) 
         .method_not_allowed_fallback(|| async {
             Problem::method_not_allowed("this path does not support the method: see /docs")
         })
-        .layer(middleware::map_request(paced))
+        .layer(middleware::map_request(add_read_timeout))
         .with_state(app);
     (
-        request_middleware::add_middleware(security_headers::add_security_headers(router)),
+        request_middleware::add_request_middleware(security_headers::add_security_headers(router)),
         description,
     )
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use weir_control::{Control, recover_previous_process, run_background_work};
+use weir_control::{Control, recover_state_of_previous_process, run_background_work};
 use weir_core::StorageError;
 
 use crate::listener::Listener;
@@ -37,21 +37,23 @@ impl Server {
     pub async fn serve(self, listener: Listener, stop: impl Future<Output = ()>) -> Result<(), StorageError> {
         let app = self.app;
         let control = Arc::clone(&app.control);
-        recover_previous_process(&control).await?;
+        recover_state_of_previous_process(&control).await?;
         let (router, _description) = build_router(app.clone());
         let mut tasks = JoinSet::new();
-        let at_once = control.engine.ports().embedder.worker_count() as usize;
-        tasks.spawn(Arc::clone(&app.search_buffer).dispatch_batches(Arc::clone(&control) as _, at_once));
-        tasks.spawn(metrics::run_upkeep_loop());
+        let max_batches_in_flight = control.engine.ports().embedder.worker_count() as usize;
+        tasks.spawn(
+            Arc::clone(&app.search_buffer).dispatch_batches(Arc::clone(&control) as _, max_batches_in_flight),
+        );
+        tasks.spawn(metrics::run_metrics_upkeep_loop());
         let requests = async {
-            let told = async {
+            let wait_for_stop = async {
                 stop.await;
                 tracing::info!("stopping: the server accepts no more work");
                 control.stop_signal.cancel();
             };
             tokio::join!(
                 listener.serve_connections(router, control.stop_signal.clone()),
-                told
+                wait_for_stop
             );
             app.event_stream_limiter.wait_until_closed().await;
             app.search_stream_limiter.wait_until_closed().await;

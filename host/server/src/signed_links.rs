@@ -21,7 +21,7 @@ use weir_core::clock::unix_time_millis;
 use weir_core::{StorageError, TenantId};
 
 /// The name of the key file in the data folder.
-const KEY_FILE: &str = "links.key";
+const SIGNING_KEY_FILE: &str = "links.key";
 const KEY_BYTES: usize = 32;
 /// Expiry times are multiples of this number of seconds. So a page that is requested again has the same links, and the browser
 /// can use its cached images.
@@ -39,17 +39,17 @@ impl fmt::Debug for SigningKey {
 impl SigningKey {
     /// Reads the key from `<data>/links.key`, or creates the file if it does not exist. Only the user of the host can read it. Hosts
     /// that share documents have to share the file. Removing it invalidates all links.
-    pub fn load_or_create(data: &Path) -> Result<Self, StorageError> {
-        let path = data.join(KEY_FILE);
+    pub fn load_or_create_key(data: &Path) -> Result<Self, StorageError> {
+        let path = data.join(SIGNING_KEY_FILE);
         let what = path.display().to_string();
         match File::open(&path) {
-            Ok(file) => Self::read_from(file, what),
-            Err(error) if error.kind() == ErrorKind::NotFound => Self::create(data, &path),
+            Ok(file) => Self::read_key_file(file, what),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::create_key_file(data, &path),
             Err(error) => Err(StorageError::from_io_error(what, &error)),
         }
     }
 
-    fn read_from(mut file: File, what: String) -> Result<Self, StorageError> {
+    fn read_key_file(mut file: File, what: String) -> Result<Self, StorageError> {
         let mut key = [0; KEY_BYTES];
         let damaged = |reason: String| StorageError::Damaged {
             what: what.clone(),
@@ -61,26 +61,26 @@ impl SigningKey {
 
     /// Writes a new key under a temporary name and links it into place, so that the file is never incomplete. If another process
     /// was first, its key is used.
-    fn create(data: &Path, path: &Path) -> Result<Self, StorageError> {
+    fn create_key_file(data: &Path, path: &Path) -> Result<Self, StorageError> {
         let what = || path.display().to_string();
         let mut key = [0; KEY_BYTES];
         fill_with_random_bytes(&mut key).map_err(|reason| StorageError::Failed { what: what(), reason })?;
-        let unfinished = data.join(format!("{KEY_FILE}.{}", std::process::id()));
+        let temporary_path = data.join(format!("{SIGNING_KEY_FILE}.{}", std::process::id()));
         let written = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(&unfinished)
+            .open(&temporary_path)
             .and_then(|mut file| file.write_all(&key).and_then(|()| file.sync_all()))
-            .and_then(|()| match std::fs::hard_link(&unfinished, path) {
+            .and_then(|()| match std::fs::hard_link(&temporary_path, path) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
                 linked => linked,
             })
             .and_then(|()| File::open(data)?.sync_all());
-        let _ = std::fs::remove_file(&unfinished);
+        let _ = std::fs::remove_file(&temporary_path);
         written.map_err(|e| StorageError::from_io_error(what(), &e))?;
-        Self::read_from(
+        Self::read_key_file(
             File::open(path).map_err(|e| StorageError::from_io_error(what(), &e))?,
             what(),
         )
@@ -115,13 +115,19 @@ impl LinkSigner {
     }
 
     /// Whether the link has a valid signature and has not expired. The signatures are compared in constant time.
-    pub(crate) fn is_valid(&self, tenant: &TenantId, key: &str, link: &SignedLinkQuery, now: u64) -> bool {
+    pub(crate) fn is_link_valid(
+        &self,
+        tenant: &TenantId,
+        key: &str,
+        link: &SignedLinkQuery,
+        now: u64,
+    ) -> bool {
         let signature = URL_SAFE_NO_PAD.decode(&link.signature).unwrap_or_default();
-        let genuine = self
+        let has_valid_signature = self
             .link_mac(tenant, key, link.expires)
             .verify_slice(&signature)
             .is_ok();
-        genuine && now < link.expires
+        has_valid_signature && now < link.expires
     }
 
     fn link_mac(&self, tenant: &TenantId, key: &str, expires: u64) -> Hmac<Sha256> {
@@ -172,7 +178,7 @@ mod tests {
         );
         let link = parse_link(&link);
         let good =
-            |tenant: &TenantId, key, link: &SignedLinkQuery, now| links.is_valid(tenant, key, link, now);
+            |tenant: &TenantId, key, link: &SignedLinkQuery, now| links.is_link_valid(tenant, key, link, now);
         assert!(good(&tenant, "d/1/image/150.jpg", &link, 1919));
         assert!(!good(&tenant, "d/1/image/150.jpg", &link, 1920), "it has expired");
         assert!(!good(&"b".parse().unwrap(), "d/1/image/150.jpg", &link, 1000));
@@ -190,7 +196,7 @@ mod tests {
             assert!(!good(&tenant, "d/1/image/150.jpg", &forged, 1000));
         }
         let other = LinkSigner::new(SigningKey([8; KEY_BYTES]), 900);
-        assert!(!other.is_valid(&tenant, "d/1/image/150.jpg", &link, 1000));
+        assert!(!other.is_link_valid(&tenant, "d/1/image/150.jpg", &link, 1000));
     }
 
     #[test]
@@ -209,11 +215,11 @@ mod tests {
     #[test]
     fn key_file_is_created_once_and_is_private() {
         let data = tempfile::tempdir().unwrap();
-        let first = SigningKey::load_or_create(data.path()).unwrap();
-        let again = SigningKey::load_or_create(data.path()).unwrap();
+        let first = SigningKey::load_or_create_key(data.path()).unwrap();
+        let again = SigningKey::load_or_create_key(data.path()).unwrap();
         assert_eq!(first.0, again.0);
         assert_ne!(first.0, [0; KEY_BYTES]);
-        let file = data.path().join(KEY_FILE);
+        let file = data.path().join(SIGNING_KEY_FILE);
         assert_eq!(
             std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
             0o600
@@ -225,7 +231,7 @@ mod tests {
         );
         assert!(!format!("{first:?}").contains(&format!("{}", first.0[0])));
         std::fs::write(&file, b"short").unwrap();
-        let error = SigningKey::load_or_create(data.path()).unwrap_err();
+        let error = SigningKey::load_or_create_key(data.path()).unwrap_err();
         assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct MarkdownRenderLimit(Semaphore);
 
 impl MarkdownRenderLimit {
     /// Waits until a rendering may start. The permit belongs to it until it ends.
-    pub(crate) async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn acquire_render_permit(&self) -> Option<SemaphorePermit<'_>> {
         // It cannot fail: the semaphore is never closed.
         self.0.acquire().await.ok()
     }

@@ -22,12 +22,12 @@ pub(crate) struct StreamLimiter {
     kind: &'static str,
     max_streams: usize,
     max_streams_per_tenant: usize,
-    open_streams: Mutex<OpenStreams>,
+    open_streams: Mutex<OpenStreamCounts>,
     tasks: TaskTracker,
 }
 
 #[derive(Default)]
-struct OpenStreams {
+struct OpenStreamCounts {
     total: usize,
     by_tenant: HashMap<TenantId, usize>,
 }
@@ -40,11 +40,11 @@ pub(crate) struct StreamPermit {
 
 impl StreamLimiter {
     /// Creates a limiter for `all` streams, at most `each` of them for one tenant. `kind` names them in metrics and refusals.
-    pub(crate) fn new(kind: &'static str, all: u32, each: u32) -> Arc<Self> {
+    pub(crate) fn new(kind: &'static str, max_streams: u32, max_streams_per_tenant: u32) -> Arc<Self> {
         Arc::new(Self {
             kind,
-            max_streams: all as usize,
-            max_streams_per_tenant: each as usize,
+            max_streams: max_streams as usize,
+            max_streams_per_tenant: max_streams_per_tenant as usize,
             open_streams: Mutex::default(),
             tasks: TaskTracker::new(),
         })
@@ -52,14 +52,14 @@ impl StreamLimiter {
 
     /// Acquires a permit for a stream of a tenant. Returns a problem with status 429 if a limit is reached.
     pub(crate) fn try_acquire(self: &Arc<Self>, tenant: &TenantId) -> Result<StreamPermit, Problem> {
-        let mut taken = self.open_streams.lock();
-        let own = taken.by_tenant.get(tenant).copied().unwrap_or(0);
+        let mut open_streams = self.open_streams.lock();
+        let tenant_streams = open_streams.by_tenant.get(tenant).copied().unwrap_or(0);
         let (all, each, kind) = (self.max_streams, self.max_streams_per_tenant, self.kind);
-        let full = if own >= each {
+        let full = if tenant_streams >= each {
             Some(format!(
                 "{each} {kind} streams are open for this tenant: close one, or try again later"
             ))
-        } else if taken.total >= all {
+        } else if open_streams.total >= all {
             Some(format!(
                 "{all} {kind} streams are open on this host: try again later"
             ))
@@ -70,9 +70,9 @@ impl StreamLimiter {
             counter!("weir_http_streams_refused_total", "kind" => kind).increment(1);
             return Err(Problem::named_quota_exceeded("streams", detail, RETRY_AFTER));
         }
-        taken.total += 1;
-        taken.by_tenant.insert(tenant.clone(), own + 1);
-        gauge!("weir_http_streams", "kind" => kind).set(taken.total as f64);
+        open_streams.total += 1;
+        open_streams.by_tenant.insert(tenant.clone(), tenant_streams + 1);
+        gauge!("weir_http_streams", "kind" => kind).set(open_streams.total as f64);
         Ok(StreamPermit {
             limiter: Arc::clone(self),
             tenant: tenant.clone(),
@@ -104,15 +104,15 @@ impl StreamLimiter {
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut taken = self.limiter.open_streams.lock();
-        taken.total = taken.total.saturating_sub(1);
-        if let Some(own) = taken.by_tenant.get_mut(&self.tenant) {
+        let mut open_streams = self.limiter.open_streams.lock();
+        open_streams.total = open_streams.total.saturating_sub(1);
+        if let Some(own) = open_streams.by_tenant.get_mut(&self.tenant) {
             *own = own.saturating_sub(1);
             if *own == 0 {
-                taken.by_tenant.remove(&self.tenant);
+                open_streams.by_tenant.remove(&self.tenant);
             }
         }
-        gauge!("weir_http_streams", "kind" => self.limiter.kind).set(taken.total as f64);
+        gauge!("weir_http_streams", "kind" => self.limiter.kind).set(open_streams.total as f64);
     }
 }
 
@@ -122,20 +122,20 @@ mod tests {
 
     #[test]
     fn streams_are_limited_for_the_host_and_for_each_tenant() {
-        let places = StreamLimiter::new("event", 3, 2);
+        let limiter = StreamLimiter::new("event", 3, 2);
         let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let held = [places.try_acquire(&a).unwrap(), places.try_acquire(&a).unwrap()];
-        assert_eq!(places.try_acquire(&a).err().unwrap().status(), 429);
-        let other = places.try_acquire(&b).unwrap();
+        let held = [limiter.try_acquire(&a).unwrap(), limiter.try_acquire(&a).unwrap()];
+        assert_eq!(limiter.try_acquire(&a).err().unwrap().status(), 429);
+        let other = limiter.try_acquire(&b).unwrap();
         assert_eq!(
-            places.try_acquire(&b).err().unwrap().status(),
+            limiter.try_acquire(&b).err().unwrap().status(),
             429,
             "the host is full"
         );
         drop(held);
-        let _again = (places.try_acquire(&b).unwrap(), places.try_acquire(&a).unwrap());
+        let _again = (limiter.try_acquire(&b).unwrap(), limiter.try_acquire(&a).unwrap());
         drop(other);
-        assert_eq!(places.open_stream_count(), 2);
-        assert_eq!(places.open_streams.lock().by_tenant.len(), 2);
+        assert_eq!(limiter.open_stream_count(), 2);
+        assert_eq!(limiter.open_streams.lock().by_tenant.len(), 2);
     }
 }

@@ -54,7 +54,7 @@ impl TlsCertificate {
             (false, false) => {}
             _ => return Err(ListenError::IncompleteTlsSettings),
         }
-        let (digest, config) = files.load_files();
+        let (digest, config) = files.load_digest_and_config();
         let config = Arc::new(config?);
         gauge!("weir_tls_certificate_reload_failed").set(0.0);
         Ok(Some(Self {
@@ -83,7 +83,8 @@ impl TlsCertificate {
     /// Reloads the files if they have changed. If the new files are invalid, the current certificate stays in use.
     async fn reload_if_changed(&self) {
         let files = self.files.clone();
-        let Ok((digest, config)) = tokio::task::spawn_blocking(move || files.load_files()).await else {
+        let Ok((digest, config)) = tokio::task::spawn_blocking(move || files.load_digest_and_config()).await
+        else {
             return;
         };
         {
@@ -110,7 +111,7 @@ impl TlsCertificate {
 
 impl TlsFiles {
     /// Reads the files. Returns a hash of their content, or of the read error, and the configuration built from them.
-    fn load_files(&self) -> ([u8; 32], Result<ServerConfig, ListenError>) {
+    fn load_digest_and_config(&self) -> ([u8; 32], Result<ServerConfig, ListenError>) {
         let read = |file: &Path| std::fs::read(file).map_err(|error| invalid_file_error(file, &error));
         match read(&self.certificate).and_then(|certificate| Ok((certificate, read(&self.key)?))) {
             Ok((certificate, key)) => {

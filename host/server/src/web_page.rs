@@ -88,8 +88,8 @@ impl StaticResponse {
         }
     }
 
-    fn respond(&self, asked: &HeaderMap) -> Response {
-        let mut response = if self.matches_entity_tag(asked) {
+    fn respond_or_not_modified(&self, request_headers: &HeaderMap) -> Response {
+        let mut response = if self.matches_entity_tag(request_headers) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             self.body.clone().into_response()
@@ -112,8 +112,8 @@ impl StaticResponse {
     }
 
     /// Whether `If-None-Match` contains the entity tag of this response.
-    fn matches_entity_tag(&self, asked: &HeaderMap) -> bool {
-        asked
+    fn matches_entity_tag(&self, request_headers: &HeaderMap) -> bool {
+        request_headers
             .get_all(header::IF_NONE_MATCH)
             .iter()
             .filter_map(|value| value.to_str().ok())
@@ -128,10 +128,11 @@ pub(crate) fn build_static_router<S: Clone + Send + Sync + 'static>(description:
     // Cannot fail: the description consists of strings, numbers and maps with string keys.
     let description = serde_json::to_vec(description).unwrap_or_default();
     let mut router = Router::new();
-    for (path, fixed) in build_static_responses(description) {
-        let fixed = Arc::new(fixed);
-        let answer = move |asked: HeaderMap| std::future::ready(fixed.respond(&asked));
-        router = router.route(&path, get(answer));
+    for (path, static_response) in build_static_responses(description) {
+        let static_response = Arc::new(static_response);
+        let handler =
+            move |asked: HeaderMap| std::future::ready(static_response.respond_or_not_modified(&asked));
+        router = router.route(&path, get(handler));
     }
     router
 }

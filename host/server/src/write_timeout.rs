@@ -3,7 +3,7 @@
 //! A client that never reads would hold its connection, the file descriptor and the buffered data forever. So a write fails
 //! after a timeout without any progress. A slow client that makes progress is not limited.
 //!
-//! A handler only sees that the client is gone. [`WriteTimedOut`] is an extension of each request and tells a handler whether
+//! A handler only sees that the client is gone. [`WriteTimedOutFlag`] is an extension of each request and tells a handler whether
 //! the write timeout was the reason.
 
 use std::convert::Infallible;
@@ -23,15 +23,15 @@ use crate::connections::{Connection, ConnectionUseGuard};
 
 /// Shared flag: whether the write timeout ended the connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct WriteTimedOut(Arc<AtomicBool>);
+pub(crate) struct WriteTimedOutFlag(Arc<AtomicBool>);
 
-impl WriteTimedOut {
-    pub(crate) fn is_set(&self) -> bool {
+impl WriteTimedOutFlag {
+    pub(crate) fn has_timed_out(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for WriteTimedOut {
+impl<S: Sync> FromRequestParts<S> for WriteTimedOutFlag {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
@@ -47,24 +47,24 @@ pub(crate) struct WriteTimeoutStream<S> {
     connection: Connection,
     /// Set while a write is blocked. A connection with an unwritten response is in use.
     blocked_write: Option<ConnectionUseGuard>,
-    timed_out: WriteTimedOut,
+    timed_out: WriteTimedOutFlag,
 }
 
 impl<S> WriteTimeoutStream<S> {
     /// Fails writes after `patience` without progress, and sets `given_up` before.
     pub(crate) fn new(
         stream: S,
-        patience: Duration,
-        given_up: WriteTimedOut,
+        write_timeout: Duration,
+        write_timed_out: WriteTimedOutFlag,
         connection: Connection,
     ) -> Self {
         Self {
             stream,
-            timeout: patience,
-            deadline: Box::pin(sleep(patience)),
+            timeout: write_timeout,
+            deadline: Box::pin(sleep(write_timeout)),
             connection,
             blocked_write: None,
-            timed_out: given_up,
+            timed_out: write_timed_out,
         }
     }
 
@@ -79,7 +79,7 @@ impl<S> WriteTimeoutStream<S> {
             return written;
         }
         if self.blocked_write.is_none() {
-            self.blocked_write = Some(self.connection.begin_use());
+            self.blocked_write = Some(self.connection.mark_in_use());
             self.deadline.as_mut().reset(Instant::now() + self.timeout);
         }
         ready!(self.deadline.as_mut().poll(context));
@@ -150,24 +150,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn write_without_progress_times_out() {
         let (near, _far) = duplex(8);
-        let given_up = WriteTimedOut::default();
-        let mut near = WriteTimeoutStream::new(near, Duration::from_secs(30), given_up.clone(), connection());
+        let write_timed_out = WriteTimedOutFlag::default();
+        let mut near = WriteTimeoutStream::new(
+            near,
+            Duration::from_secs(30),
+            write_timed_out.clone(),
+            connection(),
+        );
         let began = Instant::now();
         let error = near.write_all(&[0; 100]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed(), Duration::from_secs(30));
-        assert!(given_up.is_set());
+        assert!(write_timed_out.has_timed_out());
     }
 
     #[tokio::test(start_paused = true)]
     async fn slow_reader_does_not_time_out() {
         let (near, mut far) = duplex(8);
-        let given_up = WriteTimedOut::default();
+        let write_timed_out = WriteTimedOutFlag::default();
         let connection = connection();
         let mut near = WriteTimeoutStream::new(
             near,
             Duration::from_secs(30),
-            given_up.clone(),
+            write_timed_out.clone(),
             connection.clone(),
         );
         let reading = async {
@@ -189,6 +194,6 @@ mod tests {
         // The timeout does not run while there is nothing to write.
         tokio::time::sleep(Duration::from_secs(3600)).await;
         near.write_all(b"x").await.unwrap();
-        assert!(!given_up.is_set());
+        assert!(!write_timed_out.has_timed_out());
     }
 }

@@ -22,10 +22,10 @@ use tokio::time::sleep;
 use weir_core::ports::BlobStore;
 use weir_core::{StorageError, TenantId};
 
-use self::unsynced_blobs::{SyncFile, UnsyncedBlobs};
+use self::unsynced_blobs::{SyncFileFn, UnsyncedBlobs};
 use crate::data_folder::{create_private_folder, size_on_disk};
-use crate::named_path::NamedPath;
-use crate::storage_usage::{MAX_MARKED_PATHS, StorageUsage};
+use crate::path_with_error_name::PathWithErrorName;
+use crate::storage_usage::{MAX_MARKED_PATHS, StorageUsageTracker};
 
 /// Maximum length of a key in bytes.
 const MAX_KEY_BYTES: usize = 1024;
@@ -45,25 +45,25 @@ pub struct FileBlobStore {
 
 struct BlobFolder {
     root: PathBuf,
-    storage_usage: StorageUsage,
+    storage_usage: StorageUsageTracker,
     next_number: AtomicU64,
     unsynced: Mutex<UnsyncedBlobs>,
     /// Allows one flush at a time, because blobs that another flush has taken are not durable yet.
     flush_lock: Mutex<()>,
-    sync_file: Box<SyncFile>,
+    sync_file: Box<SyncFileFn>,
     /// A flush is scheduled.
-    is_flush_due: AtomicBool,
+    is_flush_scheduled: AtomicBool,
 }
 
 impl FileBlobStore {
     /// Opens `<data>/blobs` and creates it if it does not exist. Removes unfinished files, so only one process may have it open. Blocks
     /// on the disk.
-    pub(crate) fn open(data: &Path, storage_usage: StorageUsage) -> Result<Self, StorageError> {
+    pub(crate) fn open(data: &Path, storage_usage: StorageUsageTracker) -> Result<Self, StorageError> {
         let root = data.join("blobs");
         let unfinished = root.join(UNFINISHED_FOLDER);
         match fs::remove_dir_all(&unfinished) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(named_blob_path(&root, &unfinished).io_error(&e));
+                return Err(blob_path_with_error_name(&root, &unfinished).io_error(&e));
             }
             _ => {}
         }
@@ -76,22 +76,24 @@ impl FileBlobStore {
                 unsynced: Mutex::default(),
                 flush_lock: Mutex::new(()),
                 sync_file: Box::new(File::sync_all),
-                is_flush_due: AtomicBool::new(false),
+                is_flush_scheduled: AtomicBool::new(false),
             }),
         })
     }
 
     /// Schedules a flush, so that no descriptor stays open for long.
     fn schedule_flush(&self) {
-        if self.folder.is_flush_due.swap(true, Ordering::Relaxed) {
+        if self.folder.is_flush_scheduled.swap(true, Ordering::Relaxed) {
             return;
         }
-        let inner = Arc::downgrade(&self.folder);
+        let weak_folder = Arc::downgrade(&self.folder);
         tokio::spawn(async move {
             sleep(MAX_FLUSH_DELAY).await;
-            let Some(inner) = inner.upgrade() else { return };
-            inner.is_flush_due.store(false, Ordering::Relaxed);
-            let flushed = tokio::task::spawn_blocking(move || inner.flush_unsynced_blobs()).await;
+            let Some(folder) = weak_folder.upgrade() else {
+                return;
+            };
+            folder.is_flush_scheduled.store(false, Ordering::Relaxed);
+            let flushed = tokio::task::spawn_blocking(move || folder.flush_unsynced_blobs()).await;
             if let Ok(Err(error)) = flushed {
                 // The blobs still wait for a sync, so the next flush reports the error again.
                 tracing::warn!(%error, "blobs could not be flushed");
@@ -103,8 +105,8 @@ impl FileBlobStore {
         &self,
         work: impl FnOnce(&BlobFolder) -> Result<R, StorageError> + Send + 'static,
     ) -> Result<R, StorageError> {
-        let inner = Arc::clone(&self.folder);
-        match tokio::task::spawn_blocking(move || work(&inner)).await {
+        let folder = Arc::clone(&self.folder);
+        match tokio::task::spawn_blocking(move || work(&folder)).await {
             Ok(result) => result,
             Err(e) => Err(StorageError::Failed {
                 what: "the folder of each blob".into(),
@@ -119,7 +121,7 @@ impl BlobStore for FileBlobStore {
     async fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
         check_key(key)?;
         let (tenant, key, bytes) = (tenant.clone(), key.to_owned(), bytes.to_vec());
-        self.run_blocking(move |inner| inner.put_blob(&tenant, &key, &bytes))
+        self.run_blocking(move |folder| folder.put_blob(&tenant, &key, &bytes))
             .await?;
         self.schedule_flush();
         Ok(())
@@ -128,25 +130,25 @@ impl BlobStore for FileBlobStore {
     async fn get_blob(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
         check_key(key)?;
         let path = self.folder.tenant_folder(tenant).join(key);
-        self.run_blocking(move |inner| match fs::read(&path) {
+        self.run_blocking(move |folder| match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if is_not_found(&e) => Ok(None),
-            Err(e) => Err(named_blob_path(&inner.root, &path).io_error(&e)),
+            Err(e) => Err(blob_path_with_error_name(&folder.root, &path).io_error(&e)),
         })
         .await
     }
 
-    async fn list_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
+    async fn list_blob_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
         check_prefix(prefix)?;
         let (tenant, prefix) = (self.folder.tenant_folder(tenant), prefix.to_owned());
-        self.run_blocking(move |inner| list_keys(&inner.root, &tenant, &prefix))
+        self.run_blocking(move |folder| list_keys(&folder.root, &tenant, &prefix))
             .await
     }
 
-    async fn delete_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
+    async fn delete_blobs_with_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
         check_prefix(prefix)?;
         let (tenant, prefix) = (tenant.clone(), prefix.to_owned());
-        self.run_blocking(move |inner| inner.delete_prefix(&tenant, &prefix))
+        self.run_blocking(move |folder| folder.delete_blobs_with_prefix(&tenant, &prefix))
             .await
     }
 
@@ -162,21 +164,21 @@ impl BlobFolder {
 
     fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
         let path = self.tenant_folder(tenant).join(key);
-        let io = |e: io::Error| named_blob_path(&self.root, &path).io_error(&e);
+        let io = |e: io::Error| blob_path_with_error_name(&self.root, &path).io_error(&e);
         let (unfinished, file) = self.write_unfinished_file(bytes).map_err(io)?;
         let mut is_full = false;
-        let moved = self
-            .storage_usage
-            .change_files(tenant, &usage_path(tenant, key), || {
-                let grown = i64::try_from(bytes.len()).unwrap_or(i64::MAX) - size_on_disk(&path)?;
-                move_into_place(&unfinished, &path)?;
-                // If one key is put several times at once, the file that was moved last is the one to sync.
-                let mut unsynced = self.unsynced.lock();
-                let written = unsynced.new_blob(file, bytes);
-                unsynced.blobs.insert(path.clone(), written);
-                is_full = unsynced.blobs.len() > MAX_UNSYNCED_BLOBS;
-                Ok(grown)
-            });
+        let moved =
+            self.storage_usage
+                .change_files_and_count_bytes(tenant, &storage_usage_path(tenant, key), || {
+                    let grown = i64::try_from(bytes.len()).unwrap_or(i64::MAX) - size_on_disk(&path)?;
+                    move_into_place(&unfinished, &path)?;
+                    // If one key is put several times at once, the file that was moved last is the one to sync.
+                    let mut unsynced = self.unsynced.lock();
+                    let written = unsynced.new_unsynced_blob(file, bytes);
+                    unsynced.blobs.insert(path.clone(), written);
+                    is_full = unsynced.blobs.len() > MAX_UNSYNCED_BLOBS;
+                    Ok(grown)
+                });
         moved
             .and_then(|moved| moved.map_err(io))
             .inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
@@ -206,19 +208,21 @@ impl BlobFolder {
         }
     }
 
-    fn delete_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
+    fn delete_blobs_with_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
         let folder = self.tenant_folder(tenant);
         for keys in list_keys(&self.root, &folder, prefix)?.chunks(MAX_MARKED_PATHS) {
-            let paths = keys.iter().map(|key| usage_path(tenant, key));
-            self.storage_usage.prepare_changes(tenant, paths)?;
+            let paths = keys.iter().map(|key| storage_usage_path(tenant, key));
+            self.storage_usage.mark_paths_before_changes(tenant, paths)?;
             for key in keys {
                 self.delete_blob(tenant, key)?;
             }
-            self.storage_usage.save_sizes()?;
+            self.storage_usage.save_changed_file_sizes()?;
         }
         if prefix.is_empty() {
             // Fails if the folder is not empty or does not exist.
-            let _ = self.storage_usage.exclude_changes(|| fs::remove_dir(&folder));
+            let _ = self
+                .storage_usage
+                .run_while_no_file_changes(|| fs::remove_dir(&folder));
         }
         Ok(())
     }
@@ -226,23 +230,23 @@ impl BlobFolder {
     fn delete_blob(&self, tenant: &TenantId, key: &str) -> Result<(), StorageError> {
         let folder = self.tenant_folder(tenant);
         let path = folder.join(key);
-        let deleted = self
-            .storage_usage
-            .change_files(tenant, &usage_path(tenant, key), || {
-                let bytes = size_on_disk(&path)?;
-                match fs::remove_file(&path) {
-                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-                    _ => remove_empty_parents(&path, &folder),
-                }
-                self.unsynced.lock().blobs.remove(&path);
-                Ok(-bytes)
-            });
-        deleted?.map_err(|e| named_blob_path(&self.root, &path).io_error(&e))
+        let deleted =
+            self.storage_usage
+                .change_files_and_count_bytes(tenant, &storage_usage_path(tenant, key), || {
+                    let bytes = size_on_disk(&path)?;
+                    match fs::remove_file(&path) {
+                        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                        _ => remove_empty_parents(&path, &folder),
+                    }
+                    self.unsynced.lock().blobs.remove(&path);
+                    Ok(-bytes)
+                });
+        deleted?.map_err(|e| blob_path_with_error_name(&self.root, &path).io_error(&e))
     }
 }
 
 /// Returns the path in the data folder that the bytes of a blob are counted under: that of the key's first segment, which is a document.
-fn usage_path(tenant: &TenantId, key: &str) -> String {
+fn storage_usage_path(tenant: &TenantId, key: &str) -> String {
     let first = key.split_once('/').map_or(key, |(first, _)| first);
     format!("blobs/{tenant}/{first}")
 }
@@ -268,10 +272,10 @@ fn list_keys(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<String>, St
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
             Err(e) if is_not_found(&e) => continue,
-            Err(e) => return Err(named_blob_path(root, &path).io_error(&e)),
+            Err(e) => return Err(blob_path_with_error_name(root, &path).io_error(&e)),
         };
         for entry in entries {
-            let entry = entry.map_err(|e| named_blob_path(root, &path).io_error(&e))?;
+            let entry = entry.map_err(|e| blob_path_with_error_name(root, &path).io_error(&e))?;
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
@@ -282,7 +286,7 @@ fn list_keys(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<String>, St
             };
             let is_folder = entry
                 .file_type()
-                .map_err(|e| named_blob_path(root, &path).io_error(&e))?
+                .map_err(|e| blob_path_with_error_name(root, &path).io_error(&e))?
                 .is_dir();
             if is_folder && (key.starts_with(prefix) || prefix.starts_with(&key)) {
                 folders.push(key);
@@ -311,18 +315,22 @@ fn is_not_found(error: &io::Error) -> bool {
     )
 }
 
-fn named_blob_path(root: &Path, path: &Path) -> NamedPath {
-    NamedPath::below_root(root, "blob", path)
+fn blob_path_with_error_name(root: &Path, path: &Path) -> PathWithErrorName {
+    PathWithErrorName::from_path_below_root(root, "blob", path)
 }
 
 /// Checks a key. A key has one or more segments joined by `/`. A segment has letters, digits, `-`, `_` and `.`, and does not begin with
 /// a dot. So a key cannot leave its tenant's folder.
 fn check_key(key: &str) -> Result<(), StorageError> {
-    let good = key.len() <= MAX_KEY_BYTES
+    let is_valid = key.len() <= MAX_KEY_BYTES
         && key
             .split('/')
             .all(|part| !part.is_empty() && is_valid_segment(part));
-    if good { Ok(()) } else { Err(invalid_key_error(key)) }
+    if is_valid {
+        Ok(())
+    } else {
+        Err(invalid_key_error(key))
+    }
 }
 
 /// Checks a prefix, which is like a key, but its last segment may be empty.

@@ -17,10 +17,10 @@ const SETTLE_DELAY: Duration = Duration::from_secs(30);
 
 /// The paths that changed, of all tenants.
 #[derive(Default)]
-pub(crate) struct ChangedPaths(Mutex<State>);
+pub(crate) struct ChangedPaths(Mutex<ChangedPathsState>);
 
 #[derive(Default)]
-struct State {
+struct ChangedPathsState {
     paths: HashMap<TenantId, HashMap<String, PathState>>,
     is_closed: bool,
 }
@@ -35,19 +35,23 @@ struct PathState {
 
 /// A change of a path's row that the next transaction writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PathUpdate {
+pub(crate) struct PathRowUpdate {
     pub(crate) tenant: TenantId,
     pub(crate) path: String,
     /// Mark the path as changing.
-    pub(crate) is_mark: bool,
+    pub(crate) sets_changing_mark: bool,
     pub(crate) added_bytes: i64,
     /// Remove the mark.
-    pub(crate) is_settled: bool,
+    pub(crate) clears_changing_mark: bool,
 }
 
 impl ChangedPaths {
     /// Adds paths that are about to change. Returns whether the ledger has to mark any of them first.
-    pub(crate) fn add_paths(&self, tenant: &TenantId, paths: impl IntoIterator<Item = String>) -> bool {
+    pub(crate) fn add_changing_paths(
+        &self,
+        tenant: &TenantId,
+        paths: impl IntoIterator<Item = String>,
+    ) -> bool {
         let mut state = self.0.lock();
         let known = state.paths.entry(tenant.clone()).or_default();
         let changed_at = Instant::now();
@@ -76,7 +80,12 @@ impl ChangedPaths {
     /// they were. Returns `change` unused if the ledger has not marked the path.
     ///
     /// All changes of all paths exclude each other, so `change` must be as short as a rename.
-    pub(crate) fn try_change<F>(&self, tenant: &TenantId, path: &str, change: F) -> Result<io::Result<()>, F>
+    pub(crate) fn run_change_if_marked<F>(
+        &self,
+        tenant: &TenantId,
+        path: &str,
+        change: F,
+    ) -> Result<io::Result<()>, F>
     where
         F: FnOnce() -> io::Result<i64>,
     {
@@ -95,7 +104,7 @@ impl ChangedPaths {
     }
 
     /// Runs `work` while no file changes.
-    pub(crate) fn exclude_changes<R>(&self, work: impl FnOnce() -> R) -> R {
+    pub(crate) fn run_while_no_file_changes<R>(&self, work: impl FnOnce() -> R) -> R {
         let _state = self.0.lock();
         work()
     }
@@ -110,11 +119,11 @@ impl ChangedPaths {
     }
 
     /// Returns the updates for a transaction that begins now. Paths that it settles are forgotten, so their next change marks them again.
-    pub(crate) fn take_updates(&self) -> Vec<PathUpdate> {
-        self.take_updates_at(Instant::now())
+    pub(crate) fn take_pending_updates(&self) -> Vec<PathRowUpdate> {
+        self.take_pending_updates_at(Instant::now())
     }
 
-    fn take_updates_at(&self, now: Instant) -> Vec<PathUpdate> {
+    fn take_pending_updates_at(&self, now: Instant) -> Vec<PathRowUpdate> {
         let mut state = self.0.lock();
         let is_closed = state.is_closed;
         let mut updates = Vec::new();
@@ -124,12 +133,12 @@ impl ChangedPaths {
                     && now.saturating_duration_since(state.changed_at) >= SETTLE_DELAY;
                 let is_settled = is_closed || is_unchanged;
                 if is_settled || !state.is_marked || state.unsaved_bytes != 0 {
-                    updates.push(PathUpdate {
+                    updates.push(PathRowUpdate {
                         tenant: tenant.clone(),
                         path: path.clone(),
-                        is_mark: !state.is_marked,
+                        sets_changing_mark: !state.is_marked,
                         added_bytes: state.unsaved_bytes,
-                        is_settled,
+                        clears_changing_mark: is_settled,
                     });
                 }
                 !is_settled
@@ -140,7 +149,7 @@ impl ChangedPaths {
     }
 
     /// Records that a transaction has written these updates. No other transaction may have run since they were taken.
-    pub(crate) fn mark_saved(&self, updates: &[PathUpdate]) {
+    pub(crate) fn mark_updates_saved(&self, updates: &[PathRowUpdate]) {
         let mut state = self.0.lock();
         for update in updates {
             let paths = state.paths.get_mut(&update.tenant);
@@ -161,42 +170,54 @@ impl ChangedPaths {
 mod tests {
     use super::*;
 
-    fn update(path: &str, is_mark: bool, added_bytes: i64, is_settled: bool) -> PathUpdate {
-        PathUpdate {
+    fn update(path: &str, is_mark: bool, added_bytes: i64, is_settled: bool) -> PathRowUpdate {
+        PathRowUpdate {
             tenant: TenantId::default_tenant(),
             path: path.into(),
-            is_mark,
+            sets_changing_mark: is_mark,
             added_bytes,
-            is_settled,
+            clears_changing_mark: is_settled,
         }
     }
 
     /// Returns paths of which the ledger has marked `marked`.
     fn paths_with_mark(marked: &str) -> ChangedPaths {
         let paths = ChangedPaths::default();
-        assert!(paths.add_paths(&TenantId::default_tenant(), [marked.to_owned()]));
-        let updates = paths.take_updates();
+        assert!(paths.add_changing_paths(&TenantId::default_tenant(), [marked.to_owned()]));
+        let updates = paths.take_pending_updates();
         assert_eq!(updates, [update(marked, true, 0, false)]);
-        paths.mark_saved(&updates);
+        paths.mark_updates_saved(&updates);
         paths
     }
 
     fn grow(paths: &ChangedPaths, path: &str, bytes: i64) {
-        let changed = paths.try_change(&TenantId::default_tenant(), path, || Ok(bytes));
+        let changed = paths.run_change_if_marked(&TenantId::default_tenant(), path, || Ok(bytes));
         changed.ok().unwrap().unwrap();
     }
 
     #[test]
     fn change_needs_a_mark_in_the_ledger() {
         let (paths, t) = (ChangedPaths::default(), TenantId::default_tenant());
-        assert!(paths.try_change(&t, "a", || panic!("not marked")).is_err());
-        paths.add_paths(&t, ["a".to_owned()]);
+        assert!(
+            paths
+                .run_change_if_marked(&t, "a", || panic!("not marked"))
+                .is_err()
+        );
+        paths.add_changing_paths(&t, ["a".to_owned()]);
         assert!(paths.has_unmarked_path());
-        assert!(paths.try_change(&t, "a", || panic!("not marked")).is_err());
+        assert!(
+            paths
+                .run_change_if_marked(&t, "a", || panic!("not marked"))
+                .is_err()
+        );
         // The transaction failed, so nothing is marked.
-        paths.take_updates();
-        assert!(paths.try_change(&t, "a", || panic!("not marked")).is_err());
-        paths.mark_saved(&paths.take_updates());
+        paths.take_pending_updates();
+        assert!(
+            paths
+                .run_change_if_marked(&t, "a", || panic!("not marked"))
+                .is_err()
+        );
+        paths.mark_updates_saved(&paths.take_pending_updates());
         assert!(!paths.has_unmarked_path());
         grow(&paths, "a", 3);
     }
@@ -205,16 +226,16 @@ mod tests {
     fn bytes_stay_unsaved_until_a_transaction_has_them() {
         let (paths, t) = (paths_with_mark("a"), TenantId::default_tenant());
         grow(&paths, "a", 3);
-        let updates = paths.take_updates();
+        let updates = paths.take_pending_updates();
         assert_eq!(updates, [update("a", false, 3, false)]);
         assert_eq!(paths.count_unsaved_bytes(&t), 3);
         // Another change during the transaction.
         grow(&paths, "a", 4);
-        paths.mark_saved(&updates);
+        paths.mark_updates_saved(&updates);
         assert_eq!(paths.count_unsaved_bytes(&t), 4);
         grow(&paths, "a", -10);
         assert_eq!(paths.count_unsaved_bytes(&t), 0);
-        assert_eq!(paths.take_updates(), [update("a", false, -6, false)]);
+        assert_eq!(paths.take_pending_updates(), [update("a", false, -6, false)]);
     }
 
     #[test]
@@ -222,13 +243,20 @@ mod tests {
         let (paths, t) = (paths_with_mark("a"), TenantId::default_tenant());
         grow(&paths, "a", 3);
         let later = Instant::now() + SETTLE_DELAY;
-        let updates = paths.take_updates_at(later);
+        let updates = paths.take_pending_updates_at(later);
         assert_eq!(updates, [update("a", false, 3, false)]);
-        paths.mark_saved(&updates);
-        assert_eq!(paths.take_updates(), []);
-        assert_eq!(paths.take_updates_at(later), [update("a", false, 0, true)]);
-        assert!(paths.try_change(&t, "a", || panic!("not marked")).is_err());
-        assert!(paths.add_paths(&t, ["a".to_owned()]));
+        paths.mark_updates_saved(&updates);
+        assert_eq!(paths.take_pending_updates(), []);
+        assert_eq!(
+            paths.take_pending_updates_at(later),
+            [update("a", false, 0, true)]
+        );
+        assert!(
+            paths
+                .run_change_if_marked(&t, "a", || panic!("not marked"))
+                .is_err()
+        );
+        assert!(paths.add_changing_paths(&t, ["a".to_owned()]));
     }
 
     #[test]
@@ -236,9 +264,9 @@ mod tests {
         let (paths, t) = (paths_with_mark("a"), TenantId::default_tenant());
         grow(&paths, "a", 3);
         paths.close();
-        let refused = paths.try_change(&t, "a", || panic!("the change ran after close"));
+        let refused = paths.run_change_if_marked(&t, "a", || panic!("the change ran after close"));
         assert_eq!(refused.ok().unwrap().unwrap_err().to_string(), "is closed");
-        assert_eq!(paths.take_updates(), [update("a", false, 3, true)]);
-        assert_eq!(paths.take_updates(), []);
+        assert_eq!(paths.take_pending_updates(), [update("a", false, 3, true)]);
+        assert_eq!(paths.take_pending_updates(), []);
     }
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use weir_core::component::{ComponentDigest, ComponentStore};
 use weir_core::{StorageError, TenantId};
 
-use crate::storage_usage::StorageUsage;
+use crate::storage_usage::StorageUsageTracker;
 use crate::tenant_files::TenantFiles;
 
 /// Implements [`ComponentStore`] with files.
@@ -18,7 +18,7 @@ pub struct FileComponentStore(Arc<TenantFiles>);
 
 impl FileComponentStore {
     /// Opens `<data>/components` and creates it if it does not exist. Blocks on the disk. Only one process may have it open.
-    pub(crate) fn open(data: &Path, storage_usage: StorageUsage) -> Result<Self, StorageError> {
+    pub(crate) fn open(data: &Path, storage_usage: StorageUsageTracker) -> Result<Self, StorageError> {
         let files = TenantFiles::open("component", data, "components", storage_usage)?;
         Ok(Self(Arc::new(files)))
     }
@@ -66,7 +66,7 @@ impl ComponentStore for FileComponentStore {
     async fn remove_all_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
         let tenant = tenant.clone();
         self.0
-            .run_blocking(move |files| files.remove_all_files(&tenant))
+            .run_blocking(move |files| files.remove_all_files_of_tenant(&tenant))
             .await
     }
 }

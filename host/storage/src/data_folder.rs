@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock, statvfs};
 use weir_core::StorageError;
 
-use crate::named_path::NamedPath;
+use crate::path_with_error_name::PathWithErrorName;
 
 /// Time that an opener waits for the lock. A search of another process holds it for milliseconds only.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,11 +40,11 @@ impl FolderLock {
             .write(true)
             .mode(0o600)
             .open(&path)
-            .map_err(|e| named_data_folder(&path).io_error(&e))?;
+            .map_err(|e| data_path_with_error_name(&path).io_error(&e))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(named_data_folder(data).in_use_error()),
-            Err(e) => Err(named_data_folder(&path).io_error(&e.into())),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(data_path_with_error_name(data).in_use_error()),
+            Err(e) => Err(data_path_with_error_name(&path).io_error(&e.into())),
         }
     }
 
@@ -64,11 +64,11 @@ impl FolderLock {
 
 /// Renames the entries that earlier versions named differently. The caller must hold the lock. Fails if an entry exists under both
 /// names.
-pub(crate) fn rename_former_entries(data: &Path) -> Result<(), StorageError> {
+pub(crate) fn rename_entries_of_earlier_versions(data: &Path) -> Result<(), StorageError> {
     let mut is_changed = false;
     for (former, present) in RENAMED_ENTRIES {
         let (old_path, new_path) = (data.join(former), data.join(present));
-        let named = NamedPath::new(format!("{former} in the data folder"), &old_path);
+        let named = PathWithErrorName::new(format!("{former} in the data folder"), &old_path);
         if !old_path.try_exists().map_err(|e| named.io_error(&e))? {
             continue;
         }
@@ -81,13 +81,13 @@ pub(crate) fn rename_former_entries(data: &Path) -> Result<(), StorageError> {
         is_changed = true;
     }
     match is_changed {
-        true => sync_folder(data).map_err(|e| named_data_folder(data).io_error(&e)),
+        true => sync_folder(data).map_err(|e| data_path_with_error_name(data).io_error(&e)),
         false => Ok(()),
     }
 }
 
-fn named_data_folder(path: &Path) -> NamedPath {
-    NamedPath::new("the data folder", path)
+fn data_path_with_error_name(path: &Path) -> PathWithErrorName {
+    PathWithErrorName::new("the data folder", path)
 }
 
 /// Creates a folder that only its owner can enter, and its parent folders.
@@ -98,12 +98,12 @@ pub(crate) fn create_private_folder(path: &Path) -> Result<(), StorageError> {
         .create(path)
         .map_err(|e| {
             let name = path.file_name().unwrap_or_default().display();
-            NamedPath::new(format!("folder {name}"), path).io_error(&e)
+            PathWithErrorName::new(format!("folder {name}"), path).io_error(&e)
         })
 }
 
 /// Returns the bytes that may still be written to the file system of `path`; `None` if it does not report them.
-pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+pub(crate) fn available_file_system_bytes(path: &Path) -> Option<u64> {
     let stat = statvfs(path).ok()?;
     (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
@@ -112,21 +112,21 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
 ///
 /// Files that are written through memory maps are sparse: the kernel allocates a page when it is first touched, and kills the process
 /// with SIGBUS if there is no space. So callers check before they write.
-pub(crate) fn check_free_space(location: &NamedPath, bytes: u64) -> Result<(), StorageError> {
-    match free_bytes(location.path()) {
-        Some(free) if free < bytes => Err(location.full_error()),
+pub(crate) fn check_free_space(location: &PathWithErrorName, bytes: u64) -> Result<(), StorageError> {
+    match available_file_system_bytes(location.path()) {
+        Some(free) if free < bytes => Err(location.no_space_error()),
         _ => Ok(()),
     }
 }
 
 /// Returns the bytes of a file, or of all files below a folder; 0 if it does not exist.
 pub(crate) fn size_on_disk(path: &Path) -> io::Result<i64> {
-    let data = match fs::symlink_metadata(path) {
+    let metadata = match fs::symlink_metadata(path) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(0),
         data => data?,
     };
-    if !data.is_dir() {
-        return Ok(i64::try_from(data.len()).unwrap_or(i64::MAX));
+    if !metadata.is_dir() {
+        return Ok(i64::try_from(metadata.len()).unwrap_or(i64::MAX));
     }
     let mut bytes = 0_i64;
     for entry in fs::read_dir(path)? {
@@ -187,14 +187,16 @@ mod tests {
         fs::write(dir.path().join("answers.db"), "database").unwrap();
         fs::write(dir.path().join("answers.db-wal"), "log").unwrap();
         for _ in 0..2 {
-            rename_former_entries(dir.path()).unwrap();
+            rename_entries_of_earlier_versions(dir.path()).unwrap();
             assert!(dir.path().join("uploads/acme").is_dir());
             assert_eq!(fs::read(dir.path().join("responses.db")).unwrap(), b"database");
             assert_eq!(fs::read(dir.path().join("responses.db-wal")).unwrap(), b"log");
             assert!(!dir.path().join("originals").exists() && !dir.path().join("answers.db").exists());
         }
         fs::create_dir(dir.path().join("originals")).unwrap();
-        let refused = rename_former_entries(dir.path()).unwrap_err().to_string();
+        let refused = rename_entries_of_earlier_versions(dir.path())
+            .unwrap_err()
+            .to_string();
         assert!(
             refused.contains("originals") && refused.contains("uploads"),
             "{refused}"
@@ -204,7 +206,7 @@ mod tests {
     #[test]
     fn missing_free_space_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = named_data_folder(dir.path());
+        let folder = data_path_with_error_name(dir.path());
         check_free_space(&folder, 1).unwrap();
         assert!(matches!(
             check_free_space(&folder, u64::MAX),

@@ -14,7 +14,7 @@ mod pipelines;
 mod policy_state;
 mod reader;
 mod records;
-mod renames;
+mod schema_renames;
 mod shadow_runs;
 mod sqlite_ledger;
 mod storage_usage;
@@ -27,7 +27,7 @@ mod writer;
 use async_trait::async_trait;
 use rusqlite::Transaction;
 use weir_core::component_log::ComponentLogEntry;
-use weir_core::component_state::{StateChange, StateSizes};
+use weir_core::component_state_limits::{StateChange, StateSizes};
 use weir_core::event::{ErrorInfo, Event};
 use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
 use weir_core::ports::{ComponentStateStore, Ledger};
@@ -49,14 +49,15 @@ impl LedgerReader {
         document: &DocumentId,
     ) -> Result<Option<DocumentRecord>, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
-        self.read_rows(move |c| records::find_document(c, &tenant, &document))
+        self.run_on_read_connection(move |c| records::find_document(c, &tenant, &document))
             .await
     }
 
     /// Like [`Ledger::list_documents`].
     pub async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
         let tenant = tenant.clone();
-        self.read_rows(move |c| records::list_documents(c, &tenant)).await
+        self.run_on_read_connection(move |c| records::list_documents(c, &tenant))
+            .await
     }
 
     /// Like [`Ledger::list_pages`].
@@ -67,14 +68,15 @@ impl LedgerReader {
         revision: Option<&RevisionId>,
     ) -> Result<Vec<PageRecord>, StorageError> {
         let (tenant, document, revision) = (tenant.clone(), *document, revision.copied());
-        self.read_rows(move |c| records::list_pages(c, &tenant, &document, revision.as_ref()))
+        self.run_on_read_connection(move |c| records::list_pages(c, &tenant, &document, revision.as_ref()))
             .await
     }
 
     /// Like [`Ledger::find_job`].
     pub async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
-        self.read_rows(move |c| records::find_job(c, &tenant, &job)).await
+        self.run_on_read_connection(move |c| records::find_job(c, &tenant, &job))
+            .await
     }
 
     /// Like [`Ledger::list_component_log`].
@@ -86,7 +88,7 @@ impl LedgerReader {
         limit: usize,
     ) -> Result<Vec<ComponentLogEntry>, StorageError> {
         let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_LISTED_EVENTS));
-        self.read_rows(move |c| component_log::list_log_entries(c, &tenant, &job, after, limit))
+        self.run_on_read_connection(move |c| component_log::list_log_entries(c, &tenant, &job, after, limit))
             .await
     }
 }
@@ -101,7 +103,7 @@ impl Ledger for SqliteLedger {
             let mut entries = entries.iter();
             entries.try_fold(false, |removed, entry| Ok(write_entry(t, entry)? || removed))
         };
-        if self.write_transaction(write_all).await? {
+        if self.run_write_transaction(write_all).await? {
             self.tenant_admin.schedule_wal_truncation();
         }
         Ok(())
@@ -133,7 +135,9 @@ impl Ledger for SqliteLedger {
     }
 
     async fn list_unfinished_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
-        self.reader.read_rows(records::list_unfinished_jobs).await
+        self.reader
+            .run_on_read_connection(records::list_unfinished_jobs)
+            .await
     }
 
     async fn list_job_events(
@@ -145,14 +149,14 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<Event>, StorageError> {
         let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_LISTED_EVENTS));
         self.reader
-            .read_rows(move |c| records::list_events(c, &tenant, &job, after, limit))
+            .run_on_read_connection(move |c| records::list_events(c, &tenant, &job, after, limit))
             .await
     }
 
     async fn last_job_event(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Event>, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
         self.reader
-            .read_rows(move |c| records::find_last_event(c, &tenant, &job))
+            .run_on_read_connection(move |c| records::find_last_event(c, &tenant, &job))
             .await
     }
 
@@ -164,7 +168,7 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<(u64, Event)>, StorageError> {
         let (tenant, limit) = (tenant.clone(), limit.min(MAX_LISTED_EVENTS));
         self.reader
-            .read_rows(move |c| records::list_tenant_events(c, &tenant, after, limit))
+            .run_on_read_connection(move |c| records::list_tenant_events(c, &tenant, after, limit))
             .await
     }
 
@@ -181,7 +185,7 @@ impl Ledger for SqliteLedger {
     async fn last_tenant_event_position(&self, tenant: &TenantId) -> Result<u64, StorageError> {
         let tenant = tenant.clone();
         self.reader
-            .read_rows(move |c| records::find_last_event_position(c, &tenant))
+            .run_on_read_connection(move |c| records::find_last_event_position(c, &tenant))
             .await
     }
 
@@ -193,7 +197,7 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<DocumentRecord>, StorageError> {
         let tenant = tenant.clone();
         self.reader
-            .read_rows(move |c| records::list_documents_after(c, &tenant, after, limit))
+            .run_on_read_connection(move |c| records::list_documents_after(c, &tenant, after, limit))
             .await
     }
 
@@ -206,21 +210,21 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<PageRecord>, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         self.reader
-            .read_rows(move |c| records::list_pages_after(c, &tenant, &document, after, limit))
+            .run_on_read_connection(move |c| records::list_pages_after(c, &tenant, &document, after, limit))
             .await
     }
 
     async fn last_component_log_seq(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
         self.reader
-            .read_rows(move |c| component_log::find_last_seq(c, &tenant, &job))
+            .run_on_read_connection(move |c| component_log::find_last_seq(c, &tenant, &job))
             .await
     }
 
     async fn erase_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         let known = self
-            .write_transaction(move |t| document_removals::delete_document_rows(t, &tenant, &document))
+            .run_write_transaction(move |t| document_removals::delete_document_rows(t, &tenant, &document))
             .await?;
         self.tenant_admin.truncate_wal_or_schedule().await?;
         Ok(known)
@@ -249,7 +253,7 @@ fn write_entry(transaction: &Transaction<'_>, entry: &LedgerEntry) -> rusqlite::
 
 #[async_trait]
 impl ComponentStateStore for SqliteLedger {
-    async fn get_value(
+    async fn get_state_value(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -257,33 +261,35 @@ impl ComponentStateStore for SqliteLedger {
     ) -> Result<Option<Vec<u8>>, ErrorInfo> {
         let (tenant, pipeline, key) = (tenant.clone(), pipeline.to_owned(), key.to_owned());
         self.reader
-            .read_rows(move |c| policy_state::get_value(c, &tenant, &pipeline, &key))
+            .run_on_read_connection(move |c| policy_state::get_state_value(c, &tenant, &pipeline, &key))
             .await
-            .map_err(to_error_note)
+            .map_err(to_error_info)
     }
 
-    async fn list_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
+    async fn list_value_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         self.reader
-            .read_rows(move |c| policy_state::list_sizes(c, &tenant, &pipeline))
+            .run_on_read_connection(move |c| policy_state::list_value_sizes(c, &tenant, &pipeline))
             .await
-            .map_err(to_error_note)
+            .map_err(to_error_info)
     }
 
-    async fn apply_changes(
+    async fn apply_state_changes(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         changes: Vec<StateChange>,
     ) -> Result<(), ErrorInfo> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
-        self.write_transaction(move |t| policy_state::apply_changes(t, &tenant, &pipeline, &changes))
-            .await
-            .map_err(to_error_note)?
+        self.run_write_transaction(move |t| {
+            policy_state::apply_state_changes(t, &tenant, &pipeline, &changes)
+        })
+        .await
+        .map_err(to_error_info)?
     }
 }
 
-fn to_error_note(error: StorageError) -> ErrorInfo {
+fn to_error_info(error: StorageError) -> ErrorInfo {
     ErrorInfo {
         kind: error.kind().into(),
         message: error.to_string(),

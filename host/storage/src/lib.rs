@@ -22,7 +22,7 @@ mod changed_paths;
 mod component_store;
 mod data_folder;
 mod ledger;
-mod named_path;
+mod path_with_error_name;
 mod response_cache;
 mod search_server;
 mod storage_usage;
@@ -39,13 +39,13 @@ pub use blobs::FileBlobStore;
 pub use component_store::FileComponentStore;
 pub use ledger::{LedgerReader, SqliteLedger, TenantAdmin};
 pub use response_cache::SqliteResponseCache;
-pub use search_server::search;
+pub use search_server::search_data_folder;
 pub use tenant_removal::remove_tenant;
 pub use uploads::FileUploads;
 pub use vectors::{EdgeVectorStore, MAX_HITS};
 use weir_core::StorageError;
 
-use crate::data_folder::{FolderLock, create_private_folder, rename_former_entries};
+use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
 use crate::search_server::SearchServer;
 
 /// A data folder that this process holds for writing.
@@ -75,7 +75,7 @@ impl Storage {
         let opened = tokio::task::spawn_blocking(move || {
             create_private_folder(&folder)?;
             let lock = Arc::new(FolderLock::acquire(&folder)?);
-            rename_former_entries(&folder)?;
+            rename_entries_of_earlier_versions(&folder)?;
             let ledger = SqliteLedger::open(&folder, Arc::clone(&lock))?;
             let storage_usage = ledger.storage_usage();
             let uploads = FileUploads::open(&folder, storage_usage.clone())?;
@@ -92,14 +92,14 @@ impl Storage {
         let (uploads, blobs) = (Arc::new(uploads), Arc::new(blobs));
         let components = Arc::new(components);
         let (vectors, ledger) = (Arc::new(vectors), Arc::new(ledger));
-        let desk = SearchServer::open(data, &vectors)?;
+        let search_server = SearchServer::open(data, &vectors)?;
         Ok(Self {
             uploads,
             components,
             blobs,
             vectors,
             ledger,
-            search_server: desk,
+            search_server,
         })
     }
 

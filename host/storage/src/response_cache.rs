@@ -20,7 +20,7 @@ use weir_core::llm::{LlmResponse, ResponseCache, ResponseCacheKey};
 use weir_core::{DocumentId, StorageError, TenantId};
 
 use crate::ledger::database::{create_or_make_private, to_storage_error, truncate_wal};
-use crate::named_path::NamedPath;
+use crate::path_with_error_name::PathWithErrorName;
 use crate::worker_thread::WorkerThread;
 
 const FILE_NAME: &str = "responses.db";
@@ -41,7 +41,7 @@ const SCHEMA: &str = "
 /// The version before the table and its columns were renamed.
 const VERSION_BEFORE_RENAME: u32 = 2;
 /// Upgrades a file of [`VERSION_BEFORE_RENAME`].
-const RENAME: &str = "
+const RENAME_SQL: &str = "
     BEGIN;
     ALTER TABLE answers RENAME TO responses;
     ALTER TABLE responses RENAME COLUMN answer TO response;
@@ -64,11 +64,11 @@ pub struct SqliteResponseCache {
 
 struct CacheFile {
     connection: Connection,
-    location: NamedPath,
+    location: PathWithErrorName,
     max_bytes: u64,
     used_bytes: u64,
     /// A counter of uses, which orders responses by their last use.
-    last_use: i64,
+    use_counter: i64,
 }
 
 impl SqliteResponseCache {
@@ -88,8 +88,8 @@ impl SqliteResponseCache {
     /// Deletes the cache of a data folder. Only for a host that holds the folder and caches no responses.
     pub async fn delete_files(data: &Path) -> Result<(), StorageError> {
         let folder = data.to_owned();
-        let discarded = tokio::task::spawn_blocking(move || delete_cache_files(&folder));
-        discarded.await.map_err(|error| StorageError::Failed {
+        let deleted = tokio::task::spawn_blocking(move || delete_cache_files(&folder));
+        deleted.await.map_err(|error| StorageError::Failed {
             what: CACHE_NAME.into(),
             reason: error.to_string(),
         })?
@@ -103,7 +103,7 @@ impl SqliteResponseCache {
 
 #[async_trait]
 impl ResponseCache for SqliteResponseCache {
-    async fn get_response(
+    async fn get_cached_response(
         &self,
         tenant: &TenantId,
         key: &ResponseCacheKey,
@@ -114,7 +114,7 @@ impl ResponseCache for SqliteResponseCache {
             .await
     }
 
-    async fn put_response(
+    async fn put_cached_response(
         &self,
         tenant: &TenantId,
         key: &ResponseCacheKey,
@@ -131,44 +131,44 @@ impl ResponseCache for SqliteResponseCache {
             .await
     }
 
-    async fn remove_document_responses(
+    async fn remove_cached_document_responses(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<(), StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         self.worker
-            .run(move |file| file.remove_responses(&tenant, Some(&document)))
+            .run(move |file| file.remove_tenant_or_document_responses(&tenant, Some(&document)))
             .await
     }
 
-    async fn remove_tenant_responses(&self, tenant: &TenantId) -> Result<(), StorageError> {
+    async fn remove_cached_tenant_responses(&self, tenant: &TenantId) -> Result<(), StorageError> {
         let tenant = tenant.clone();
         self.worker
-            .run(move |file| file.remove_responses(&tenant, None))
+            .run(move |file| file.remove_tenant_or_document_responses(&tenant, None))
             .await
     }
 }
 
 /// Removes a tenant's responses from a data folder whose cache no process has open.
-pub(crate) fn clear_tenant(data: &Path, tenant: &TenantId) -> Result<(), StorageError> {
+pub(crate) fn remove_tenant_from_closed_cache(data: &Path, tenant: &TenantId) -> Result<(), StorageError> {
     if !data.join(FILE_NAME).exists() {
         return Ok(());
     }
-    CacheFile::open_or_recreate(data, u64::MAX)?.remove_responses(tenant, None)
+    CacheFile::open_or_recreate(data, u64::MAX)?.remove_tenant_or_document_responses(tenant, None)
 }
 
 fn delete_cache_files(data: &Path) -> Result<(), StorageError> {
     SIDE_FILES
         .into_iter()
         .chain([FILE_NAME])
-        .try_for_each(|name| remove(&data.join(name)))
+        .try_for_each(|name| remove_file_if_exists(&data.join(name)))
 }
 
 impl CacheFile {
-    fn open_or_recreate(data: &Path, most: u64) -> Result<Self, StorageError> {
+    fn open_or_recreate(data: &Path, max_bytes: u64) -> Result<Self, StorageError> {
         let path = data.join(FILE_NAME);
-        match Self::open_or_upgrade(&path, most) {
+        match Self::open_or_upgrade(&path, max_bytes) {
             Err(StorageError::Damaged { reason, .. }) => {
                 tracing::warn!(
                     file = %path.display(),
@@ -176,14 +176,14 @@ impl CacheFile {
                     "cached responses cannot be read: the file is replaced by an empty one"
                 );
                 delete_cache_files(data)?;
-                Self::open_or_upgrade(&path, most)
+                Self::open_or_upgrade(&path, max_bytes)
             }
             opened => opened,
         }
     }
 
-    fn open_or_upgrade(path: &PathBuf, most: u64) -> Result<Self, StorageError> {
-        let location = NamedPath::new(CACHE_NAME, path);
+    fn open_or_upgrade(path: &PathBuf, max_bytes: u64) -> Result<Self, StorageError> {
+        let location = PathWithErrorName::new(CACHE_NAME, path);
         create_or_make_private(path).map_err(|e| location.io_error(&e))?;
         let opened = Connection::open(path).and_then(|connection| {
             connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -193,27 +193,27 @@ impl CacheFile {
             let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
             match version {
                 0 => connection.execute_batch(SCHEMA)?,
-                VERSION_BEFORE_RENAME => connection.execute_batch(RENAME)?,
+                VERSION_BEFORE_RENAME => connection.execute_batch(RENAME_SQL)?,
                 _ => {}
             }
             let known = matches!(version, 0 | VERSION_BEFORE_RENAME | VERSION);
             let totals = "SELECT coalesce(sum(bytes), 0), coalesce(max(last_use), 0) FROM responses";
-            let (bytes, uses) = match known {
+            let (bytes, use_counter) = match known {
                 true => connection.query_row(totals, [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?,
                 false => (0, 0),
             };
-            Ok((connection, known, bytes, uses))
+            Ok((connection, known, bytes, use_counter))
         });
-        let (connection, known, bytes, uses) = opened.map_err(|e| to_storage_error(&location, &e))?;
+        let (connection, known, bytes, use_counter) = opened.map_err(|e| to_storage_error(&location, &e))?;
         if !known {
             return Err(location.damaged_error("it is of another version"));
         }
         let mut file = Self {
             connection,
             location,
-            max_bytes: most,
+            max_bytes,
             used_bytes: u64::try_from(bytes).unwrap_or_default(),
-            last_use: uses,
+            use_counter,
         };
         file.evict_until_fits(0)?;
         Ok(file)
@@ -224,11 +224,11 @@ impl CacheFile {
         tenant: &TenantId,
         key: &ResponseCacheKey,
     ) -> Result<Option<LlmResponse>, StorageError> {
-        self.last_use += 1;
-        let used = "UPDATE responses SET last_use = ?3 WHERE key = ?1 AND tenant = ?2 RETURNING response";
+        self.use_counter += 1;
+        let sql = "UPDATE responses SET last_use = ?3 WHERE key = ?1 AND tenant = ?2 RETURNING response";
         let found: rusqlite::Result<Option<String>> =
-            self.connection.prepare_cached(used).and_then(|mut s| {
-                s.query_row(params![key, tenant.as_str(), self.last_use], |row| row.get(0))
+            self.connection.prepare_cached(sql).and_then(|mut s| {
+                s.query_row(params![key, tenant.as_str(), self.use_counter], |row| row.get(0))
                     .optional()
             });
         let found = found.map_err(|e| to_storage_error(&self.location, &e))?;
@@ -249,7 +249,7 @@ impl CacheFile {
             return Ok(());
         }
         self.evict_until_fits(bytes)?;
-        self.last_use += 1;
+        self.use_counter += 1;
         let put = "INSERT INTO responses (key, tenant, document, response, bytes, last_use) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let row = params![
             key,
@@ -257,7 +257,7 @@ impl CacheFile {
             document.map(ToString::to_string),
             response,
             i64::try_from(bytes).unwrap_or(i64::MAX),
-            self.last_use
+            self.use_counter
         ];
         let inserted = self
             .connection
@@ -298,7 +298,7 @@ impl CacheFile {
     }
 
     /// Removes a tenant's responses: all, or those of `document` and those of no known document.
-    fn remove_responses(
+    fn remove_tenant_or_document_responses(
         &mut self,
         tenant: &TenantId,
         document: Option<&DocumentId>,
@@ -321,10 +321,10 @@ impl CacheFile {
     }
 }
 
-fn remove(path: &Path) -> Result<(), StorageError> {
+fn remove_file_if_exists(path: &Path) -> Result<(), StorageError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(NamedPath::new(CACHE_NAME, path).io_error(&error))
+            Err(PathWithErrorName::new(CACHE_NAME, path).io_error(&error))
         }
         _ => Ok(()),
     }
@@ -333,7 +333,7 @@ fn remove(path: &Path) -> Result<(), StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data_folder::rename_former_entries;
+    use crate::data_folder::rename_entries_of_earlier_versions;
 
     fn make_response(text: &str) -> LlmResponse {
         LlmResponse {
@@ -359,27 +359,27 @@ mod tests {
         let (one, other) = (tenant("one"), tenant("other"));
         let cache = SqliteResponseCache::open(data.path(), 1 << 20).await.unwrap();
         cache
-            .put_response(&one, &[1; 32], None, &make_response("yes"))
+            .put_cached_response(&one, &[1; 32], None, &make_response("yes"))
             .await
             .unwrap();
         // Neither flushed nor closed, like a killed process.
         drop(cache);
         let cache = SqliteResponseCache::open(data.path(), 1 << 20).await.unwrap();
         assert_eq!(
-            cache.get_response(&one, &[1; 32]).await.unwrap(),
+            cache.get_cached_response(&one, &[1; 32]).await.unwrap(),
             Some(make_response("yes"))
         );
-        assert_eq!(cache.get_response(&other, &[1; 32]).await.unwrap(), None);
+        assert_eq!(cache.get_cached_response(&other, &[1; 32]).await.unwrap(), None);
         cache
-            .put_response(&other, &[2; 32], None, &make_response("no"))
+            .put_cached_response(&other, &[2; 32], None, &make_response("no"))
             .await
             .unwrap();
-        cache.remove_tenant_responses(&one).await.unwrap();
-        assert_eq!(cache.get_response(&one, &[1; 32]).await.unwrap(), None);
+        cache.remove_cached_tenant_responses(&one).await.unwrap();
+        assert_eq!(cache.get_cached_response(&one, &[1; 32]).await.unwrap(), None);
         cache.close().await;
-        clear_tenant(data.path(), &other).unwrap();
+        remove_tenant_from_closed_cache(data.path(), &other).unwrap();
         let cache = SqliteResponseCache::open(data.path(), 1 << 20).await.unwrap();
-        assert_eq!(cache.get_response(&other, &[2; 32]).await.unwrap(), None);
+        assert_eq!(cache.get_cached_response(&other, &[2; 32]).await.unwrap(), None);
     }
 
     #[tokio::test]
@@ -391,17 +391,23 @@ mod tests {
             .len() as u64
             + ROW_OVERHEAD_BYTES;
         let cache = SqliteResponseCache::open(data.path(), 3 * size).await.unwrap();
-        let known = async |key: u8| cache.get_response(&one, &[key; 32]).await.unwrap().is_some();
+        let known = async |key: u8| {
+            cache
+                .get_cached_response(&one, &[key; 32])
+                .await
+                .unwrap()
+                .is_some()
+        };
         for key in 0..3 {
             cache
-                .put_response(&one, &[key; 32], None, &make_response(&"x".repeat(1000)))
+                .put_cached_response(&one, &[key; 32], None, &make_response(&"x".repeat(1000)))
                 .await
                 .unwrap();
         }
         assert!(known(0).await);
         for key in [3, 3, 3] {
             cache
-                .put_response(&one, &[key; 32], None, &make_response(&"x".repeat(1000)))
+                .put_cached_response(&one, &[key; 32], None, &make_response(&"x".repeat(1000)))
                 .await
                 .unwrap();
         }
@@ -410,14 +416,20 @@ mod tests {
             [true, false, true, true]
         );
         cache
-            .put_response(&one, &[9; 32], None, &make_response(&"x".repeat(10_000)))
+            .put_cached_response(&one, &[9; 32], None, &make_response(&"x".repeat(10_000)))
             .await
             .unwrap();
         assert!(!known(9).await && known(3).await);
         cache.close().await;
         // With a lower limit at the next open, the latest stay.
         let cache = SqliteResponseCache::open(data.path(), size).await.unwrap();
-        let known = async |key: u8| cache.get_response(&one, &[key; 32]).await.unwrap().is_some();
+        let known = async |key: u8| {
+            cache
+                .get_cached_response(&one, &[key; 32])
+                .await
+                .unwrap()
+                .is_some()
+        };
         assert_eq!(
             [known(0).await, known(2).await, known(3).await],
             [false, false, true]
@@ -447,15 +459,15 @@ mod tests {
         c.execute("INSERT INTO answers VALUES (?1, ?2, NULL, ?3, 300, 7)", row)
             .unwrap();
         drop(c);
-        rename_former_entries(data.path()).unwrap();
+        rename_entries_of_earlier_versions(data.path()).unwrap();
         for _ in 0..2 {
             let cache = SqliteResponseCache::open(data.path(), 1 << 20).await.unwrap();
             assert_eq!(
-                cache.get_response(&one, &[1; 32]).await.unwrap(),
+                cache.get_cached_response(&one, &[1; 32]).await.unwrap(),
                 Some(make_response("yes"))
             );
             cache
-                .put_response(&one, &[2; 32], None, &make_response("no"))
+                .put_cached_response(&one, &[2; 32], None, &make_response("no"))
                 .await
                 .unwrap();
             cache.close().await;
@@ -474,12 +486,12 @@ mod tests {
                 fs::write(data.path().join(FILE_NAME), &damage).unwrap();
             }
             let cache = SqliteResponseCache::open(data.path(), 1 << 20).await.unwrap();
-            assert_eq!(cache.get_response(&one, &[1; 32]).await.unwrap(), None);
+            assert_eq!(cache.get_cached_response(&one, &[1; 32]).await.unwrap(), None);
             cache
-                .put_response(&one, &[1; 32], None, &make_response("yes"))
+                .put_cached_response(&one, &[1; 32], None, &make_response("yes"))
                 .await
                 .unwrap();
-            assert!(cache.get_response(&one, &[1; 32]).await.unwrap().is_some());
+            assert!(cache.get_cached_response(&one, &[1; 32]).await.unwrap().is_some());
             cache.close().await;
         }
     }

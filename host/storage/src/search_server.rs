@@ -29,7 +29,7 @@ use weir_core::search::{SearchHit, SearchQuery};
 use weir_core::{DocumentId, StorageError, TenantId};
 
 use crate::data_folder::FolderLock;
-use crate::named_path::NamedPath;
+use crate::path_with_error_name::PathWithErrorName;
 use crate::vectors::EdgeVectorStore;
 
 const SOCKET_NAME: &str = "weir.sock";
@@ -75,7 +75,7 @@ impl SearchServer {
     pub(crate) fn open(data: &Path, vectors: &Arc<EdgeVectorStore>) -> Result<Self, StorageError> {
         let socket = data.join(SOCKET_NAME);
         let listener = bind_private_socket(data)
-            .map_err(|e| NamedPath::new("the socket for searches", &socket).io_error(&e))?;
+            .map_err(|e| PathWithErrorName::new("the socket for searches", &socket).io_error(&e))?;
         let (stop, stopped) = oneshot::channel();
         Ok(Self {
             stop: Some(stop),
@@ -137,7 +137,7 @@ async fn handle_request(mut stream: UnixStream, vectors: Arc<EdgeVectorStore>) {
         return;
     }
     let response = match serde_json::from_slice(&request) {
-        Ok(request) => match run_search(request, &vectors).await {
+        Ok(request) => match run_search_request(request, &vectors).await {
             Ok(hits) => SearchResponse::Hits(hits),
             Err(error) => SearchResponse::Refused(error.to_string()),
         },
@@ -149,7 +149,7 @@ async fn handle_request(mut stream: UnixStream, vectors: Arc<EdgeVectorStore>) {
     }
 }
 
-async fn run_search(
+async fn run_search_request(
     request: SearchRequest,
     vectors: &EdgeVectorStore,
 ) -> Result<Vec<SearchHit>, StorageError> {
@@ -178,7 +178,7 @@ async fn run_search(
 ///
 /// Returns [`StorageError::NotFound`] if the folder does not exist, and [`StorageError::InUse`] if another process holds it and does not
 /// respond within ten seconds.
-pub async fn search(
+pub async fn search_data_folder(
     data: &Path,
     model: &str,
     tenant: &TenantId,
@@ -226,10 +226,10 @@ async fn open_index_temporarily(
     model: &str,
     dimensions: usize,
 ) -> Result<EdgeVectorStore, StorageError> {
-    let (data_, model) = (data.to_owned(), model.to_owned());
+    let (folder, model) = (data.to_owned(), model.to_owned());
     tokio::task::spawn_blocking(move || {
-        let lock = Arc::new(FolderLock::try_acquire(&data_)?);
-        EdgeVectorStore::open(&data_, &model, dimensions, lock)
+        let lock = Arc::new(FolderLock::try_acquire(&folder)?);
+        EdgeVectorStore::open(&folder, &model, dimensions, lock)
     })
     .await
     .map_err(|e| search_error(e.to_string()))?

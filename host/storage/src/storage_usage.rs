@@ -16,12 +16,12 @@ pub(crate) const MAX_MARKED_PATHS: usize = 1000;
 
 /// Records every change of stored files in the ledger.
 #[derive(Clone)]
-pub(crate) struct StorageUsage {
+pub(crate) struct StorageUsageTracker {
     changed_paths: Arc<ChangedPaths>,
     writer: Arc<WorkerThread<LedgerWriter>>,
 }
 
-impl StorageUsage {
+impl StorageUsageTracker {
     pub(crate) const fn new(
         changed_paths: Arc<ChangedPaths>,
         writer: Arc<WorkerThread<LedgerWriter>>,
@@ -33,14 +33,14 @@ impl StorageUsage {
     }
 
     /// Prepares changes at several paths with one transaction. Not needed for correctness. Blocks on the disk.
-    pub(crate) fn prepare_changes(
+    pub(crate) fn mark_paths_before_changes(
         &self,
         tenant: &TenantId,
         paths: impl IntoIterator<Item = String>,
     ) -> Result<(), StorageError> {
-        if self.changed_paths.add_paths(tenant, paths) {
+        if self.changed_paths.add_changing_paths(tenant, paths) {
             // Callers that wait at the same time share a transaction.
-            self.writer.run_blocking(LedgerWriter::save_marks)?;
+            self.writer.run_blocking(LedgerWriter::mark_changing_paths)?;
         }
         Ok(())
     }
@@ -48,30 +48,30 @@ impl StorageUsage {
     /// Runs `change`, which changes files at `path` of the data folder and returns by how many bytes they grew. If it fails it must leave
     /// the files as they were. All changes exclude each other, so `change` must be as short as a rename. The outer error is one of the
     /// ledger. Blocks on the disk.
-    pub(crate) fn change_files(
+    pub(crate) fn change_files_and_count_bytes(
         &self,
         tenant: &TenantId,
         path: &str,
         mut change: impl FnOnce() -> io::Result<i64>,
     ) -> Result<io::Result<()>, StorageError> {
         loop {
-            match self.changed_paths.try_change(tenant, path, change) {
+            match self.changed_paths.run_change_if_marked(tenant, path, change) {
                 Ok(changed) => return Ok(changed),
                 Err(unused) => change = unused,
             }
-            self.prepare_changes(tenant, [path.to_owned()])?;
+            self.mark_paths_before_changes(tenant, [path.to_owned()])?;
         }
     }
 
     /// Saves the sizes of changed files now and not with the next transaction. Removals end with it, so that a tenant can use the space.
     /// Blocks on the disk.
-    pub(crate) fn save_sizes(&self) -> Result<(), StorageError> {
-        self.writer.run_blocking(LedgerWriter::save_sizes)
+    pub(crate) fn save_changed_file_sizes(&self) -> Result<(), StorageError> {
+        self.writer.run_blocking(LedgerWriter::save_changed_file_sizes)
     }
 
     /// Runs `work`, which changes no sizes, while no file changes.
-    pub(crate) fn exclude_changes<R>(&self, work: impl FnOnce() -> R) -> R {
-        self.changed_paths.exclude_changes(work)
+    pub(crate) fn run_while_no_file_changes<R>(&self, work: impl FnOnce() -> R) -> R {
+        self.changed_paths.run_while_no_file_changes(work)
     }
 
     /// Returns the bytes that a tenant stores.

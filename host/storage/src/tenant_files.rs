@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use weir_core::{StorageError, TenantId};
 
 use crate::data_folder::{create_private_folder, size_on_disk, sync_folder};
-use crate::named_path::NamedPath;
-use crate::storage_usage::{MAX_MARKED_PATHS, StorageUsage};
+use crate::path_with_error_name::PathWithErrorName;
+use crate::storage_usage::{MAX_MARKED_PATHS, StorageUsageTracker};
 
 /// The folder of files that are being received. Tenant names have no dot, so none is equal to it.
 const UNFINISHED_FOLDER: &str = ".unfinished";
@@ -25,7 +25,7 @@ pub(crate) struct TenantFiles {
     /// The name of the folder in the data folder.
     folder: &'static str,
     root: PathBuf,
-    storage_usage: StorageUsage,
+    storage_usage: StorageUsageTracker,
     next_number: AtomicU64,
 }
 
@@ -36,13 +36,13 @@ impl TenantFiles {
         kind: &'static str,
         data: &Path,
         folder: &'static str,
-        storage_usage: StorageUsage,
+        storage_usage: StorageUsageTracker,
     ) -> Result<Self, StorageError> {
         let root = data.join(folder);
         let unfinished = root.join(UNFINISHED_FOLDER);
         match fs::remove_dir_all(&unfinished) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(NamedPath::below_root(&root, kind, &unfinished).io_error(&e));
+                return Err(PathWithErrorName::from_path_below_root(&root, kind, &unfinished).io_error(&e));
             }
             _ => {}
         }
@@ -72,8 +72,8 @@ impl TenantFiles {
     }
 
     /// Returns a path of the folder with its name for errors.
-    pub(crate) fn named_path(&self, path: &Path) -> NamedPath {
-        NamedPath::below_root(&self.root, self.kind, path)
+    pub(crate) fn path_with_error_name(&self, path: &Path) -> PathWithErrorName {
+        PathWithErrorName::from_path_below_root(&self.root, self.kind, path)
     }
 
     pub(crate) fn root_folder(&self) -> &Path {
@@ -81,7 +81,7 @@ impl TenantFiles {
     }
 
     /// Returns a number that no other call returns.
-    pub(crate) fn take_number(&self) -> u64 {
+    pub(crate) fn take_unique_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -89,7 +89,7 @@ impl TenantFiles {
     pub(crate) fn new_unfinished_path(&self) -> PathBuf {
         self.root
             .join(UNFINISHED_FOLDER)
-            .join(self.take_number().to_string())
+            .join(self.take_unique_number().to_string())
     }
 
     fn tenant_folder(&self, tenant: &TenantId) -> PathBuf {
@@ -102,7 +102,7 @@ impl TenantFiles {
     }
 
     /// Returns the path of a file in the data folder.
-    fn usage_path(&self, tenant: &TenantId, name: &str) -> String {
+    fn storage_usage_path(&self, tenant: &TenantId, name: &str) -> String {
         format!("{}/{tenant}/{name}", self.folder)
     }
 
@@ -114,21 +114,23 @@ impl TenantFiles {
         name: &str,
     ) -> Result<(), StorageError> {
         let (folder, path) = (self.tenant_folder(tenant), self.file_path(tenant, name));
-        let io = |e: io::Error| self.named_path(&path).io_error(&e);
+        let io = |e: io::Error| self.path_with_error_name(&path).io_error(&e);
         File::open(unfinished)
             .and_then(|file| file.sync_all())
             .map_err(io)?;
         let new_folder = !folder.exists();
         create_private_folder(&folder)?;
-        let committed = self
-            .storage_usage
-            .change_files(tenant, &self.usage_path(tenant, name), || {
+        let committed = self.storage_usage.change_files_and_count_bytes(
+            tenant,
+            &self.storage_usage_path(tenant, name),
+            || {
                 let grown = size_on_disk(unfinished)? - size_on_disk(&path)?;
                 fs::rename(unfinished, &path)?;
                 // rename(2) of a hard link over another link of the same file leaves both.
-                remove_if_exists(unfinished)?;
+                remove_file_if_exists(unfinished)?;
                 Ok(grown)
-            });
+            },
+        );
         committed?.map_err(io)?;
         sync_folder(&folder).map_err(io)?;
         if new_folder {
@@ -139,38 +141,40 @@ impl TenantFiles {
 
     /// Removes a file. Returns whether it existed.
     pub(crate) fn remove_file(&self, tenant: &TenantId, name: &str) -> Result<bool, StorageError> {
-        let existed = self.remove_unsaved(tenant, name)?;
+        let existed = self.remove_file_without_saving_size(tenant, name)?;
         if existed {
-            self.storage_usage.save_sizes()?;
+            self.storage_usage.save_changed_file_sizes()?;
         }
         Ok(existed)
     }
 
     /// Removes a file without saving the new size.
-    fn remove_unsaved(&self, tenant: &TenantId, name: &str) -> Result<bool, StorageError> {
+    fn remove_file_without_saving_size(&self, tenant: &TenantId, name: &str) -> Result<bool, StorageError> {
         let path = self.file_path(tenant, name);
-        let io = |e: io::Error| self.named_path(&path).io_error(&e);
+        let io = |e: io::Error| self.path_with_error_name(&path).io_error(&e);
         // While the file is open, its removal is short. The disk space is freed when it is closed.
         let _open = File::open(&path);
-        let mut was_kept = true;
-        let removed = self
-            .storage_usage
-            .change_files(tenant, &self.usage_path(tenant, name), || {
+        let mut existed = true;
+        let removed = self.storage_usage.change_files_and_count_bytes(
+            tenant,
+            &self.storage_usage_path(tenant, name),
+            || {
                 let bytes = size_on_disk(&path)?;
                 match fs::remove_file(&path) {
-                    Err(e) if e.kind() == ErrorKind::NotFound => was_kept = false,
+                    Err(e) if e.kind() == ErrorKind::NotFound => existed = false,
                     removed => removed?,
                 }
                 Ok(-bytes)
-            });
+            },
+        );
         removed?.map_err(io)?;
-        Ok(was_kept)
+        Ok(existed)
     }
 
     /// Lists the names of a tenant's files, sorted.
-    pub(crate) fn list_names(&self, tenant: &TenantId) -> Result<Vec<String>, StorageError> {
+    pub(crate) fn list_file_names(&self, tenant: &TenantId) -> Result<Vec<String>, StorageError> {
         let folder = self.tenant_folder(tenant);
-        let io = |e: io::Error| self.named_path(&folder).io_error(&e);
+        let io = |e: io::Error| self.path_with_error_name(&folder).io_error(&e);
         let entries = match fs::read_dir(&folder) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(io)?,
@@ -184,14 +188,14 @@ impl TenantFiles {
     }
 
     /// Removes all of a tenant's files.
-    pub(crate) fn remove_all_files(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        for names in self.list_names(tenant)?.chunks(MAX_MARKED_PATHS) {
-            let paths = names.iter().map(|name| self.usage_path(tenant, name));
-            self.storage_usage.prepare_changes(tenant, paths)?;
+    pub(crate) fn remove_all_files_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        for names in self.list_file_names(tenant)?.chunks(MAX_MARKED_PATHS) {
+            let paths = names.iter().map(|name| self.storage_usage_path(tenant, name));
+            self.storage_usage.mark_paths_before_changes(tenant, paths)?;
             for name in names {
-                self.remove_unsaved(tenant, name)?;
+                self.remove_file_without_saving_size(tenant, name)?;
             }
-            self.storage_usage.save_sizes()?;
+            self.storage_usage.save_changed_file_sizes()?;
         }
         // Fails if a new file has arrived meanwhile. Then the file and the folder stay.
         let _ = fs::remove_dir(self.tenant_folder(tenant));
@@ -200,7 +204,7 @@ impl TenantFiles {
 }
 
 /// Removes a file. A missing file is not an error.
-pub(crate) fn remove_if_exists(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_file_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -16,9 +16,9 @@ use weir_core::{StorageError, TenantId};
 
 use crate::blobs::FileBlobStore;
 use crate::component_store::FileComponentStore;
-use crate::data_folder::{FolderLock, create_private_folder, rename_former_entries};
+use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
 use crate::ledger::SqliteLedger;
-use crate::named_path::NamedPath;
+use crate::path_with_error_name::PathWithErrorName;
 use crate::response_cache;
 use crate::uploads::FileUploads;
 use crate::vectors::EdgeVectorStore;
@@ -26,7 +26,7 @@ use crate::vectors::EdgeVectorStore;
 fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(NamedPath::new("the recordings", folder).io_error(&e))
+            Err(PathWithErrorName::new("the recordings", folder).io_error(&e))
         }
         _ => Ok(()),
     }
@@ -35,19 +35,19 @@ fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
 /// Removes a tenant with all its data from a data folder. Returns whether the tenant existed. Returns [`StorageError::InUse`] if another
 /// process holds the folder, because its active jobs would write new data of the tenant.
 pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, StorageError> {
-    let (folder, leaving) = (data.to_owned(), tenant.clone());
+    let (folder, removed_tenant) = (data.to_owned(), tenant.clone());
     let opened = tokio::task::spawn_blocking(move || {
         create_private_folder(&folder)?;
         let lock = Arc::new(FolderLock::acquire(&folder)?);
-        rename_former_entries(&folder)?;
+        rename_entries_of_earlier_versions(&folder)?;
         let ledger = SqliteLedger::open(&folder, Arc::clone(&lock))?;
         let storage_usage = ledger.storage_usage();
         let uploads = FileUploads::open(&folder, storage_usage.clone())?;
         let blobs = FileBlobStore::open(&folder, storage_usage.clone())?;
         let components = FileComponentStore::open(&folder, storage_usage)?;
         let vectors = EdgeVectorStore::open_existing(&folder, lock)?;
-        response_cache::clear_tenant(&folder, &leaving)?;
-        remove_recordings_folder(&folder.join("recordings").join(leaving.as_str()))?;
+        response_cache::remove_tenant_from_closed_cache(&folder, &removed_tenant)?;
+        remove_recordings_folder(&folder.join("recordings").join(removed_tenant.as_str()))?;
         Ok((ledger, (uploads, components), blobs, vectors))
     });
     let (ledger, (uploads, components), blobs, vectors) =
@@ -56,13 +56,13 @@ pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, Stora
             reason: e.to_string(),
         })??;
     let removed = async {
-        ledger.suspend_and_remove_keys(tenant).await?;
+        ledger.suspend_tenant_and_remove_keys(tenant).await?;
         if let Some(vectors) = &vectors {
             vectors.remove_tenant_points(tenant).await?;
             vectors.flush_points().await?;
             vectors.compact().await?;
         }
-        blobs.delete_prefix(tenant, "").await?;
+        blobs.delete_blobs_with_prefix(tenant, "").await?;
         uploads.remove_all_of_tenant(tenant).await?;
         components.remove_all_of_tenant(tenant).await?;
         ledger.remove_tenant(tenant).await

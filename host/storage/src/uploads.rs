@@ -12,10 +12,10 @@ use async_trait::async_trait;
 use weir_core::uploads::{StagedUpload, UploadStore};
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
-use crate::data_folder::{create_private_folder, free_bytes, sync_folder};
-use crate::named_path::NamedPath;
-use crate::storage_usage::StorageUsage;
-use crate::tenant_files::{TenantFiles, remove_if_exists};
+use crate::data_folder::{available_file_system_bytes, create_private_folder, sync_folder};
+use crate::path_with_error_name::PathWithErrorName;
+use crate::storage_usage::StorageUsageTracker;
+use crate::tenant_files::{TenantFiles, remove_file_if_exists};
 
 /// The folder of staged uploads. Their names are `<tenant>.<job>.<document>.<number>`, and no part contains a dot.
 const STAGING_FOLDER: &str = ".staged";
@@ -26,7 +26,7 @@ pub struct FileUploads(Arc<TenantFiles>);
 impl FileUploads {
     /// Opens `<data>/uploads` and creates it if it does not exist. Removes unfinished files, so only one process may have it open.
     /// Blocks on the disk.
-    pub(crate) fn open(data: &Path, storage_usage: StorageUsage) -> Result<Self, StorageError> {
+    pub(crate) fn open(data: &Path, storage_usage: StorageUsageTracker) -> Result<Self, StorageError> {
         let files = TenantFiles::open("document", data, "uploads", storage_usage)?;
         create_private_folder(&files.root_folder().join(STAGING_FOLDER))?;
         Ok(Self(Arc::new(files)))
@@ -39,17 +39,17 @@ impl UploadStore for FileUploads {
         self.0.new_unfinished_path()
     }
 
-    async fn stage_for_job(
+    async fn stage_received_file(
         &self,
         tenant: &TenantId,
         unfinished: &Path,
         job: &JobId,
         document: &DocumentId,
     ) -> Result<PathBuf, StorageError> {
-        let name = format!("{tenant}.{job}.{document}.{}", self.0.take_number());
+        let name = format!("{tenant}.{job}.{document}.{}", self.0.take_unique_number());
         let unfinished = unfinished.to_owned();
         self.0
-            .run_blocking(move |files| stage_upload(files, &unfinished, &name))
+            .run_blocking(move |files| move_to_staging_folder(files, &unfinished, &name))
             .await
     }
 
@@ -59,10 +59,10 @@ impl UploadStore for FileUploads {
         job: &JobId,
         document: &DocumentId,
     ) -> Result<Option<PathBuf>, StorageError> {
-        let name = format!("{tenant}.{job}.{document}.{}", self.0.take_number());
-        let kept = self.0.file_path(tenant, &document.to_string());
+        let name = format!("{tenant}.{job}.{document}.{}", self.0.take_unique_number());
+        let stored_path = self.0.file_path(tenant, &document.to_string());
         self.0
-            .run_blocking(move |files| stage_stored_upload(files, &kept, &name))
+            .run_blocking(move |files| stage_stored_upload(files, &stored_path, &name))
             .await
     }
 
@@ -82,8 +82,8 @@ impl UploadStore for FileUploads {
             .await
     }
 
-    fn free_disk_bytes(&self) -> Option<u64> {
-        free_bytes(self.0.root_folder())
+    fn available_disk_bytes(&self) -> Option<u64> {
+        available_file_system_bytes(self.0.root_folder())
     }
 
     fn upload_path(&self, tenant: &TenantId, document: &DocumentId) -> PathBuf {
@@ -101,7 +101,7 @@ impl UploadStore for FileUploads {
         let tenant = tenant.clone();
         let names = self
             .0
-            .run_blocking(move |files| files.list_names(&tenant))
+            .run_blocking(move |files| files.list_file_names(&tenant))
             .await?;
         let mut documents: Vec<DocumentId> = names.iter().filter_map(|name| name.parse().ok()).collect();
         documents.sort_unstable();
@@ -116,50 +116,56 @@ impl UploadStore for FileUploads {
                     .into_iter()
                     .filter(|s| s.tenant == tenant)
                 {
-                    remove_if_exists(&staged.path)
-                        .map_err(|e| files.named_path(&staged.path).io_error(&e))?;
+                    remove_file_if_exists(&staged.path)
+                        .map_err(|e| files.path_with_error_name(&staged.path).io_error(&e))?;
                 }
-                files.remove_all_files(&tenant)
+                files.remove_all_files_of_tenant(&tenant)
             })
             .await
     }
 }
 
-fn stage_upload(files: &TenantFiles, unfinished: &Path, name: &str) -> Result<PathBuf, StorageError> {
+fn move_to_staging_folder(
+    files: &TenantFiles,
+    unfinished: &Path,
+    name: &str,
+) -> Result<PathBuf, StorageError> {
     let folder = files.root_folder().join(STAGING_FOLDER);
     let staged = folder.join(name);
     File::open(unfinished)
         .and_then(|file| file.sync_all())
         .and_then(|()| fs::rename(unfinished, &staged))
         .and_then(|()| sync_folder(&folder))
-        .map_err(|e| NamedPath::below_root(&folder, "upload", &staged).io_error(&e))?;
+        .map_err(|e| PathWithErrorName::from_path_below_root(&folder, "upload", &staged).io_error(&e))?;
     Ok(staged)
 }
 
 /// Stages a stored upload with a hard link, or with a copy if the file system has no hard links. Returns `None` if it is not stored.
 fn stage_stored_upload(
     files: &TenantFiles,
-    kept: &Path,
+    stored_path: &Path,
     name: &str,
 ) -> Result<Option<PathBuf>, StorageError> {
     let folder = files.root_folder().join(STAGING_FOLDER);
     let staged = folder.join(name);
-    let linked = fs::hard_link(kept, &staged).or_else(|error| match error.kind() {
+    let linked = fs::hard_link(stored_path, &staged).or_else(|error| match error.kind() {
         ErrorKind::NotFound => Err(error),
-        _ => fs::copy(kept, &staged)
+        _ => fs::copy(stored_path, &staged)
             .and_then(|_| File::open(&staged)?.sync_all())
             .inspect_err(|_| drop(fs::remove_file(&staged))),
     });
     match linked.and_then(|()| sync_folder(&folder)) {
         Ok(()) => Ok(Some(staged)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(NamedPath::below_root(&folder, "upload", &staged).io_error(&error)),
+        Err(error) => {
+            Err(PathWithErrorName::from_path_below_root(&folder, "upload", &staged).io_error(&error))
+        }
     }
 }
 
 fn list_staged_uploads(files: &TenantFiles) -> Result<Vec<StagedUpload>, StorageError> {
     let folder = files.root_folder().join(STAGING_FOLDER);
-    let io = |e: std::io::Error| files.named_path(&folder).io_error(&e);
+    let io = |e: std::io::Error| files.path_with_error_name(&folder).io_error(&e);
     let mut all = Vec::new();
     for entry in fs::read_dir(&folder).map_err(io)? {
         let entry = entry.map_err(io)?;
@@ -188,7 +194,7 @@ mod tests {
     use super::*;
     use crate::ledger::SqliteLedger;
 
-    fn open_uploads() -> (tempfile::TempDir, StorageUsage, FileUploads) {
+    fn open_uploads() -> (tempfile::TempDir, StorageUsageTracker, FileUploads) {
         let dir = tempfile::tempdir().unwrap();
         let usage = SqliteLedger::open_for_test(dir.path()).storage_usage();
         let uploads = FileUploads::open(dir.path(), usage.clone()).unwrap();
@@ -269,13 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn free_space_is_that_of_the_disk() {
+    fn available_disk_bytes_are_reported() {
         let (_dir, _usage, uploads) = open_uploads();
-        assert!(uploads.free_disk_bytes().is_some_and(|bytes| bytes > 0));
+        assert!(uploads.available_disk_bytes().is_some_and(|bytes| bytes > 0));
     }
 
     #[test]
-    fn only_the_owner_can_enter() {
+    fn upload_folders_are_private_to_their_owner() {
         use std::os::unix::fs::PermissionsExt;
         let (dir, _usage, _uploads) = open_uploads();
         for folder in ["uploads", "uploads/.unfinished"] {

@@ -98,15 +98,15 @@ impl EdgeVectorStore {
     }
 
     fn with_shard(shard: Shard, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
-        let words = Bm25Encoder::new().map_err(index_error)?;
+        let encoder = Bm25Encoder::new().map_err(index_error)?;
         let index = Arc::new(VectorIndex {
             shard,
-            encoder: words,
+            encoder,
             _lock: lock,
         });
-        let removed = Arc::new(Notify::new());
+        let removal_notify = Arc::new(Notify::new());
         if index.shard.needs_compaction() {
-            removed.notify_one();
+            removal_notify.notify_one();
         }
         let writer = Arc::new(WorkerThread::start(
             "weir-vectors",
@@ -115,21 +115,21 @@ impl EdgeVectorStore {
         )?);
         Ok(Self {
             compaction_task: tokio::spawn(compact_after_removals(
-                Arc::clone(&removed),
+                Arc::clone(&removal_notify),
                 Arc::downgrade(&writer),
             )),
             writer,
             index: Mutex::new(Some(index)),
             search_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_SEARCHES)),
-            removal_notify: removed,
+            removal_notify,
         })
     }
 
     /// Returns the embedding model and the length of its vectors.
     pub(crate) fn model_and_dimensions(&self) -> Result<(String, usize), StorageError> {
         let index = self.get_open_index()?;
-        let made_for = index.shard.metadata();
-        Ok((made_for.model.clone(), made_for.dimensions))
+        let metadata = index.shard.metadata();
+        Ok((metadata.model.clone(), metadata.dimensions))
     }
 
     /// Rewrites the files without removed points, if there are any. Changes wait meanwhile, searches do not.
@@ -149,7 +149,11 @@ impl EdgeVectorStore {
         flushed
     }
 
-    async fn remove_matching(&self, filter: Filter, compact_soon: bool) -> Result<(), StorageError> {
+    async fn remove_points_matching_filter(
+        &self,
+        filter: Filter,
+        compact_soon: bool,
+    ) -> Result<(), StorageError> {
         let removed = self.writer.run(move |index| index.shard.remove_points(filter));
         if removed.await? && compact_soon {
             self.removal_notify.notify_one();
@@ -163,7 +167,7 @@ impl EdgeVectorStore {
     }
 
     /// Runs `work` on a thread that may block, concurrently with changes.
-    async fn read_index<R: Send + 'static>(
+    async fn run_read_on_index<R: Send + 'static>(
         &self,
         work: impl FnOnce(&VectorIndex) -> Result<R, StorageError> + Send + 'static,
     ) -> Result<R, StorageError> {
@@ -171,11 +175,11 @@ impl EdgeVectorStore {
         let permit = permit.map_err(index_error)?;
         let index = self.get_open_index()?;
         tokio::task::spawn_blocking(move || {
-            let answer = work(&index);
+            let result = work(&index);
             // In this order, also if the caller has gone, so that `close`, which acquires all permits, finds the index unused.
             drop(index);
             drop(permit);
-            answer
+            result
         })
         .await
         .map_err(index_error)?
@@ -183,14 +187,14 @@ impl EdgeVectorStore {
 }
 
 /// Compacts the shard [`COMPACT_DELAY`] after a removal, until the index is closed.
-async fn compact_after_removals(removed: Arc<Notify>, writer: Weak<WorkerThread<Arc<VectorIndex>>>) {
+async fn compact_after_removals(removal_notify: Arc<Notify>, writer: Weak<WorkerThread<Arc<VectorIndex>>>) {
     loop {
-        removed.notified().await;
+        removal_notify.notified().await;
         sleep(COMPACT_DELAY).await;
         let Some(writer) = writer.upgrade() else { return };
         if let Err(error) = writer.run(|index| index.shard.compact()).await {
             tracing::error!(%error, "the index could not be compacted: removed passages are still in its files");
-            removed.notify_one();
+            removal_notify.notify_one();
         }
     }
 }
@@ -222,7 +226,7 @@ impl VectorStore for EdgeVectorStore {
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError> {
         // Replaced pages are compacted with the next removed document, or when the shard is closed.
-        self.remove_matching(document_filter(tenant, document, pages), pages.is_none())
+        self.remove_points_matching_filter(document_filter(tenant, document, pages), pages.is_none())
             .await
     }
 
@@ -231,12 +235,13 @@ impl VectorStore for EdgeVectorStore {
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<(), StorageError> {
-        self.remove_matching(document_filter(tenant, document, Some(&[SUMMARY_PAGE])), false)
+        self.remove_points_matching_filter(document_filter(tenant, document, Some(&[SUMMARY_PAGE])), false)
             .await
     }
 
     async fn remove_tenant_points(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.remove_matching(tenant_filter(tenant), true).await
+        self.remove_points_matching_filter(tenant_filter(tenant), true)
+            .await
     }
 
     async fn search_points(
@@ -245,7 +250,7 @@ impl VectorStore for EdgeVectorStore {
         query: &SearchQuery,
     ) -> Result<Vec<SearchHit>, StorageError> {
         let (tenant, query) = (tenant.clone(), query.clone());
-        self.read_index(move |index| index.search_hybrid(&tenant, &query))
+        self.run_read_on_index(move |index| index.search_hybrid(&tenant, &query))
             .await
     }
 
@@ -255,7 +260,7 @@ impl VectorStore for EdgeVectorStore {
         document: &DocumentId,
     ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
         let request = page_scroll_request(tenant, document);
-        self.read_index(move |index| {
+        self.run_read_on_index(move |index| {
             let (passages, _) = index.shard.with_engine(|edge| edge.scroll(request))?;
             let mut pages = BTreeMap::new();
             for number in passages
@@ -349,12 +354,12 @@ impl VectorIndex {
             with_vector: WithVector::Selector(vec![DENSE_VECTOR.to_owned()]),
             with_payload: WithPayloadInterface::Bool(true),
         };
-        let mut words = QueryWordMatcher::new(&self.encoder, &query.query_text);
+        let mut matcher = QueryWordMatcher::new(&self.encoder, &query.query_text);
         let mut hits = self
             .shard
             .with_engine(|edge| edge.query(request))?
             .into_iter()
-            .map(|point| to_hit(point, &query.dense_vector, &mut words))
+            .map(|point| to_hit(point, &query.dense_vector, &mut matcher))
             .collect::<Result<Vec<_>, _>>()?;
         // Equal scores are common in rank fusion. Order them by document.
         hits.sort_by(|(a, i), (b, j)| {

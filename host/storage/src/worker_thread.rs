@@ -25,22 +25,22 @@ pub(crate) struct WorkerThread<T> {
 impl<T: Send + 'static> WorkerThread<T> {
     /// Starts a thread that owns `state`. `name` is the name of the thread, `what` the name in errors.
     pub(crate) fn start(name: &str, what: String, mut state: T) -> Result<Self, StorageError> {
-        let (jobs, mut inbox) = mpsc::channel::<QueuedCall<T>>(MAX_QUEUED_CALLS);
-        let (ending, ended) = oneshot::channel();
+        let (sender, mut receiver) = mpsc::channel::<QueuedCall<T>>(MAX_QUEUED_CALLS);
+        let (ended_sender, ended) = oneshot::channel();
         thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                while let Some(job) = inbox.blocking_recv() {
+                while let Some(call) = receiver.blocking_recv() {
                     // A call that panics drops its reply channel, which gives its caller an error.
-                    let _ = catch_unwind(AssertUnwindSafe(|| job(&mut state)));
+                    let _ = catch_unwind(AssertUnwindSafe(|| call(&mut state)));
                 }
                 drop(state);
-                let _ = ending.send(());
+                let _ = ended_sender.send(());
             })
             .map_err(|e| StorageError::from_io_error(format!("starting the thread of {what}"), &e))?;
         Ok(Self {
             name: what,
-            sender: Mutex::new(Some(jobs)),
+            sender: Mutex::new(Some(sender)),
             ended: Mutex::new(Some(ended)),
         })
     }
@@ -52,8 +52,8 @@ impl<T: Send + 'static> WorkerThread<T> {
         R: Send + 'static,
         F: FnOnce(&mut T) -> Result<R, StorageError> + Send + 'static,
     {
-        let (call, result) = queued_call(work);
-        let sent = self.open_sender()?.send(call).await;
+        let (call, result) = create_queued_call(work);
+        let sent = self.sender_if_open()?.send(call).await;
         sent.map_err(|_| self.unavailable_error("is closed"))?;
         result
             .await
@@ -66,15 +66,15 @@ impl<T: Send + 'static> WorkerThread<T> {
         R: Send + 'static,
         F: FnOnce(&mut T) -> Result<R, StorageError> + Send + 'static,
     {
-        let (call, result) = queued_call(work);
-        let sent = self.open_sender()?.blocking_send(call);
+        let (call, result) = create_queued_call(work);
+        let sent = self.sender_if_open()?.blocking_send(call);
         sent.map_err(|_| self.unavailable_error("is closed"))?;
         result
             .blocking_recv()
             .map_err(|_| self.unavailable_error("failed inside, see the log"))?
     }
 
-    fn open_sender(&self) -> Result<mpsc::Sender<QueuedCall<T>>, StorageError> {
+    fn sender_if_open(&self) -> Result<mpsc::Sender<QueuedCall<T>>, StorageError> {
         let sender = self.sender.lock().clone();
         sender.ok_or_else(|| self.unavailable_error("is closed"))
     }
@@ -97,7 +97,7 @@ impl<T: Send + 'static> WorkerThread<T> {
 }
 
 /// Returns a call that runs `work` unless its caller has gone, and the receiver of its result.
-fn queued_call<T, R: Send + 'static>(
+fn create_queued_call<T, R: Send + 'static>(
     work: impl FnOnce(&mut T) -> Result<R, StorageError> + Send + 'static,
 ) -> (QueuedCall<T>, oneshot::Receiver<Result<R, StorageError>>) {
     let (sender, result) = oneshot::channel();

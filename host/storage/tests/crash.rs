@@ -140,7 +140,7 @@ fn kill_writer_after(data: &Path, round: &str, acks: u32) -> PageNumber {
 }
 
 #[tokio::test]
-async fn ten_kills_lose_and_duplicate_nothing() {
+async fn ten_kills_lose_and_duplicate_no_page() {
     let dir = tempfile::tempdir().unwrap();
     let (t, revision) = (TenantId::default_tenant(), RevisionId::from_content(b"r"));
     let mut rounds = Vec::new();
@@ -166,8 +166,8 @@ async fn ten_kills_lose_and_duplicate_nothing() {
             for page in 1..=*last {
                 let removed = (page + 1..=*last).any(|later| removes_a_page(later) && later - 3 == page);
                 // The page after the last acknowledged one was being written, and may have removed an earlier page.
-                let in_work = removes_a_page(last + 1) && last + 1 - 3 == page;
-                if removed || (in_work && !counted.contains_key(&page)) {
+                let may_be_removed = removes_a_page(last + 1) && last + 1 - 3 == page;
+                if removed || (may_be_removed && !counted.contains_key(&page)) {
                     assert_eq!(
                         (counted.get(&page), found.get(&page)),
                         (None, None),
@@ -260,7 +260,7 @@ async fn request_writer_in_another_process() {
         // Every second document loses its blobs.
         if let Some(document) = earlier.take() {
             let prefix = format!("{document}/");
-            storage.blobs.delete_prefix(&t, &prefix).await.unwrap();
+            storage.blobs.delete_blobs_with_prefix(&t, &prefix).await.unwrap();
         } else {
             earlier = Some(document);
         }
@@ -302,8 +302,8 @@ async fn five_kills_lose_no_job_request_and_no_byte() {
             let record = storage.ledger.find_job(&t, job).await.unwrap().unwrap();
             let request = storage.ledger.find_job_request(&t, job).await.unwrap().unwrap();
             assert_eq!(request.files[0].document, *document);
-            let original = std::fs::read(storage.uploads.upload_path(&t, document)).unwrap();
-            assert_eq!(DocumentId::from_content(&original), *document);
+            let upload = std::fs::read(storage.uploads.upload_path(&t, document)).unwrap();
+            assert_eq!(DocumentId::from_content(&upload), *document);
             let idempotency = make_idempotency(&job.to_string(), 1);
             let put = storage
                 .ledger
@@ -321,11 +321,11 @@ async fn five_kills_lose_no_job_request_and_no_byte() {
             jobs.len() - acknowledged.len() <= round + 1,
             "at most one job request per kill may be unacknowledged"
         );
-        let there: u64 = ["uploads", "blobs"]
+        let stored_bytes: u64 = ["uploads", "blobs"]
             .iter()
             .map(|folder| folder_size(&dir.path().join(folder).join("default")))
             .sum();
-        assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), there);
+        assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), stored_bytes);
         // Dropped, not closed, like a killed process.
         drop(storage);
     }

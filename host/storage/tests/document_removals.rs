@@ -45,11 +45,11 @@ async fn job_request_is_refused_during_a_document_removal() {
     let (ledger, a, b) = (&storage.ledger, tenant_id("a"), tenant_id("b"));
     let document = document_id("a");
     assert_eq!(
-        ledger.begin_removal(&a, &document).await.unwrap(),
+        ledger.begin_document_removal(&a, &document).await.unwrap(),
         BeginRemovalOutcome::Started
     );
     assert_eq!(
-        ledger.begin_removal(&a, &document).await.unwrap(),
+        ledger.begin_document_removal(&a, &document).await.unwrap(),
         BeginRemovalOutcome::AlreadyInProgress
     );
     let record = make_job(&a, JobState::Queued, 1);
@@ -65,7 +65,7 @@ async fn job_request_is_refused_during_a_document_removal() {
         PutRequestOutcome::DocumentBeingRemoved(document)
     );
     assert_eq!(
-        ledger.find_earlier_request(&a, "w").await.unwrap(),
+        ledger.find_request_by_idempotency_key(&a, "w").await.unwrap(),
         None,
         "a refused request must write nothing"
     );
@@ -86,7 +86,7 @@ async fn job_request_is_refused_during_a_document_removal() {
         put_job_request(ledger, &record).await,
         PutRequestOutcome::DocumentBeingRemoved(document)
     );
-    ledger.end_removal(&a, &document).await.unwrap();
+    ledger.end_document_removal(&a, &document).await.unwrap();
     assert_eq!(put_job_request(ledger, &record).await, PutRequestOutcome::Created);
     assert_eq!(
         ledger.list_jobs_with_document(&a, &document).await.unwrap(),
@@ -104,21 +104,21 @@ async fn removal_is_refused_while_a_job_needs_the_document() {
     let record = make_job(&a, JobState::Queued, 1);
     assert_eq!(put_job_request(ledger, &record).await, PutRequestOutcome::Created);
     assert_eq!(
-        ledger.begin_removal(&a, &document).await.unwrap(),
+        ledger.begin_document_removal(&a, &document).await.unwrap(),
         BeginRemovalOutcome::UsedByActiveJob
     );
     commit_job_state(ledger, &record, JobState::Running).await;
     assert_eq!(
-        ledger.begin_removal(&a, &document).await.unwrap(),
+        ledger.begin_document_removal(&a, &document).await.unwrap(),
         BeginRemovalOutcome::UsedByActiveJob
     );
     commit_job_state(ledger, &record, JobState::Done).await;
     assert_eq!(
-        ledger.begin_removal(&a, &document).await.unwrap(),
+        ledger.begin_document_removal(&a, &document).await.unwrap(),
         BeginRemovalOutcome::Started
     );
     // A job of the command line has no job request. Its document-started event names the document.
-    ledger.end_removal(&a, &document).await.unwrap();
+    ledger.end_document_removal(&a, &document).await.unwrap();
     let run = make_job(&a, JobState::Running, 2);
     let mut started = make_event(run.id, 1);
     started.document = Some(document);
@@ -133,7 +133,7 @@ async fn removal_is_refused_while_a_job_needs_the_document() {
     ];
     ledger.commit_entries(entries).await.unwrap();
     assert_eq!(
-        ledger.begin_removal(&a, &document).await.unwrap(),
+        ledger.begin_document_removal(&a, &document).await.unwrap(),
         BeginRemovalOutcome::UsedByActiveJob
     );
     let mut jobs = ledger.list_jobs_with_document(&a, &document).await.unwrap();
@@ -158,21 +158,22 @@ async fn concurrent_job_request_and_removal_exclude_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let document = document_id("a");
-    let (mut orders, mut removals) = (0, 0);
+    let (mut created_requests, mut removals) = (0, 0);
     for number in 0..200 {
         let a: TenantId = format!("a{number}").parse().unwrap();
         let record = make_job(&a, JobState::Queued, 1);
         let (putting, beginning) = (Arc::clone(&storage.ledger), Arc::clone(&storage.ledger));
         let b = a.clone();
         let put = tokio::spawn(async move { put_job_request(&putting, &record).await });
-        let begin = tokio::spawn(async move { beginning.begin_removal(&b, &document).await.unwrap() });
+        let begin =
+            tokio::spawn(async move { beginning.begin_document_removal(&b, &document).await.unwrap() });
         match (put.await.unwrap(), begin.await.unwrap()) {
-            (PutRequestOutcome::Created, BeginRemovalOutcome::UsedByActiveJob) => orders += 1,
+            (PutRequestOutcome::Created, BeginRemovalOutcome::UsedByActiveJob) => created_requests += 1,
             (PutRequestOutcome::DocumentBeingRemoved(_), BeginRemovalOutcome::Started) => removals += 1,
             both => panic!("{both:?}"),
         }
     }
-    assert_eq!(orders + removals, 200);
+    assert_eq!(created_requests + removals, 200);
     storage.close().await.unwrap();
 }
 

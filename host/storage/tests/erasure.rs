@@ -62,7 +62,8 @@ async fn write_job_of_two_documents(storage: &Storage, record: &JobRecord, names
             }],
             collection: "main".into(),
             labels: Vec::new(),
-            requested_placement: weir_core::collection_and_labels::CollectionAndLabelsRequest::default(),
+            requested_collection_and_labels:
+                weir_core::collection_and_labels::CollectionAndLabelsRequest::default(),
             created_millis: 1,
         }));
         let started = EventKind::DocumentStarted {
@@ -96,14 +97,14 @@ async fn write_job_of_two_documents(storage: &Storage, record: &JobRecord, names
             searchable: true,
             passages: 1,
         });
-        for what in [started, progress, section, whole, failed]
+        for kind in [started, progress, section, whole, failed]
             .into_iter()
             .chain(pages)
         {
             seq += 1;
             let mut event = make_event(record.id, seq);
             event.document = Some(document_id(name));
-            event.kind = what;
+            event.kind = kind;
             entries.push(LedgerEntry::Event(tenant.clone(), event));
         }
         seq += 1;
@@ -247,19 +248,19 @@ async fn wal_is_truncated_after_the_last_reader() {
 async fn removed_document_leaves_no_cached_response() {
     let dir = tempfile::tempdir().unwrap();
     let t = tenant_id("t");
-    let answers = SqliteResponseCache::open(dir.path(), 1 << 24).await.unwrap();
+    let cache = SqliteResponseCache::open(dir.path(), 1 << 24).await.unwrap();
     for number in 0..60_u8 {
         let (key, name) = ([number; 32], ["a", "b", ""][usize::from(number) % 3]);
         let document = (!name.is_empty()).then(|| document_id(name));
         let text = document_marker(name).repeat(100);
-        answers
-            .put_response(&t, &key, document.as_ref(), &make_response(text))
+        cache
+            .put_cached_response(&t, &key, document.as_ref(), &make_response(text))
             .await
             .unwrap();
     }
     assert!(!list_files_containing(dir.path(), &document_marker("a")).is_empty());
-    answers
-        .remove_document_responses(&t, &document_id("a"))
+    cache
+        .remove_cached_document_responses(&t, &document_id("a"))
         .await
         .unwrap();
     assert_eq!(
@@ -271,15 +272,18 @@ async fn removed_document_leaves_no_cached_response() {
         list_files_containing(dir.path(), &document_marker("")),
         Vec::<String>::new()
     );
-    assert!(answers.get_response(&t, &[1; 32]).await.unwrap().is_some());
-    answers.remove_tenant_responses(&t).await.unwrap();
+    assert!(cache.get_cached_response(&t, &[1; 32]).await.unwrap().is_some());
+    cache.remove_cached_tenant_responses(&t).await.unwrap();
     assert_eq!(
         list_files_containing(dir.path(), &document_marker("b")),
         Vec::<String>::new()
     );
     let left = make_response(document_marker("b"));
-    answers.put_response(&t, &[7; 32], None, &left).await.unwrap();
-    answers.close().await;
+    cache
+        .put_cached_response(&t, &[7; 32], None, &left)
+        .await
+        .unwrap();
+    cache.close().await;
     SqliteResponseCache::delete_files(dir.path()).await.unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -329,8 +333,8 @@ async fn removed_passages_are_gone_from_all_files_of_the_index() {
     index_passages(&storage, &["t", "u"], &["a", "b", "c"], 300).await;
     let vectors = dir.path().join("vectors");
     let files = list_files_containing(&vectors, &document_marker("a"));
-    for place in ["/payload_storage/", "/wal/"] {
-        assert!(files.iter().any(|file| file.contains(place)), "{files:?}");
+    for folder in ["/payload_storage/", "/wal/"] {
+        assert!(files.iter().any(|file| file.contains(folder)), "{files:?}");
     }
     let before = list_hit_texts(&storage, "t", document_id("b")).await;
     let pages = storage

@@ -22,7 +22,7 @@ const DATA_VARIABLE: &str = "WEIR_TEST_DATA";
 
 /// Runs the test below on a small file system of its own, in a mount namespace.
 #[test]
-fn a_full_disk_is_survived() {
+fn stores_recover_from_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
     // Root needs no user namespace. A container may not allow one.
     let namespaces: &[&str] = if rustix::process::geteuid().is_root() {
@@ -39,7 +39,7 @@ fn a_full_disk_is_survived() {
         .arg(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "full_disk_is_survived_on_a_small_disk",
+            "fill_small_disk_and_recover",
             "--ignored",
             "--nocapture",
         ])
@@ -58,7 +58,7 @@ fn a_full_disk_is_survived() {
 
 #[tokio::test]
 #[ignore = "fills its disk: the test above starts it on a small file system"]
-async fn full_disk_is_survived_on_a_small_disk() {
+async fn fill_small_disk_and_recover() {
     let Ok(data) = std::env::var(DATA_VARIABLE) else {
         panic!("set {DATA_VARIABLE}");
     };
@@ -145,7 +145,7 @@ async fn full_disk_is_survived_on_a_small_disk() {
 
     drop(file);
     std::fs::remove_file(&filler).unwrap();
-    storage.blobs.delete_prefix(&t, "d/").await.unwrap();
+    storage.blobs.delete_blobs_with_prefix(&t, "d/").await.unwrap();
     storage
         .vectors
         .upsert_points(&t, "main", page(number))

@@ -22,8 +22,8 @@ use weir_storage::SqliteLedger;
 
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
-async fn put_job_request(orders: &SqliteLedger, record: &JobRecord) -> PutRequestOutcome {
-    orders
+async fn put_job_request(ledger: &SqliteLedger, record: &JobRecord) -> PutRequestOutcome {
+    ledger
         .put_job_request(record, &make_job_request(record), None)
         .await
         .unwrap()
@@ -95,14 +95,14 @@ async fn idempotency_key_makes_one_job_per_tenant() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let (a, b) = (tenant_id("a"), tenant_id("b"));
-    let put = async |t: &TenantId, asked| {
+    let put = async |t: &TenantId, digest_byte| {
         let record = make_job(t, JobState::Queued, 1);
         let put = storage
             .ledger
             .put_job_request(
                 &record,
                 &make_job_request(&record),
-                Some(&make_idempotency("w", asked)),
+                Some(&make_idempotency("w", digest_byte)),
             )
             .await;
         (record.id, put.unwrap())
@@ -114,7 +114,7 @@ async fn idempotency_key_makes_one_job_per_tenant() {
     assert_eq!(put(&a, 2).await.1, PutRequestOutcome::KeyConflict);
     let earlier = storage
         .ledger
-        .find_earlier_request(&a, "w")
+        .find_request_by_idempotency_key(&a, "w")
         .await
         .unwrap()
         .unwrap();
@@ -123,10 +123,21 @@ async fn idempotency_key_makes_one_job_per_tenant() {
         (first, make_idempotency("w", 1).request_digest)
     );
     assert_eq!(
-        storage.ledger.find_earlier_request(&a, "other").await.unwrap(),
+        storage
+            .ledger
+            .find_request_by_idempotency_key(&a, "other")
+            .await
+            .unwrap(),
         None
     );
-    assert_eq!(storage.ledger.find_earlier_request(&b, "w").await.unwrap(), None);
+    assert_eq!(
+        storage
+            .ledger
+            .find_request_by_idempotency_key(&b, "w")
+            .await
+            .unwrap(),
+        None
+    );
     assert_eq!(put(&b, 2).await.1, PutRequestOutcome::Created);
     assert_eq!(storage.ledger.find_job(&a, &second).await.unwrap(), None);
     assert_eq!(storage.ledger.find_job_request(&a, &second).await.unwrap(), None);
@@ -159,16 +170,16 @@ async fn of_fifty_concurrent_requests_with_one_key_one_is_new() {
                 (record.id, put)
             })
         });
-        let mut answers = Vec::new();
+        let mut outcomes = Vec::new();
         for put in puts.collect::<Vec<_>>() {
-            answers.push(put.await.unwrap());
+            outcomes.push(put.await.unwrap());
         }
-        let new: Vec<_> = answers
+        let new: Vec<_> = outcomes
             .iter()
             .filter(|(_, put)| *put == PutRequestOutcome::Created)
             .collect();
         assert_eq!(new.len(), 1);
-        let others = answers
+        let others = outcomes
             .iter()
             .filter(|(_, put)| *put == PutRequestOutcome::AlreadyCreated(new[0].0))
             .count();
@@ -224,7 +235,7 @@ async fn idempotency_key_is_known_for_a_day() {
 }
 
 #[tokio::test]
-async fn jobs_are_listed_newest_first_piece_by_piece() {
+async fn jobs_are_listed_newest_first_page_by_page() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let (a, b) = (tenant_id("a"), tenant_id("b"));
@@ -361,23 +372,29 @@ async fn webhook_is_pending_from_the_end_of_its_job_until_settled() {
         .commit_entries(vec![LedgerEntry::Job(ended)])
         .await
         .unwrap();
-    let owed = |tries| [(t.clone(), record.id, tries)];
-    assert_eq!(storage.ledger.list_undelivered_webhooks().await.unwrap(), owed(0));
+    let undelivered = |tries| [(t.clone(), record.id, tries)];
+    assert_eq!(
+        storage.ledger.list_undelivered_webhooks().await.unwrap(),
+        undelivered(0)
+    );
     storage
         .ledger
-        .record_webhook_attempt(&t, &record.id, Some(3))
+        .record_webhook_attempts_or_end(&t, &record.id, Some(3))
         .await
         .unwrap();
     storage.close().await.unwrap();
 
     let storage = open_storage(dir.path()).await;
-    assert_eq!(storage.ledger.list_undelivered_webhooks().await.unwrap(), owed(3));
+    assert_eq!(
+        storage.ledger.list_undelivered_webhooks().await.unwrap(),
+        undelivered(3)
+    );
     let request = storage.ledger.find_job_request(&t, &record.id).await.unwrap();
     assert_eq!(request, Some(with_webhook));
     assert!(!list_files_containing(dir.path(), "the-secret").is_empty());
     storage
         .ledger
-        .record_webhook_attempt(&t, &record.id, None)
+        .record_webhook_attempts_or_end(&t, &record.id, None)
         .await
         .unwrap();
     assert!(
@@ -424,22 +441,31 @@ async fn usage_is_added_up_by_day() {
     };
     let gone = (tenant_id("gone"), used(1));
     ledger
-        .add_usage(10, vec![(a.clone(), used(1)), (b.clone(), used(7)), gone])
+        .add_usage_of_day(10, vec![(a.clone(), used(1)), (b.clone(), used(7)), gone])
         .await
         .unwrap();
-    ledger.add_usage(10, vec![(a.clone(), used(20))]).await.unwrap();
-    ledger.add_usage(12, vec![(a.clone(), used(5))]).await.unwrap();
     ledger
-        .add_usage(14, vec![(a.clone(), used(u64::MAX / 2 - 13))])
+        .add_usage_of_day(10, vec![(a.clone(), used(20))])
         .await
         .unwrap();
-    ledger.add_usage(14, vec![(a.clone(), used(1000))]).await.unwrap();
+    ledger
+        .add_usage_of_day(12, vec![(a.clone(), used(5))])
+        .await
+        .unwrap();
+    ledger
+        .add_usage_of_day(14, vec![(a.clone(), used(u64::MAX / 2 - 13))])
+        .await
+        .unwrap();
+    ledger
+        .add_usage_of_day(14, vec![(a.clone(), used(1000))])
+        .await
+        .unwrap();
     storage.close().await.unwrap();
 
     let storage = open_storage(dir.path()).await;
     let ledger = &storage.ledger;
     let mut sum = used(1);
-    sum.add(&used(20));
+    sum.add_amounts(&used(20));
     let days = ledger.list_daily_usage(&a, 9, 12).await.unwrap();
     assert_eq!(days, [(10, sum), (12, used(5))]);
     assert_eq!(ledger.list_daily_usage(&a, 11, 11).await.unwrap(), []);
@@ -470,7 +496,7 @@ async fn storage_usage_is_known_at_the_next_start() {
     storage.close().await.unwrap();
     // The saved number is exact from here on, so no file may change.
     assert!(blobs.put_blob(&t, "d/2", &[0; 1]).await.is_err());
-    assert!(blobs.delete_prefix(&t, "d/1").await.is_err());
+    assert!(blobs.delete_blobs_with_prefix(&t, "d/1").await.is_err());
     // A file that was not put proves that the number is the saved one and not counted.
     std::fs::write(dir.path().join("blobs/default/d/stray"), "stray").unwrap();
     let storage = open_storage(dir.path()).await;

@@ -15,7 +15,7 @@ use weir_core::component_log::{
     BacktraceFrame, ComponentFailureReport, ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind,
     LogLevel,
 };
-use weir_core::component_state::{StateChange, StateSizes};
+use weir_core::component_state_limits::{StateChange, StateSizes};
 use weir_core::event::{ErrorInfo, Event};
 use weir_core::ledger::{DocumentRecord, JobRecord, JobState, LedgerEntry, PageRecord, PageState};
 use weir_core::page::OutlineEntry;
@@ -39,13 +39,13 @@ fn make_document_record(t: &TenantId, name: &str, created_millis: u64) -> Docume
         }],
         collection: "main".into(),
         labels: vec![("team".into(), "north".into())],
-        requested_placement: CollectionAndLabelsRequest::default(),
+        requested_collection_and_labels: CollectionAndLabelsRequest::default(),
         created_millis,
     }
 }
 
 #[tokio::test]
-async fn documents_are_kept_newest_first_with_their_first_date() {
+async fn documents_are_listed_newest_first_and_keep_their_first_date() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let t = TenantId::default_tenant();
@@ -75,11 +75,11 @@ async fn documents_are_kept_newest_first_with_their_first_date() {
         .commit_entries(vec![LedgerEntry::Document(renamed.clone())])
         .await
         .unwrap();
-    let kept = DocumentRecord {
+    let expected = DocumentRecord {
         created_millis: 1,
         ..renamed
     };
-    assert_eq!(ledger.find_document(&t, &old.id).await.unwrap(), Some(kept));
+    assert_eq!(ledger.find_document(&t, &old.id).await.unwrap(), Some(expected));
     assert_eq!(
         ledger.find_document(&t, &document_id("none")).await.unwrap(),
         None
@@ -88,7 +88,7 @@ async fn documents_are_kept_newest_first_with_their_first_date() {
 }
 
 #[tokio::test]
-async fn pages_are_kept_by_revision_and_the_latest_is_known() {
+async fn pages_are_stored_by_revision_and_the_latest_is_listed() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let t = TenantId::default_tenant();
@@ -149,7 +149,7 @@ async fn pages_are_kept_by_revision_and_the_latest_is_known() {
 }
 
 #[tokio::test]
-async fn unfinished_jobs_are_found_again_oldest_first() {
+async fn unfinished_jobs_are_listed_oldest_first_after_restart() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let (a, b) = (tenant_id("a"), tenant_id("b"));
@@ -270,7 +270,7 @@ async fn tenant_events_have_positions_in_the_order_of_writing() {
 }
 
 #[tokio::test]
-async fn removed_document_leaves_its_jobs_and_events() {
+async fn jobs_and_events_of_a_removed_document_stay() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let (a, b) = (tenant_id("a"), tenant_id("b"));
@@ -331,7 +331,7 @@ async fn removed_document_leaves_its_jobs_and_events() {
 }
 
 #[tokio::test]
-async fn tenants_with_the_same_ids_never_mix() {
+async fn equal_ids_in_two_tenants_never_mix() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let ledger = &storage.ledger;
@@ -380,9 +380,9 @@ async fn tenants_with_the_same_ids_never_mix() {
         key: "k".into(),
         value: Some(b"of a".into()),
     };
-    ledger.apply_changes(&a, "p", vec![set]).await.unwrap();
+    ledger.apply_state_changes(&a, "p", vec![set]).await.unwrap();
     assert_eq!(
-        ComponentStateStore::get_value(&**ledger, &b, "p", "k")
+        ComponentStateStore::get_state_value(&**ledger, &b, "p", "k")
             .await
             .unwrap(),
         None
@@ -391,17 +391,20 @@ async fn tenants_with_the_same_ids_never_mix() {
         key: "k".into(),
         value: None,
     };
-    ledger.apply_changes(&b, "p", vec![delete]).await.unwrap();
-    assert_eq!(ledger.list_sizes(&b, "p").await.unwrap(), StateSizes::default());
+    ledger.apply_state_changes(&b, "p", vec![delete]).await.unwrap();
     assert_eq!(
-        ComponentStateStore::get_value(&**ledger, &a, "p", "k")
+        ledger.list_value_sizes(&b, "p").await.unwrap(),
+        StateSizes::default()
+    );
+    assert_eq!(
+        ComponentStateStore::get_state_value(&**ledger, &a, "p", "k")
             .await
             .unwrap()
             .unwrap(),
         b"of a"
     );
     assert_eq!(
-        ComponentStateStore::get_value(&**ledger, &a, "q", "k")
+        ComponentStateStore::get_state_value(&**ledger, &a, "q", "k")
             .await
             .unwrap(),
         None
@@ -410,10 +413,10 @@ async fn tenants_with_the_same_ids_never_mix() {
 }
 
 #[tokio::test]
-async fn policy_state_keeps_to_its_quotas() {
+async fn policy_state_stays_within_its_quotas() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
-    weir_conformance::check_policy_state(&*storage.ledger).await;
+    weir_conformance::check_component_state(&*storage.ledger).await;
     // Another pipeline has its own quota.
     let value = Some(vec![0; 64 << 10]);
     let change = |n: u32| StateChange {
@@ -421,7 +424,7 @@ async fn policy_state_keeps_to_its_quotas() {
         value: value.clone(),
     };
     let (t, values) = (TenantId::default_tenant(), (0..15).map(change).collect());
-    storage.ledger.apply_changes(&t, "q", values).await.unwrap();
+    storage.ledger.apply_state_changes(&t, "q", values).await.unwrap();
     storage.close().await.unwrap();
 }
 
@@ -444,9 +447,9 @@ async fn another_process_reads_while_this_one_writes() {
     assert_eq!(reader.list_documents(&t).await.unwrap().len(), 1);
     storage.close().await.unwrap();
     assert_eq!(reader.list_documents(&t).await.unwrap().len(), 1);
-    let alone = LedgerReader::open(dir.path()).unwrap();
+    let second_reader = LedgerReader::open(dir.path()).unwrap();
     assert_eq!(
-        alone.find_document(&t, &document_id("d")).await.unwrap(),
+        second_reader.find_document(&t, &document_id("d")).await.unwrap(),
         Some(make_document_record(&t, "d", 1))
     );
 }
@@ -570,12 +573,12 @@ async fn tenant_keeps_its_latest_ten_thousand_component_log_entries() {
         let lines = (1..=1000).map(|seq| LedgerEntry::ComponentLog(a.clone(), make_log_line(*job, seq)));
         ledger.commit_entries(lines.collect()).await.unwrap();
     }
-    let mut kept = Vec::new();
+    let mut last_seqs = Vec::new();
     for job in &jobs {
-        kept.push(ledger.last_component_log_seq(&a, job).await.unwrap());
+        last_seqs.push(ledger.last_component_log_seq(&a, job).await.unwrap());
     }
     // Only the first line of a job deletes old entries, so up to 11,000 entries are left.
-    assert_eq!(kept, [[0; 1].as_slice(), [1000; 11].as_slice()].concat());
+    assert_eq!(last_seqs, [[0; 1].as_slice(), [1000; 11].as_slice()].concat());
     assert_eq!(ledger.last_component_log_seq(&b, &other).await.unwrap(), 1);
 }
 

@@ -69,8 +69,8 @@ fn make_component_record(tenant: &TenantId, bytes: &[u8]) -> ComponentRecord {
     }
 }
 
-fn make_recipe(settings: &[(&str, i64)], components: &[(Role, ComponentDigest)]) -> RevisionSpec {
-    let mut manifest = Manifest::default_pipeline();
+fn make_revision_spec(settings: &[(&str, i64)], components: &[(Role, ComponentDigest)]) -> RevisionSpec {
+    let mut manifest = Manifest::default_pipeline_manifest();
     for (name, value) in settings {
         manifest.settings.insert((*name).into(), (*value).into());
     }
@@ -87,7 +87,7 @@ async fn revisions_survive_a_restart_and_belong_to_their_tenant() {
     let record = make_component_record(&a, b"one");
     let ledger = &data.storage.ledger;
     ledger.put_component(&record).await.unwrap();
-    let with = make_recipe(&[("dpi", 200)], &[(Role::Routing, record.digest)]);
+    let with = make_revision_spec(&[("dpi", 200)], &[(Role::Routing, record.digest)]);
     let added = ledger
         .add_revision(&a, "reports", &with, "key", 7)
         .await
@@ -123,7 +123,7 @@ async fn change_by_a_key_of_a_removed_tenant_is_refused() {
     let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
     let known = make_component_record(&a, b"known");
     ledger.put_component(&known).await.unwrap();
-    assert!(ledger.suspend_and_remove_keys(&a).await.unwrap());
+    assert!(ledger.suspend_tenant_and_remove_keys(&a).await.unwrap());
     let locked = ledger.find_tenant(&a).await.unwrap().unwrap();
     assert_eq!(locked.state, TenantState::Suspended);
     let assert_refused = async || {
@@ -133,7 +133,7 @@ async fn change_by_a_key_of_a_removed_tenant_is_refused() {
             "{refused:?}"
         );
         let refused = ledger
-            .add_revision(&a, "p", &make_recipe(&[], &[]), "key", 1)
+            .add_revision(&a, "p", &make_revision_spec(&[], &[]), "key", 1)
             .await;
         assert!(
             matches!(refused, Err(StorageError::NotFound { .. })),
@@ -150,7 +150,7 @@ async fn change_by_a_key_of_a_removed_tenant_is_refused() {
     };
     assert_refused().await;
     assert!(ledger.remove_tenant(&a).await.unwrap());
-    assert!(!ledger.suspend_and_remove_keys(&a).await.unwrap());
+    assert!(!ledger.suspend_tenant_and_remove_keys(&a).await.unwrap());
     // The key does not work for a new tenant of the same name either.
     ledger.create_tenant(&fixture::make_tenant(&a)).await.unwrap();
     assert_refused().await;
@@ -159,13 +159,13 @@ async fn change_by_a_key_of_a_removed_tenant_is_refused() {
 }
 
 #[tokio::test]
-async fn revisions_are_numbered_and_the_same_twice_is_one() {
+async fn revisions_are_numbered_and_repeating_a_spec_adds_none() {
     let data = TestData::create().await;
     let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
     let mut numbers = Vec::new();
     for dpi in [100, 100, 200, 100] {
         let added = ledger
-            .add_revision(&a, "p", &make_recipe(&[("dpi", dpi)], &[]), "key", 1)
+            .add_revision(&a, "p", &make_revision_spec(&[("dpi", dpi)], &[]), "key", 1)
             .await;
         numbers.push(added.unwrap().unwrap().number);
     }
@@ -189,7 +189,7 @@ async fn component_of_a_revision_cannot_be_removed() {
     for record in [&used, &unused] {
         ledger.put_component(record).await.unwrap();
     }
-    let with = make_recipe(&[], &[(Role::Routing, used.digest)]);
+    let with = make_revision_spec(&[], &[(Role::Routing, used.digest)]);
     ledger
         .add_revision(&a, "p", &with, "key", 1)
         .await
@@ -213,7 +213,7 @@ async fn audit_log_has_the_key_time_and_evidence_of_each_change() {
     let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
     for dpi in [100, 200] {
         ledger
-            .add_revision(&a, "p", &make_recipe(&[("dpi", dpi)], &[]), "pusher", 1)
+            .add_revision(&a, "p", &make_revision_spec(&[("dpi", dpi)], &[]), "pusher", 1)
             .await
             .unwrap()
             .unwrap();
@@ -252,18 +252,18 @@ async fn audit_log_has_the_key_time_and_evidence_of_each_change() {
     );
 
     let data = data.reopen().await;
-    let history = data
+    let audit_log = data
         .storage
         .ledger
         .list_audit_log(&a, "p", None, 100)
         .await
         .unwrap();
-    let told: Vec<_> = history
+    let entries: Vec<_> = audit_log
         .iter()
         .map(|e| (e.seq, e.at_millis, &*e.changed_by))
         .collect();
     assert_eq!(
-        told,
+        entries,
         [
             (5, 40, "changer"),
             (4, 20, "changer"),
@@ -272,8 +272,8 @@ async fn audit_log_has_the_key_time_and_evidence_of_each_change() {
             (1, 1, "pusher")
         ]
     );
-    assert_eq!(history[0].evidence, Some(evidence));
-    let PipelineAuditAction::Changed { change, from, to } = &history[0].action else {
+    assert_eq!(audit_log[0].evidence, Some(evidence));
+    let PipelineAuditAction::Changed { change, from, to } = &audit_log[0].action else {
         panic!()
     };
     assert_eq!(
@@ -295,7 +295,7 @@ async fn job_keeps_its_assigned_revision() {
     let (ledger, a, job) = (&data.storage.ledger, tenant_id("a"), JobId::new());
     for dpi in [100, 200] {
         ledger
-            .add_revision(&a, "p", &make_recipe(&[("dpi", dpi)], &[]), "key", 1)
+            .add_revision(&a, "p", &make_revision_spec(&[("dpi", dpi)], &[]), "key", 1)
             .await
             .unwrap()
             .unwrap();
@@ -307,8 +307,8 @@ async fn job_keeps_its_assigned_revision() {
         .await
         .unwrap()
         .unwrap();
-    let given = ledger.assign_revision(&a, "p", &job).await.unwrap().unwrap();
-    assert_eq!((given.revision, given.arm), (1, RolloutArm::Stable));
+    let assignment = ledger.assign_revision(&a, "p", &job).await.unwrap().unwrap();
+    assert_eq!((assignment.revision, assignment.arm), (1, RolloutArm::Stable));
     ledger
         .change_rollout(&a, "p", None, &activate(2), "key", None, 2)
         .await
@@ -316,8 +316,14 @@ async fn job_keeps_its_assigned_revision() {
         .unwrap();
     let data = data.reopen().await;
     let ledger = &data.storage.ledger;
-    assert_eq!(ledger.assign_revision(&a, "p", &job).await.unwrap(), Some(given));
-    assert_eq!(ledger.find_assignment(&a, &job).await.unwrap(), Some(given));
+    assert_eq!(
+        ledger.assign_revision(&a, "p", &job).await.unwrap(),
+        Some(assignment)
+    );
+    assert_eq!(
+        ledger.find_assigned_revision(&a, &job).await.unwrap(),
+        Some(assignment)
+    );
     assert_eq!(
         ledger
             .assign_revision(&a, "p", &JobId::new())
@@ -334,7 +340,7 @@ async fn job_outcomes_are_stored_once_in_the_order_of_the_ends() {
     let data = TestData::create().await;
     let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
     ledger
-        .add_revision(&a, "p", &make_recipe(&[], &[]), "key", 1)
+        .add_revision(&a, "p", &make_revision_spec(&[], &[]), "key", 1)
         .await
         .unwrap()
         .unwrap();
@@ -346,7 +352,7 @@ async fn job_outcomes_are_stored_once_in_the_order_of_the_ends() {
         .unwrap();
     let mut last = None;
     for at_millis in [100, 200, 300] {
-        let shown = RevisionJobOutcome {
+        let outcome = RevisionJobOutcome {
             tenant: a.clone(),
             job: JobId::new(),
             state: JobState::Done,
@@ -358,9 +364,9 @@ async fn job_outcomes_are_stored_once_in_the_order_of_the_ends() {
                 ..JobMetrics::default()
             },
         };
-        ledger.assign_revision(&a, "p", &shown.job).await.unwrap();
-        ledger.record_job_outcome(&shown).await.unwrap();
-        last = Some(shown);
+        ledger.assign_revision(&a, "p", &outcome.job).await.unwrap();
+        ledger.record_job_outcome(&outcome).await.unwrap();
+        last = Some(outcome);
     }
     // A second outcome of a job is ignored, and so is the outcome of a job without an assignment.
     let last = last.unwrap();
@@ -372,24 +378,26 @@ async fn job_outcomes_are_stored_once_in_the_order_of_the_ends() {
         })
         .await
         .unwrap();
-    let shown = async |revision, within, jobs| {
-        let shown = ledger
+    let sample_jobs = async |revision, within, jobs| {
+        let samples = ledger
             .sample_ended_jobs(&a, "p", revision, within, jobs)
             .await
             .unwrap();
-        let ends = shown.iter().map(|job| (job.ended_at_millis, job.metrics.millis));
+        let ends = samples
+            .iter()
+            .map(|job| (job.ended_at_millis, job.metrics.millis));
         ends.collect::<Vec<_>>()
     };
     assert_eq!(
-        shown(1, 0..=u64::MAX, 100).await,
+        sample_jobs(1, 0..=u64::MAX, 100).await,
         [(100, 100), (200, 200), (300, 300)]
     );
-    assert_eq!(shown(1, 200..=300, 100).await, [(200, 200), (300, 300)]);
+    assert_eq!(sample_jobs(1, 200..=300, 100).await, [(200, 200), (300, 300)]);
     // Samples of one and of two of the three jobs.
-    assert_eq!(shown(1, 0..=u64::MAX, 1).await, [(300, 300)]);
-    assert_eq!(shown(1, 0..=u64::MAX, 2).await, [(200, 200), (300, 300)]);
-    assert_eq!(shown(1, 0..=u64::MAX, 0).await, []);
-    assert_eq!(shown(2, 0..=u64::MAX, 100).await, []);
+    assert_eq!(sample_jobs(1, 0..=u64::MAX, 1).await, [(300, 300)]);
+    assert_eq!(sample_jobs(1, 0..=u64::MAX, 2).await, [(200, 200), (300, 300)]);
+    assert_eq!(sample_jobs(1, 0..=u64::MAX, 0).await, []);
+    assert_eq!(sample_jobs(2, 0..=u64::MAX, 100).await, []);
 }
 
 #[tokio::test]
@@ -399,7 +407,7 @@ async fn removed_tenant_leaves_no_pipeline_rows() {
     let record = make_component_record(&a, b"one");
     ledger.put_component(&record).await.unwrap();
     ledger
-        .add_revision(&a, "p", &make_recipe(&[], &[]), "key", 1)
+        .add_revision(&a, "p", &make_revision_spec(&[], &[]), "key", 1)
         .await
         .unwrap()
         .unwrap();
@@ -416,7 +424,7 @@ async fn removed_tenant_leaves_no_pipeline_rows() {
     assert!(ledger.list_pipelines(&a).await.unwrap().is_empty());
     assert!(ledger.list_revisions(&a, "p", None, 10).await.unwrap().is_empty());
     assert!(ledger.list_audit_log(&a, "p", None, 10).await.unwrap().is_empty());
-    assert_eq!(ledger.find_assignment(&a, &job).await.unwrap(), None);
+    assert_eq!(ledger.find_assigned_revision(&a, &job).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -458,8 +466,8 @@ async fn shadow_runs_of_the_last_jobs_are_stored() {
         let next = run(&a, 4, 40, Ok(report.clone()));
         ledger.put_shadow_run(&next).await.unwrap();
     }
-    let kept = ledger.list_shadow_runs(&a, "ours", 4, 0).await.unwrap().len();
-    assert_eq!(kept, MAX_SHADOW_RUNS as usize);
+    let run_count = ledger.list_shadow_runs(&a, "ours", 4, 0).await.unwrap().len();
+    assert_eq!(run_count, MAX_SHADOW_RUNS as usize);
     assert_eq!(ledger.list_shadow_runs(&a, "ours", 3, 0).await.unwrap(), []);
     assert_eq!(
         ledger.list_shadow_runs(&b, "ours", 2, 0).await.unwrap(),

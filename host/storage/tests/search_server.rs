@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use fixture::{MODEL, make_point, make_query, open_storage, tenant_id, unit_vector};
 use weir_core::ports::VectorStore;
 use weir_core::{StorageError, TenantId};
-use weir_storage::{Storage, search};
+use weir_storage::{Storage, search_data_folder};
 
 async fn open_with_one_passage(data: &std::path::Path) -> Storage {
     let storage = open_storage(data).await;
@@ -37,17 +37,17 @@ async fn open_folder_is_searched_before_a_flush() {
         .mode();
     assert_eq!(mode & 0o777, 0o600);
     let t = TenantId::default_tenant();
-    let here = storage
+    let local_hits = storage
         .vectors
         .search_points(&t, &make_query("found", unit_vector(3.0), 5))
         .await
         .unwrap();
-    let beside = search(dir.path(), MODEL, &t, &make_query("found", unit_vector(3.0), 5))
+    let socket_hits = search_data_folder(dir.path(), MODEL, &t, &make_query("found", unit_vector(3.0), 5))
         .await
         .unwrap();
-    assert_eq!(beside, here);
-    assert_eq!(beside.len(), 1);
-    let other = search(
+    assert_eq!(socket_hits, local_hits);
+    assert_eq!(socket_hits.len(), 1);
+    let other = search_data_folder(
         dir.path(),
         MODEL,
         &tenant_id("other"),
@@ -69,7 +69,9 @@ async fn closed_folder_is_searched_and_closed_again() {
     let t = TenantId::default_tenant();
     let searches = (0..6).map(|_| {
         let (data, t) = (dir.path().to_owned(), t.clone());
-        tokio::spawn(async move { search(&data, MODEL, &t, &make_query("found", unit_vector(0.0), 5)).await })
+        tokio::spawn(async move {
+            search_data_folder(&data, MODEL, &t, &make_query("found", unit_vector(0.0), 5)).await
+        })
     });
     for search_task in searches.collect::<Vec<_>>() {
         assert_eq!(search_task.await.unwrap().unwrap().len(), 1);
@@ -77,7 +79,7 @@ async fn closed_folder_is_searched_and_closed_again() {
     // The next holder replaces the socket.
     let storage = open_storage(dir.path()).await;
     assert_eq!(
-        search(dir.path(), MODEL, &t, &make_query("found", unit_vector(0.0), 5))
+        search_data_folder(dir.path(), MODEL, &t, &make_query("found", unit_vector(0.0), 5))
             .await
             .unwrap()
             .len(),
@@ -91,11 +93,11 @@ async fn query_of_another_model_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_with_one_passage(dir.path()).await;
     let t = TenantId::default_tenant();
-    let refused = search(dir.path(), "another", &t, &make_query("x", unit_vector(0.0), 5))
+    let refused = search_data_folder(dir.path(), "another", &t, &make_query("x", unit_vector(0.0), 5))
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("another"), "{refused}");
-    let refused = search(dir.path(), MODEL, &t, &make_query("x", vec![1.0], 5))
+    let refused = search_data_folder(dir.path(), MODEL, &t, &make_query("x", vec![1.0], 5))
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("dimensions"), "{refused}");
@@ -103,10 +105,10 @@ async fn query_of_another_model_is_refused() {
 }
 
 #[tokio::test]
-async fn a_folder_that_does_not_exist_is_missing() {
+async fn search_of_a_missing_folder_is_not_found() {
     let dir = tempfile::tempdir().unwrap();
     let nowhere = dir.path().join("nowhere");
-    let missing = search(
+    let missing = search_data_folder(
         &nowhere,
         MODEL,
         &TenantId::default_tenant(),
@@ -125,7 +127,7 @@ async fn folder_with_a_long_path_is_searched() {
     let storage = open_with_one_passage(&data).await;
     let t = TenantId::default_tenant();
     assert_eq!(
-        search(&data, MODEL, &t, &make_query("found", unit_vector(0.0), 5))
+        search_data_folder(&data, MODEL, &t, &make_query("found", unit_vector(0.0), 5))
             .await
             .unwrap()
             .len(),
@@ -150,7 +152,7 @@ async fn invalid_request_does_not_disturb_other_requests() {
     let silent = connect().await.unwrap();
     let t = TenantId::default_tenant();
     assert_eq!(
-        search(dir.path(), MODEL, &t, &make_query("found", unit_vector(0.0), 5))
+        search_data_folder(dir.path(), MODEL, &t, &make_query("found", unit_vector(0.0), 5))
             .await
             .unwrap()
             .len(),

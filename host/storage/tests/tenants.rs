@@ -19,7 +19,7 @@ use fixture::{
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord, ComponentStore};
 use weir_core::component_log::{ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind, LogLevel};
-use weir_core::component_state::StateChange;
+use weir_core::component_state_limits::StateChange;
 use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore as _};
 use weir_core::job_request::JobRequestStore;
 use weir_core::ledger::{JobState, LedgerEntry};
@@ -44,7 +44,7 @@ fn set_state_value(key: &str, value: Vec<u8>) -> StateChange {
 }
 
 #[tokio::test]
-async fn tenants_and_keys_are_kept_and_replaced() {
+async fn tenants_and_keys_are_stored_and_updated() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let registry: &dyn TenantStore = &*storage.ledger;
@@ -70,8 +70,8 @@ async fn tenants_and_keys_are_kept_and_replaced() {
         weight: Some(3.0),
         quotas: vec![("concurrent_jobs".into(), None), ("no such".into(), Some(1))],
     };
-    let answered = registry.update_tenant(&a, &update).await.unwrap();
-    assert_eq!(answered, Some(changed.clone()));
+    let updated = registry.update_tenant(&a, &update).await.unwrap();
+    assert_eq!(updated, Some(changed.clone()));
     assert_eq!(registry.find_tenant(&a).await.unwrap(), Some(changed));
     assert_eq!(
         registry.update_tenant(&tenant_id("c"), &update).await.unwrap(),
@@ -98,10 +98,10 @@ async fn api_key_needs_a_tenant_and_cannot_change_it() {
     let dir = tempfile::tempdir().unwrap();
     let admin = TenantAdmin::open_or_create(dir.path()).await.unwrap();
     let (a, b) = (tenant_id("a"), tenant_id("b"));
-    let homeless = admin.put_api_key(&make_api_key(&a, "k", 1)).await;
+    let without_tenant = admin.put_api_key(&make_api_key(&a, "k", 1)).await;
     assert!(
-        matches!(homeless, Err(StorageError::NotFound { .. })),
-        "{homeless:?}"
+        matches!(without_tenant, Err(StorageError::NotFound { .. })),
+        "{without_tenant:?}"
     );
     for t in [&a, &b] {
         admin.create_tenant(&make_tenant(t)).await.unwrap();
@@ -118,7 +118,7 @@ async fn api_key_needs_a_tenant_and_cannot_change_it() {
 }
 
 #[tokio::test]
-async fn a_folder_without_a_ledger_has_no_tenants() {
+async fn tenant_admin_creates_a_ledger_that_a_server_opens() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let missing = TenantAdmin::open(&data).await.err().unwrap();
@@ -140,7 +140,7 @@ async fn a_folder_without_a_ledger_has_no_tenants() {
 /// Runs in another process: creates tenants and API keys, and revokes each key.
 #[tokio::test]
 #[ignore = "the test below starts it"]
-async fn writer_in_another_process() {
+async fn tenant_writer_in_another_process() {
     let Ok(data) = std::env::var(DATA_VARIABLE) else {
         panic!("set {DATA_VARIABLE}");
     };
@@ -160,22 +160,27 @@ async fn two_processes_write_to_one_ledger() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let mut command = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "writer_in_another_process", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "tenant_writer_in_another_process",
+            "--ignored",
+            "--nocapture",
+        ])
         .env(DATA_VARIABLE, dir.path())
         .spawn()
         .unwrap();
     let (t, id) = (TenantId::default_tenant(), JobId::new());
     let mut written = 0;
-    let mut left = false;
+    let mut has_exited = false;
     // Changes of the components' state read before they write, so a second writer could come in between.
-    while !left || written < 150 {
-        left = left || command.try_wait().unwrap().is_some();
+    while !has_exited || written < 150 {
+        has_exited = has_exited || command.try_wait().unwrap().is_some();
         written += 1;
         let entries = vec![LedgerEntry::Event(t.clone(), make_event(id, written))];
         storage.ledger.commit_entries(entries).await.unwrap();
         storage
             .ledger
-            .apply_changes(
+            .apply_state_changes(
                 &t,
                 "p",
                 vec![set_state_value(&format!("k{}", written % 7), vec![1; 100])],
@@ -249,7 +254,7 @@ async fn fill_every_store(storage: &Storage, t: &TenantId) {
         .await
         .unwrap();
     assert_eq!(
-        ledger.begin_removal(t, &document_id("d")).await.unwrap(),
+        ledger.begin_document_removal(t, &document_id("d")).await.unwrap(),
         BeginRemovalOutcome::Started
     );
     let revision = RevisionId::from_content(b"r");
@@ -267,16 +272,16 @@ async fn fill_every_store(storage: &Storage, t: &TenantId) {
         outline: Vec::new(),
         collection: "main".into(),
         labels: vec![("team".into(), "north".into())],
-        requested_placement: CollectionAndLabelsRequest::default(),
+        requested_collection_and_labels: CollectionAndLabelsRequest::default(),
         created_millis: 1,
     }));
     let state = vec![set_state_value("k", b"v".into())];
-    ledger.apply_changes(t, "p", state).await.unwrap();
+    ledger.apply_state_changes(t, "p", state).await.unwrap();
     let used = Usage {
         pages: 3,
         ..Usage::default()
     };
-    ledger.add_usage(7, vec![(t.clone(), used)]).await.unwrap();
+    ledger.add_usage_of_day(7, vec![(t.clone(), used)]).await.unwrap();
     storage
         .blobs
         .put_blob(t, "d/1/image/150.jpg", b"image")
@@ -322,12 +327,12 @@ async fn fill_pipeline_tables(ledger: &SqliteLedger, t: &TenantId, digest: Compo
         pushed_by_key: format!("key-{t}"),
     };
     ledger.put_component(&record).await.unwrap();
-    let recipe = RevisionSpec {
-        manifest: Manifest::default_pipeline(),
+    let spec = RevisionSpec {
+        manifest: Manifest::default_pipeline_manifest(),
         components: [(Role::Routing, digest)].into(),
     };
     ledger
-        .add_revision(t, "p", &recipe, &format!("key-{t}"), 1)
+        .add_revision(t, "p", &spec, &format!("key-{t}"), 1)
         .await
         .unwrap()
         .unwrap();
@@ -337,7 +342,7 @@ async fn fill_pipeline_tables(ledger: &SqliteLedger, t: &TenantId, digest: Compo
     changed.await.unwrap().unwrap();
     let job = JobId::new();
     ledger.assign_revision(t, "p", &job).await.unwrap();
-    let said = ComponentLogEntry {
+    let log_entry = ComponentLogEntry {
         job,
         seq: 1,
         since_job_created_millis: 0,
@@ -351,7 +356,7 @@ async fn fill_pipeline_tables(ledger: &SqliteLedger, t: &TenantId, digest: Compo
         },
     };
     ledger
-        .commit_entries(vec![LedgerEntry::ComponentLog(t.clone(), said)])
+        .commit_entries(vec![LedgerEntry::ComponentLog(t.clone(), log_entry)])
         .await
         .unwrap();
     let run = ShadowRun {
@@ -425,7 +430,7 @@ async fn removing_a_tenant_removes_only_its_data() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_not_removed_under_a_server() {
+async fn tenant_is_not_removed_while_a_server_runs() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let t = tenant_id("a");

@@ -178,7 +178,7 @@ async fn filters_select_documents_collections_and_labels() {
 }
 
 #[tokio::test]
-async fn tenants_with_the_same_ids_never_mix() {
+async fn equal_ids_in_two_tenants_never_mix() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let (a, b) = (tenant_id("a"), tenant_id("b"));
@@ -365,7 +365,7 @@ async fn an_index_of_another_model_is_refused_with_advice() {
 }
 
 #[tokio::test]
-async fn open_folder_is_in_use() {
+async fn second_open_of_a_folder_fails_as_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let second = Storage::open(dir.path(), DIMENSIONS, MODEL).await.err().unwrap();
@@ -426,7 +426,7 @@ async fn log_of_the_index_is_trimmed() {
 }
 
 #[tokio::test]
-async fn searches_go_on_beside_changes_and_flushes() {
+async fn searches_run_during_changes_and_flushes() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let t = TenantId::default_tenant();

@@ -28,21 +28,27 @@ async fn check_tenant_event_positions(ledger: &dyn Ledger, a: &TenantId, b: &Ten
     let of = |tenant: &TenantId, job, seq| LedgerEntry::Event(tenant.clone(), page_done_event(job, seq));
     let group = vec![of(a, first, 1), of(b, second, 1), of(a, first, 2)];
     ledger.commit_entries(group).await.unwrap();
-    let place = ledger.last_tenant_event_position(a).await.unwrap();
+    let position = ledger.last_tenant_event_position(a).await.unwrap();
     let events = ledger.list_tenant_events(a, 0, 10).await.unwrap();
     assert_eq!(events.len(), 2);
-    assert_eq!(events.last().map(|(place, _)| *place), Some(place));
+    assert_eq!(events.last().map(|(position, _)| *position), Some(position));
     ledger
         .commit_entries(vec![of(b, second, 2), of(a, first, 2)])
         .await
         .unwrap();
     assert_eq!(
         ledger.last_tenant_event_position(a).await.unwrap(),
-        place,
+        position,
         "neither another tenant's event nor a duplicate changes the position"
     );
-    assert!(ledger.last_tenant_event_position(b).await.unwrap() > place);
-    assert!(ledger.list_tenant_events(a, place, 10).await.unwrap().is_empty());
+    assert!(ledger.last_tenant_event_position(b).await.unwrap() > position);
+    assert!(
+        ledger
+            .list_tenant_events(a, position, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 async fn check_last_job_event(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
@@ -83,12 +89,12 @@ async fn check_document_listing(ledger: &dyn Ledger, a: &TenantId, b: &TenantId)
         expected,
         "newest first; equal creation times are ordered by descending id"
     );
-    for (place, document) in expected.iter().enumerate() {
+    for (index, document) in expected.iter().enumerate() {
         let (page, rest) = (
             all(Some((document.created_millis, document.id)), 2).await,
-            expected.get(place + 1..).unwrap(),
+            expected.get(index + 1..).unwrap(),
         );
-        assert_eq!(page, rest.get(..2).unwrap_or(rest), "two after document {place}");
+        assert_eq!(page, rest.get(..2).unwrap_or(rest), "two after document {index}");
     }
     assert_eq!(all(None, 0).await, []);
     // The position of a deleted document still works as a cursor.
@@ -143,10 +149,14 @@ async fn check_page_listing(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
 async fn check_last_component_log_seq(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
     let job = JobId::new();
     assert_eq!(ledger.last_component_log_seq(a, &job).await.unwrap(), 0);
-    let said = |tenant: &TenantId, job, seq| {
+    let log_entry = |tenant: &TenantId, job, seq| {
         LedgerEntry::ComponentLog(tenant.clone(), component_log_entry(job, seq))
     };
-    let group = vec![said(a, job, 1), said(a, job, 2), said(a, JobId::new(), 1)];
+    let group = vec![
+        log_entry(a, job, 1),
+        log_entry(a, job, 2),
+        log_entry(a, JobId::new(), 1),
+    ];
     ledger.commit_entries(group).await.unwrap();
     assert_eq!(ledger.last_component_log_seq(a, &job).await.unwrap(), 2);
     assert_eq!(ledger.last_component_log_seq(b, &job).await.unwrap(), 0);
@@ -193,7 +203,7 @@ fn document_record(tenant: &TenantId, name: &str, created_millis: u64) -> Docume
         outline: Vec::new(),
         collection: "default".into(),
         labels: Vec::new(),
-        requested_placement: CollectionAndLabelsRequest::default(),
+        requested_collection_and_labels: CollectionAndLabelsRequest::default(),
         created_millis,
     }
 }

@@ -3,10 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this crate is tests")]
 
+mod component_state;
 mod files;
 mod ledger;
-mod policy_state;
 
+pub use component_state::check_component_state;
 pub use files::list_files_containing;
 pub use ledger::check_ledger;
-pub use policy_state::check_policy_state;

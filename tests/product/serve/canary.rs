@@ -33,14 +33,14 @@ fn start_canary(client: &ApiClient, stable: &Value, canary: &Value) {
 }
 
 fn submit_job(client: &ApiClient, document: &[u8]) -> String {
-    let answer = client.submit_files(&[("a.pdf", document)], &json!({ "pipeline": "ours" }), &[]);
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    answer.body["id"].as_str().unwrap().to_owned()
+    let response = client.submit_files(&[("a.pdf", document)], &json!({ "pipeline": "ours" }), &[]);
+    assert_eq!(response.status, 202, "{}", response.body);
+    response.body["id"].as_str().unwrap().to_owned()
 }
 
 /// Runs jobs until the canary is promoted or rolled back. Returns the entry of the pipeline's history.
 fn run_jobs_until_canary_ends(client: &ApiClient) -> Value {
-    let mut seen = Value::Null;
+    let mut trial = Value::Null;
     // Twice the jobs that a canary with a minimum of twenty jobs needs at most.
     for round in 0..320 {
         let jobs: Vec<_> = (0..JOBS_PER_ROUND)
@@ -60,11 +60,11 @@ fn run_jobs_until_canary_ends(client: &ApiClient) -> Value {
         if newest["by"] == "canary-analysis" {
             return newest.clone();
         }
-        seen = client.get("/v1/pipelines/ours/rollout").body["trial"].clone();
+        trial = client.get("/v1/pipelines/ours/rollout").body["trial"].clone();
         // The canary may have ended since the history was read.
-        assert!(seen.is_null() || seen["reason"].is_string(), "{seen}");
+        assert!(trial.is_null() || trial["reason"].is_string(), "{trial}");
     }
-    panic!("the canary was neither promoted nor rolled back: {seen}");
+    panic!("the canary was neither promoted nor rolled back: {trial}");
 }
 
 /// Runs a canary to its end. Returns the action and the evidence.
@@ -87,9 +87,9 @@ fn run_canary(new: &Value) -> (Value, Value) {
     assert_eq!(after["rollout"]["canary"], Value::Null, "{after}");
     assert_eq!(after["rollout"], entry["to"]);
     // The canary ends at one of the scheduled evaluations, against stable jobs of the same time.
-    let looks = [5, 10, 20, 40, 80, 160, 320];
+    let evaluation_job_counts = [5, 10, 20, 40, 80, 160, 320];
     assert!(
-        looks.contains(&evidence["canary"]["jobs"].as_u64().unwrap()),
+        evaluation_job_counts.contains(&evidence["canary"]["jobs"].as_u64().unwrap()),
         "{entry}"
     );
     assert!(evidence["stable"]["jobs"].as_u64().unwrap() >= 5, "{entry}");
@@ -131,9 +131,9 @@ fn canary_that_takes_longer_per_page_is_rolled_back() {
     assert_eq!(action, "rollback", "{evidence}");
     let reason = evidence["reason"].as_str().unwrap();
     assert!(reason.starts_with("a page takes +"), "{reason}");
-    let pace = |arm: &Value| arm["millis"].as_f64().unwrap() / arm["pages"].as_f64().unwrap();
-    let times = pace(&evidence["canary"]) / pace(&evidence["stable"]);
-    assert!(times > 1.2, "{times}: {evidence}");
+    let millis_per_page = |arm: &Value| arm["millis"].as_f64().unwrap() / arm["pages"].as_f64().unwrap();
+    let slowdown = millis_per_page(&evidence["canary"]) / millis_per_page(&evidence["stable"]);
+    assert!(slowdown > 1.2, "{slowdown}: {evidence}");
 }
 
 #[test]

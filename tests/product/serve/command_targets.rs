@@ -28,14 +28,14 @@ fn commands_use_the_named_server_or_else_the_data_folder() {
     for flag in [false, true] {
         let found = on_server(&["search", "roller gate", "--json", "--top-k", "2"], flag);
         assert_eq!(found.exit_code, 0, "{}", found.stderr);
-        let asked = client
+        let api_result = client
             .post("/v1/search", &json!({ "query": "roller gate", "top_k": 2 }))
             .body;
-        let passages = |answer: &Value| -> Vec<Value> {
-            let hits = answer["hits"].as_array().unwrap();
+        let passages = |result: &Value| -> Vec<Value> {
+            let hits = result["hits"].as_array().unwrap();
             hits.iter().map(|hit| hit["text"].clone()).collect()
         };
-        assert_eq!(passages(&found.stdout_lines[0]), passages(&asked));
+        assert_eq!(passages(&found.stdout_lines[0]), passages(&api_result));
         let listed = on_server(&["documents", "--json"], flag);
         assert_eq!(
             listed.stdout_lines[0]["documents"][0]["name"], name,

@@ -22,10 +22,10 @@ fn push_and_activate(client: &ApiClient, weir: &WeirFixture, server: &TestServer
 fn read_job_log(client: &ApiClient, job: &str) -> Vec<Value> {
     let (mut entries, mut after) = (Vec::new(), json!(0));
     while !after.is_null() {
-        let answer = client.get(&format!("/v1/jobs/{job}/log?after={after}"));
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        entries.extend(answer.body["entries"].as_array().unwrap().clone());
-        after = answer.body["next"].clone();
+        let response = client.get(&format!("/v1/jobs/{job}/log?after={after}"));
+        assert_eq!(response.status, 200, "{}", response.body);
+        entries.extend(response.body["entries"].as_array().unwrap().clone());
+        after = response.body["next"].clone();
     }
     entries
 }
@@ -35,28 +35,28 @@ fn component_log_and_failures_are_shown_to_their_tenant_only() {
     let weir = WeirFixture::new();
     let server = TestServer::start(&weir, &["--set", "policy.call_timeout_millis=1000"]);
     let all = ["ingest", "read", "components"];
-    let ours = server.create_tenant_with_scopes("ours", json!({}), &all);
+    let owner = server.create_tenant_with_scopes("ours", json!({}), &all);
     let other = server.create_tenant_with_scopes("other", json!({}), &all);
     push_and_activate(
-        &ours,
+        &owner,
         &weir,
         &server,
         "name = \"ours\"\n[components]\nrouting = \"hostile-second-page.wasm\"\nprogress = \"hostile-log.wasm\"\n\
          [settings]\nattack = \"trap\"\n[capabilities]\ngrant = [\"state\", \"inference\", \"rasterizer\"]\n",
     );
     let document = weir_samples::generate_text_document(2, 5);
-    let answer = ours.submit_files(&[("a.pdf", &document)], &json!({ "pipeline": "ours" }), &[]);
-    let job = answer.body["id"].as_str().unwrap().to_owned();
-    ours.wait_for_job(&job);
-    let view = ours.get(&format!("/v1/jobs/{job}")).body;
+    let response = owner.submit_files(&[("a.pdf", &document)], &json!({ "pipeline": "ours" }), &[]);
+    let job = response.body["id"].as_str().unwrap().to_owned();
+    owner.wait_for_job(&job);
+    let view = owner.get(&format!("/v1/jobs/{job}")).body;
     assert_eq!(
         view["state"], "done",
         "the default components decide instead: {view}"
     );
 
-    let entries = read_job_log(&ours, &job);
-    for (place, entry) in (1..).zip(&entries) {
-        assert_eq!(entry["seq"], place);
+    let entries = read_job_log(&owner, &job);
+    for (seq, entry) in (1..).zip(&entries) {
+        assert_eq!(entry["seq"], seq);
     }
     let lines: Vec<_> = entries.iter().filter(|e| e["failure"].is_null()).collect();
     assert_eq!(
@@ -83,19 +83,19 @@ fn component_log_and_failures_are_shown_to_their_tenant_only() {
     let foreign = other.get(&format!("/v1/jobs/{job}/log"));
     assert_eq!(foreign.status, 404, "{}", foreign.body);
 
-    let told = |remote: bool| {
+    let read_log_by_command = |remote: bool| {
         let mut command = weir.weir_command(&["log", &job, "--json"]);
         match remote {
             true => command
                 .env("WEIR_SERVER", format!("http://{}", server.address))
-                .env("WEIR_KEY", ours.key()),
+                .env("WEIR_KEY", owner.key()),
             false => command.args(["--tenant", "ours"]),
         };
         let ended = WeirProcess::start(command).wait_for_exit();
         assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
         ended.stdout_lines
     };
-    assert_eq!(told(true), entries);
-    assert_eq!(told(false), entries);
+    assert_eq!(read_log_by_command(true), entries);
+    assert_eq!(read_log_by_command(false), entries);
     assert_eq!(server.stop().exit_code, 0);
 }

@@ -14,7 +14,7 @@ use weir_tests::raw_connection::RawConnection;
 use weir_tests::server::TestServer;
 use weir_tests::tls::{self, FIRST_CERTIFICATE, SECOND_CERTIFICATE};
 
-/// More than the default of `server.max_connections`.
+/// More than the default of `server.effective_max_connections`.
 const CONNECTIONS: usize = 4200;
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -27,12 +27,12 @@ fn probe_under_attack(
 ) -> Vec<String> {
     let from = sources.len();
     let client = encrypted.then(tls::client_config);
-    let mut crowd = ConnectionFlood::new(attack, address, sources);
-    let all_were_accepted = crowd.open_connections(CONNECTIONS);
+    let mut flood = ConnectionFlood::new(attack, address, sources);
+    let all_were_accepted = flood.open_connections(CONNECTIONS);
     let took: Vec<_> = (0..5)
         .map(|_| {
             let took = measure_health_latency(address, client.as_ref(), RESPONSE_TIMEOUT);
-            crowd.open_connections(CONNECTIONS / 10);
+            flood.open_connections(CONNECTIONS / 10);
             took
         })
         .collect();
@@ -172,12 +172,12 @@ fn renewed_tls_certificate_is_used_without_a_restart() {
     FIRST_CERTIFICATE.write_files(weir.folder());
     let server = TestServer::start(&weir, &tls_arguments());
     let key = server.admin_client().key().to_owned();
-    let stale = |value: u8| {
+    let wait_for_reload_failed = |value: u8| {
         let line = format!("weir_tls_certificate_reload_failed {value}");
         weir_tests::wait_until(|| {
             let measured = tls::get_over_tls(server.address, "/metrics", &key);
-            let said = measured.lines().any(|found| found == line);
-            said.then_some(()).ok_or(format!("no {line}"))
+            let is_reported = measured.lines().any(|found| found == line);
+            is_reported.then_some(()).ok_or(format!("no {line}"))
         });
     };
     assert_eq!(
@@ -186,13 +186,13 @@ fn renewed_tls_certificate_is_used_without_a_restart() {
     );
     // In the middle of a renewal the certificate and the key do not match.
     weir.write_file("chain.pem", SECOND_CERTIFICATE.chain.as_bytes());
-    stale(1);
+    wait_for_reload_failed(1);
     assert_eq!(
         served_certificate(server.address),
         FIRST_CERTIFICATE.to_der().to_vec()
     );
     weir.write_file("key.pem", SECOND_CERTIFICATE.key.as_bytes());
-    stale(0);
+    wait_for_reload_failed(0);
     weir_tests::wait_until(|| {
         let is_used = served_certificate(server.address) == SECOND_CERTIFICATE.to_der().to_vec();
         is_used
@@ -200,6 +200,6 @@ fn renewed_tls_certificate_is_used_without_a_restart() {
             .ok_or("the server still presents the first certificate".into())
     });
     let ended = server.stop();
-    let said = "the changed TLS certificate cannot be used";
-    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    let message = "the changed TLS certificate cannot be used";
+    assert!(ended.stderr.contains(message), "{}", ended.stderr);
 }

@@ -18,9 +18,9 @@ fn upload_during_deletion_is_ingested() {
     let pdf = weir_samples::sample_files()[0].1.clone();
     let submit = || {
         let options = json!({ "pages": { "first": 1, "last": 1 } });
-        let answer = client.submit_files(&[("handbook.pdf", &pdf)], &options, &[]);
-        assert_eq!(answer.status, 202, "{}", answer.body);
-        answer.body["id"].as_str().unwrap().to_owned()
+        let response = client.submit_files(&[("handbook.pdf", &pdf)], &options, &[]);
+        assert_eq!(response.status, 202, "{}", response.body);
+        response.body["id"].as_str().unwrap().to_owned()
     };
     let document = {
         let events = client.wait_for_job(&submit());
@@ -52,20 +52,20 @@ fn upload_during_deletion_is_ingested() {
     assert!(statuses.contains_key(&204), "no deletion succeeded: {statuses:?}");
     // A job that names the stored document instead of uploading it.
     let named = json!({ "documents": [{ "document": document }] });
-    let (answer, status) = std::thread::scope(|scope| {
+    let (response, status) = std::thread::scope(|scope| {
         let deleting = scope.spawn(|| client.delete(&path).status);
         (client.post("/v1/jobs", &named), deleting.join().unwrap())
     });
-    match answer.status {
+    match response.status {
         202 => {
             let ended = client
-                .wait_for_job(answer.body["id"].as_str().unwrap())
+                .wait_for_job(response.body["id"].as_str().unwrap())
                 .pop()
                 .unwrap();
             assert_eq!(ended["state"], "done", "deletion: {status}");
         }
         404 => assert_eq!(status, 204),
-        _ => panic!("{}", answer.body),
+        _ => panic!("{}", response.body),
     }
     let ended = server.stop();
     assert_eq!(ended.exit_code, 0, "{}", ended.stderr);

@@ -42,26 +42,26 @@ fn submit_and_wait(client: &ApiClient, markers: &[&str]) -> (String, Vec<String>
         .map(|(number, marker)| (format!("{number}.pdf"), pdf_with_marker(marker)))
         .collect();
     let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
-    let answer = client.submit_files(&files, &json!({ "summarize": true }), &[]);
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    let job = answer.body["id"].as_str().unwrap().to_owned();
+    let response = client.submit_files(&files, &json!({ "summarize": true }), &[]);
+    assert_eq!(response.status, 202, "{}", response.body);
+    let job = response.body["id"].as_str().unwrap().to_owned();
     let events = client.wait_for_job(&job);
     assert_eq!(events.last().unwrap()["state"], "done", "{events:?}");
-    let documents = answer.body["documents"].as_array().unwrap().iter();
+    let documents = response.body["documents"].as_array().unwrap().iter();
     let documents = documents.map(|document| document["document"].as_str().unwrap().to_owned());
     (job, documents.collect())
 }
 
 fn search_hits(client: &ApiClient, marker: &str) -> Vec<Value> {
     let query = json!({ "query": format!("what {marker} does"), "top_k": 50 });
-    let answer = client.post("/v1/search", &query);
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let hits = answer.body["hits"].as_array().unwrap();
-    let of = |hit: &Value| json!([hit["document"], hit["page"], hit["text"]]);
-    let of_it = hits
+    let response = client.post("/v1/search", &query);
+    assert_eq!(response.status, 200, "{}", response.body);
+    let hits = response.body["hits"].as_array().unwrap();
+    let hit_key = |hit: &Value| json!([hit["document"], hit["page"], hit["text"]]);
+    let matching_hits = hits
         .iter()
         .filter(|hit| hit["text"].as_str().unwrap().contains(marker));
-    let mut found: Vec<Value> = of_it.map(of).collect();
+    let mut found: Vec<Value> = matching_hits.map(hit_key).collect();
     found.sort_by_key(ToString::to_string);
     found
 }
@@ -74,12 +74,12 @@ fn assert_erased(data: &Path, marker: &str) {
     });
 }
 
-fn assert_found_in(data: &Path, marker: &str, places: &[&str]) {
+fn assert_found_in(data: &Path, marker: &str, path_parts: &[&str]) {
     let files = list_files_containing(data, marker);
-    for place in places {
+    for path_part in path_parts {
         assert!(
-            files.iter().any(|file| file.contains(place)),
-            "the test does not cover {place}, which lacks the marker: {files:?}"
+            files.iter().any(|file| file.contains(path_part)),
+            "the test does not cover {path_part}, which lacks the marker: {files:?}"
         );
     }
 }

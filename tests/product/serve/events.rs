@@ -11,10 +11,10 @@ fn read_events(
     client: &ApiClient,
     job: &str,
     after: u64,
-    most: usize,
+    max_events: usize,
     seen: &mut BTreeMap<u64, Value>,
 ) -> bool {
-    for (id, event) in client.follow_events(job, after).take(most) {
+    for (id, event) in client.follow_events(job, after).take(max_events) {
         assert_eq!(event["seq"], id, "{event}");
         let last = seen.last_key_value().map_or(0, |(id, _)| *id);
         assert_eq!(id, last + 1, "out of order or lost: {event}");
@@ -50,12 +50,12 @@ fn client_reconnecting_across_a_restart_sees_every_event_once() {
     for round in 0.. {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
         let after = seen.last_key_value().map_or(0, |(id, _)| *id);
-        let most = if round < 25 {
+        let max_events = if round < 25 {
             1 + (random >> 60) as usize
         } else {
             usize::MAX
         };
-        if read_events(&client, &job, after, most, &mut seen) {
+        if read_events(&client, &job, after, max_events, &mut seen) {
             break;
         }
     }
@@ -84,8 +84,8 @@ fn stopped_server_resumes_its_jobs_after_a_restart() {
 
     let server = TestServer::start(&weir, &[]);
     let events = server.client_with_key(&key).wait_for_job(&job);
-    for (place, event) in (1..).zip(&events) {
-        assert_eq!(event["seq"], place, "{event}");
+    for (seq, event) in (1..).zip(&events) {
+        assert_eq!(event["seq"], seq, "{event}");
     }
     let done = events.iter().rfind(|e| e["type"] == "document-done").unwrap();
     assert_eq!(done["searchable"], 150);

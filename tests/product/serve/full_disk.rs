@@ -26,8 +26,8 @@ fn full_disk_refuses_writes_and_jobs_resume_when_space_is_freed() {
         server.create_tenant("reader", json!({})),
         server.create_tenant("writer", json!({})),
     );
-    let kept = reader.submit_file("handbook.pdf", &weir_samples::sample_files()[0].1);
-    let document = single_event(&reader.wait_for_job(&kept), "document-done")["document"].clone();
+    let stored_job = reader.submit_file("handbook.pdf", &weir_samples::sample_files()[0].1);
+    let document = single_event(&reader.wait_for_job(&stored_job), "document-done")["document"].clone();
     let long = writer.submit_file("long.pdf", &weir_samples::generate_book(PAGES, 5));
     let waiting =
         [1, 2].map(|n| writer.submit_file("waiting.pdf", &weir_samples::generate_text_document(2, n)));
@@ -47,24 +47,24 @@ fn full_disk_refuses_writes_and_jobs_resume_when_space_is_freed() {
     );
     // The running job cannot continue. The other jobs would fail too, so they stay in the queue.
     wait_until(|| {
-        let standings = waiting
+        let jobs = waiting
             .each_ref()
             .map(|job| writer.get(&format!("/v1/jobs/{job}")).body);
-        let held = standings
+        let are_held = jobs
             .iter()
             .all(|job| job["state"] == "queued" && job["held"] == "storage");
-        held.then_some(()).ok_or_else(|| format!("{standings:#?}"))
+        are_held.then_some(()).ok_or_else(|| format!("{jobs:#?}"))
     });
-    let standing = writer.get(&format!("/v1/jobs/{long}")).body;
-    assert_ne!(standing["state"], "done", "{standing}");
-    assert_reads_work(&reader, &kept, document.as_str().unwrap());
+    let job_view = writer.get(&format!("/v1/jobs/{long}")).body;
+    assert_ne!(job_view["state"], "done", "{job_view}");
+    assert_reads_work(&reader, &stored_job, document.as_str().unwrap());
 
     disk.free_space();
     let events = writer.wait_for_job(&long);
     let failed = single_event(&events, "document-failed");
     assert_eq!(failed["error"]["kind"], "storage-full", "{failed}");
-    let said = failed["error"]["message"].as_str().unwrap();
-    assert!(said.starts_with("no space left for "), "{said}");
+    let message = failed["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("no space left for "), "{message}");
     for job in &waiting {
         let done = writer.wait_for_job(job);
         assert_eq!(single_event(&done, "document-done")["searchable"], 2);
@@ -102,8 +102,8 @@ fn assert_reads_work(reader: &ApiClient, job: &str, document: &str) {
         format!("/v1/documents/{document}/markdown"),
         format!("/v1/documents/{document}/pages/1/image"),
     ] {
-        let answer = reader.get(&path);
-        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        let response = reader.get(&path);
+        assert_eq!(response.status, 200, "{path}: {}", response.body);
     }
     let query = json!({ "query": "Which of the three roller gates is opened first?" });
     let found = reader.post("/v1/search", &query);

@@ -42,8 +42,8 @@ fn push_attack_pipelines(client: &ApiClient, on_failure: &str) {
         let pushed = client.post(&format!("/v1/pipelines/{attack}/revisions"), &revision);
         assert_eq!(pushed.status, 201, "{attack}: {}", pushed.body);
         let active = json!({ "action": "activate", "revision": 1 });
-        let answer = client.post(&format!("/v1/pipelines/{attack}/rollout"), &active);
-        assert_eq!(answer.status, 200, "{attack}: {}", answer.body);
+        let response = client.post(&format!("/v1/pipelines/{attack}/rollout"), &active);
+        assert_eq!(response.status, 200, "{attack}: {}", response.body);
     }
 }
 
@@ -54,9 +54,9 @@ fn submit_attack_jobs(client: &ApiClient, seed: u64) -> Vec<String> {
         .map(|(seed, (attack, ..))| {
             let document = weir_samples::generate_text_document(4, seed);
             let options = json!({ "pipeline": attack });
-            let answer = client.submit_files(&[("a.pdf", &document)], &options, &[]);
-            assert_eq!(answer.status, 202, "{attack}: {}", answer.body);
-            answer.body["id"].as_str().unwrap().to_owned()
+            let response = client.submit_files(&[("a.pdf", &document)], &options, &[]);
+            assert_eq!(response.status, 202, "{attack}: {}", response.body);
+            response.body["id"].as_str().unwrap().to_owned()
         })
         .collect()
 }
@@ -87,46 +87,46 @@ fn attacks_end_at_their_limits_and_are_charged_to_their_tenants() {
     let server = TestServer::start(&weir, &["--set", "policy.max_compile_cpu_seconds=2"]);
     let scopes = ["ingest", "read", "components"];
     let fails = server.create_tenant_with_scopes("fails", json!({}), &scopes);
-    let goes_on = server.create_tenant_with_scopes("goes-on", json!({}), &scopes);
+    let defaulting_client = server.create_tenant_with_scopes("goes-on", json!({}), &scopes);
     let bombs = server.create_tenant_with_scopes("bombs", json!({}), &scopes);
     let good = server.create_tenant("good", json!({}));
     push_attack_pipelines(&fails, "fail");
-    push_attack_pipelines(&goes_on, "default");
+    push_attack_pipelines(&defaulting_client, "default");
 
-    let (failing, going_on, ours) = std::thread::scope(|scope| {
+    let (failing_jobs, defaulted_jobs, good_jobs) = std::thread::scope(|scope| {
         let bombing = scope.spawn(|| bombs.push_component("bomb", &compile_bomb::compile_bomb_component()));
-        let failing = submit_attack_jobs(&fails, 100);
-        let going_on = submit_attack_jobs(&goes_on, 200);
-        let ours: Vec<_> = (300..308)
+        let failing_jobs = submit_attack_jobs(&fails, 100);
+        let defaulted_jobs = submit_attack_jobs(&defaulting_client, 200);
+        let good_jobs: Vec<_> = (300..308)
             .map(|seed| good.submit_file("good.pdf", &weir_samples::generate_text_document(4, seed)))
             .collect();
         let refused = bombing.join().unwrap();
         assert_eq!(refused.status, 422, "{}", refused.body);
-        let said = refused.body["detail"].as_str().unwrap();
-        assert!(said.contains("more than the 2 s of CPU"), "{said}");
-        (failing, going_on, ours)
+        let detail = refused.body["detail"].as_str().unwrap();
+        assert!(detail.contains("more than the 2 s of CPU"), "{detail}");
+        (failing_jobs, defaulted_jobs, good_jobs)
     });
-    for (job, expected) in failing.iter().zip(ATTACKS) {
+    for (job, expected) in failing_jobs.iter().zip(ATTACKS) {
         let events = fails.wait_for_job(job);
         assert_eq!(events.last().unwrap()["state"], "failed", "{expected:?}");
-        let told = errors_of_events(&events, "document-failed");
-        assert_eq!(told.len(), 1, "{events:?}");
-        assert_error_names_limit(told[0], expected);
+        let errors = errors_of_events(&events, "document-failed");
+        assert_eq!(errors.len(), 1, "{events:?}");
+        assert_error_names_limit(errors[0], expected);
     }
-    for (job, expected) in going_on.iter().zip(ATTACKS) {
-        let events = goes_on.wait_for_job(job);
+    for (job, expected) in defaulted_jobs.iter().zip(ATTACKS) {
+        let events = defaulting_client.wait_for_job(job);
         assert_eq!(
             events.last().unwrap()["state"],
             "done",
             "{expected:?}: {events:?}"
         );
-        let told = errors_of_events(&events, "policy-failed");
-        assert!(!told.is_empty(), "{expected:?}");
-        for error in told {
+        let errors = errors_of_events(&events, "policy-failed");
+        assert!(!errors.is_empty(), "{expected:?}");
+        for error in errors {
             assert_error_names_limit(error, expected);
         }
     }
-    for job in &ours {
+    for job in &good_jobs {
         let events = good.wait_for_job(job);
         assert_eq!(events.last().unwrap()["state"], "done", "{events:?}");
         assert!(
@@ -139,7 +139,7 @@ fn attacks_end_at_their_limits_and_are_charged_to_their_tenants() {
     // them for a limit, in whole clock ticks; the time that is charged is measured exactly, and can be less on a busy machine.
     let spent = |client| usage_total(client, "guest_millis");
     assert!(spent(&fails) >= 200, "{}", spent(&fails));
-    assert!(spent(&goes_on) >= 400, "{}", spent(&goes_on));
+    assert!(spent(&defaulting_client) >= 400, "{}", spent(&defaulting_client));
     assert!(spent(&bombs) >= 1500, "{}", spent(&bombs));
     assert!(spent(&good) < 100, "{}", spent(&good));
     assert_eq!(server.stop().exit_code, 0);

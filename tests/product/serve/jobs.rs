@@ -11,8 +11,8 @@ fn uploaded_document_is_searched_shown_and_deleted() {
     let client = server.admin_client();
     let job = client.submit_file("handbook.pdf", &weir_samples::sample_files()[0].1);
     let events = client.wait_for_job(&job);
-    for (place, event) in (1..).zip(&events) {
-        assert_eq!(event["seq"], place, "{event}");
+    for (seq, event) in (1..).zip(&events) {
+        assert_eq!(event["seq"], seq, "{event}");
     }
     let done = events.iter().find(|e| e["type"] == "document-done").unwrap();
     assert_eq!(
@@ -22,12 +22,12 @@ fn uploaded_document_is_searched_shown_and_deleted() {
     );
     let document = done["document"].as_str().unwrap();
 
-    let standing = client.get(&format!("/v1/jobs/{job}"));
+    let job_response = client.get(&format!("/v1/jobs/{job}"));
     assert_eq!(
-        (standing.status, &standing.body["state"]),
+        (job_response.status, &job_response.body["state"]),
         (200, &"done".into()),
         "{}",
-        standing.body
+        job_response.body
     );
     let listed = client.get("/v1/jobs");
     assert_eq!(listed.body["jobs"][0]["id"], job.as_str(), "{}", listed.body);
@@ -72,8 +72,8 @@ fn diagnosis_names_the_bottleneck_of_text_and_scanned_pages() {
         weir_samples::scanned_letter_document(),
         weir_samples::generate_text_document(20, 4),
     );
-    let answer = client.submit_files(&[("scan.pdf", &scan), ("text.pdf", &text)], &json!({}), &[]);
-    let job = answer.body["id"].as_str().unwrap();
+    let response = client.submit_files(&[("scan.pdf", &scan), ("text.pdf", &text)], &json!({}), &[]);
+    let job = response.body["id"].as_str().unwrap();
     client.wait_for_job(job);
     let diagnosis = client.get(&format!("/v1/jobs/{job}/diagnosis")).body;
     let sentence = diagnosis["sentence"].as_str().unwrap();
@@ -150,13 +150,13 @@ fn thirty_files_in_one_request_report_each_page_when_done() {
             )
         })
         .collect();
-    let given: Vec<_> = files
+    let uploads: Vec<_> = files
         .iter()
         .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
         .collect();
-    let answer = client.submit_files(&given, &json!({}), &[]);
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    let events = client.wait_for_job(answer.body["id"].as_str().unwrap());
+    let response = client.submit_files(&uploads, &json!({}), &[]);
+    assert_eq!(response.status, 202, "{}", response.body);
+    let events = client.wait_for_job(response.body["id"].as_str().unwrap());
     let at = |kind: &str| {
         let of: Vec<u64> = events
             .iter()
@@ -185,10 +185,10 @@ fn request_sent_twice_creates_one_job() {
     let server = TestServer::start(&weir, &[]);
     let client = server.admin_client();
     let file = weir_samples::generate_text_document(2, 1);
-    let word = [("idempotency-key", "the-same-request")];
+    let key_header = [("idempotency-key", "the-same-request")];
     let submit = || {
         let (client, file) = (client.clone(), file.clone());
-        std::thread::spawn(move || client.submit_files(&[("a.pdf", &file)], &json!({}), &word))
+        std::thread::spawn(move || client.submit_files(&[("a.pdf", &file)], &json!({}), &key_header))
     };
     let both = [submit(), submit()].map(|sent| sent.join().unwrap());
     assert_eq!(
@@ -202,7 +202,7 @@ fn request_sent_twice_creates_one_job() {
     let other = client.submit_files(
         &[("b.pdf", &weir_samples::generate_text_document(3, 2))],
         &json!({}),
-        &word,
+        &key_header,
     );
     assert_eq!(
         (other.status, other.problem_type()),
@@ -245,13 +245,13 @@ fn file_that_is_no_pdf_fails_alone_with_its_error_kind() {
     let server = TestServer::start(&weir, &["--set", "log.format=json"]);
     let client = server.admin_client();
     let good = weir_samples::generate_text_document(2, 5);
-    let answer = client.submit_files(
+    let response = client.submit_files(
         &[("bad.pdf", b"no PDF at all"), ("good.pdf", &good)],
         &json!({}),
         &[],
     );
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    let job = answer.body["id"].as_str().unwrap();
+    assert_eq!(response.status, 202, "{}", response.body);
+    let job = response.body["id"].as_str().unwrap();
     let events = client.wait_for_job(job);
     let failed = events.iter().find(|e| e["type"] == "document-failed").unwrap();
     assert_eq!(

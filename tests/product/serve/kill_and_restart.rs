@@ -17,10 +17,10 @@ fn server_killed_under_load_loses_nothing_and_leaves_no_process() {
         .follow_events(&jobs[0], 0)
         .find(|(_, e)| e["type"] == "page-done")
         .expect("a page is done");
-    let family = process_tree(server.pid());
+    let pids = process_tree(server.pid());
     server.kill();
     wait_until(|| {
-        let left: Vec<_> = family.iter().filter(|pid| is_process_alive(**pid)).collect();
+        let left: Vec<_> = pids.iter().filter(|pid| is_process_alive(**pid)).collect();
         left.is_empty()
             .then_some(())
             .ok_or_else(|| format!("processes {left:?} are still running after their host was killed"))

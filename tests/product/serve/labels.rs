@@ -6,17 +6,17 @@ use weir_tests::server::{ApiClient, TestServer};
 
 fn run_job(client: &ApiClient, options: &serde_json::Value) -> String {
     let file = weir_samples::generate_book(2, 7);
-    let answer = client.submit_files(&[("book.pdf", &file)], options, &[]);
-    assert_eq!(answer.status, 202, "{:?}", answer.body);
-    let job = answer.body["id"].as_str().unwrap().to_owned();
+    let response = client.submit_files(&[("book.pdf", &file)], options, &[]);
+    assert_eq!(response.status, 202, "{:?}", response.body);
+    let job = response.body["id"].as_str().unwrap().to_owned();
     client.wait_for_job(&job);
     job
 }
 
 fn search_hits(client: &ApiClient, filter: &serde_json::Value) -> Vec<serde_json::Value> {
     let query = json!({ "query": "chapter", "top_k": 100, "filter": filter });
-    let answer = client.post("/v1/search", &query);
-    answer.body["hits"].as_array().unwrap().clone()
+    let response = client.post("/v1/search", &query);
+    response.body["hits"].as_array().unwrap().clone()
 }
 
 #[test]
@@ -71,7 +71,11 @@ fn documents_are_found_by_the_labels_of_their_upload() {
         json!({ "labels": ["a"] }),
     ] {
         let file = weir_samples::generate_book(1, 7);
-        let answer = owner.submit_files(&[("book.pdf", &file)], &wrong, &[]);
-        assert!((400..500).contains(&answer.status), "{wrong}: {}", answer.status);
+        let response = owner.submit_files(&[("book.pdf", &file)], &wrong, &[]);
+        assert!(
+            (400..500).contains(&response.status),
+            "{wrong}: {}",
+            response.status
+        );
     }
 }

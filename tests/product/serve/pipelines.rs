@@ -46,15 +46,15 @@ fn write_manifest(weir: &WeirFixture, name: &str, routing: &str, settings: &str)
 
 fn submit_job(client: &ApiClient, pipeline: &str, bytes: &[u8]) -> String {
     let options = json!({ "pipeline": pipeline });
-    let answer = client.submit_files(&[("a.pdf", bytes)], &options, &[]);
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    answer.body["id"].as_str().unwrap().to_owned()
+    let response = client.submit_files(&[("a.pdf", bytes)], &options, &[]);
+    assert_eq!(response.status, 202, "{}", response.body);
+    response.body["id"].as_str().unwrap().to_owned()
 }
 
 fn change_rollout(client: &ApiClient, pipeline: &str, change: &Value) -> Value {
-    let answer = client.post(&format!("/v1/pipelines/{pipeline}/rollout"), change);
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.body
+    let response = client.post(&format!("/v1/pipelines/{pipeline}/rollout"), change);
+    assert_eq!(response.status, 200, "{}", response.body);
+    response.body
 }
 
 #[test]
@@ -100,11 +100,11 @@ fn command_line_pushes_activates_and_rolls_back_a_pipeline() {
         run_pipeline_command(&weir, &server, &client, &["rollback", "reports"]).exit_code,
         0
     );
-    let shown = run_pipeline_command(&weir, &server, &client, &["show", "reports", "--json"]);
+    let rollout = run_pipeline_command(&weir, &server, &client, &["show", "reports", "--json"]);
     assert_eq!(
-        shown.stdout_lines[0]["rollout"]["stable"], 1,
+        rollout.stdout_lines[0]["rollout"]["stable"], 1,
         "{}",
-        shown.stdout_lines[0]
+        rollout.stdout_lines[0]
     );
     let history = run_pipeline_command(&weir, &server, &client, &["history", "reports", "--json"]);
     let actions: Vec<_> = history.stdout_lines[0]["entries"]
@@ -160,9 +160,9 @@ fn unusable_component_is_refused_on_push_with_a_reason() {
         ("loops", read("hostile-loop"), "50 ms"),
         ("traps", read("hostile-trap"), "trap"),
     ] {
-        let said = push(name, &bytes);
-        assert!(said.contains(part), "{name}: {said}");
-        assert!(name != "text" || said.contains("cannot push "), "{said}");
+        let error = push(name, &bytes);
+        assert!(error.contains(part), "{name}: {error}");
+        assert!(name != "text" || error.contains("cannot push "), "{error}");
     }
     assert!(folder.exists());
     assert_eq!(client.get("/v1/pipelines").body["pipelines"], json!([]));
@@ -184,7 +184,7 @@ fn submit_jobs_until_stopped(client: &ApiClient, seed: u64, stop: &AtomicBool) -
         jobs.push(submit_job(client, "ours", &document));
         std::thread::sleep(Duration::from_millis(400));
     }
-    let mut ran = FinishedJobs::default();
+    let mut finished = FinishedJobs::default();
     for job in &jobs {
         let events = client.wait_for_job(job);
         assert_eq!(events.last().unwrap()["state"], "done", "{events:?}");
@@ -195,12 +195,16 @@ fn submit_jobs_until_stopped(client: &ApiClient, seed: u64, stop: &AtomicBool) -
             .as_u64()
             .expect("the job has a revision number");
         let hash = view["revision"].as_str().unwrap().to_owned();
-        ran.hashes_by_revision.entry(number).or_default().insert(hash);
+        finished
+            .hashes_by_revision
+            .entry(number)
+            .or_default()
+            .insert(hash);
         // The page belongs to the revision that the job ran.
         assert_eq!(client.get(&format!("/v1/jobs/{job}/pages/1")).status, 200);
     }
-    ran.job_count = jobs.len();
-    ran
+    finished.job_count = jobs.len();
+    finished
 }
 
 #[test]
@@ -254,9 +258,9 @@ fn hundred_rollouts_under_load_lose_no_job_and_mix_no_revision() {
         working.into_iter().map(|tenant| tenant.join().unwrap()).collect()
     });
     let mut seen = BTreeMap::<u64, BTreeSet<String>>::new();
-    for ran in &all {
-        assert!(ran.job_count > 5, "{}", ran.job_count);
-        for (number, hashes) in &ran.hashes_by_revision {
+    for finished in &all {
+        assert!(finished.job_count > 5, "{}", finished.job_count);
+        for (number, hashes) in &finished.hashes_by_revision {
             seen.entry(*number).or_default().extend(hashes.iter().cloned());
         }
     }

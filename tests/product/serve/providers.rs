@@ -13,21 +13,21 @@ use weir_tests::{WeirFixture, wait_until};
 fn start_server_with_model(
     weir: &WeirFixture,
     settings: &str,
-    answer: impl Fn() -> ModelReply + Send + Sync + 'static,
+    reply: impl Fn() -> ModelReply + Send + Sync + 'static,
 ) -> TestServer {
-    let model = ModelServer::start(move |_| answer());
+    let model = ModelServer::start(move |_| reply());
     let file = weir.write_file("weir.toml", model.settings_toml(settings, "").as_bytes());
     TestServer::start(weir, &["--config", file.to_str().unwrap()])
 }
 
 fn submit_summary_job(client: &ApiClient) -> String {
-    let answer = client.submit_files(
+    let response = client.submit_files(
         &[("book.pdf", &weir_samples::generate_chapters(3))],
         &json!({ "summarize": true }),
         &[],
     );
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    answer.body["id"].as_str().unwrap().to_owned()
+    assert_eq!(response.status, 202, "{}", response.body);
+    response.body["id"].as_str().unwrap().to_owned()
 }
 
 fn text_reply() -> ModelReply {
@@ -91,14 +91,16 @@ fn job_with_denied_key_fails_at_once_and_works_when_retried() {
 
 #[test]
 fn job_waiting_for_a_provider_names_the_provider_and_its_error() {
-    let answers = Arc::new(AtomicBool::new(false));
+    let is_available = Arc::new(AtomicBool::new(false));
     let weir = WeirFixture::new();
     let settings = "[llm]\ninitial_backoff_millis = 50\nmax_backoff_seconds = 1\nbreaker_open_seconds = 1";
     let server = {
-        let answers = Arc::clone(&answers);
-        start_server_with_model(&weir, settings, move || match answers.load(Ordering::SeqCst) {
-            true => text_reply(),
-            false => ModelReply::ErrorStatus(503, "gone fishing".into()),
+        let is_available = Arc::clone(&is_available);
+        start_server_with_model(&weir, settings, move || {
+            match is_available.load(Ordering::SeqCst) {
+                true => text_reply(),
+                false => ModelReply::ErrorStatus(503, "gone fishing".into()),
+            }
         })
     };
     let client = server.create_tenant("one", json!({}));
@@ -125,7 +127,7 @@ fn job_waiting_for_a_provider_names_the_provider_and_its_error() {
         "{sentence}"
     );
 
-    answers.store(true, Ordering::SeqCst);
+    is_available.store(true, Ordering::SeqCst);
     let events = client.wait_for_job(&job);
     assert!(
         events.iter().any(|event| event["type"] == "model-wait-started"),

@@ -18,19 +18,19 @@ fn run_on_server(weir: &WeirFixture, server: &TestServer, client: &ApiClient, al
 fn registry_component_is_pulled_on_push_and_never_by_a_job() {
     let weir = WeirFixture::new();
     let registry = OciRegistry::start(|_, bytes| bytes);
-    let place = format!("{}/team/router", registry.address);
+    let repository = format!("{}/team/router", registry.address);
     let file = test_component_path("text-only");
     let published = weir.run_command(&[
         "component",
         "publish",
         file.to_str().unwrap(),
-        &format!("{place}:1"),
+        &format!("{repository}:1"),
         "--json",
     ]);
     assert_eq!(published.exit_code, 0, "{}", published.stderr);
     let pinned = published.stdout_lines[0]["reference"].as_str().unwrap();
     let digest = published.stdout_lines[0]["digest"].as_str().unwrap();
-    assert_eq!(pinned, format!("{place}:1@{digest}"));
+    assert_eq!(pinned, format!("{repository}:1@{digest}"));
     let out = weir.folder().join("pulled.wasm");
     let pulled = weir.run_command(&["component", "pull", pinned, "-o", out.to_str().unwrap()]);
     assert_eq!(pulled.exit_code, 0, "{}", pulled.stderr);
@@ -38,7 +38,7 @@ fn registry_component_is_pulled_on_push_and_never_by_a_job() {
 
     let server = TestServer::start(&weir, &[]);
     let client = server.create_tenant_with_scopes("ours", json!({}), &["ingest", "read", "components"]);
-    let text = format!("name = \"ours\"\n[components]\nrouting = \"oci://{place}@{digest}\"\n");
+    let text = format!("name = \"ours\"\n[components]\nrouting = \"oci://{repository}@{digest}\"\n");
     let manifest = weir.write_file("pipeline.toml", text.as_bytes());
     let manifest = manifest.to_str().unwrap();
     let pushed = run_on_server(
@@ -57,12 +57,12 @@ fn registry_component_is_pulled_on_push_and_never_by_a_job() {
     assert_eq!(components["components"][0]["name"], "router");
     let before = registry.request_count();
     let options = json!({ "pipeline": "ours" });
-    let answer = client.submit_files(
+    let response = client.submit_files(
         &[("a.pdf", &weir_samples::generate_text_document(1, 1))],
         &options,
         &[],
     );
-    let events = client.wait_for_job(answer.body["id"].as_str().unwrap());
+    let events = client.wait_for_job(response.body["id"].as_str().unwrap());
     assert_eq!(events.last().unwrap()["state"], "done");
     assert_eq!(registry.request_count(), before);
 

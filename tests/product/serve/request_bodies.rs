@@ -24,11 +24,11 @@ fn start_server_with_short_limits(weir: &WeirFixture) -> (TestServer, ApiClient,
 }
 
 #[track_caller]
-fn assert_refused(said: &RawResponse, status: u16, problem: &str) {
+fn assert_refused(response: &RawResponse, status: u16, problem: &str) {
     assert_eq!(
-        (said.status(), said.problem_type().as_str()),
+        (response.status(), response.problem_type().as_str()),
         (Some(status), problem),
-        "{said:?}"
+        "{response:?}"
     );
 }
 
@@ -87,13 +87,16 @@ fn body_longer_than_its_length_gets_400() {
     // Both length headers at once are used to smuggle requests past proxies. The server must use the chunks or refuse.
     let mut wire = upload.send_headers(&["Content-Length: 10", "Transfer-Encoding: chunked"]);
     wire.send_until_closed(&encode_chunk(&[b'x'; 1 << 16]), 1 << 20);
-    let said = wire.read_response();
-    assert!(said.status().is_none_or(|status| status == 400), "{said:?}");
+    let response = wire.read_response();
+    assert!(
+        response.status().is_none_or(|status| status == 400),
+        "{response:?}"
+    );
     let mut wire = upload.begin_chunked();
     wire.send(b"ffffffffffffffffff\r\n");
     wire.send(&upload.body);
-    let said = wire.read_response();
-    assert!([400, 408].map(Some).contains(&said.status()), "{said:?}");
+    let response = wire.read_response();
+    assert!([400, 408].map(Some).contains(&response.status()), "{response:?}");
     assert_nothing_left(&weir, &client);
     server.stop();
 }
@@ -103,19 +106,19 @@ fn body_over_the_size_limit_gets_413() {
     let weir = WeirFixture::new();
     let (server, client, upload) = start_server_with_short_limits(&weir);
     // A body with an announced length over the limit is refused before it is sent.
-    let said = upload.begin_with_length(1 << 40).read_response();
-    assert_refused(&said, 413, "too-large");
-    let (sent, said) = upload.send_endless_chunks();
-    assert_refused(&said, 413, "too-large");
+    let response = upload.begin_with_length(1 << 40).read_response();
+    assert_refused(&response, 413, "too-large");
+    let (sent, response) = upload.send_endless_chunks();
+    assert_refused(&response, 413, "too-large");
     assert!(sent < 64 << 20, "{sent} bytes were taken");
     // A tenant's quota applies before the server's limit.
     let small = server.create_tenant("small", json!({ "quotas": { "upload_bytes": 10_000 } }));
-    let answer = small.submit_files(&[("big.pdf", &[b'x'; 20_000])], &json!({}), &[]);
+    let response = small.submit_files(&[("big.pdf", &[b'x'; 20_000])], &json!({}), &[]);
     assert_eq!(
-        (answer.status, &answer.body["quota"]),
+        (response.status, &response.body["quota"]),
         (413, &"upload_bytes".into()),
         "{}",
-        answer.body
+        response.body
     );
     assert_nothing_left(&weir, &client);
     server.stop();
@@ -156,8 +159,8 @@ fn malformed_multipart_form_is_refused() {
     let content = weir_samples::generate_text_document(FILE_PAGES, 5);
     let part = format!("{file}Content-Length: 1000000\r\n\r\n");
     let body = [part.as_bytes(), &content, b"\r\n--weir-test-border--\r\n"].concat();
-    let said = send(&body);
-    assert_eq!(said.status(), Some(202), "{said:?}");
+    let response = send(&body);
+    assert_eq!(response.status(), Some(202), "{response:?}");
     let listed = client.get("/v1/jobs");
     let job = listed.body["jobs"][0]["id"].as_str().expect("a job is listed");
     let events = client.wait_for_job(job);

@@ -40,10 +40,10 @@ fn endless_headers_are_refused_without_memory_growth() {
             .collect();
         let mut most = 0;
         for client in clients {
-            let (sent, said) = client.join().unwrap();
+            let (sent, response) = client.join().unwrap();
             assert!(sent <= MAX_SENT_BYTES, "{what}: {sent} bytes were accepted");
-            let refused = said.status().is_none_or(|status| status == 431);
-            assert!(refused, "{what}: {said:?}");
+            let refused = response.status().is_none_or(|status| status == 431);
+            assert!(refused, "{what}: {response:?}");
             most = most.max(sent);
         }
         let grown = growth.peak_growth_bytes();
@@ -66,9 +66,12 @@ fn slow_headers_end_at_the_header_timeout() {
     let weir = WeirFixture::new();
     let server = TestServer::start(&weir, &["--set", "server.header_timeout_seconds=1"]);
     // The pause between two bytes is short, but the whole headers take longer than the timeout.
-    let (listened, said) = trickle_header_bytes(server.address);
-    assert!(listened < Duration::from_secs(5), "{listened:?}");
-    assert!(said.status().is_none_or(|status| status == 408), "{said:?}");
+    let (elapsed, response) = trickle_header_bytes(server.address);
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    assert!(
+        response.status().is_none_or(|status| status == 408),
+        "{response:?}"
+    );
     assert_eq!(server.admin_client().get("/v1/jobs").status, 200);
     server.stop();
 }

@@ -53,7 +53,7 @@ fn abuse_server(server: &TestServer, key: &str, disk: &SmallDisk) {
         dropped_readers(&client),
     );
     let stuck = [EventTransport::ServerSentEvents, EventTransport::WebSocket]
-        .map(|way| EventFollower::connect_slow_reader(address, key, &job, way));
+        .map(|transport| EventFollower::connect_slow_reader(address, key, &job, transport));
     wait_until_dropped(&client, before + stuck.len());
     stuck.into_iter().for_each(|stuck| drop(stuck.read_events()));
 
@@ -78,9 +78,9 @@ fn abuse_server(server: &TestServer, key: &str, disk: &SmallDisk) {
 
 /// Submits a job that does all pages again, even if they are done. Returns its id.
 fn submit_forced_job(client: &ApiClient, file: &[u8]) -> String {
-    let answer = client.submit_files(&[("file.pdf", file)], &json!({ "force": true }), &[]);
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    answer.body["id"].as_str().unwrap().to_owned()
+    let response = client.submit_files(&[("file.pdf", file)], &json!({ "force": true }), &[]);
+    assert_eq!(response.status, 202, "{}", response.body);
+    response.body["id"].as_str().unwrap().to_owned()
 }
 
 #[test]

@@ -5,15 +5,15 @@ use weir_tests::WeirFixture;
 use weir_tests::server::{ApiClient, TestServer};
 
 fn change_rollout(client: &ApiClient, change: &Value) {
-    let answer = client.post("/v1/pipelines/ours/rollout", change);
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    let response = client.post("/v1/pipelines/ours/rollout", change);
+    assert_eq!(response.status, 200, "{}", response.body);
 }
 
 fn run_job(client: &ApiClient, name: &str, bytes: &[u8]) -> Value {
     let options = json!({ "pipeline": "ours" });
-    let answer = client.submit_files(&[(name, bytes)], &options, &[]);
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    let events = client.wait_for_job(answer.body["id"].as_str().unwrap());
+    let response = client.submit_files(&[(name, bytes)], &options, &[]);
+    assert_eq!(response.status, 202, "{}", response.body);
+    let events = client.wait_for_job(response.body["id"].as_str().unwrap());
     let mut events = events.into_iter();
     events.find(|e| e["type"] == "document-done").unwrap()
 }

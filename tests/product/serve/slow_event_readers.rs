@@ -26,8 +26,8 @@ pub(super) fn wait_until_dropped(admin: &ApiClient, followers: usize) {
 
 #[track_caller]
 fn assert_numbered_from(first: u64, events: &[Value]) {
-    for (place, event) in (first..).zip(events) {
-        assert_eq!(event["seq"], place, "{event}");
+    for (seq, event) in (first..).zip(events) {
+        assert_eq!(event["seq"], seq, "{event}");
     }
 }
 
@@ -42,31 +42,31 @@ fn dropped_event_reader_reconnects_and_misses_no_event() {
     let server = TestServer::start(&weir, &["--set", "server.transfer_idle_timeout_seconds=1"]);
     let client = server.admin_client();
     let job = client.submit_file("nothing.pdf", &weir_samples::document_of_empty_pages(1000));
-    let stuck = TRANSPORTS.map(|way| {
+    let stuck = TRANSPORTS.map(|transport| {
         (
-            way,
-            EventFollower::connect_slow_reader(server.address, client.key(), &job, way),
+            transport,
+            EventFollower::connect_slow_reader(server.address, client.key(), &job, transport),
         )
     });
     // A client that reads gets all events meanwhile.
     let events = client.wait_for_job(&job);
     assert_numbered_from(1, &events);
     wait_until_dropped(&client, stuck.len());
-    for (way, stuck) in stuck {
+    for (transport, stuck) in stuck {
         let mut seen = stuck.read_events();
         assert_numbered_from(1, &seen);
         let last = seen.len();
         assert!(
             (1..events.len()).contains(&last),
-            "{way:?}: {last} of {}",
+            "{transport:?}: {last} of {}",
             events.len()
         );
-        let rest =
-            EventFollower::connect_after(server.address, client.key(), &job, way, last as u64).read_events();
+        let rest = EventFollower::connect_after(server.address, client.key(), &job, transport, last as u64)
+            .read_events();
         assert_numbered_from(last as u64 + 1, &rest);
         seen.extend(rest);
-        assert_eq!(seen, events, "{way:?}");
-        eprintln!("{way:?}: dropped after {last} of {} events", events.len());
+        assert_eq!(seen, events, "{transport:?}");
+        eprintln!("{transport:?}: dropped after {last} of {} events", events.len());
     }
     assert_followers_use_little_memory(&server, &client, &job, &events);
     server.stop();
@@ -80,9 +80,9 @@ fn assert_followers_use_little_memory(server: &TestServer, client: &ApiClient, j
         "a log of {log} bytes fits into the allowed memory"
     );
     let (growth, before) = (PeakMemoryGrowth::start(server.pid()), dropped_readers(client));
-    let ways = TRANSPORTS.iter().cycle().take(FOLLOWER_COUNT);
-    let stuck: Vec<_> = ways
-        .map(|way| EventFollower::connect_slow_reader(server.address, client.key(), job, *way))
+    let transports = TRANSPORTS.iter().cycle().take(FOLLOWER_COUNT);
+    let stuck: Vec<_> = transports
+        .map(|transport| EventFollower::connect_slow_reader(server.address, client.key(), job, *transport))
         .collect();
     wait_until_dropped(client, before + stuck.len());
     let grown = growth.peak_growth_bytes();

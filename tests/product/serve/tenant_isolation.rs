@@ -33,9 +33,9 @@ fn tenant_cannot_read_change_or_find_data_of_another() {
     ];
     for path in &reads {
         assert_eq!(owner.get(path).status, 200, "{path}");
-        let answer = other.get(path);
+        let response = other.get(path);
         assert_eq!(
-            (answer.status, answer.problem_type()),
+            (response.status, response.problem_type()),
             (404, "not-found"),
             "{path}"
         );
@@ -73,9 +73,9 @@ fn tenant_cannot_read_change_or_find_data_of_another() {
         ("GET", "/v1/tenants/owner"),
         ("DELETE", "/v1/tenants/owner"),
     ] {
-        let answer = other.send_json(method, path, &json!({}));
+        let response = other.send_json(method, path, &json!({}));
         assert_eq!(
-            (answer.status, answer.problem_type()),
+            (response.status, response.problem_type()),
             (403, "forbidden"),
             "{path}"
         );

@@ -20,9 +20,9 @@ fn trace_links_the_request_to_its_stages_and_component_calls() {
     let client = server.admin_client();
     let parent = format!("00-{TRACE_ID}-{CLIENT_SPAN_ID}-01");
     let file = weir_samples::generate_text_document(3, 1);
-    let answer = client.submit_files(&[("a.pdf", &file)], &json!({}), &[("traceparent", &parent)]);
-    assert_eq!(answer.headers["x-request-id"], TRACE_ID);
-    let job = answer.body["id"].as_str().unwrap().to_owned();
+    let response = client.submit_files(&[("a.pdf", &file)], &json!({}), &[("traceparent", &parent)]);
+    assert_eq!(response.headers["x-request-id"], TRACE_ID);
+    let job = response.body["id"].as_str().unwrap().to_owned();
     client.wait_for_job(&job);
     // A stop sends the spans that are still queued.
     assert_eq!(server.stop().exit_code, 0);
@@ -58,18 +58,18 @@ fn trace_links_the_request_to_its_stages_and_component_calls() {
         [span] => span,
         ref found => panic!("{} spans are named {name}", found.len()),
     };
-    let below = |above: &Span| {
+    let children = |above: &Span| {
         let own = |span: &&Span| span.parent_span_id == above.span_id;
         spans.iter().filter(own).collect::<Vec<_>>()
     };
     let request = only("request");
     assert_eq!(attribute_as_text(request, "route").as_deref(), Some("/v1/jobs"));
     assert_eq!(attribute_as_text(request, "tenant").as_deref(), Some("default"));
-    let of_job = only("job");
+    let job_span = only("job");
     assert_eq!(
         (
-            attribute_as_text(of_job, "job").as_deref(),
-            &of_job.parent_span_id
+            attribute_as_text(job_span, "job").as_deref(),
+            &job_span.parent_span_id
         ),
         (Some(job.as_str()), &request.span_id)
     );
@@ -79,19 +79,21 @@ fn trace_links_the_request_to_its_stages_and_component_calls() {
             attribute_as_text(document, "name").as_deref(),
             &document.parent_span_id
         ),
-        (Some("a.pdf"), &of_job.span_id)
+        (Some("a.pdf"), &job_span.span_id)
     );
 
-    let asked = |above: &Span| {
-        let policy_calls = below(above).into_iter().filter(|span| span.name == "policy_call");
+    let called_functions = |above: &Span| {
+        let policy_calls = children(above)
+            .into_iter()
+            .filter(|span| span.name == "policy_call");
         policy_calls
             .map(|span| attribute_as_text(span, "function").unwrap())
             .collect::<BTreeSet<_>>()
     };
     let functions = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    assert_eq!(asked(of_job), functions(&["progress.observe"]));
+    assert_eq!(called_functions(job_span), functions(&["progress.observe"]));
     assert_eq!(
-        asked(document),
+        called_functions(document),
         functions(&["batching.plan", "routing.document", "routing.page"])
     );
     let pages = of("page");
@@ -102,8 +104,8 @@ fn trace_links_the_request_to_its_stages_and_component_calls() {
     assert_eq!(numbers, functions(&["1", "2", "3"]));
     for page in pages {
         assert_eq!(page.parent_span_id, document.span_id);
-        assert_eq!(asked(page), functions(&["chunking.passages"]));
-        let names: BTreeSet<_> = below(page).iter().map(|span| span.name.clone()).collect();
+        assert_eq!(called_functions(page), functions(&["chunking.passages"]));
+        let names: BTreeSet<_> = children(page).iter().map(|span| span.name.clone()).collect();
         let wanted = ["rasterize", "store", "read", "policy_call", "embed", "upsert"];
         assert_eq!(names, functions(&wanted));
     }

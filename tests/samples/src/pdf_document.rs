@@ -214,7 +214,7 @@ fn write_outline(pdf: &mut Pdf, refs: &mut RefAllocator, root: Ref, entries: &[B
                 continue;
             };
             let parent = parents.get(*i).copied().flatten();
-            let below = children_of(i + 1);
+            let child_indexes = children_of(i + 1);
             let mut object = pdf.outline_item(*own);
             object
                 .title(TextStr(&entry.title))
@@ -225,11 +225,11 @@ fn write_outline(pdf: &mut Pdf, refs: &mut RefAllocator, root: Ref, entries: &[B
             if let Some(next) = id(siblings.get(at + 1)) {
                 object.next(next);
             }
-            if let (Some(first), Some(last)) = (id(below.first()), id(below.last())) {
+            if let (Some(first), Some(last)) = (id(child_indexes.first()), id(child_indexes.last())) {
                 object
                     .first(first)
                     .last(last)
-                    .count(-i32::try_from(below.len()).unwrap_or(i32::MAX));
+                    .count(-i32::try_from(child_indexes.len()).unwrap_or(i32::MAX));
             }
             if let Some(page) = pages.get(entry.page) {
                 object.dest().page(*page).fit();

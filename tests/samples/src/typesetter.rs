@@ -343,7 +343,7 @@ pub fn break_lines(face: Typeface, size: f32, text: &str, first: f32, width: f32
     let mut line = String::new();
     for word in text.split_whitespace() {
         let whole = word.replace("\\-", "");
-        let room = if lines.is_empty() { first } else { width };
+        let line_width = if lines.is_empty() { first } else { width };
         let with = |part: &str| {
             if line.is_empty() {
                 part.to_owned()
@@ -352,7 +352,7 @@ pub fn break_lines(face: Typeface, size: f32, text: &str, first: f32, width: f32
             }
         };
         let fitting = with(&whole);
-        if face.text_width(&fitting, size) <= room {
+        if face.text_width(&fitting, size) <= line_width {
             line = fitting;
             continue;
         }
@@ -364,7 +364,7 @@ pub fn break_lines(face: Typeface, size: f32, text: &str, first: f32, width: f32
                     tail.replace("\\-", ""),
                 )
             })
-            .take_while(|(head, _)| face.text_width(head, size) <= room)
+            .take_while(|(head, _)| face.text_width(head, size) <= line_width)
             .last();
         let (done, rest) = split.unwrap_or((std::mem::take(&mut line), whole));
         if !done.is_empty() {

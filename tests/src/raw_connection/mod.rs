@@ -60,25 +60,25 @@ impl RawConnection {
 
     /// Reads until the host closes the connection.
     pub fn read_to_end(mut self) -> Vec<u8> {
-        let (mut said, mut buffer) = (Vec::new(), [0; 1 << 14]);
+        let (mut received, mut buffer) = (Vec::new(), [0; 1 << 14]);
         loop {
             match self.stream.read(&mut buffer) {
-                Ok(0) => return said,
-                Ok(count) => said.extend_from_slice(&buffer[..count]),
+                Ok(0) => return received,
+                Ok(count) => received.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!(
                     "the host neither responds nor closes the connection; it sent: {}",
-                    String::from_utf8_lossy(&said)
+                    String::from_utf8_lossy(&received)
                 ),
-                Err(_) => return said,
+                Err(_) => return received,
             }
         }
     }
 
     /// Reads until the host closes the connection and returns the text as a response.
     pub fn read_response(self) -> RawResponse {
-        let said = String::from_utf8_lossy(&self.read_to_end()).into_owned();
-        crate::assert_no_host_path(&said);
-        RawResponse(said)
+        let text = String::from_utf8_lossy(&self.read_to_end()).into_owned();
+        crate::assert_no_host_path(&text);
+        RawResponse(text)
     }
 }
 

@@ -7,7 +7,7 @@ use weir_core::component::ComponentDigest;
 use weir_core::manifest::Role;
 
 use super::language::Language;
-use crate::registry::{ArtifactReference, ComponentLocation, RegistryAccessArgs};
+use crate::registry::{ArtifactReference, ComponentLocation, RegistryConnectionArgs};
 
 /// The subcommands of `weir component`.
 #[derive(Debug, Subcommand)]
@@ -23,12 +23,12 @@ pub(crate) enum ComponentCommand {
     Push {
         /// The component: a file, or oci://HOST/NAME:TAG or oci://HOST/NAME@sha256:… in a registry
         #[arg(value_name = "COMPONENT")]
-        place: ComponentLocation,
+        location: ComponentLocation,
         /// Name of the component on the server [default: from the file name or the reference]
         #[arg(long, value_parser = parse_component_name)]
         name: Option<String>,
         #[command(flatten)]
-        access: RegistryAccessArgs,
+        access: RegistryConnectionArgs,
     },
     /// Publish a component to an OCI registry for container images
     #[command(after_help = REGISTRY_LOGIN_HELP)]
@@ -38,7 +38,7 @@ pub(crate) enum ComponentCommand {
         /// HOST/NAME:TAG
         reference: ArtifactReference,
         #[command(flatten)]
-        access: RegistryAccessArgs,
+        access: RegistryConnectionArgs,
     },
     /// Pull a component from an OCI registry into a file
     #[command(after_help = REGISTRY_LOGIN_HELP)]
@@ -49,7 +49,7 @@ pub(crate) enum ComponentCommand {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
-        access: RegistryAccessArgs,
+        access: RegistryConnectionArgs,
     },
     /// List the components on a server
     #[command(after_help = SERVER_KEY_HELP)]

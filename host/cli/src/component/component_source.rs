@@ -58,7 +58,7 @@ impl ComponentSource {
     }
 
     /// Folder for the contract, the SDK and intermediate build results.
-    pub(crate) fn build_folder(&self) -> PathBuf {
+    pub(crate) fn build_work_folder(&self) -> PathBuf {
         self.folder.join(".weir")
     }
 }

@@ -19,32 +19,35 @@ pub(crate) fn list_differences(expected: &Value, decided: &Value) -> Vec<String>
     lines
 }
 
-fn compare_values(place: &str, expected: &Value, decided: &Value, lines: &mut Vec<String>) {
+fn compare_values(path: &str, expected: &Value, decided: &Value, lines: &mut Vec<String>) {
     match (expected, decided) {
-        (Value::Object(wanted), Value::Object(given)) => {
-            for (name, expected) in wanted {
-                let decided = given.get(name).unwrap_or(&Value::Null);
-                compare_values(&format!("{place}.{name}"), expected, decided, lines);
+        (Value::Object(expected_fields), Value::Object(decided_fields)) => {
+            for (name, expected) in expected_fields {
+                let decided = decided_fields.get(name).unwrap_or(&Value::Null);
+                compare_values(&format!("{path}.{name}"), expected, decided, lines);
             }
-            for (name, decided) in given.iter().filter(|(name, _)| !wanted.contains_key(*name)) {
-                compare_values(&format!("{place}.{name}"), &Value::Null, decided, lines);
+            for (name, decided) in decided_fields
+                .iter()
+                .filter(|(name, _)| !expected_fields.contains_key(*name))
+            {
+                compare_values(&format!("{path}.{name}"), &Value::Null, decided, lines);
             }
         }
-        (Value::Array(wanted), Value::Array(given)) => {
-            for (i, pair) in wanted.iter().zip(given).enumerate() {
-                compare_values(&format!("{place}[{i}]"), pair.0, pair.1, lines);
+        (Value::Array(expected_items), Value::Array(decided_items)) => {
+            for (i, pair) in expected_items.iter().zip(decided_items).enumerate() {
+                compare_values(&format!("{path}[{i}]"), pair.0, pair.1, lines);
             }
-            for (i, missing) in wanted.iter().enumerate().skip(given.len()) {
+            for (i, missing) in expected_items.iter().enumerate().skip(decided_items.len()) {
                 lines.push(format!(
                     "{}expected {}, decided nothing",
-                    format_path_prefix(&format!("{place}[{i}]")),
+                    format_path_prefix(&format!("{path}[{i}]")),
                     format_value(missing)
                 ));
             }
-            for (i, more) in given.iter().enumerate().skip(wanted.len()) {
+            for (i, more) in decided_items.iter().enumerate().skip(expected_items.len()) {
                 lines.push(format!(
                     "{}expected nothing, decided {}",
-                    format_path_prefix(&format!("{place}[{i}]")),
+                    format_path_prefix(&format!("{path}[{i}]")),
                     format_value(more)
                 ));
             }
@@ -52,7 +55,7 @@ fn compare_values(place: &str, expected: &Value, decided: &Value, lines: &mut Ve
         _ if values_equal(expected, decided) => {}
         _ => lines.push(format!(
             "{}expected {}, decided {}",
-            format_path_prefix(place),
+            format_path_prefix(path),
             format_value(expected),
             format_value(decided)
         )),
@@ -64,10 +67,10 @@ fn values_equal(a: &Value, b: &Value) -> bool {
     a == b || matches!((a, b), (Value::Number(a), Value::Number(b)) if a.as_f64() == b.as_f64())
 }
 
-fn format_path_prefix(place: &str) -> String {
-    match place.trim_start_matches('.') {
+fn format_path_prefix(path: &str) -> String {
+    match path.trim_start_matches('.') {
         "" => String::new(),
-        place => format!("{place}: "),
+        path => format!("{path}: "),
     }
 }
 

@@ -22,8 +22,8 @@ use super::args::{DevArgs, TestArgs};
 use super::component_source::{ComponentSource, MANIFEST_FILE};
 use super::{build, test_command};
 use crate::app_folders::AppFolders;
-use crate::command_target::force_data_folder;
-use crate::terminal::{error_line, out_line, print};
+use crate::command_target::force_data_folder_in_child;
+use crate::terminal::{error_line, out_line, print_to_stdout};
 
 /// Time between two checks of the folder for changes.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
@@ -35,7 +35,7 @@ const MAX_PRINTED_DECISIONS: usize = 60;
 const MAX_DECISION_CHARS: usize = 160;
 
 /// Repeats the build, the tests and the run after each change, until Ctrl-C.
-pub(crate) async fn run(dev: &DevArgs, settings: &Settings, places: &AppFolders) -> Result<ExitCode> {
+pub(crate) async fn run(dev: &DevArgs, settings: &Settings, folders: &AppFolders) -> Result<ExitCode> {
     if let Some(document) = &dev.document {
         ensure!(
             document.is_file(),
@@ -43,22 +43,22 @@ pub(crate) async fn run(dev: &DevArgs, settings: &Settings, places: &AppFolders)
             document.display()
         );
     }
-    let mut before = DecisionsByCall::default();
-    let working = async {
+    let mut previous = DecisionsByCall::default();
+    let rebuild_loop = async {
         loop {
-            let seen = fingerprint_sources(&ComponentSource::open(&dev.folder)?.folder)?;
-            match build_test_and_ingest(dev, &before, settings, places).await {
-                Ok(decisions) => before = decisions,
+            let fingerprint = fingerprint_sources(&ComponentSource::open(&dev.folder)?.folder)?;
+            match build_test_and_ingest(dev, &previous, settings, folders).await {
+                Ok(decisions) => previous = decisions,
                 Err(error) => error_line!("weir: {error:#}"),
             }
             error_line!("weir: waiting for a change in {}", dev.folder.display());
-            while fingerprint_sources(&dev.folder)? == seen {
+            while fingerprint_sources(&dev.folder)? == fingerprint {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
     };
     tokio::select! {
-        ended = working => ended,
+        ended = rebuild_loop => ended,
         interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| ExitCode::SUCCESS).map_err(Into::into),
     }
 }
@@ -66,12 +66,12 @@ pub(crate) async fn run(dev: &DevArgs, settings: &Settings, places: &AppFolders)
 /// Builds the component, runs its test cases and ingests the document. Returns the decisions about the document.
 async fn build_test_and_ingest(
     dev: &DevArgs,
-    before: &DecisionsByCall,
+    previous: &DecisionsByCall,
     settings: &Settings,
-    places: &AppFolders,
+    folders: &AppFolders,
 ) -> Result<DecisionsByCall> {
     let source = ComponentSource::open(&dev.folder)?;
-    out_line!("{}", build::build_component(&source, places).await?)?;
+    out_line!("{}", build::build_component(&source, folders).await?)?;
     if source.folder.join("cases").is_dir() {
         let cases = TestArgs {
             folder: dev.folder.clone(),
@@ -79,25 +79,25 @@ async fn build_test_and_ingest(
             component: None,
             write: false,
         };
-        test_command::run(&cases, false, settings, places).await?;
+        test_command::run(&cases, false, settings, folders).await?;
     }
     let Some(document) = &dev.document else {
         return Ok(DecisionsByCall::default());
     };
     let decisions = ingest_and_read_decisions(&source, document).await?;
-    print(format_args!("{}", decisions.format_changes(before)))?;
+    print_to_stdout(format_args!("{}", decisions.format_changes(previous)))?;
     Ok(decisions)
 }
 
 /// Ingests the document with `weir run` and reads the component's decisions from the recording.
 async fn ingest_and_read_decisions(source: &ComponentSource, document: &Path) -> Result<DecisionsByCall> {
-    let data = source.build_folder().join("data");
+    let data = source.build_work_folder().join("data");
     if data.exists() {
         std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
     }
     let binary = std::env::current_exe().context("cannot find the weir binary itself")?;
     // The exit status is ignored: `weir run` prints its own errors, and the decisions before a failure are still useful.
-    force_data_folder(Command::new(binary).arg("run").arg(document), &data)
+    force_data_folder_in_child(Command::new(binary).arg("run").arg(document), &data)
         .arg("--pipeline")
         .arg(source.folder.join(MANIFEST_FILE))
         .args(["--set", "policy.record_calls=true"])
@@ -120,15 +120,15 @@ async fn ingest_and_read_decisions(source: &ComponentSource, document: &Path) ->
 
 /// Returns the recording files in a folder that has one subfolder per tenant.
 fn list_recordings(folder: &Path) -> Vec<PathBuf> {
-    let inside = |folder: &Path| {
+    let list_entries = |folder: &Path| {
         std::fs::read_dir(folder)
             .into_iter()
             .flatten()
             .flatten()
             .map(|entry| entry.path())
     };
-    inside(folder)
-        .flat_map(|tenant| inside(&tenant).collect::<Vec<_>>())
+    list_entries(folder)
+        .flat_map(|tenant| list_entries(&tenant).collect::<Vec<_>>())
         .collect()
 }
 
@@ -144,7 +144,7 @@ impl DecisionsByCall {
             Some(error) => json!({ "failed": error.kind, "message": error.message }),
             None => decision.decision_to_json(),
         };
-        let (function, subject) = (decision.function_name(), decision.subject());
+        let (function, subject) = (decision.function_name(), decision.describe_subject());
         // Calls can repeat with the same function and subject, such as calls for events. The count keeps them apart.
         let mut times = 0;
         while self.by_call.contains_key(&(function, times, subject.clone())) {
@@ -154,24 +154,24 @@ impl DecisionsByCall {
     }
 
     /// Formats the decisions that are new or differ from those before. Without decisions before, formats all.
-    fn format_changes(&self, before: &Self) -> String {
+    fn format_changes(&self, previous: &Self) -> String {
         let new: Vec<_> = self
             .by_call
             .iter()
-            .filter(|(call, text)| before.by_call.get(*call) != Some(text))
+            .filter(|(call, text)| previous.by_call.get(*call) != Some(text))
             .collect();
-        let mut told = String::new();
-        for ((function, _, about), text) in new.iter().take(MAX_PRINTED_DECISIONS) {
-            told += &format!("{function:20}{about:28} {}\n", truncate_text(text));
+        let mut output = String::new();
+        for ((function, _, subject), text) in new.iter().take(MAX_PRINTED_DECISIONS) {
+            output += &format!("{function:20}{subject:28} {}\n", truncate_text(text));
         }
         if new.len() > MAX_PRINTED_DECISIONS {
-            told += &format!("and {} more\n", new.len() - MAX_PRINTED_DECISIONS);
+            output += &format!("and {} more\n", new.len() - MAX_PRINTED_DECISIONS);
         }
         let all = self.by_call.len();
-        if before.by_call.is_empty() {
-            told + &format!("{all} decisions\n")
+        if previous.by_call.is_empty() {
+            output + &format!("{all} decisions\n")
         } else {
-            told + &format!("{} of {all} decisions changed\n", new.len())
+            output + &format!("{} of {all} decisions changed\n", new.len())
         }
     }
 }
@@ -200,19 +200,19 @@ fn fingerprint_sources(folder: &Path) -> Result<(Option<SystemTime>, usize)> {
             );
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let made = name.starts_with('.')
+            let is_excluded = name.starts_with('.')
                 || [".wasm", ".wasm.new", ".lock"]
                     .iter()
                     .any(|ending| name.ends_with(ending))
                 || ["target", "node_modules", "__pycache__"].contains(&&*name);
             // The entry was removed after the listing.
-            let Ok(known) = entry.metadata() else { continue };
-            if made {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if is_excluded {
                 entries -= 1;
-            } else if known.is_dir() {
+            } else if metadata.is_dir() {
                 folders.push(entry.path());
             } else {
-                newest = newest.max(known.modified().ok());
+                newest = newest.max(metadata.modified().ok());
             }
         }
     }
@@ -223,7 +223,7 @@ fn fingerprint_sources(folder: &Path) -> Result<(Option<SystemTime>, usize)> {
 mod tests {
     use super::*;
     use weir_core::decision::{PageRoute, PageToRoute, ReadingMethod};
-    use weir_policy::FunctionCall;
+    use weir_policy::PolicyFunctionCall;
 
     fn make_decisions(pages: &[(u32, ReadingMethod)]) -> DecisionsByCall {
         let mut decisions = DecisionsByCall::default();
@@ -236,7 +236,7 @@ mod tests {
                 store: false,
                 labels: Vec::new(),
             };
-            decisions.add_decision(&RecordedDecision::Page(FunctionCall {
+            decisions.add_decision(&RecordedDecision::Page(PolicyFunctionCall {
                 request,
                 response: Ok(route),
             }));

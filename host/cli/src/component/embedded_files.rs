@@ -49,7 +49,7 @@ pub(crate) fn write_files(folder: &Path, files: EmbeddedFiles) -> io::Result<()>
 /// Writes a file unless it already has this text. Unchanged files keep their modification time, which compilers use to decide
 /// whether to rebuild.
 pub(crate) fn write_if_changed(path: &Path, text: &str) -> io::Result<()> {
-    if std::fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
+    if std::fs::read(path).is_ok_and(|existing| existing == text.as_bytes()) {
         return Ok(());
     }
     if let Some(folder) = path.parent() {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn embedded_files_match_the_repository() {
+    fn embedded_file_lists_match_the_repository() {
         let names = |files: EmbeddedFiles| {
             files
                 .iter()
@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn rust_sdk_uses_the_wit_bindgen_of_the_workspace() {
-        let ours = include_str!("../../../../components/Cargo.toml");
-        let line = ours
+        let workspace_manifest = include_str!("../../../../components/Cargo.toml");
+        let line = workspace_manifest
             .lines()
             .find(|line| line.starts_with("wit-bindgen = "))
             .unwrap();

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use weir_core::component_log::ComponentLogRecord;
 use weir_core::event::ErrorInfo;
-use weir_core::ports::Capabilities;
+use weir_core::ports::HostCapabilities;
 use weir_core::{DocumentId, PageNumber, PolicyError, Rect};
 
 /// The responses of a test case, from `capabilities.json`. Maps by text are looked up by the longest key that is a prefix of the
@@ -41,9 +41,9 @@ pub(crate) struct FakeCapabilities {
 }
 
 impl FakeCapabilities {
-    pub(crate) fn new(answers: CapabilityResponses) -> Self {
+    pub(crate) fn new(capability_responses: CapabilityResponses) -> Self {
         Self {
-            responses: answers,
+            responses: capability_responses,
             unanswered_calls: Mutex::default(),
         }
     }
@@ -53,9 +53,9 @@ impl FakeCapabilities {
         std::mem::take(&mut *self.unanswered_calls.lock())
     }
 
-    fn record_unanswered_call(&self, section: &str, what: &str) -> ErrorInfo {
+    fn record_unanswered_call(&self, section: &str, subject: &str) -> ErrorInfo {
         let message = format!(
-            "the test case has no response for {what}: add one to \"{section}\" in capabilities.json"
+            "the test case has no response for {subject}: add one to \"{section}\" in capabilities.json"
         );
         self.unanswered_calls.lock().push(message.clone());
         ErrorInfo {
@@ -78,12 +78,12 @@ impl FakeCapabilities {
     fn response_for_text<'a, T>(
         &self,
         section: &str,
-        known: &'a BTreeMap<String, T>,
+        responses: &'a BTreeMap<String, T>,
         text: &str,
     ) -> Result<&'a T, ErrorInfo> {
-        let begins = |key: &&String| text.starts_with(key.as_str());
-        let found = known.keys().filter(begins).max_by_key(|key| key.len());
-        found.and_then(|key| known.get(key)).ok_or_else(|| {
+        let is_prefix = |key: &&String| text.starts_with(key.as_str());
+        let found = responses.keys().filter(is_prefix).max_by_key(|key| key.len());
+        found.and_then(|key| responses.get(key)).ok_or_else(|| {
             let start: String = text.chars().take(40).collect();
             self.record_unanswered_call(section, &format!("'{}'", start.escape_debug()))
         })
@@ -91,7 +91,7 @@ impl FakeCapabilities {
 }
 
 #[async_trait]
-impl Capabilities for FakeCapabilities {
+impl HostCapabilities for FakeCapabilities {
     async fn render_preview(
         &self,
         _document: &DocumentId,
@@ -141,7 +141,7 @@ impl Capabilities for FakeCapabilities {
     /// Does nothing, because tests do not use default components as a fallback.
     fn report_policy_fallback(&self, _error: &PolicyError) {}
 
-    fn append_component_log(&self, _remark: ComponentLogRecord) {}
+    fn append_component_log(&self, _record: ComponentLogRecord) {}
 }
 
 /// Parses a preview from rows of hexadecimal digits. Returns width, height and gray values.

@@ -21,7 +21,7 @@ impl Language {
     pub(crate) const ALL: [Self; 3] = [Self::Rust, Self::Js, Self::Python];
 
     /// File that marks a folder as source in this language.
-    pub(crate) const fn entry_file(self) -> &'static str {
+    pub(crate) const fn marker_file_name(self) -> &'static str {
         match self {
             Self::Rust => "Cargo.toml",
             Self::Js => "policy.js",
@@ -33,6 +33,6 @@ impl Language {
     pub(crate) fn detect(folder: &Path) -> Option<Self> {
         Self::ALL
             .into_iter()
-            .find(|language| folder.join(language.entry_file()).is_file())
+            .find(|language| folder.join(language.marker_file_name()).is_file())
     }
 }

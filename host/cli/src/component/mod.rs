@@ -36,16 +36,18 @@ pub(crate) async fn run(
     command: &ComponentCommand,
     json: bool,
     settings: &Settings,
-    places: &AppFolders,
+    folders: &AppFolders,
     target: &CommandTarget,
 ) -> Result<ExitCode> {
     match command {
         ComponentCommand::New(new) => scaffold::run(new, json),
-        ComponentCommand::Build(build) => build::run(build, json, places).await,
-        ComponentCommand::Test(test) => test_command::run(test, json, settings, places).await,
-        ComponentCommand::Push { place, name, access } => {
-            server_commands::push_component_command(place, name.as_deref(), *access, target, json).await
-        }
+        ComponentCommand::Build(build) => build::run(build, json, folders).await,
+        ComponentCommand::Test(test) => test_command::run(test, json, settings, folders).await,
+        ComponentCommand::Push {
+            location,
+            name,
+            access,
+        } => server_commands::push_component_command(location, name.as_deref(), *access, target, json).await,
         ComponentCommand::Publish {
             file,
             reference,

@@ -7,18 +7,18 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use weir_core::component::ComponentDigest;
 
-use crate::registry::{ArtifactReference, RegistryAccessArgs, RegistryClient};
+use crate::registry::{ArtifactReference, RegistryClient, RegistryConnectionArgs};
 use crate::terminal::{await_with_progress, out_line};
 
 /// Runs `weir component publish`.
 pub(super) async fn publish_component(
     file: &Path,
     reference: &ArtifactReference,
-    access: RegistryAccessArgs,
+    access: RegistryConnectionArgs,
     json: bool,
 ) -> Result<ExitCode> {
     let component = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let bytes = ComponentDigest::from_content(&component);
+    let component_digest = ComponentDigest::from_content(&component);
     let registry = RegistryClient::open(reference, access)?;
     let digest = await_with_progress(
         "uploading the component to the registry",
@@ -29,7 +29,7 @@ pub(super) async fn publish_component(
     if json {
         out_line!(
             "{}",
-            json!({ "reference": pinned.to_string(), "digest": digest, "component": bytes })
+            json!({ "reference": pinned.to_string(), "digest": digest, "component": component_digest })
         )?;
     } else {
         out_line!("{pinned}")?;
@@ -41,7 +41,7 @@ pub(super) async fn publish_component(
 pub(super) async fn pull_component(
     reference: &ArtifactReference,
     output: Option<&Path>,
-    access: RegistryAccessArgs,
+    access: RegistryConnectionArgs,
     json: bool,
 ) -> Result<ExitCode> {
     let registry = RegistryClient::open(reference, access)?;
@@ -50,14 +50,14 @@ pub(super) async fn pull_component(
         registry.pull(reference),
     )
     .await?;
-    let usual = || PathBuf::from(format!("{}.wasm", reference.artifact_name()));
-    let file = output.map_or_else(usual, Path::to_owned);
+    let default_file = || PathBuf::from(format!("{}.wasm", reference.artifact_name()));
+    let file = output.map_or_else(default_file, Path::to_owned);
     std::fs::write(&file, &pulled.component).with_context(|| format!("cannot write {}", file.display()))?;
-    let pinned = reference.with_digest(pulled.digest);
+    let pinned = reference.with_digest(pulled.manifest_digest);
     if json {
-        let bytes = ComponentDigest::from_content(&pulled.component);
-        let said = json!({ "reference": pinned.to_string(), "digest": pulled.digest, "component": bytes, "file": file });
-        out_line!("{said}")?;
+        let component_digest = ComponentDigest::from_content(&pulled.component);
+        let report = json!({ "reference": pinned.to_string(), "digest": pulled.manifest_digest, "component": component_digest, "file": file });
+        out_line!("{report}")?;
     } else {
         out_line!("{}  {pinned}", file.display())?;
     }

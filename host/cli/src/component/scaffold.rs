@@ -16,9 +16,9 @@ use super::language::Language;
 use crate::terminal::out_line;
 
 /// The templates of one language.
-struct Template {
+struct LanguageTemplate {
     /// Files by name, with placeholders in `{{…}}`.
-    frame: &'static [(&'static str, &'static str)],
+    frame_files: &'static [(&'static str, &'static str)],
     batching: &'static str,
     routing: &'static str,
     chunking: &'static str,
@@ -29,8 +29,8 @@ struct Template {
 
 macro_rules! template {
     ($folder:literal, $ending:literal, parts: $parts:expr, files: $($name:literal from $file:literal),+ $(,)?) => {
-        Template {
-            frame: &[
+        LanguageTemplate {
+            frame_files: &[
                 $(($name, include_str!(concat!("templates/", $folder, "/", $file)))),+,
                 ("pipeline.toml", include_str!("templates/pipeline.toml")),
                 ("README.md", include_str!("templates/README.md")),
@@ -45,13 +45,13 @@ macro_rules! template {
     };
 }
 
-const RUST_TEMPLATE: Template = template!("rust", "rs",
+const RUST_TEMPLATE: LanguageTemplate = template!("rust", "rs",
     parts: &["imports", "fields", "made", "methods"],
     files: "Cargo.toml" from "component.toml", "src/lib.rs" from "lib.rs");
-const JS_TEMPLATE: Template = template!("js", "js",
+const JS_TEMPLATE: LanguageTemplate = template!("js", "js",
     parts: &["fields", "methods"],
     files: "policy.js" from "policy.js", "package.json" from "package.json");
-const PYTHON_TEMPLATE: Template = template!("python", "py",
+const PYTHON_TEMPLATE: LanguageTemplate = template!("python", "py",
     parts: &["imports", "made", "methods"],
     files: "policy.py" from "policy.py", "pyrightconfig.json" from "pyrightconfig.json");
 
@@ -79,7 +79,7 @@ const fn example_test_cases(role: Role) -> &'static [(&'static str, &'static str
 /// Creates the folder and prints the next steps.
 pub(crate) fn run(new: &NewArgs, json: bool) -> Result<ExitCode> {
     let folder = Path::new(&new.name);
-    create_folder(folder, new)?;
+    create_component_folder(folder, new)?;
     if json {
         out_line!(
             "{}",
@@ -89,7 +89,7 @@ pub(crate) fn run(new: &NewArgs, json: bool) -> Result<ExitCode> {
         let entry = if new.lang == Language::Rust {
             "src/lib.rs"
         } else {
-            new.lang.entry_file()
+            new.lang.marker_file_name()
         };
         out_line!(
             "created {name}/ with a component in {entry}; next steps, also in its README:\n  weir component build {name}\n  \
@@ -100,7 +100,7 @@ pub(crate) fn run(new: &NewArgs, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn create_folder(folder: &Path, new: &NewArgs) -> Result<()> {
+fn create_component_folder(folder: &Path, new: &NewArgs) -> Result<()> {
     if folder.symlink_metadata().is_ok() {
         bail!(
             "{} is already there: use another name or remove it",
@@ -126,7 +126,10 @@ fn render_files(new: &NewArgs) -> Vec<(&'static str, String)> {
         .into_iter()
         .filter(|role| new.roles.contains(role))
         .collect();
-    let rules: Vec<Vec<&str>> = roles.iter().map(|role| template.role_parts(*role)).collect();
+    let role_parts: Vec<Vec<&str>> = roles
+        .iter()
+        .map(|role| template.role_template_parts(*role))
+        .collect();
     let list = |each: &dyn Fn(Role) -> String, between: &str| {
         roles
             .iter()
@@ -134,7 +137,7 @@ fn render_files(new: &NewArgs) -> Vec<(&'static str, String)> {
             .collect::<Vec<_>>()
             .join(between)
     };
-    let mut words = vec![
+    let mut placeholders = vec![
         ("name", new.name.clone()),
         ("roles", list(&|role| role.name().into(), ", ")),
         ("Roles", list(&capitalize_role, ", ")),
@@ -143,7 +146,7 @@ fn render_files(new: &NewArgs) -> Vec<(&'static str, String)> {
             if new.lang == Language::Rust {
                 "src/lib.rs".into()
             } else {
-                new.lang.entry_file().into()
+                new.lang.marker_file_name().into()
             },
         ),
         (
@@ -162,9 +165,9 @@ fn render_files(new: &NewArgs) -> Vec<(&'static str, String)> {
     let helpers = ["log", "offsets", "policy", "settings"];
     let used = |name: &&str| {
         let called = |rule: &&str| rule.contains(&format!("{name}.")) || rule.contains(&format!("{name}("));
-        *name == "policy" || rules.iter().flatten().any(called)
+        *name == "policy" || role_parts.iter().flatten().any(called)
     };
-    words.push((
+    placeholders.push((
         "helpers",
         helpers
             .into_iter()
@@ -173,14 +176,17 @@ fn render_files(new: &NewArgs) -> Vec<(&'static str, String)> {
             .join(", "),
     ));
     for (i, part) in template.parts.iter().enumerate() {
-        let of_roles: Vec<&str> = rules.iter().filter_map(|rule| rule.get(i).copied()).collect();
+        let role_texts: Vec<&str> = role_parts
+            .iter()
+            .filter_map(|rule| rule.get(i).copied())
+            .collect();
         let between = if *part == "methods" { "\n\n" } else { "\n" };
-        words.push((part, of_roles.join(between)));
+        placeholders.push((part, role_texts.join(between)));
     }
     let frame = template
-        .frame
+        .frame_files
         .iter()
-        .map(|(name, text)| (*name, fill_placeholders(text, &words)));
+        .map(|(name, text)| (*name, fill_placeholders(text, &placeholders)));
     let cases = roles
         .iter()
         .flat_map(|role| example_test_cases(*role))
@@ -188,9 +194,9 @@ fn render_files(new: &NewArgs) -> Vec<(&'static str, String)> {
     frame.chain(cases).collect()
 }
 
-impl Template {
+impl LanguageTemplate {
     /// Returns the parts of a role's template.
-    fn role_parts(&self, role: Role) -> Vec<&'static str> {
+    fn role_template_parts(&self, role: Role) -> Vec<&'static str> {
         let text = match role {
             Role::Batching => self.batching,
             Role::Routing => self.routing,
@@ -201,8 +207,8 @@ impl Template {
     }
 }
 
-fn fill_placeholders(text: &str, words: &[(&str, String)]) -> String {
-    words.iter().fold(text.to_owned(), |text, (word, value)| {
+fn fill_placeholders(text: &str, placeholders: &[(&str, String)]) -> String {
+    placeholders.iter().fold(text.to_owned(), |text, (word, value)| {
         text.replace(&format!("{{{{{word}}}}}"), value)
     })
 }
@@ -237,12 +243,12 @@ mod tests {
     }
 
     #[test]
-    fn new_folder_is_complete_in_every_language() {
+    fn new_component_folder_is_complete_in_every_language() {
         for lang in Language::ALL {
             for roles in [&[Role::Routing][..], &Role::ALL] {
                 let parent = tempfile::tempdir().unwrap();
                 let folder = parent.path().join("ours");
-                create_folder(&folder, &new_args(lang, roles)).unwrap();
+                create_component_folder(&folder, &new_args(lang, roles)).unwrap();
                 let source = ComponentSource::open(&folder).unwrap();
                 assert_eq!(source.language, lang);
                 assert_eq!(source.roles().collect::<Vec<_>>(), roles);
@@ -263,7 +269,8 @@ mod tests {
     #[test]
     fn existing_folder_is_not_changed() {
         let folder = tempfile::tempdir().unwrap();
-        let error = create_folder(folder.path(), &new_args(Language::Js, &[Role::Routing])).unwrap_err();
+        let error =
+            create_component_folder(folder.path(), &new_args(Language::Js, &[Role::Routing])).unwrap_err();
         assert!(error.to_string().contains("already there"), "{error}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -9,20 +9,20 @@ use weir_core::tenancy::KeyScope;
 
 use crate::command_target::CommandTarget;
 use crate::pipeline_commands::push_component;
-use crate::registry::{ComponentLocation, RegistryAccessArgs};
+use crate::registry::{ComponentLocation, RegistryConnectionArgs};
 use crate::terminal::out_line;
 
 /// Runs `weir component push`.
 pub(super) async fn push_component_command(
-    place: &ComponentLocation,
+    location: &ComponentLocation,
     name: Option<&str>,
-    access: RegistryAccessArgs,
+    access: RegistryConnectionArgs,
     target: &CommandTarget,
     json: bool,
 ) -> Result<ExitCode> {
     let pushed = push_component(
         &target.require_server_client(KeyScope::Components)?,
-        place,
+        location,
         name,
         access,
     )

@@ -72,10 +72,10 @@ impl TestCase {
 
     fn read_folder(folder: &Path) -> Result<Self> {
         let path = folder.join(CALL_FILE);
-        let said =
+        let json =
             read_optional_json(&path)?.with_context(|| format!("{} does not exist", path.display()))?;
-        let listed = said.is_array();
-        let calls = match said {
+        let calls_are_a_list = json.is_array();
+        let calls = match json {
             Value::Array(calls) => calls,
             call => vec![call],
         };
@@ -86,7 +86,7 @@ impl TestCase {
             read_optional_json(&folder.join(DECISION_FILE))?,
             read_optional_json(&folder.join(ERROR_FILE))?,
         );
-        let expected = match (decision, error) {
+        let expectation = match (decision, error) {
             (Some(_), Some(_)) => bail!(
                 "{} expects both a decision and an error: remove one",
                 folder.display()
@@ -99,7 +99,7 @@ impl TestCase {
             (None, None) => Expectation::Missing,
         };
         let path = folder.join(CAPABILITIES_FILE);
-        let answers = match read_optional_text(&path)? {
+        let capability_responses = match read_optional_text(&path)? {
             Some(text) => {
                 CapabilityResponses::parse(&text).with_context(|| format!("{} is invalid", path.display()))?
             }
@@ -119,9 +119,9 @@ impl TestCase {
                 .into_owned(),
             folder: folder.to_owned(),
             calls,
-            calls_are_a_list: listed,
-            expectation: expected,
-            capability_responses: answers,
+            calls_are_a_list,
+            expectation,
+            capability_responses,
             settings,
         })
     }

@@ -26,7 +26,7 @@ use super::fake_host::FakeCapabilities;
 use super::test_case::{Expectation, TestCase};
 use crate::app_folders::AppFolders;
 use crate::exit_code::EXIT_FAILED;
-use crate::terminal::{await_with_progress, out_line, print};
+use crate::terminal::{await_with_progress, out_line, print_to_stdout};
 use crate::{host_services, pipeline_loader};
 
 /// The result of a test case.
@@ -46,7 +46,7 @@ pub(crate) async fn run(
     args: &TestArgs,
     json: bool,
     settings: &Settings,
-    places: &AppFolders,
+    folders: &AppFolders,
 ) -> Result<ExitCode> {
     let mut manifest = component_source::read_manifest(&args.folder)?;
     if let Some(file) = &args.component {
@@ -64,7 +64,7 @@ pub(crate) async fn run(
         );
     }
     let cases = TestCase::read_all(&args.cases.clone().unwrap_or_else(|| args.folder.join("cases")))?;
-    let sandbox = TestSandbox::open(manifest, settings, places)?;
+    let sandbox = TestSandbox::open(manifest, settings, folders)?;
     let mut failed = 0;
     let mut reports = Vec::new();
     for case in &cases {
@@ -73,7 +73,7 @@ pub(crate) async fn run(
         if json {
             reports.push(outcome.to_json(case));
         } else {
-            print(format_args!("{}", outcome.to_text(case)))?;
+            print_to_stdout(format_args!("{}", outcome.to_text(case)))?;
         }
     }
     let passed = cases.len() - failed;
@@ -105,13 +105,13 @@ pub(crate) struct TestSandbox {
 
 impl TestSandbox {
     /// Creates a sandbox with the host's limits, for the components of one manifest.
-    pub(crate) fn open(mut manifest: Manifest, settings: &Settings, places: &AppFolders) -> Result<Self> {
+    pub(crate) fn open(mut manifest: Manifest, settings: &Settings, folders: &AppFolders) -> Result<Self> {
         manifest.on_component_failure = ComponentFailurePolicy::Fail;
         let state = Arc::new(MemoryComponentState::default());
         let host = PolicyHost::new(PolicyConfig {
             // One job runs at a time, with at most one component per role.
             max_instances: u32::try_from(Role::ALL.len())?,
-            ..host_services::policy_config(settings, places, state.clone())?
+            ..host_services::policy_config(settings, folders, state.clone())?
         })?;
         Ok(Self {
             host,
@@ -122,9 +122,9 @@ impl TestSandbox {
 
     /// Runs a test case and compares its decisions with the expected ones. With `write`, writes a missing expectation.
     async fn run_case(&self, case: &TestCase, write: bool) -> Result<CaseOutcome> {
-        let stand_in = Arc::new(FakeCapabilities::new(case.capability_responses.clone()));
-        let (decided, took) = self.make_calls(case, &stand_in).await?;
-        let mut written = false;
+        let fake_capabilities = Arc::new(FakeCapabilities::new(case.capability_responses.clone()));
+        let (decided, elapsed) = self.make_calls(case, &fake_capabilities).await?;
+        let mut expectation_written = false;
         let differences = match (&case.expectation, decided) {
             (Expectation::Decision(expected), Ok(decisions)) => {
                 decision_diff::list_differences(expected, &case.decisions_to_json(decisions))
@@ -148,7 +148,7 @@ impl TestSandbox {
                 error.kind, error.message
             )],
             (Expectation::Missing, decided) if write => {
-                written = true;
+                expectation_written = true;
                 match decided {
                     Ok(decisions) => case.write_expected_decision(&case.decisions_to_json(decisions))?,
                     Err(error) => case.write_expected_error(&error.kind)?,
@@ -166,9 +166,9 @@ impl TestSandbox {
         };
         Ok(CaseOutcome {
             differences,
-            expectation_written: written,
-            unanswered_calls: stand_in.take_unanswered_calls(),
-            elapsed: took,
+            expectation_written,
+            unanswered_calls: fake_capabilities.take_unanswered_calls(),
+            elapsed,
         })
     }
 
@@ -177,7 +177,7 @@ impl TestSandbox {
     async fn make_calls(
         &self,
         case: &TestCase,
-        stand_in: &Arc<FakeCapabilities>,
+        fake_capabilities: &Arc<FakeCapabilities>,
     ) -> Result<(Result<Vec<Value>, ErrorInfo>, Duration)> {
         for call in &case.calls {
             if !self.manifest.components.contains_key(&call.role()) {
@@ -189,7 +189,7 @@ impl TestSandbox {
                 );
             }
         }
-        self.state.clear();
+        self.state.clear_all_pipelines();
         let mut manifest = self.manifest.clone();
         manifest.settings.extend(case.settings.clone());
         let mut files = BTreeMap::new();
@@ -201,7 +201,7 @@ impl TestSandbox {
             tenant: &TenantId::default_tenant(),
             job: JobId::new(),
             pipeline: &pipeline,
-            capabilities: stand_in.clone(),
+            capabilities: fake_capabilities.clone(),
         };
         let opened = await_with_progress(
             "compiling the components, once per build",
@@ -224,7 +224,7 @@ impl TestSandbox {
         let started = Instant::now();
         let mut decisions = Vec::with_capacity(case.calls.len());
         for call in case.calls.clone() {
-            let call = job.make_call(call).await;
+            let call = job.execute_policy_request(call).await;
             if let Some(error) = call.error() {
                 return Ok((Err(error.clone()), started.elapsed()));
             }

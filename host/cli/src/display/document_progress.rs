@@ -27,8 +27,8 @@ pub(super) const fn is_document_end(event: &EventKind) -> bool {
 
 /// Returns the line for an event that has one: the end of a document, errors, retries, summaries and waits. `took` is the time
 /// since the document started.
-pub(super) fn describe_event(name: &str, event: &EventKind, took: Duration) -> Option<String> {
-    let seconds = took.as_secs_f64();
+pub(super) fn describe_event(name: &str, event: &EventKind, elapsed: Duration) -> Option<String> {
+    let seconds = elapsed.as_secs_f64();
     Some(match event {
         EventKind::PageFailed { page, stage, error } => {
             format!("{name}: page {page} failed in {stage}: {}", error.message)
@@ -96,9 +96,9 @@ pub(super) fn describe_event(name: &str, event: &EventKind, took: Duration) -> O
             ..
         } => {
             let mut line = format!("{name}: {searchable} of {pages} pages searchable after {seconds:.1} s");
-            let worked = pages.saturating_sub(*skipped);
+            let processed_pages = pages.saturating_sub(*skipped);
             if seconds > 0.0 {
-                line += &format!(", {:.1} pages/s", f64::from(worked) / seconds);
+                line += &format!(", {:.1} pages/s", f64::from(processed_pages) / seconds);
             }
             if *skipped > 0 {
                 line += &format!(", {skipped} were already done");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn summary_line_lists_failed_pages() {
+    fn document_done_line_lists_failed_pages() {
         let error = ErrorInfo {
             kind: "page-unreadable".into(),
             message: "page 3 cannot be read".into(),

@@ -37,7 +37,7 @@ struct DocumentBar {
 
 /// Returns the template for a terminal width. The bar has a fixed width and the message is cut to the rest of the line, so
 /// that the bar does not move when the message changes.
-fn select_template(columns: u16) -> &'static str {
+fn select_template_for_width(columns: u16) -> &'static str {
     match columns {
         80.. => "{prefix:20!} {bar:24} {wide_msg}",
         50.. => "{prefix:14!} {bar:10} {wide_msg}",
@@ -45,21 +45,21 @@ fn select_template(columns: u16) -> &'static str {
     }
 }
 
-fn build_style(layout: &str) -> ProgressStyle {
-    ProgressStyle::with_template(layout).unwrap_or_else(|_| ProgressStyle::default_bar())
+fn build_style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl Default for ProgressBars {
     fn default() -> Self {
-        let all = MultiProgress::new();
-        let queues = all.add(ProgressBar::new_spinner());
-        queues.set_style(build_style("{spinner} {wide_msg}"));
-        queues.enable_steady_tick(Duration::from_millis(100));
+        let multi_progress = MultiProgress::new();
+        let queue_line = multi_progress.add(ProgressBar::new_spinner());
+        queue_line.set_style(build_style("{spinner} {wide_msg}"));
+        queue_line.enable_steady_tick(Duration::from_millis(100));
         let terminal = Term::stderr();
         Self {
-            multi_progress: all,
-            queue_line: queues,
-            template: select_template(terminal.size().1),
+            multi_progress,
+            queue_line,
+            template: select_template_for_width(terminal.size().1),
             terminal,
             documents: HashMap::new(),
         }
@@ -79,7 +79,7 @@ impl ProgressBars {
 
     /// Updates the bars with an event.
     pub(super) fn show_event(&mut self, event: &Event) {
-        self.update_template();
+        self.update_template_to_width();
         if let EventKind::DocumentStarted {
             name,
             pages,
@@ -140,12 +140,12 @@ impl ProgressBars {
     }
 
     /// Changes the template of the bars if the terminal has become much wider or narrower.
-    fn update_template(&mut self) {
-        let layout = select_template(self.terminal.size().1);
-        if self.template != layout {
-            self.template = layout;
+    fn update_template_to_width(&mut self) {
+        let template = select_template_for_width(self.terminal.size().1);
+        if self.template != template {
+            self.template = template;
             for document in self.documents.values() {
-                document.bar.set_style(build_style(layout));
+                document.bar.set_style(build_style(template));
             }
         }
     }
@@ -227,7 +227,7 @@ mod tests {
         };
         let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
         let bar = ProgressBar::with_draw_target(Some(40), target);
-        bar.set_style(build_style(select_template(columns)));
+        bar.set_style(build_style(select_template_for_width(columns)));
         bar.set_prefix("handbook.pdf");
         bar.set_position(10);
         bar.set_message(message.to_owned());

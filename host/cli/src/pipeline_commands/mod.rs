@@ -12,12 +12,13 @@ use weir_core::manifest::Manifest;
 use weir_core::tenancy::KeyScope;
 
 use crate::command_target::CommandTarget;
-use crate::registry::{ComponentLocation, RegistryAccessArgs};
+use crate::registry::{ComponentLocation, RegistryConnectionArgs};
 use crate::server_client::ServerClient;
 use crate::terminal::out_line;
 
 use response_printer::{
-    field_or_dash, print_history, print_pipelines, print_revision, print_revisions, print_rollout, value_at,
+    field_or_dash, print_pipelines, print_revision, print_revisions, print_rollout, print_rollout_history,
+    value_at_pointer,
 };
 
 /// The subcommands of `weir pipeline`.
@@ -45,7 +46,7 @@ pub(crate) enum PipelineCommand {
         #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
         canary: Option<u32>,
         #[command(flatten)]
-        access: RegistryAccessArgs,
+        access: RegistryConnectionArgs,
     },
     /// List the tenant's pipelines
     List,
@@ -124,7 +125,7 @@ type ResponsePrinter = fn(&Value) -> std::io::Result<()>;
 pub(crate) async fn run(command: &PipelineCommand, json: bool, target: &CommandTarget) -> Result<ExitCode> {
     use PipelineCommand as C;
     let remote = &target.require_server_client(KeyScope::Components)?;
-    let (answer, show): (Value, ResponsePrinter) = match command {
+    let (response, print_response): (Value, ResponsePrinter) = match command {
         C::Push {
             manifest,
             activate,
@@ -134,7 +135,7 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool, target: &CommandT
             let revision = push_pipeline(remote, manifest, *access).await?;
             let (name, number) = (
                 field_or_dash(&revision, "pipeline"),
-                value_at(&revision, "/number"),
+                value_at_pointer(&revision, "/number"),
             );
             let action = match (activate, canary) {
                 (true, _) => Some(json!({ "action": "activate", "revision": number })),
@@ -150,19 +151,22 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool, target: &CommandT
         }
         C::List => (remote.get("/v1/pipelines").await?, print_pipelines),
         C::Show { name } => {
-            let path = format!("/v1/pipelines/{}/rollout", to_path_segment(name));
+            let path = format!("/v1/pipelines/{}/rollout", sanitize_path_segment(name));
             (remote.get(&path).await?, print_rollout)
         }
         C::Revisions { name } => {
-            let path = format!("/v1/pipelines/{}/revisions?limit=200", to_path_segment(name));
+            let path = format!(
+                "/v1/pipelines/{}/revisions?limit=200",
+                sanitize_path_segment(name)
+            );
             (remote.get(&path).await?, print_revisions)
         }
         C::History { name } => {
-            let path = format!("/v1/pipelines/{}/history?limit=200", to_path_segment(name));
-            (remote.get(&path).await?, print_history)
+            let path = format!("/v1/pipelines/{}/history?limit=200", sanitize_path_segment(name));
+            (remote.get(&path).await?, print_rollout_history)
         }
         C::Activate { name, revision } => {
-            change_rollout_for_printing(
+            change_rollout_with_printer(
                 remote,
                 name,
                 &json!({ "action": "activate", "revision": revision }),
@@ -175,67 +179,67 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool, target: &CommandT
             percent,
         } => {
             let action = json!({ "action": "canary", "revision": revision, "percent": percent });
-            change_rollout_for_printing(remote, name, &action).await?
+            change_rollout_with_printer(remote, name, &action).await?
         }
         C::Promote { name } => {
-            change_rollout_for_printing(remote, name, &json!({ "action": "promote" })).await?
+            change_rollout_with_printer(remote, name, &json!({ "action": "promote" })).await?
         }
         C::Rollback { name } => {
-            change_rollout_for_printing(remote, name, &json!({ "action": "rollback" })).await?
+            change_rollout_with_printer(remote, name, &json!({ "action": "rollback" })).await?
         }
         C::Pin { name, revision } => {
-            change_rollout_for_printing(remote, name, &json!({ "action": "pin", "revision": revision }))
+            change_rollout_with_printer(remote, name, &json!({ "action": "pin", "revision": revision }))
                 .await?
         }
         C::Shadow { name, revision } => {
-            change_rollout_for_printing(remote, name, &json!({ "action": "shadow", "revision": revision }))
+            change_rollout_with_printer(remote, name, &json!({ "action": "shadow", "revision": revision }))
                 .await?
         }
         C::Unshadow { name } => {
-            change_rollout_for_printing(remote, name, &json!({ "action": "unshadow" })).await?
+            change_rollout_with_printer(remote, name, &json!({ "action": "unshadow" })).await?
         }
-        C::Unpin { name } => change_rollout_for_printing(remote, name, &json!({ "action": "unpin" })).await?,
+        C::Unpin { name } => change_rollout_with_printer(remote, name, &json!({ "action": "unpin" })).await?,
     };
     if json {
-        out_line!("{answer}")?;
+        out_line!("{response}")?;
     } else {
-        show(&answer)?;
+        print_response(&response)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn change_rollout_for_printing(
+async fn change_rollout_with_printer(
     remote: &ServerClient,
     name: &str,
     action: &Value,
 ) -> Result<(Value, ResponsePrinter)> {
-    let answer = change_rollout(remote, name, action).await?;
-    Ok((json!({ "rollout": answer }), print_rollout))
+    let response = change_rollout(remote, name, action).await?;
+    Ok((json!({ "rollout": response }), print_rollout))
 }
 
 async fn change_rollout(remote: &ServerClient, name: &str, action: &Value) -> Result<Value> {
     remote
         .post(
-            &format!("/v1/pipelines/{}/rollout", to_path_segment(name)),
+            &format!("/v1/pipelines/{}/rollout", sanitize_path_segment(name)),
             action,
         )
         .await
 }
 
 /// Pushes the components that a manifest names, then the manifest. Returns the new revision.
-async fn push_pipeline(remote: &ServerClient, path: &Path, access: RegistryAccessArgs) -> Result<Value> {
+async fn push_pipeline(remote: &ServerClient, path: &Path, access: RegistryConnectionArgs) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let manifest = Manifest::parse(path, &text)?;
     let mut components = Map::new();
     for (role, file) in &manifest.components {
         let pushed = push_component(
             remote,
-            &ComponentLocation::from_manifest_path(file)?,
+            &ComponentLocation::from_path_in_manifest(file)?,
             None,
             access,
         )
         .await?;
-        components.insert(role.name().into(), value_at(&pushed, "/digest").clone());
+        components.insert(role.name().into(), value_at_pointer(&pushed, "/digest").clone());
     }
     let settings: Map<String, Value> = manifest
         .settings
@@ -261,7 +265,10 @@ async fn push_pipeline(remote: &ServerClient, path: &Path, access: RegistryAcces
     });
     remote
         .post(
-            &format!("/v1/pipelines/{}/revisions", to_path_segment(&manifest.name)),
+            &format!(
+                "/v1/pipelines/{}/revisions",
+                sanitize_path_segment(&manifest.name)
+            ),
             &body,
         )
         .await
@@ -271,20 +278,20 @@ async fn push_pipeline(remote: &ServerClient, path: &Path, access: RegistryAcces
 /// because the server accepts only bytes.
 pub(crate) async fn push_component(
     remote: &ServerClient,
-    place: &ComponentLocation,
+    location: &ComponentLocation,
     name: Option<&str>,
-    access: RegistryAccessArgs,
+    access: RegistryConnectionArgs,
 ) -> Result<Value> {
-    let (own, bytes) = place.read_component(access).await?;
+    let (default_name, bytes) = location.read_or_pull_component(access).await?;
     remote
-        .upload_component(&to_path_segment(name.unwrap_or(&own)), bytes)
+        .upload_component(&sanitize_path_segment(name.unwrap_or(&default_name)), bytes)
         .await
-        .with_context(|| format!("cannot push {place}"))
+        .with_context(|| format!("cannot push {location}"))
 }
 
 /// Returns a name as a segment of a URL path. Valid names need no escaping. Other characters become `~`, which the server
 /// rejects.
-fn to_path_segment(name: &str) -> String {
+fn sanitize_path_segment(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
     name.chars().map(|c| if plain(c) { c } else { '~' }).collect()
 }

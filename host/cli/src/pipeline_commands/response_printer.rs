@@ -6,7 +6,7 @@ use crate::terminal::out_line;
 use serde_json::Value;
 
 /// Returns the value at a JSON pointer, or null.
-pub(super) fn value_at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+pub(super) fn value_at_pointer<'a>(value: &'a Value, pointer: &str) -> &'a Value {
     value.pointer(pointer).unwrap_or(&Value::Null)
 }
 
@@ -23,11 +23,11 @@ fn array_items<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Va
 }
 
 pub(super) fn print_revision(revision: &Value) -> io::Result<()> {
-    let roles: Vec<String> = value_at(revision, "/components")
+    let roles: Vec<String> = value_at_pointer(revision, "/components")
         .as_object()
         .into_iter()
         .flatten()
-        .map(format_component)
+        .map(format_role_and_digest)
         .collect();
     let roles = match roles.is_empty() {
         true => "the default components".to_owned(),
@@ -48,89 +48,89 @@ fn format_rfc3339(millis: i64) -> String {
     )
 }
 
-fn format_seconds(millis: &Value) -> String {
+fn format_millis_as_seconds(millis: &Value) -> String {
     format!("{:.1}", millis.as_f64().unwrap_or(0.0) / 1000.0)
 }
 
-fn format_component((role, digest): (&String, &Value)) -> String {
+fn format_role_and_digest((role, digest): (&String, &Value)) -> String {
     let digest = digest.as_str().unwrap_or_default();
     let short: String = digest.chars().take("sha256:".len() + 12).collect();
     format!("{role} {short}")
 }
 
-pub(super) fn print_pipelines(answer: &Value) -> io::Result<()> {
-    for pipeline in array_items(answer, "pipelines") {
+pub(super) fn print_pipelines(response: &Value) -> io::Result<()> {
+    for pipeline in array_items(response, "pipelines") {
         let (name, revisions) = (
             field_or_dash(pipeline, "name"),
             field_or_dash(pipeline, "revisions"),
         );
         out_line!(
             "{name:<24} {revisions:>4} revisions  {}",
-            format_rollout(value_at(pipeline, "/rollout"))
+            format_rollout(value_at_pointer(pipeline, "/rollout"))
         )?;
     }
     Ok(())
 }
 
 fn format_rollout(rollout: &Value) -> String {
-    let mut said = match value_at(rollout, "/stable") {
+    let mut text = match value_at_pointer(rollout, "/stable") {
         Value::Null => "none active".to_owned(),
         stable => format!("stable {stable}"),
     };
-    let canary = value_at(rollout, "/canary");
+    let canary = value_at_pointer(rollout, "/canary");
     if canary.is_object() {
-        said += &format!(
+        text += &format!(
             ", canary {} for {} % of new jobs",
-            value_at(canary, "/revision"),
-            value_at(canary, "/percent")
+            value_at_pointer(canary, "/revision"),
+            value_at_pointer(canary, "/percent")
         );
     }
-    if let Some(revision) = value_at(rollout, "/shadow").as_u64() {
-        said += &format!(", shadow {revision}");
+    if let Some(revision) = value_at_pointer(rollout, "/shadow").as_u64() {
+        text += &format!(", shadow {revision}");
     }
-    if value_at(rollout, "/pinned") == true {
-        said += ", pinned";
+    if value_at_pointer(rollout, "/pinned") == true {
+        text += ", pinned";
     }
-    said
+    text
 }
 
-pub(super) fn print_rollout(answer: &Value) -> io::Result<()> {
-    out_line!("{}", format_rollout(value_at(answer, "/rollout")))?;
-    let trial = value_at(answer, "/trial");
+pub(super) fn print_rollout(response: &Value) -> io::Result<()> {
+    out_line!("{}", format_rollout(value_at_pointer(response, "/rollout")))?;
+    let trial = value_at_pointer(response, "/trial");
     for arm in ["canary", "stable"] {
-        let shown = trial.get(arm).unwrap_or(&Value::Null);
-        if shown.is_object() {
+        let metrics = trial.get(arm).unwrap_or(&Value::Null);
+        if metrics.is_object() {
             out_line!(
                 "  {arm:<7} {} jobs ({} failed), {} pages ({} failed), {} traps, {} timeouts, {} s of work",
-                value_at(shown, "/jobs"),
-                value_at(shown, "/failed_jobs"),
-                value_at(shown, "/pages"),
-                value_at(shown, "/failed_pages"),
-                value_at(shown, "/traps"),
-                value_at(shown, "/timeouts"),
-                format_seconds(value_at(shown, "/millis")),
+                value_at_pointer(metrics, "/jobs"),
+                value_at_pointer(metrics, "/failed_jobs"),
+                value_at_pointer(metrics, "/pages"),
+                value_at_pointer(metrics, "/failed_pages"),
+                value_at_pointer(metrics, "/traps"),
+                value_at_pointer(metrics, "/timeouts"),
+                format_millis_as_seconds(value_at_pointer(metrics, "/millis")),
             )?;
         }
     }
-    if let Some(reason) = value_at(trial, "/reason").as_str() {
+    if let Some(reason) = value_at_pointer(trial, "/reason").as_str() {
         out_line!("  {}: {reason}", field_or_dash(trial, "action"))?;
     }
-    print_shadow(value_at(answer, "/shadow"))
+    print_shadow_results(value_at_pointer(response, "/shadow"))
 }
 
-fn print_shadow(shadow: &Value) -> io::Result<()> {
+fn print_shadow_results(shadow: &Value) -> io::Result<()> {
     if !shadow.is_object() {
         return Ok(());
     }
     out_line!(
         "  shadow  {} of {} decisions differ, in {} of {} jobs",
-        value_at(shadow, "/differing"),
-        value_at(shadow, "/decisions"),
-        value_at(shadow, "/differing_jobs"),
-        value_at(shadow, "/jobs"),
+        value_at_pointer(shadow, "/differing"),
+        value_at_pointer(shadow, "/decisions"),
+        value_at_pointer(shadow, "/differing_jobs"),
+        value_at_pointer(shadow, "/jobs"),
     )?;
     for example in array_items(shadow, "examples") {
-        let difference = value_at(example, "/difference");
+        let difference = value_at_pointer(example, "/difference");
         out_line!(
             "    job {}, {} {}: {} instead of {}",
             field_or_dash(example, "job"),
@@ -143,18 +143,20 @@ fn print_shadow(shadow: &Value) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn print_revisions(answer: &Value) -> io::Result<()> {
-    array_items(answer, "revisions").try_for_each(print_revision)
+pub(super) fn print_revisions(response: &Value) -> io::Result<()> {
+    array_items(response, "revisions").try_for_each(print_revision)
 }
 
-pub(super) fn print_history(answer: &Value) -> io::Result<()> {
-    for entry in array_items(answer, "entries") {
+pub(super) fn print_rollout_history(response: &Value) -> io::Result<()> {
+    for entry in array_items(response, "entries") {
         let (action, revision) = (field_or_dash(entry, "action"), field_or_dash(entry, "revision"));
-        let reason = value_at(entry, "/evidence/reason").as_str().unwrap_or_default();
+        let reason = value_at_pointer(entry, "/evidence/reason")
+            .as_str()
+            .unwrap_or_default();
         out_line!(
             "{:>4}  {}  {:<12}  {action:<9} {revision:<4} {reason}",
             field_or_dash(entry, "seq"),
-            value_at(entry, "/at_millis")
+            value_at_pointer(entry, "/at_millis")
                 .as_i64()
                 .map_or_else(|| "-".into(), format_rfc3339),
             field_or_dash(entry, "by"),

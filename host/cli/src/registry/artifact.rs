@@ -95,7 +95,7 @@ impl ComponentArtifact {
 }
 
 /// Parses an artifact's manifest and returns digest and size of the layer with the component.
-pub(super) fn parse_component_layer(manifest: &[u8]) -> Result<(ComponentDigest, u64)> {
+pub(super) fn find_component_layer_in_manifest(manifest: &[u8]) -> Result<(ComponentDigest, u64)> {
     let manifest: ArtifactManifest = serde_json::from_slice(manifest)
         .context("it is no manifest of an image or artifact: is it an index of several? Name one of them by its digest")?;
     ensure!(

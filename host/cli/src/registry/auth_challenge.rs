@@ -14,14 +14,14 @@ pub(super) enum AuthChallenge {
 impl AuthChallenge {
     /// Returns the preferred challenge of a response: a token if possible, else a password. `None` if there is no supported one.
     pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let given = headers.get_all(WWW_AUTHENTICATE).iter();
-        let all: Vec<Self> = given
+        let header_values = headers.get_all(WWW_AUTHENTICATE).iter();
+        let all: Vec<Self> = header_values
             .filter_map(|value| value.to_str().ok())
             .filter_map(Self::parse)
             .collect();
         let bearer = |challenge: &Self| matches!(challenge, Self::Bearer { .. });
-        let place = all.iter().position(bearer).unwrap_or(0);
-        all.into_iter().nth(place)
+        let index = all.iter().position(bearer).unwrap_or(0);
+        all.into_iter().nth(index)
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -13,7 +13,7 @@ use url::{Host, Url};
 use weir_core::component::ComponentDigest;
 
 use super::ArtifactReference;
-use super::artifact::{ComponentArtifact, MANIFEST_MEDIA_TYPE, parse_component_layer};
+use super::artifact::{ComponentArtifact, MANIFEST_MEDIA_TYPE, find_component_layer_in_manifest};
 use super::auth_challenge::AuthChallenge;
 use super::credentials::Credentials;
 
@@ -32,7 +32,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Options of connections to registries.
 #[derive(Debug, Clone, Copy, Default, Args)]
-pub(crate) struct RegistryAccessArgs {
+pub(crate) struct RegistryConnectionArgs {
     /// Connect to registries without TLS; for registries on this machine (localhost) this is always the case
     #[arg(long)]
     plain_http: bool,
@@ -54,7 +54,7 @@ pub(crate) struct RegistryClient {
 pub(crate) struct PulledComponent {
     pub(crate) component: Vec<u8>,
     /// Digest of the manifest, for an immutable reference.
-    pub(crate) digest: ComponentDigest,
+    pub(crate) manifest_digest: ComponentDigest,
 }
 
 #[derive(Deserialize)]
@@ -65,14 +65,14 @@ struct TokenResponse {
 
 impl RegistryClient {
     /// Creates a client for the registry in a reference, with the stored credentials.
-    pub(crate) fn open(reference: &ArtifactReference, access: RegistryAccessArgs) -> Result<Self> {
+    pub(crate) fn open(reference: &ArtifactReference, access: RegistryConnectionArgs) -> Result<Self> {
         let credentials = Credentials::find_for_registry(&reference.registry)?;
         Self::with_credentials(reference, access, credentials)
     }
 
     pub(super) fn with_credentials(
         reference: &ArtifactReference,
-        access: RegistryAccessArgs,
+        access: RegistryConnectionArgs,
         credentials: Option<Credentials>,
     ) -> Result<Self> {
         let host = match reference.registry.as_str() {
@@ -109,34 +109,37 @@ impl RegistryClient {
     pub(crate) async fn pull(&self, reference: &ArtifactReference) -> Result<PulledComponent> {
         let pulled = async {
             let version = reference
-                .tag_or_digest()
+                .digest_or_tag()
                 .context("it has neither a tag nor a digest: name:tag or name@sha256:…")?;
             let url = self.repository_url(&format!("manifests/{version}"))?;
-            let answer = self
+            let response = self
                 .send_request(Method::GET, url, Some(MANIFEST_MEDIA_TYPE), None, false)
                 .await?;
             let manifest = self
-                .read_limited_body(self.require_success(answer).await?, MAX_MANIFEST_BYTES)
+                .read_limited_body(self.require_success(response).await?, MAX_MANIFEST_BYTES)
                 .await?;
             let digest = ComponentDigest::from_content(&manifest);
-            if let Some(wanted) = reference.digest {
+            if let Some(expected) = reference.digest {
                 ensure!(
-                    digest == wanted,
-                    "the manifest's digest is {digest}, expected {wanted}"
+                    digest == expected,
+                    "the manifest's digest is {digest}, expected {expected}"
                 );
             }
-            let (named, size) = parse_component_layer(&manifest)?;
-            let url = self.repository_url(&format!("blobs/{named}"))?;
-            let answer = self.send_request(Method::GET, url, None, None, false).await?;
+            let (layer_digest, size) = find_component_layer_in_manifest(&manifest)?;
+            let url = self.repository_url(&format!("blobs/{layer_digest}"))?;
+            let response = self.send_request(Method::GET, url, None, None, false).await?;
             let component = self
-                .read_limited_body(self.require_success(answer).await?, size)
+                .read_limited_body(self.require_success(response).await?, size)
                 .await?;
-            let got = ComponentDigest::from_content(&component);
+            let actual_digest = ComponentDigest::from_content(&component);
             ensure!(
-                got == named && component.len() as u64 == size,
-                "the registry answered with other bytes than {named}, {got}"
+                actual_digest == layer_digest && component.len() as u64 == size,
+                "the registry answered with other bytes than {layer_digest}, {actual_digest}"
             );
-            Ok(PulledComponent { component, digest })
+            Ok(PulledComponent {
+                component,
+                manifest_digest: digest,
+            })
         };
         pulled.await.with_context(|| format!("cannot pull {reference}"))
     }
@@ -160,8 +163,8 @@ impl RegistryClient {
             let digest = ComponentDigest::from_content(&artifact.manifest);
             let url = self.repository_url(&format!("manifests/{tag}"))?;
             let body = Some((MANIFEST_MEDIA_TYPE, artifact.manifest));
-            let answer = self.send_request(Method::PUT, url, None, body, true).await?;
-            self.require_success(answer).await?;
+            let response = self.send_request(Method::PUT, url, None, body, true).await?;
+            self.require_success(response).await?;
             Ok(digest)
         };
         published
@@ -170,25 +173,25 @@ impl RegistryClient {
     }
 
     async fn put_blob(&self, digest: &ComponentDigest, bytes: Vec<u8>) -> Result<()> {
-        let there = self.repository_url(&format!("blobs/{digest}"))?;
+        let blob_url = self.repository_url(&format!("blobs/{digest}"))?;
         if self
-            .send_request(Method::HEAD, there, None, None, true)
+            .send_request(Method::HEAD, blob_url, None, None, true)
             .await?
             .status()
             == StatusCode::OK
         {
             return Ok(());
         }
-        let begin = self.repository_url("blobs/uploads/")?;
-        let answer = self
-            .send_request(Method::POST, begin.clone(), None, None, true)
+        let uploads_url = self.repository_url("blobs/uploads/")?;
+        let response = self
+            .send_request(Method::POST, uploads_url.clone(), None, None, true)
             .await?;
-        let answer = self.require_success(answer).await?;
-        let mut url = self.redirect_url(&begin, &answer)?;
+        let response = self.require_success(response).await?;
+        let mut url = self.redirect_url(&uploads_url, &response)?;
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
         let body = Some(("application/octet-stream", bytes));
-        let answer = self.send_request(Method::PUT, url, None, body, true).await?;
-        self.require_success(answer).await.map(drop)
+        let response = self.send_request(Method::PUT, url, None, body, true).await?;
+        self.require_success(response).await.map(drop)
     }
 
     fn repository_url(&self, path: &str) -> Result<Url> {
@@ -204,8 +207,8 @@ impl RegistryClient {
         body: Option<(&'static str, Vec<u8>)>,
         push: bool,
     ) -> Result<Response> {
-        let reads = [Method::GET, Method::HEAD].contains(&method);
-        let (mut redirects, mut asked_for_token) = (0, false);
+        let is_read = [Method::GET, Method::HEAD].contains(&method);
+        let (mut redirects, mut authorization_requested) = (0, false);
         loop {
             let mut request = self.client.request(method.clone(), url.clone());
             if let Some(accept) = accept {
@@ -219,32 +222,32 @@ impl RegistryClient {
             if let Some((kind, bytes)) = &body {
                 request = request.header(CONTENT_TYPE, *kind).body(bytes.clone());
             }
-            let answer = request
+            let response = request
                 .send()
                 .await
                 .map_err(|error| self.request_error(&url, &error))?;
-            match answer.status() {
-                StatusCode::UNAUTHORIZED if own && !asked_for_token => {
-                    asked_for_token = true;
-                    let header = self.request_authorization(&answer, push).await?;
+            match response.status() {
+                StatusCode::UNAUTHORIZED if own && !authorization_requested => {
+                    authorization_requested = true;
+                    let header = self.request_authorization(&response, push).await?;
                     *self.authorization.lock() = Some(header);
                 }
-                status if reads && status.is_redirection() => {
+                status if is_read && status.is_redirection() => {
                     redirects += 1;
                     ensure!(
                         redirects <= MAX_REDIRECTS,
                         "{} redirected more than {MAX_REDIRECTS} times",
                         self.registry_name
                     );
-                    url = self.redirect_url(&url, &answer)?;
+                    url = self.redirect_url(&url, &response)?;
                 }
-                _ => return Ok(answer),
+                _ => return Ok(response),
             }
         }
     }
 
     /// Returns the `Authorization` header that a 401 response of the registry requires.
-    async fn request_authorization(&self, answer: &Response, push: bool) -> Result<HeaderValue> {
+    async fn request_authorization(&self, response: &Response, push: bool) -> Result<HeaderValue> {
         let name = &self.registry_name;
         let login = || {
             format!(
@@ -252,7 +255,7 @@ impl RegistryClient {
                  WEIR_REGISTRY_PASSWORD"
             )
         };
-        let (realm, service) = match AuthChallenge::from_headers(answer.headers()) {
+        let (realm, service) = match AuthChallenge::from_headers(response.headers()) {
             Some(AuthChallenge::Basic) => {
                 return self.credentials.as_ref().with_context(login)?.basic_auth_header();
             }
@@ -273,20 +276,20 @@ impl RegistryClient {
         if let Some(credentials) = &self.credentials {
             request = request.header(AUTHORIZATION, credentials.basic_auth_header()?);
         }
-        let answer = request
+        let response = request
             .send()
             .await
             .map_err(|error| self.request_error(&url, &error))?;
-        if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&answer.status()) {
+        if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&response.status()) {
             match self.credentials {
                 Some(_) => bail!("{name} rejected the credentials"),
                 None => bail!(login()),
             }
         }
-        let said = self
-            .read_limited_body(self.require_success(answer).await?, MAX_SHORT_BODY_BYTES)
+        let token_body = self
+            .read_limited_body(self.require_success(response).await?, MAX_SHORT_BODY_BYTES)
             .await?;
-        let token = serde_json::from_slice::<TokenResponse>(&said).ok();
+        let token = serde_json::from_slice::<TokenResponse>(&token_body).ok();
         let token = token.and_then(|token| token.token.or(token.access_token));
         let token = token.with_context(|| format!("the token response of {name} contains no token"))?;
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
@@ -296,8 +299,8 @@ impl RegistryClient {
     }
 
     /// Returns the checked URL in the `Location` header of a response.
-    fn redirect_url(&self, url: &Url, answer: &Response) -> Result<Url> {
-        let location = answer
+    fn redirect_url(&self, url: &Url, response: &Response) -> Result<Url> {
+        let location = response
             .headers()
             .get(LOCATION)
             .and_then(|value| value.to_str().ok());
@@ -333,19 +336,19 @@ impl RegistryClient {
     }
 
     /// Reads a response body. Returns an error if it is longer than `most` bytes, even if `Content-Length` is missing or wrong.
-    async fn read_limited_body(&self, mut answer: Response, most: u64) -> Result<Vec<u8>> {
-        let long = || anyhow::anyhow!("the response of {} exceeds {most} bytes", self.registry_name);
-        if answer.content_length().is_some_and(|length| length > most) {
+    async fn read_limited_body(&self, mut response: Response, max_bytes: u64) -> Result<Vec<u8>> {
+        let long = || anyhow::anyhow!("the response of {} exceeds {max_bytes} bytes", self.registry_name);
+        if response.content_length().is_some_and(|length| length > max_bytes) {
             return Err(long());
         }
         let mut bytes = Vec::new();
-        let url = answer.url().clone();
-        while let Some(chunk) = answer
+        let url = response.url().clone();
+        while let Some(chunk) = response
             .chunk()
             .await
             .map_err(|error| self.request_error(&url, &error))?
         {
-            if (bytes.len() + chunk.len()) as u64 > most {
+            if (bytes.len() + chunk.len()) as u64 > max_bytes {
                 return Err(long());
             }
             bytes.extend_from_slice(&chunk);
@@ -354,22 +357,22 @@ impl RegistryClient {
     }
 
     /// Returns the response if its status is successful, otherwise an error with the registry's message.
-    async fn require_success(&self, answer: Response) -> Result<Response> {
-        let status = answer.status();
+    async fn require_success(&self, response: Response) -> Result<Response> {
+        let status = response.status();
         if status.is_success() {
-            return Ok(answer);
+            return Ok(response);
         }
-        let said = self
-            .read_limited_body(answer, MAX_SHORT_BODY_BYTES)
+        let body = self
+            .read_limited_body(response, MAX_SHORT_BODY_BYTES)
             .await
             .unwrap_or_default();
-        let why = serde_json::from_slice::<serde_json::Value>(&said).ok();
-        let why = why.and_then(|said| {
+        let parsed = serde_json::from_slice::<serde_json::Value>(&body).ok();
+        let registry_message = parsed.and_then(|said| {
             let first = said.pointer("/errors/0/message")?.as_str()?;
             let plain = |c: &char| !c.is_control();
             Some(first.chars().filter(plain).take(200).collect::<String>())
         });
-        match (status, why) {
+        match (status, registry_message) {
             (StatusCode::NOT_FOUND, _) => bail!(
                 "{} has no such repository, tag or blob ({status})",
                 self.registry_name

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result};
 
 use super::reference::OCI_SCHEME;
-use super::{ArtifactReference, RegistryAccessArgs, RegistryClient};
+use super::{ArtifactReference, RegistryClient, RegistryConnectionArgs};
 
 /// A file path, or `oci://` with a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl FromStr for ComponentLocation {
 
 impl ComponentLocation {
     /// Parses the location of a component in a manifest.
-    pub(crate) fn from_manifest_path(path: &Path) -> Result<Self> {
+    pub(crate) fn from_path_in_manifest(path: &Path) -> Result<Self> {
         match path.to_str() {
             Some(text) => text.parse().map_err(anyhow::Error::msg),
             None => Ok(Self::File(path.to_owned())),
@@ -36,7 +36,10 @@ impl ComponentLocation {
     }
 
     /// Reads or pulls the component. Returns its default name and its bytes.
-    pub(crate) async fn read_component(&self, access: RegistryAccessArgs) -> Result<(String, Vec<u8>)> {
+    pub(crate) async fn read_or_pull_component(
+        &self,
+        access: RegistryConnectionArgs,
+    ) -> Result<(String, Vec<u8>)> {
         match self {
             Self::File(path) => {
                 let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;

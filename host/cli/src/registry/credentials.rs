@@ -53,8 +53,8 @@ impl Credentials {
             };
         }
         for path in login_file_paths() {
-            let found =
-                DockerConfig::read_file(&path)?.map(|configuration| configuration.find_credentials(registry));
+            let found = DockerConfig::read_login_file(&path)?
+                .map(|configuration| configuration.find_credentials_in_config(registry));
             if let Some(found) = found.transpose()?.flatten() {
                 return Ok(Some(found));
             }
@@ -99,27 +99,27 @@ struct HelperResponse {
 }
 
 impl DockerConfig {
-    fn read_file(path: &Path) -> Result<Option<Self>> {
-        let place = path.display();
+    fn read_login_file(path: &Path) -> Result<Option<Self>> {
+        let path_text = path.display();
         match std::fs::metadata(path) {
             Err(_) => return Ok(None),
             Ok(file) => ensure!(
                 file.len() <= MAX_CONFIG_BYTES,
-                "{place} is too large for a login file"
+                "{path_text} is too large for a login file"
             ),
         }
-        let text = std::fs::read(path).with_context(|| format!("cannot read {place}"))?;
+        let text = std::fs::read(path).with_context(|| format!("cannot read {path_text}"))?;
         // The error has no content of the file, which has secrets.
         let parsed = serde_json::from_slice(&text);
         parsed.map(Some).map_err(|error| {
             anyhow::anyhow!(
-                "{place} is not a valid login file: error in line {}",
+                "{path_text} is not a valid login file: error in line {}",
                 error.line()
             )
         })
     }
 
-    fn find_credentials(&self, registry: &str) -> Result<Option<Credentials>> {
+    fn find_credentials_in_config(&self, registry: &str) -> Result<Option<Credentials>> {
         let names = registry_aliases(registry);
         let of_host = names.iter().find_map(|name| self.cred_helpers.get(*name));
         let helper = of_host.map(String::as_str).or(Some(self.creds_store.as_str()));
@@ -173,14 +173,14 @@ fn run_credential_helper(helper: &str, registry: &str) -> Result<Option<Credenti
         // A helper that does not read its input may still return credentials.
         let _ = input.write_all(registry.as_bytes());
     }
-    let said = child.wait_with_output()?;
+    let output = child.wait_with_output()?;
     // The helper has no credentials for this registry.
-    if !said.status.success() {
+    if !output.status.success() {
         return Ok(None);
     }
-    let helped: HelperResponse = serde_json::from_slice(&said.stdout)
+    let response: HelperResponse = serde_json::from_slice(&output.stdout)
         .map_err(|_| anyhow::anyhow!("{program} did not return a user and a secret"))?;
-    Credentials::new(helped.username, helped.secret).map(Some)
+    Credentials::new(response.username, response.secret).map(Some)
 }
 
 #[cfg(test)]
@@ -189,7 +189,7 @@ mod tests {
 
     fn find_auth_header(configuration: &str, registry: &str) -> Result<Option<String>> {
         let read: DockerConfig = serde_json::from_str(configuration).unwrap();
-        let found = read.find_credentials(registry)?;
+        let found = read.find_credentials_in_config(registry)?;
         let text = |credentials: Credentials| {
             credentials
                 .basic_auth_header()

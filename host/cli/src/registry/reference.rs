@@ -36,7 +36,7 @@ impl ArtifactReference {
     }
 
     /// Returns the digest, or else the tag, for the request of the manifest.
-    pub(crate) fn tag_or_digest(&self) -> Option<String> {
+    pub(crate) fn digest_or_tag(&self) -> Option<String> {
         self.digest
             .map(|digest| digest.to_string())
             .or_else(|| self.tag.clone())

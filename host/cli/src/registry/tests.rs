@@ -14,7 +14,7 @@ use reqwest::header::{AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 use weir_core::component::ComponentDigest;
 
-use super::client::{RegistryAccessArgs, RegistryClient};
+use super::client::{RegistryClient, RegistryConnectionArgs};
 use super::credentials::Credentials;
 use super::reference::ArtifactReference;
 
@@ -52,10 +52,10 @@ struct FakeRegistry {
     received_requests: Mutex<Vec<(String, String)>>,
 }
 
-async fn start_registry(lie: RegistryFault) -> Arc<FakeRegistry> {
+async fn start_registry(fault: RegistryFault) -> Arc<FakeRegistry> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let shop = Arc::new(FakeRegistry {
-        fault: lie,
+    let registry = Arc::new(FakeRegistry {
+        fault,
         address: listener.local_addr().unwrap().to_string(),
         blobs: Mutex::default(),
         manifests: Mutex::default(),
@@ -63,34 +63,35 @@ async fn start_registry(lie: RegistryFault) -> Arc<FakeRegistry> {
     });
     let router = Router::new()
         .fallback(handle_request)
-        .with_state(Arc::clone(&shop));
+        .with_state(Arc::clone(&registry));
     tokio::spawn(async move { axum::serve(listener, router).await });
-    shop
+    registry
 }
 
-async fn handle_request(State(shop): State<Arc<FakeRegistry>>, request: Request) -> Response {
-    let shown = request.headers().get(AUTHORIZATION);
-    let shown = shown
+async fn handle_request(State(registry): State<Arc<FakeRegistry>>, request: Request) -> Response {
+    let authorization = request.headers().get(AUTHORIZATION);
+    let authorization = authorization
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
         .to_owned();
     let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
     let query = request.uri().query().unwrap_or_default().to_owned();
-    shop.received_requests
+    registry
+        .received_requests
         .lock()
-        .push((format!("{method} {path}?{query}"), shown.clone()));
+        .push((format!("{method} {path}?{query}"), authorization.clone()));
     if path == "/token" {
         return json!({ "token": "of-the-realm" }).to_string().into_response();
     }
-    let challenge = match shop.fault {
-        RegistryFault::RequiresToken(realm) if shown != "Bearer of-the-realm" => {
-            let realm = realm.replace("{}", &shop.address);
+    let challenge = match registry.fault {
+        RegistryFault::RequiresToken(realm) if authorization != "Bearer of-the-realm" => {
+            let realm = realm.replace("{}", &registry.address);
             Some(format!(
                 "Bearer realm=\"{realm}\",service=\"the shop\",scope=\"repository:other:pull,push,delete\""
             ))
         }
         RegistryFault::RequiresPassword | RegistryFault::RequiresPasswordAndRedirectsBlobs(_)
-            if shown != "Basic dTpw" =>
+            if authorization != "Basic dTpw" =>
         {
             Some("Basic realm=\"shop\"".to_owned())
         }
@@ -110,37 +111,38 @@ async fn handle_request(State(shop): State<Arc<FakeRegistry>>, request: Request)
                 .unwrap_or_default()
                 .replace("%3A", ":");
             assert_eq!(digest, ComponentDigest::from_content(&body).to_string());
-            shop.blobs.lock().insert(digest, body);
+            registry.blobs.lock().insert(digest, body);
             StatusCode::CREATED.into_response()
         }
         "PUT" => {
-            shop.manifests
+            registry
+                .manifests
                 .lock()
                 .insert(ComponentDigest::from_content(&body).to_string(), body.clone());
-            shop.manifests.lock().insert(last, body);
+            registry.manifests.lock().insert(last, body);
             StatusCode::CREATED.into_response()
         }
         _ if path.contains("/manifests/") => {
-            let found = shop.manifests.lock().get(&last).cloned();
-            match (found, shop.fault) {
+            let found = registry.manifests.lock().get(&last).cloned();
+            match (found, registry.fault) {
                 (Some(manifest), RegistryFault::OtherManifest) => {
                     [&manifest[..], b" "].concat().into_response()
                 }
                 (Some(manifest), _) => manifest.into_response(),
                 (None, _) => {
-                    let said =
+                    let error_body =
                         json!({ "errors": [{ "code": "MANIFEST_UNKNOWN", "message": "no such thing" }] });
-                    (StatusCode::NOT_FOUND, said.to_string()).into_response()
+                    (StatusCode::NOT_FOUND, error_body.to_string()).into_response()
                 }
             }
         }
-        "HEAD" => match shop.blobs.lock().contains_key(&last) {
+        "HEAD" => match registry.blobs.lock().contains_key(&last) {
             true => StatusCode::OK.into_response(),
             false => StatusCode::NOT_FOUND.into_response(),
         },
         _ => {
-            let blob = shop.blobs.lock().get(&last).cloned().unwrap_or_default();
-            match shop.fault {
+            let blob = registry.blobs.lock().get(&last).cloned().unwrap_or_default();
+            match registry.fault {
                 RegistryFault::OtherBytes => vec![0; blob.len()].into_response(),
                 RegistryFault::Longer => vec![0; blob.len() + 1].into_response(),
                 RegistryFault::Endless => {
@@ -148,10 +150,10 @@ async fn handle_request(State(shop): State<Arc<FakeRegistry>>, request: Request)
                         stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[0; 4096])));
                     Body::from_stream(zeros).into_response()
                 }
-                RegistryFault::RedirectsBlobs(place)
-                | RegistryFault::RequiresPasswordAndRedirectsBlobs(place) => {
-                    let place = place.replace("{}", &shop.address);
-                    (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, place)]).into_response()
+                RegistryFault::RedirectsBlobs(target_url)
+                | RegistryFault::RequiresPasswordAndRedirectsBlobs(target_url) => {
+                    let location = target_url.replace("{}", &registry.address);
+                    (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response()
                 }
                 _ => blob.into_response(),
             }
@@ -159,41 +161,41 @@ async fn handle_request(State(shop): State<Arc<FakeRegistry>>, request: Request)
     }
 }
 
-fn reference_in(shop: &FakeRegistry, rest: &str) -> ArtifactReference {
-    format!("{}/team/router{rest}", shop.address).parse().unwrap()
+fn reference_in(registry: &FakeRegistry, rest: &str) -> ArtifactReference {
+    format!("{}/team/router{rest}", registry.address).parse().unwrap()
 }
 
-fn registry_client(shop: &FakeRegistry, login: Option<&str>) -> RegistryClient {
+fn registry_client(registry: &FakeRegistry, login: Option<&str>) -> RegistryClient {
     let credentials = login.map(|login| {
         let (user, secret) = login.split_once(':').unwrap();
         Credentials::new(user.into(), secret.into()).unwrap()
     });
     RegistryClient::with_credentials(
-        &reference_in(shop, ""),
-        RegistryAccessArgs::default(),
+        &reference_in(registry, ""),
+        RegistryConnectionArgs::default(),
         credentials,
     )
     .unwrap()
 }
 
 /// Creates a fake registry with a published component and this fault.
-async fn start_faulty_registry(lie: RegistryFault) -> Arc<FakeRegistry> {
-    let honest = start_registry(RegistryFault::None).await;
-    let reference = reference_in(&honest, ":1");
-    registry_client(&honest, None)
+async fn start_faulty_registry(fault: RegistryFault) -> Arc<FakeRegistry> {
+    let faultless_registry = start_registry(RegistryFault::None).await;
+    let reference = reference_in(&faultless_registry, ":1");
+    registry_client(&faultless_registry, None)
         .publish(&reference, EMPTY_COMPONENT.to_vec())
         .await
         .unwrap();
-    let liar = start_registry(lie).await;
-    *liar.blobs.lock() = honest.blobs.lock().clone();
-    *liar.manifests.lock() = honest.manifests.lock().clone();
-    liar
+    let faulty_registry = start_registry(fault).await;
+    *faulty_registry.blobs.lock() = faultless_registry.blobs.lock().clone();
+    *faulty_registry.manifests.lock() = faultless_registry.manifests.lock().clone();
+    faulty_registry
 }
 
-async fn pull_error(lie: RegistryFault, rest: &str) -> String {
-    let shop = start_faulty_registry(lie).await;
-    let pulled = registry_client(&shop, None)
-        .pull(&reference_in(&shop, rest))
+async fn pull_error(fault: RegistryFault, rest: &str) -> String {
+    let registry = start_faulty_registry(fault).await;
+    let pulled = registry_client(&registry, None)
+        .pull(&reference_in(&registry, rest))
         .await;
     format!("{:#}", pulled.err().expect("the pull must fail"))
 }
@@ -201,15 +203,15 @@ async fn pull_error(lie: RegistryFault, rest: &str) -> String {
 #[tokio::test]
 async fn published_component_is_pulled_by_tag_and_digest() {
     let shop = start_registry(RegistryFault::None).await;
-    let registry = registry_client(&shop, None);
-    let digest = registry
+    let client = registry_client(&shop, None);
+    let digest = client
         .publish(&reference_in(&shop, ":1"), EMPTY_COMPONENT.to_vec())
         .await
         .unwrap();
     for rest in [":1".to_owned(), format!("@{digest}"), format!(":gone@{digest}")] {
-        let pulled = registry.pull(&reference_in(&shop, &rest)).await.unwrap();
+        let pulled = client.pull(&reference_in(&shop, &rest)).await.unwrap();
         assert_eq!(
-            (pulled.component.as_slice(), pulled.digest),
+            (pulled.component.as_slice(), pulled.manifest_digest),
             (EMPTY_COMPONENT, digest),
             "{rest}"
         );
@@ -236,23 +238,23 @@ async fn published_component_is_pulled_by_tag_and_digest() {
         (&json!("wasm"), &json!("wasip2"))
     );
     // The same component again is the same artifact, and its bytes are not sent again.
-    let asked = shop.received_requests.lock().len();
-    let again = registry
+    let request_count = shop.received_requests.lock().len();
+    let again = client
         .publish(&reference_in(&shop, ":2"), EMPTY_COMPONENT.to_vec())
         .await
         .unwrap();
     assert_eq!(again, digest);
     assert_eq!(
-        shop.received_requests.lock().len() - asked,
+        shop.received_requests.lock().len() - request_count,
         3,
         "two HEAD requests and the manifest"
     );
-    let missing = registry.pull(&reference_in(&shop, ":3")).await.err().unwrap();
+    let missing = client.pull(&reference_in(&shop, ":3")).await.err().unwrap();
     assert!(
         format!("{missing:#}").contains("has no such repository, tag or blob"),
         "{missing:#}"
     );
-    let module = registry
+    let module = client
         .publish(&reference_in(&shop, ":4"), b"\0asm\x01\0\0\0".to_vec())
         .await;
     assert!(format!("{:#}", module.unwrap_err()).contains("it is no component"));
@@ -260,7 +262,7 @@ async fn published_component_is_pulled_by_tag_and_digest() {
 
 #[tokio::test]
 async fn false_registry_responses_are_rejected() {
-    for (lie, rest, part) in [
+    for (fault, rest, part) in [
         (RegistryFault::OtherBytes, ":1", "other bytes"),
         (RegistryFault::Endless, ":1", "exceeds 8 bytes"),
         (RegistryFault::Longer, ":1", "exceeds 8 bytes"),
@@ -296,20 +298,20 @@ async fn false_registry_responses_are_rejected() {
         ),
         (RegistryFault::RequiresToken("/token"), ":1", "not a valid URL"),
     ] {
-        let said = pull_error(lie, rest).await;
-        assert!(said.contains(part) && said.lines().count() == 1, "{said}");
+        let error = pull_error(fault, rest).await;
+        assert!(error.contains(part) && error.lines().count() == 1, "{error}");
     }
-    let shop = start_faulty_registry(RegistryFault::OtherManifest).await;
-    let digest = ComponentDigest::from_content(&shop.manifests.lock()["1"]);
-    let pulled = registry_client(&shop, None)
-        .pull(&reference_in(&shop, &format!("@{digest}")))
+    let registry = start_faulty_registry(RegistryFault::OtherManifest).await;
+    let digest = ComponentDigest::from_content(&registry.manifests.lock()["1"]);
+    let pulled = registry_client(&registry, None)
+        .pull(&reference_in(&registry, &format!("@{digest}")))
         .await;
-    let said = format!("{:#}", pulled.err().unwrap());
-    assert!(said.contains("the manifest's digest is"), "{said}");
+    let error = format!("{:#}", pulled.err().unwrap());
+    assert!(error.contains("the manifest's digest is"), "{error}");
 }
 
 #[tokio::test]
-async fn manifest_of_another_artifact_is_rejected() {
+async fn manifest_that_is_no_component_is_rejected() {
     let layer = |kind: &str, size: u64| json!({ "mediaType": kind, "digest": format!("sha256:{}", "0".repeat(64)), "size": size });
     for (layers, part) in [
         (
@@ -326,18 +328,19 @@ async fn manifest_of_another_artifact_is_rejected() {
             "takes 67108864 at most",
         ),
     ] {
-        let shop = start_registry(RegistryFault::None).await;
+        let registry = start_registry(RegistryFault::None).await;
         let manifest = json!({ "schemaVersion": 2, "config": layer("application/vnd.oci.empty.v1+json", 2), "layers": layers });
-        shop.manifests
+        registry
+            .manifests
             .lock()
             .insert("1".into(), manifest.to_string().into());
-        let pulled = registry_client(&shop, None)
-            .pull(&reference_in(&shop, ":1"))
+        let pulled = registry_client(&registry, None)
+            .pull(&reference_in(&registry, ":1"))
             .await;
-        let said = format!("{:#}", pulled.err().unwrap());
-        assert!(said.contains(part), "{said}");
+        let error = format!("{:#}", pulled.err().unwrap());
+        assert!(error.contains(part), "{error}");
         assert_eq!(
-            shop.received_requests.lock().len(),
+            registry.received_requests.lock().len(),
             1,
             "the layer must not be requested"
         );
@@ -348,43 +351,43 @@ async fn manifest_of_another_artifact_is_rejected() {
         .manifests
         .lock()
         .insert("1".into(), manifests.to_string().into());
-    let said = registry_client(&index, None)
+    let error = registry_client(&index, None)
         .pull(&reference_in(&index, ":1"))
         .await
         .err()
         .unwrap();
-    assert!(format!("{said:#}").contains("an index of several"), "{said:#}");
+    assert!(format!("{error:#}").contains("an index of several"), "{error:#}");
 }
 
 #[tokio::test]
 async fn token_is_requested_once_with_minimal_scope() {
-    let shop = start_faulty_registry(RegistryFault::RequiresToken("http://{}/token")).await;
-    let ours = registry_client(&shop, Some("u:p"));
-    ours.pull(&reference_in(&shop, ":1")).await.unwrap();
-    let asked = shop.received_requests.lock().clone();
-    let tokens: Vec<_> = asked
+    let registry = start_faulty_registry(RegistryFault::RequiresToken("http://{}/token")).await;
+    let client = registry_client(&registry, Some("u:p"));
+    client.pull(&reference_in(&registry, ":1")).await.unwrap();
+    let requests = registry.received_requests.lock().clone();
+    let tokens: Vec<_> = requests
         .iter()
         .filter(|(what, _)| what.starts_with("GET /token"))
         .collect();
     // The login is sent to the realm only, the token to the registry only, and the scope has only the needed rights.
-    let wanted = "GET /token?scope=repository%3Ateam%2Frouter%3Apull&service=the+shop";
-    assert_eq!(tokens, [&(wanted.to_owned(), "Basic dTpw".to_owned())]);
-    let shown: Vec<&str> = asked.iter().map(|(_, shown)| shown.as_str()).collect();
+    let expected = "GET /token?scope=repository%3Ateam%2Frouter%3Apull&service=the+shop";
+    assert_eq!(tokens, [&(expected.to_owned(), "Basic dTpw".to_owned())]);
+    let authorizations: Vec<&str> = requests.iter().map(|(_, shown)| shown.as_str()).collect();
     assert_eq!(
-        shown,
+        authorizations,
         ["", "Basic dTpw", "Bearer of-the-realm", "Bearer of-the-realm"]
     );
 }
 
 #[tokio::test]
 async fn password_is_sent_only_to_the_registry_that_requests_it() {
-    let shop = start_faulty_registry(RegistryFault::RequiresPassword).await;
-    registry_client(&shop, Some("u:p"))
-        .pull(&reference_in(&shop, ":1"))
+    let registry = start_faulty_registry(RegistryFault::RequiresPassword).await;
+    registry_client(&registry, Some("u:p"))
+        .pull(&reference_in(&registry, ":1"))
         .await
         .unwrap();
-    let none = registry_client(&shop, None)
-        .pull(&reference_in(&shop, ":1"))
+    let none = registry_client(&registry, None)
+        .pull(&reference_in(&registry, ":1"))
         .await
         .err()
         .unwrap();
@@ -392,13 +395,13 @@ async fn password_is_sent_only_to_the_registry_that_requests_it() {
         format!("{none:#}").contains("requires authentication"),
         "{none:#}"
     );
-    let wrong = registry_client(&shop, Some("u:wrong"))
-        .pull(&reference_in(&shop, ":1"))
+    let wrong = registry_client(&registry, Some("u:wrong"))
+        .pull(&reference_in(&registry, ":1"))
         .await
         .err()
         .unwrap();
-    let said = format!("{wrong:#}");
-    assert!(said.contains("401") && !said.contains("wrong"), "{said}");
+    let error = format!("{wrong:#}");
+    assert!(error.contains("401") && !error.contains("wrong"), "{error}");
 
     // A redirect to another port does not get the password.
     let elsewhere = start_faulty_registry(RegistryFault::None).await;
@@ -408,14 +411,17 @@ async fn password_is_sent_only_to_the_registry_that_requests_it() {
     let _ = registry_client(&leading, Some("u:p"))
         .pull(&reference_in(&leading, ":1"))
         .await;
-    let asked = leading.received_requests.lock().clone();
-    assert!(asked.iter().any(|(_, shown)| shown == "Basic dTpw"), "{asked:?}");
-    let asked = elsewhere.received_requests.lock().clone();
+    let requests = leading.received_requests.lock().clone();
     assert!(
-        asked.iter().any(|(what, _)| what.contains("/blobs/x")),
-        "{asked:?}"
+        requests.iter().any(|(_, shown)| shown == "Basic dTpw"),
+        "{requests:?}"
     );
-    assert!(asked.iter().all(|(_, shown)| shown.is_empty()), "{asked:?}");
+    let requests = elsewhere.received_requests.lock().clone();
+    assert!(
+        requests.iter().any(|(what, _)| what.contains("/blobs/x")),
+        "{requests:?}"
+    );
+    assert!(requests.iter().all(|(_, shown)| shown.is_empty()), "{requests:?}");
 }
 
 #[test]

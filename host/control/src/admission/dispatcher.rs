@@ -16,9 +16,9 @@ use weir_core::tenancy::TenantState;
 use weir_core::{StorageError, TenantId};
 use weir_engine::{DocumentEndState, DocumentSpec, JobOutcome, JobSpec};
 
-use super::finish::{count_ended_job, finish_job};
+use super::unstarted_job_end::{commit_failed_or_canceled_job, count_ended_job};
 use super::{DispatcherAction, HELD_TERMS_TTL, JobSlot};
-use crate::pipelines::{self, ComparedJob, EndedJob, PipelineError};
+use crate::pipelines::{self, EndedJob, JobToCompare, PipelineUnavailableError};
 use crate::state::Control;
 use crate::trace_context;
 
@@ -32,7 +32,7 @@ pub(crate) async fn run_dispatcher(control: Arc<Control>, stop: CancellationToke
         match control.admission.next_action() {
             DispatcherAction::StartJob(slot) => {
                 let control = Arc::clone(&control);
-                jobs.spawn(async move { process_queued_job(&control, slot).await });
+                jobs.spawn(async move { load_and_run_job(&control, slot).await });
             }
             DispatcherAction::RefreshTerms(tenant) => refresh_tenant_terms(&control, tenant).await,
             DispatcherAction::Wait => tokio::select! {
@@ -55,16 +55,16 @@ pub(crate) async fn requeue_unfinished_jobs(control: &Control) -> Result<(), Sto
             .find_job_request(&record.tenant, &record.id)
             .await?
         {
-            Some(order) => control
+            Some(job_request) => control
                 .admission
-                .enqueue(control.admission.build_queued_job(&order, Duration::ZERO)),
+                .enqueue_job(control.admission.build_queued_job(&job_request, Duration::ZERO)),
             None => {
                 tracing::warn!(job = %record.id, "a job without a job request cannot be resumed");
-                let error = error_info(
+                let error = new_error_info(
                     "no-job-request",
                     "the command that ran this job has ended: run it again; finished pages are not processed again",
                 );
-                finish_job(control, record, None, Some(error)).await?;
+                commit_failed_or_canceled_job(control, record, None, Some(error)).await?;
             }
         }
     }
@@ -73,27 +73,29 @@ pub(crate) async fn requeue_unfinished_jobs(control: &Control) -> Result<(), Sto
 
 /// Reads the current terms of a tenant and passes them to the admission.
 async fn refresh_tenant_terms(control: &Control, tenant: TenantId) {
-    let answer = async {
+    let load_terms = async {
         let Some(record) = control.tenant_store.find_tenant(&tenant).await? else {
             return Ok((1.0, None, Some("removed")));
         };
-        let limits = control.quota_limiter.tenant_limits(&record);
+        let limits = control.quota_limiter.effective_limits(&record);
         let held = match record.state {
             TenantState::Suspended => Some("suspended"),
             TenantState::Active if !has_storage_space(control).await => Some("storage"),
             TenantState::Active => control
                 .quota_limiter
-                .find_exhausted_quota(&record)
+                .find_exhausted_page_quota(&record)
                 .await?
                 .map(|exhausted| exhausted.quota),
         };
         Ok((record.weight, limits.concurrent_jobs, held))
     };
-    let (weight, concurrent, held) = answer.await.unwrap_or_else(|error: StorageError| {
+    let (weight, concurrent, held) = load_terms.await.unwrap_or_else(|error: StorageError| {
         tracing::warn!(%tenant, %error, "cannot read the record of a tenant: its jobs are held");
         (1.0, None, Some("storage"))
     });
-    control.admission.set_terms(tenant, weight, concurrent, held);
+    control
+        .admission
+        .set_tenant_terms(tenant, weight, concurrent, held);
 }
 
 /// Whether storage has space for the results of a job. It probes storage only after a job has failed because storage was full.
@@ -115,113 +117,134 @@ async fn has_storage_space(control: &Control) -> bool {
 }
 
 /// Why a job was not started.
-enum StartError {
+enum JobStartError {
     /// It can never be started: it fails with this error.
     Permanent(ErrorInfo),
     /// It cannot be started now: it is queued again.
     Temporary(StorageError),
 }
 
-impl From<StorageError> for StartError {
+impl From<StorageError> for JobStartError {
     fn from(error: StorageError) -> Self {
         Self::Temporary(error)
     }
 }
 
-async fn process_queued_job(control: &Control, slot: JobSlot) {
+async fn load_and_run_job(control: &Control, slot: JobSlot) {
     let (tenant, job) = (&slot.job.tenant, slot.job.job_id);
-    let read = async {
-        let (record, order) = tokio::try_join!(
+    let load_records = async {
+        let (record, job_request) = tokio::try_join!(
             control.ledger.find_job(tenant, &job),
             control.job_requests.find_job_request(tenant, &job)
         )?;
         let missing = || {
-            error_info(
+            new_error_info(
                 "no-job-request",
                 "the request of this job does not exist any more",
             )
         };
-        record.zip(order).ok_or_else(|| StartError::Permanent(missing()))
+        record
+            .zip(job_request)
+            .ok_or_else(|| JobStartError::Permanent(missing()))
     };
-    let (record, order) = match read.await {
+    let (record, job_request) = match load_records.await {
         Ok(read) => read,
-        Err(StartError::Temporary(error)) => {
-            return requeue_job(control, slot, HELD_BY_STORAGE, &error.to_string()).await;
+        Err(JobStartError::Temporary(error)) => {
+            return requeue_job_and_hold_tenant(control, slot, HELD_BY_STORAGE, &error.to_string()).await;
         }
         // The job was removed together with its tenant.
-        Err(StartError::Permanent(_)) => return,
+        Err(JobStartError::Permanent(_)) => return,
     };
     // At the error level, so that every log line of a job carries the span, whatever level the log has.
     let span = tracing::error_span!("job", %job, %tenant);
-    trace_context::continue_trace(&span, order.traceparent.as_deref());
-    start_job(control, slot, record, order).instrument(span).await;
+    trace_context::continue_trace(&span, job_request.traceparent.as_deref());
+    run_job_or_requeue(control, slot, record, job_request)
+        .instrument(span)
+        .await;
 }
 
-async fn start_job(control: &Control, slot: JobSlot, record: JobRecord, order: JobRequest) {
-    match build_job_spec(control, &slot, &record, &order).await {
-        Ok((spec, given)) => {
-            let first = record.state == JobState::Queued;
-            run_job(control, slot, spec, given, &order.options, first).await;
+async fn run_job_or_requeue(control: &Control, slot: JobSlot, record: JobRecord, job_request: JobRequest) {
+    match assign_revision_and_build_spec(control, &slot, &record, &job_request).await {
+        Ok((spec, assignment)) => {
+            let is_first_run = record.state == JobState::Queued;
+            run_job_on_engine(
+                control,
+                slot,
+                spec,
+                assignment,
+                &job_request.options,
+                is_first_run,
+            )
+            .await;
         }
-        Err(StartError::Temporary(error)) => {
-            requeue_job(control, slot, HELD_BY_STORAGE, &error.to_string()).await
+        Err(JobStartError::Temporary(error)) => {
+            requeue_job_and_hold_tenant(control, slot, HELD_BY_STORAGE, &error.to_string()).await
         }
-        Err(StartError::Permanent(error)) => {
-            if let Err(error) = finish_job(control, record, Some(&order), Some(error)).await {
-                requeue_job(control, slot, HELD_BY_STORAGE, &error.to_string()).await;
+        Err(JobStartError::Permanent(error)) => {
+            if let Err(error) =
+                commit_failed_or_canceled_job(control, record, Some(&job_request), Some(error)).await
+            {
+                requeue_job_and_hold_tenant(control, slot, HELD_BY_STORAGE, &error.to_string()).await;
             }
         }
     }
 }
 
 /// Builds the specification for the engine. Also returns the revision assigned to the job, if its pipeline belongs to the tenant.
-async fn build_job_spec(
+async fn assign_revision_and_build_spec(
     control: &Control,
     slot: &JobSlot,
     record: &JobRecord,
-    order: &JobRequest,
-) -> Result<(JobSpec, Option<RevisionAssignment>), StartError> {
+    job_request: &JobRequest,
+) -> Result<(JobSpec, Option<RevisionAssignment>), JobStartError> {
     let resolved = control
         .tenant_pipelines
-        .assign_pipeline(&order.tenant, &record.pipeline, &order.options, &order.job)
+        .assign_and_load_pipeline(
+            &job_request.tenant,
+            &record.pipeline,
+            &job_request.options,
+            &job_request.job,
+        )
         .await;
-    let (pipeline, given) = resolved.map_err(|error| {
+    let (pipeline, assignment) = resolved.map_err(|error| {
         let kind = match error {
-            PipelineError::Unknown(_) | PipelineError::Inactive(_) => "no-pipeline",
-            PipelineError::Unusable { .. } => "pipeline-unusable",
-            PipelineError::Storage(error) => return StartError::Temporary(error),
+            PipelineUnavailableError::Unknown(_) | PipelineUnavailableError::Inactive(_) => "no-pipeline",
+            PipelineUnavailableError::Unusable { .. } => "pipeline-unusable",
+            PipelineUnavailableError::Storage(error) => return JobStartError::Temporary(error),
         };
-        StartError::Permanent(error_info(kind, &error.to_string()))
+        JobStartError::Permanent(new_error_info(kind, &error.to_string()))
     })?;
-    let pages = order.options.pages.map(|(first, last)| first..=last);
-    let documents = order.files.iter().map(|file| DocumentSpec {
-        path: control.upload_store.upload_path(&order.tenant, &file.document),
+    let pages = job_request.options.pages.map(|(first, last)| first..=last);
+    let documents = job_request.files.iter().map(|file| DocumentSpec {
+        path: control
+            .upload_store
+            .upload_path(&job_request.tenant, &file.document),
         name: file.name.clone(),
         password: file.password.clone(),
         pages: pages.clone(),
         missing: None,
     });
     let spec = JobSpec {
-        id: order.job,
-        tenant: order.tenant.clone(),
-        pipeline: pipelines::apply_memory_quota(control, &order.tenant, pipeline).await?,
+        id: job_request.job,
+        tenant: job_request.tenant.clone(),
+        pipeline: pipelines::apply_memory_quota(control, &job_request.tenant, pipeline).await?,
         documents: documents.collect(),
-        force: order.options.force,
-        summarize: order.options.summarize,
-        filing: order.options.placement.clone(),
+        force: job_request.options.force,
+        summarize: job_request.options.summarize,
+        requested_placement: job_request.options.collection_and_labels.clone(),
         lane: Some(slot.job.lane),
         weight: slot.weight,
     };
-    Ok((spec, given))
+    Ok((spec, assignment))
 }
 
-async fn run_job(
+async fn run_job_on_engine(
     control: &Control,
     slot: JobSlot,
     spec: JobSpec,
-    given: Option<RevisionAssignment>,
+    assignment: Option<RevisionAssignment>,
     options: &JobRequestOptions,
-    first: bool,
+    is_first_run: bool,
 ) {
     let (tenant, job) = (spec.tenant.clone(), spec.id);
     let (pipeline, began) = (spec.pipeline.manifest.name.clone(), Instant::now());
@@ -234,59 +257,59 @@ async fn run_job(
         }
     };
     if !outcome.state.is_terminal() {
-        if let Some(held) = outcome.exhausted_quota {
-            return requeue_job(control, slot, held.quota, &held.to_string()).await;
+        if let Some(exhausted) = outcome.exhausted_quota {
+            return requeue_job_and_hold_tenant(control, slot, exhausted.quota, &exhausted.to_string()).await;
         }
         let why = outcome.error.map(|error| error.message).unwrap_or_default();
-        return requeue_job(control, slot, HELD_BY_STORAGE, &why).await;
+        return requeue_job_and_hold_tenant(control, slot, HELD_BY_STORAGE, &why).await;
     }
     if failed_because_storage_full(&outcome) {
         // Before its slot is released, so that no other job takes it.
         control.admission.mark_storage_full();
     }
     count_ended_job(outcome.state);
-    if let Some(given) = given {
-        let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let ended = EndedJob {
+    if let Some(assignment) = assignment {
+        let elapsed_millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ended_job = EndedJob {
             tenant: &tenant,
             job,
             pipeline: &pipeline,
             outcome: &outcome,
-            millis: first.then_some(took),
+            millis: is_first_run.then_some(elapsed_millis),
         };
-        pipelines::record_ended_job(&control.tenant_pipelines, given, ended).await;
+        pipelines::record_job_and_evaluate_canary(&control.tenant_pipelines, assignment, ended_job).await;
     }
-    slot.settle_cost(count_processed_pages(&outcome));
+    slot.charge_actual_cost(count_processed_pages(&outcome));
     // Other jobs may use the slot while the shadow replays this job.
     drop(slot);
-    if let Some(given) = given {
-        let ended = ComparedJob {
+    if let Some(assignment) = assignment {
+        let job_to_compare = JobToCompare {
             tenant: &tenant,
             job,
             pipeline: &pipeline,
             options,
         };
-        let compared = pipelines::compare_with_shadow(control, given, ended);
+        let compared = pipelines::compare_with_shadow(control, assignment, job_to_compare);
         control.stop_signal.run_until_cancelled(compared).await;
     }
 }
 
 /// Queues a job again and holds the jobs of its tenant for the reason `held`. A job that was canceled meanwhile ends instead. When
 /// the host is stopping, it does nothing: the next process finds the job in the ledger.
-async fn requeue_job(control: &Control, slot: JobSlot, held: &'static str, why: &str) {
+async fn requeue_job_and_hold_tenant(control: &Control, slot: JobSlot, held: &'static str, why: &str) {
     if control.stop_signal.is_cancelled() {
         return;
     }
-    let waiting = slot.job.clone();
-    let (tenant, job) = (&waiting.tenant, waiting.job_id);
+    let queued_job = slot.job.clone();
+    let (tenant, job) = (&queued_job.tenant, queued_job.job_id);
     if slot.cancel.is_cancelled() {
         let cancel = async {
-            let (record, order) = tokio::try_join!(
+            let (record, job_request) = tokio::try_join!(
                 control.ledger.find_job(tenant, &job),
                 control.job_requests.find_job_request(tenant, &job)
             )?;
             if let Some(record) = record.filter(|record| !record.state.is_terminal()) {
-                finish_job(control, record, order.as_ref(), None).await?;
+                commit_failed_or_canceled_job(control, record, job_request.as_ref(), None).await?;
             }
             Ok::<_, StorageError>(())
         };
@@ -297,8 +320,10 @@ async fn requeue_job(control: &Control, slot: JobSlot, held: &'static str, why: 
     }
     tracing::warn!(%job, held, why, "a job could not continue and is queued again");
     drop(slot);
-    control.admission.set_terms(tenant.clone(), 1.0, None, Some(held));
-    control.admission.enqueue(waiting);
+    control
+        .admission
+        .set_tenant_terms(tenant.clone(), 1.0, None, Some(held));
+    control.admission.enqueue_job(queued_job);
 }
 
 /// Whether the job failed because storage was full.
@@ -317,16 +342,20 @@ fn failed_because_storage_full(outcome: &JobOutcome) -> bool {
 
 /// Returns the number of pages that the job has processed itself.
 fn count_processed_pages(outcome: &JobOutcome) -> f64 {
-    let of = |end: &DocumentEndState| match end {
+    let processed_pages_of = |end: &DocumentEndState| match end {
         DocumentEndState::Done { pages, skipped, .. } => f64::from(pages.saturating_sub(*skipped)),
         DocumentEndState::Failed { done, .. }
         | DocumentEndState::Cancelled { done }
         | DocumentEndState::Suspended { done } => f64::from(*done),
     };
-    outcome.documents.iter().map(|document| of(&document.end)).sum()
+    outcome
+        .documents
+        .iter()
+        .map(|document| processed_pages_of(&document.end))
+        .sum()
 }
 
-fn error_info(kind: &str, message: &str) -> ErrorInfo {
+fn new_error_info(kind: &str, message: &str) -> ErrorInfo {
     ErrorInfo {
         kind: kind.into(),
         message: message.into(),

@@ -8,19 +8,19 @@ use weir_core::TenantId;
 use weir_core::job_request::JobRequest;
 
 use super::job_queue::QueuedJob;
-use super::state::SharedState;
+use super::state::SharedAdmissionState;
 
 /// A reserved place in the queue for a submission in progress.
 pub struct QueueReservation {
-    pub(super) shared: Arc<SharedState>,
+    pub(super) shared: Arc<SharedAdmissionState>,
     pub(super) tenant: TenantId,
 }
 
 impl QueueReservation {
     /// Queues the job of this request in the reserved place.
-    pub(crate) fn enqueue(self, order: &JobRequest) {
+    pub(crate) fn enqueue_reserved_job(self, job_request: &JobRequest) {
         self.shared
-            .enqueue(self.shared.build_queued_job(order, self.shared.clock_now()));
+            .enqueue_job(self.shared.build_queued_job(job_request, self.shared.clock_now()));
     }
 }
 
@@ -39,7 +39,7 @@ impl Drop for QueueReservation {
 
 /// The right of one job to run. Dropping it frees the slot for another job.
 pub(crate) struct JobSlot {
-    pub(super) shared: Arc<SharedState>,
+    pub(super) shared: Arc<SharedAdmissionState>,
     pub(crate) job: QueuedJob,
     /// The weight of its tenant in the fair queue.
     pub(crate) weight: f64,
@@ -49,11 +49,11 @@ pub(crate) struct JobSlot {
 
 impl JobSlot {
     /// Charges the tenant for the actual pages of the job in place of the estimate.
-    pub(crate) fn settle_cost(&self, pages: f64) {
+    pub(crate) fn charge_actual_cost(&self, pages: f64) {
         let mut state = self.shared.lock();
         state
             .queue
-            .settle_cost(&self.job.tenant, self.weight, self.job.estimated_pages, pages);
+            .charge_actual_cost(&self.job.tenant, self.weight, self.job.estimated_pages, pages);
     }
 }
 
@@ -67,7 +67,7 @@ impl Drop for JobSlot {
 
 /// Keeps a tenant without jobs from getting new ones until it is dropped.
 pub(crate) struct TenantLockout {
-    pub(super) shared: Arc<SharedState>,
+    pub(super) shared: Arc<SharedAdmissionState>,
     pub(super) tenant: TenantId,
 }
 

@@ -7,14 +7,14 @@
 //!
 //! Within a tenant the next job is the one with the highest response ratio, (waited + service) / service (Brinch Hansen 1971). A
 //! small job overtakes a large one, and a large one that has waited long enough overtakes every other, so no job starves. The
-//! interactive lane multiplies the ratio by its weight ([`Lane::weight`]). So a bulk job overtakes newly queued interactive jobs once
+//! interactive lane multiplies the ratio by its weight ([`PriorityLane::lane_weight`]). So a bulk job overtakes newly queued interactive jobs once
 //! it has waited seven times as long as it takes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use weir_core::fair_queue::FairClock;
-use weir_core::{JobId, Lane, TenantId};
+use weir_core::{JobId, PriorityLane, TenantId};
 
 /// A queued job.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +24,7 @@ pub struct QueuedJob {
     /// Its tenant.
     pub tenant: TenantId,
     /// Its lane.
-    pub lane: Lane,
+    pub lane: PriorityLane,
     /// Estimated pages, above 0.
     pub estimated_pages: f64,
     /// When it was queued, on the clock of the queue.
@@ -37,12 +37,12 @@ impl QueuedJob {
     fn urgency(&self, now: Duration) -> f64 {
         let service = 1.0 + self.estimated_pages;
         let waited = now.saturating_sub(self.queued_at).as_secs_f64();
-        self.lane.weight() * (waited + service) / service
+        self.lane.lane_weight() * (waited + service) / service
     }
 }
 
 #[derive(Default)]
-struct TenantJobs {
+struct QueuedTenantJobs {
     jobs: Vec<QueuedJob>,
     /// When its last job started.
     last_start: Duration,
@@ -52,7 +52,7 @@ struct TenantJobs {
 pub(super) struct JobQueue {
     clock: FairClock<TenantId>,
     /// Tenants with queued jobs.
-    tenants: BTreeMap<TenantId, TenantJobs>,
+    tenants: BTreeMap<TenantId, QueuedTenantJobs>,
     queued_jobs: usize,
 }
 
@@ -74,7 +74,9 @@ impl JobQueue {
 
     /// Returns the number of queued jobs of a tenant.
     pub(super) fn tenant_queue_len(&self, tenant: &TenantId) -> usize {
-        self.tenants.get(tenant).map_or(0, |flow| flow.jobs.len())
+        self.tenants
+            .get(tenant)
+            .map_or(0, |tenant_jobs| tenant_jobs.jobs.len())
     }
 
     /// Adds a job.
@@ -85,23 +87,24 @@ impl JobQueue {
     }
 
     /// Returns the tenant whose job starts next, among the tenants for which `may` is true.
-    pub(super) fn next_tenant(&self, may: impl Fn(&TenantId) -> bool) -> Option<&TenantId> {
-        self.clock.first(self.tenants.keys().filter(|tenant| may(tenant)))
+    pub(super) fn next_tenant(&self, is_allowed: impl Fn(&TenantId) -> bool) -> Option<&TenantId> {
+        self.clock
+            .next_flow_among(self.tenants.keys().filter(|tenant| is_allowed(tenant)))
     }
 
     /// Removes the tenant's most urgent job and charges its estimated cost to the tenant.
-    pub(super) fn pop_most_urgent(
+    pub(super) fn pop_and_charge_most_urgent_job(
         &mut self,
         tenant: &TenantId,
         weight: f64,
         now: Duration,
     ) -> Option<QueuedJob> {
-        let flow = self.tenants.get_mut(tenant)?;
-        let urgencies = flow.jobs.iter().map(|job| job.urgency(now)).enumerate();
+        let tenant_jobs = self.tenants.get_mut(tenant)?;
+        let urgencies = tenant_jobs.jobs.iter().map(|job| job.urgency(now)).enumerate();
         // Of equally urgent jobs, the first one queued is next; `max_by` would return the last one.
         let (next, _) = urgencies.reduce(|best, one| if one.1 > best.1 { one } else { best })?;
-        let job = flow.jobs.remove(next);
-        flow.last_start = now;
+        let job = tenant_jobs.jobs.remove(next);
+        tenant_jobs.last_start = now;
         self.clock.charge(tenant, job.estimated_pages, weight);
         self.queued_jobs -= 1;
         self.drop_idle_tenants();
@@ -109,15 +112,25 @@ impl JobQueue {
     }
 
     /// Replaces the estimated cost of a job (`thought`) by its actual cost (`was`).
-    pub(super) fn settle_cost(&mut self, tenant: &TenantId, weight: f64, thought: f64, was: f64) {
-        self.clock.settle(tenant, thought, was, weight);
+    pub(super) fn charge_actual_cost(
+        &mut self,
+        tenant: &TenantId,
+        weight: f64,
+        estimated_pages: f64,
+        actual_pages: f64,
+    ) {
+        self.clock
+            .correct_charge_to_actual_cost(tenant, estimated_pages, actual_pages, weight);
     }
 
     /// Removes a job; `None` if it is not queued.
     pub(super) fn remove_job(&mut self, tenant: &TenantId, job: JobId) -> Option<QueuedJob> {
-        let flow = self.tenants.get_mut(tenant)?;
-        let at = flow.jobs.iter().position(|waiting| waiting.job_id == job)?;
-        let job = flow.jobs.remove(at);
+        let tenant_jobs = self.tenants.get_mut(tenant)?;
+        let index = tenant_jobs
+            .jobs
+            .iter()
+            .position(|waiting| waiting.job_id == job)?;
+        let job = tenant_jobs.jobs.remove(index);
         self.queued_jobs -= 1;
         self.drop_idle_tenants();
         Some(job)
@@ -128,7 +141,7 @@ impl JobQueue {
         let jobs = self
             .tenants
             .remove(tenant)
-            .map(|flow| flow.jobs)
+            .map(|tenant_jobs| tenant_jobs.jobs)
             .unwrap_or_default();
         self.queued_jobs -= jobs.len();
         self.drop_idle_tenants();
@@ -158,21 +171,24 @@ impl JobQueue {
 
     /// Returns the longest time for which a tenant has had queued jobs and none of them started, among the tenants for which `may` is
     /// true. A long backlog of one tenant does not count as long as its jobs keep starting.
-    pub(super) fn longest_wait_without_start(
+    pub(super) fn longest_tenant_wait_without_start(
         &self,
         now: Duration,
-        may: impl Fn(&TenantId) -> bool,
+        is_allowed: impl Fn(&TenantId) -> bool,
     ) -> Option<Duration> {
-        let waiting = self.tenants.iter().filter(|(tenant, _)| may(tenant));
-        let since = |flow: &TenantJobs| {
-            flow.jobs
+        let waiting = self.tenants.iter().filter(|(tenant, _)| is_allowed(tenant));
+        let waiting_since = |tenant_jobs: &QueuedTenantJobs| {
+            tenant_jobs
+                .jobs
                 .iter()
                 .map(|job| job.queued_at)
                 .min()
                 .unwrap_or(now)
-                .max(flow.last_start)
+                .max(tenant_jobs.last_start)
         };
-        waiting.map(|(_, flow)| now.saturating_sub(since(flow))).max()
+        waiting
+            .map(|(_, tenant_jobs)| now.saturating_sub(waiting_since(tenant_jobs)))
+            .max()
     }
 
     /// Drops tenants without jobs.
@@ -180,9 +196,10 @@ impl JobQueue {
         let tenants = &mut self.tenants;
         tenants.retain(|_, tenant| !tenant.jobs.is_empty());
         if tenants.is_empty() {
-            self.clock.clear();
+            self.clock.clear_flow_tags();
         } else {
-            self.clock.forget_idle(|tenant| tenants.contains_key(tenant));
+            self.clock
+                .drop_idle_flow_tags(|tenant| tenants.contains_key(tenant));
         }
     }
 }
@@ -195,7 +212,7 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn queued_job(name: &str, lane: Lane, cost: f64, since: u64) -> QueuedJob {
+    fn queued_job(name: &str, lane: PriorityLane, cost: f64, since: u64) -> QueuedJob {
         QueuedJob {
             job_id: JobId::new(),
             tenant: tenant_id(name),
@@ -206,8 +223,8 @@ mod tests {
     }
 
     fn pop_next(queue: &mut JobQueue, weight: impl Fn(&TenantId) -> f64, now: u64) -> Option<QueuedJob> {
-        let turn = queue.next_tenant(|_| true)?.clone();
-        queue.pop_most_urgent(&turn, weight(&turn), Duration::from_secs(now))
+        let tenant = queue.next_tenant(|_| true)?.clone();
+        queue.pop_and_charge_most_urgent_job(&tenant, weight(&tenant), Duration::from_secs(now))
     }
 
     fn pop_many(queue: &mut JobQueue, count: usize, now: u64) -> Vec<QueuedJob> {
@@ -219,13 +236,13 @@ mod tests {
     }
 
     #[test]
-    fn one_job_does_not_wait_behind_a_flood() {
+    fn one_job_does_not_wait_behind_another_tenants_flood() {
         let mut queue = JobQueue::default();
         for _ in 0..200 {
-            queue.push(queued_job("flood", Lane::Bulk, 50.0, 0));
+            queue.push(queued_job("flood", PriorityLane::Bulk, 50.0, 0));
         }
         pop_many(&mut queue, 6, 0);
-        queue.push(queued_job("late", Lane::Bulk, 3.0, 1));
+        queue.push(queued_job("late", PriorityLane::Bulk, 3.0, 1));
         assert_eq!(count_jobs_of(&pop_many(&mut queue, 2, 1), "late"), 1);
         assert_eq!(
             (queue.len(), queue.tenant_queue_len(&tenant_id("late"))),
@@ -234,11 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn starts_follow_weight_and_cost_whatever_the_lane() {
-        for lane in [Lane::Interactive, Lane::Bulk] {
+    fn job_starts_follow_weight_and_cost_in_every_lane() {
+        for lane in [PriorityLane::Interactive, PriorityLane::Bulk] {
             let mut queue = JobQueue::default();
             for _ in 0..400 {
-                queue.push(queued_job("heavy", Lane::Bulk, 10.0, 0));
+                queue.push(queued_job("heavy", PriorityLane::Bulk, 10.0, 0));
                 queue.push(queued_job("light", lane, 10.0, 0));
             }
             let weight = |t: &TenantId| if *t == tenant_id("heavy") { 3.0 } else { 1.0 };
@@ -249,8 +266,8 @@ mod tests {
 
         let mut queue = JobQueue::default();
         for _ in 0..1000 {
-            queue.push(queued_job("long", Lane::Bulk, 10.0, 0));
-            queue.push(queued_job("short", Lane::Bulk, 1.0, 0));
+            queue.push(queued_job("long", PriorityLane::Bulk, 10.0, 0));
+            queue.push(queued_job("short", PriorityLane::Bulk, 1.0, 0));
         }
         let long = count_jobs_of(&pop_many(&mut queue, 550, 0), "long");
         assert!((48..=52).contains(&long), "{long}");
@@ -260,13 +277,13 @@ mod tests {
     fn held_tenant_is_skipped_and_saves_up_no_credit() {
         let mut queue = JobQueue::default();
         for _ in 0..100 {
-            queue.push(queued_job("held", Lane::Bulk, 1.0, 0));
-            queue.push(queued_job("free", Lane::Bulk, 1.0, 0));
+            queue.push(queued_job("held", PriorityLane::Bulk, 1.0, 0));
+            queue.push(queued_job("free", PriorityLane::Bulk, 1.0, 0));
         }
         for _ in 0..50 {
-            let turn = queue.next_tenant(|t| *t != tenant_id("held")).unwrap().clone();
-            assert_eq!(turn, tenant_id("free"));
-            queue.pop_most_urgent(&turn, 1.0, Duration::ZERO);
+            let tenant = queue.next_tenant(|t| *t != tenant_id("held")).unwrap().clone();
+            assert_eq!(tenant, tenant_id("free"));
+            queue.pop_and_charge_most_urgent_job(&tenant, 1.0, Duration::ZERO);
         }
         let jobs = pop_many(&mut queue, 20, 0);
         assert!(
@@ -280,12 +297,12 @@ mod tests {
     #[test]
     fn small_jobs_overtake_and_large_ones_do_not_starve() {
         let mut queue = JobQueue::default();
-        let large = queued_job("a", Lane::Bulk, 100.0, 0);
+        let large = queued_job("a", PriorityLane::Bulk, 100.0, 0);
         queue.push(large.clone());
         let mut overtaken = 0;
         // One small job is queued every second, as fast as jobs start.
         for now in 5..1000 {
-            queue.push(queued_job("a", Lane::Bulk, 2.0, now - 5));
+            queue.push(queued_job("a", PriorityLane::Bulk, 2.0, now - 5));
             if pop_next(&mut queue, |_| 1.0, now).unwrap().job_id == large.job_id {
                 break;
             }
@@ -297,11 +314,11 @@ mod tests {
     #[test]
     fn interactive_jobs_go_first_and_bulk_jobs_still_move() {
         let mut queue = JobQueue::default();
-        let bulk = queued_job("a", Lane::Bulk, 9.0, 0);
+        let bulk = queued_job("a", PriorityLane::Bulk, 9.0, 0);
         queue.push(bulk.clone());
         let mut before = 0;
         for now in 1..200 {
-            queue.push(queued_job("a", Lane::Interactive, 9.0, now));
+            queue.push(queued_job("a", PriorityLane::Interactive, 9.0, now));
             if pop_next(&mut queue, |_| 1.0, now).unwrap().job_id == bulk.job_id {
                 break;
             }
@@ -314,29 +331,34 @@ mod tests {
     #[test]
     fn equally_urgent_jobs_start_in_queue_order() {
         let mut queue = JobQueue::default();
-        let jobs: Vec<_> = (0..5).map(|_| queued_job("a", Lane::Bulk, 1.0, 0)).collect();
+        let jobs: Vec<_> = (0..5)
+            .map(|_| queued_job("a", PriorityLane::Bulk, 1.0, 0))
+            .collect();
         jobs.iter().for_each(|job| queue.push(job.clone()));
-        let place = |queue: &JobQueue, at: usize| {
+        let position_of = |queue: &JobQueue, at: usize| {
             queue.position_in_tenant_queue(&tenant_id("a"), jobs[at].job_id, Duration::ZERO)
         };
-        assert_eq!((place(&queue, 0), place(&queue, 4)), (Some(1), Some(5)));
+        assert_eq!(
+            (position_of(&queue, 0), position_of(&queue, 4)),
+            (Some(1), Some(5))
+        );
         assert_eq!(pop_many(&mut queue, 2, 0), jobs[..2]);
-        assert_eq!((place(&queue, 1), place(&queue, 4)), (None, Some(3)));
+        assert_eq!((position_of(&queue, 1), position_of(&queue, 4)), (None, Some(3)));
     }
 
     #[test]
     fn actual_cost_is_charged_not_the_estimate() {
         let mut queue = JobQueue::default();
         for _ in 0..100 {
-            queue.push(queued_job("modest", Lane::Bulk, 1.0, 0));
-            queue.push(queued_job("sly", Lane::Bulk, 1.0, 0));
+            queue.push(queued_job("modest", PriorityLane::Bulk, 1.0, 0));
+            queue.push(queued_job("sly", PriorityLane::Bulk, 1.0, 0));
         }
         let mut sly = 0;
         for _ in 0..44 {
             let job = pop_next(&mut queue, |_| 1.0, 0).unwrap();
             if job.tenant == tenant_id("sly") {
                 sly += 1;
-                queue.settle_cost(&job.tenant, 1.0, 1.0, 10.0);
+                queue.charge_actual_cost(&job.tenant, 1.0, 1.0, 10.0);
             }
         }
         assert!((4..=5).contains(&sly), "{sly}");
@@ -345,7 +367,9 @@ mod tests {
     #[test]
     fn removed_job_leaves_no_state() {
         let mut queue = JobQueue::default();
-        let jobs: Vec<_> = (0..3).map(|_| queued_job("a", Lane::Bulk, 1.0, 0)).collect();
+        let jobs: Vec<_> = (0..3)
+            .map(|_| queued_job("a", PriorityLane::Bulk, 1.0, 0))
+            .collect();
         jobs.iter().for_each(|job| queue.push(job.clone()));
         assert_eq!(queue.tenant_queue_len(&tenant_id("a")), 3);
         assert_eq!(
@@ -360,22 +384,25 @@ mod tests {
     }
 
     #[test]
-    fn only_a_tenant_without_starts_shows_overload() {
+    fn only_tenant_without_job_starts_counts_as_overload() {
         let mut queue = JobQueue::default();
         let seconds = Duration::from_secs;
         for _ in 0..10 {
-            queue.push(queued_job("flood", Lane::Bulk, 1.0, 0));
+            queue.push(queued_job("flood", PriorityLane::Bulk, 1.0, 0));
         }
-        queue.pop_most_urgent(&tenant_id("flood"), 1.0, seconds(90));
+        queue.pop_and_charge_most_urgent_job(&tenant_id("flood"), 1.0, seconds(90));
         assert_eq!(
-            queue.longest_wait_without_start(seconds(100), |_| true),
+            queue.longest_tenant_wait_without_start(seconds(100), |_| true),
             Some(seconds(10))
         );
-        queue.push(queued_job("waits", Lane::Bulk, 1.0, 40));
+        queue.push(queued_job("waits", PriorityLane::Bulk, 1.0, 40));
         assert_eq!(
-            queue.longest_wait_without_start(seconds(100), |_| true),
+            queue.longest_tenant_wait_without_start(seconds(100), |_| true),
             Some(seconds(60))
         );
-        assert_eq!(queue.longest_wait_without_start(seconds(100), |_| false), None);
+        assert_eq!(
+            queue.longest_tenant_wait_without_start(seconds(100), |_| false),
+            None
+        );
     }
 }

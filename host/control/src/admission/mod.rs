@@ -6,12 +6,12 @@
 //! own jobs ends. This state is in memory only: after a restart the ledger tells which jobs have not ended.
 
 mod dispatcher;
-mod finish;
 mod guards;
 mod job_queue;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unstarted_job_end;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +26,12 @@ use weir_core::system_memory::SystemMemory;
 use weir_core::{JobId, TenantId};
 
 pub(crate) use dispatcher::{requeue_unfinished_jobs, run_dispatcher};
-pub(crate) use finish::finish_job;
 pub(crate) use guards::JobSlot;
 pub use guards::QueueReservation;
 use guards::TenantLockout;
 pub use job_queue::QueuedJob;
-use state::{AdmissionState, RunningJob, SharedState, TenantTerms};
+use state::{AdmissionState, RunningJob, SharedAdmissionState, TenantTerms};
+pub(crate) use unstarted_job_end::commit_failed_or_canceled_job;
 
 /// How long the terms of a tenant are valid before they are read again.
 const TERMS_TTL: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub(crate) const HELD_TERMS_TTL: Duration = Duration::from_secs(5);
 
 /// The queued and the running jobs.
 pub struct Admission {
-    shared: Arc<SharedState>,
+    shared: Arc<SharedAdmissionState>,
     max_running_jobs: usize,
     max_queued_jobs: usize,
     max_wait: Option<Duration>,
@@ -70,7 +70,7 @@ pub enum AdmissionRefusal {
 
 /// The state of a job that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobStatus {
+pub enum UnfinishedJobStatus {
     /// It is queued.
     Queued {
         /// Its position among the queued jobs of its tenant, from 1.
@@ -103,7 +103,7 @@ impl Admission {
     pub fn new(settings: &Settings) -> Arc<Self> {
         let max_wait = settings.server_max_queue_wait_seconds;
         Arc::new(Self {
-            shared: SharedState::new(settings.server_max_interactive_upload_bytes),
+            shared: SharedAdmissionState::new(settings.server_max_interactive_upload_bytes),
             max_running_jobs: settings.server_max_running_jobs as usize,
             max_queued_jobs: settings.server_max_queued_jobs as usize,
             max_wait: (max_wait > 0).then(|| Duration::from_secs(max_wait.into())),
@@ -138,13 +138,13 @@ impl Admission {
     }
 
     /// Adds an accepted job to the queue, unless its tenant is being removed.
-    pub(crate) fn enqueue(&self, job: QueuedJob) {
-        self.shared.enqueue(job);
+    pub(crate) fn enqueue_job(&self, job: QueuedJob) {
+        self.shared.enqueue_job(job);
     }
 
     /// Returns the queue entry of a job request: its lane and its estimated pages. `since` is on the clock of the queue.
-    pub(crate) fn build_queued_job(&self, order: &JobRequest, since: Duration) -> QueuedJob {
-        self.shared.build_queued_job(order, since)
+    pub(crate) fn build_queued_job(&self, job_request: &JobRequest, since: Duration) -> QueuedJob {
+        self.shared.build_queued_job(job_request, since)
     }
 
     /// Returns the next action of the dispatcher. A job to start counts as running from here on.
@@ -166,7 +166,10 @@ impl Admission {
         else {
             return DispatcherAction::RefreshTerms(tenant);
         };
-        let Some(job) = state.queue.pop_most_urgent(&tenant, terms.weight, now) else {
+        let Some(job) = state
+            .queue
+            .pop_and_charge_most_urgent_job(&tenant, terms.weight, now)
+        else {
             return DispatcherAction::Wait;
         };
         let cancel = CancellationToken::new();
@@ -186,19 +189,25 @@ impl Admission {
     }
 
     /// Sets the terms of a tenant: its weight, the maximum number of running jobs, and why its jobs are held, if they are.
-    pub fn set_terms(
+    pub fn set_tenant_terms(
         &self,
         tenant: TenantId,
         weight: f64,
-        concurrent: Option<u64>,
-        held: Option<&'static str>,
+        max_running_jobs: Option<u64>,
+        held_reason: Option<&'static str>,
     ) {
-        let until = self.shared.clock_now() + if held.is_some() { HELD_TERMS_TTL } else { TERMS_TTL };
-        let concurrent = concurrent.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let until = self.shared.clock_now()
+            + if held_reason.is_some() {
+                HELD_TERMS_TTL
+            } else {
+                TERMS_TTL
+            };
+        let max_running_jobs =
+            max_running_jobs.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let terms = TenantTerms {
             weight,
-            max_running_jobs: concurrent,
-            held_reason: held,
+            max_running_jobs,
+            held_reason,
             valid_until: until,
         };
         let mut state = self.shared.lock();
@@ -214,7 +223,7 @@ impl Admission {
     }
 
     /// Drops the terms of a tenant whose limits have changed, so that the dispatcher reads them again.
-    pub fn invalidate_terms(&self, tenant: &TenantId) {
+    pub fn invalidate_tenant_terms(&self, tenant: &TenantId) {
         self.shared.lock().terms_by_tenant.remove(tenant);
         self.shared.wake_dispatcher();
     }
@@ -238,14 +247,14 @@ impl Admission {
     }
 
     /// Returns the state of a job of this tenant; `None` if it is neither queued nor running in this process.
-    pub fn job_status(&self, tenant: &TenantId, job: JobId) -> Option<JobStatus> {
+    pub fn unfinished_job_status(&self, tenant: &TenantId, job: JobId) -> Option<UnfinishedJobStatus> {
         let state = self.shared.lock();
         if let Some(running) = state
             .running_jobs
             .get(&job)
             .filter(|running| running.tenant == *tenant)
         {
-            return Some(JobStatus::Running {
+            return Some(UnfinishedJobStatus::Running {
                 since_millis: running.started_millis,
                 cancelling: running.cancel.is_cancelled(),
             });
@@ -257,24 +266,24 @@ impl Admission {
             .terms_by_tenant
             .get(tenant)
             .and_then(|terms| terms.held_reason);
-        Some(JobStatus::Queued { position, held })
+        Some(UnfinishedJobStatus::Queued { position, held })
     }
 
     /// Returns the number of queued and of running jobs of a tenant.
-    pub fn queued_and_running_jobs(&self, tenant: &TenantId) -> (usize, usize) {
+    pub fn count_queued_and_running_jobs(&self, tenant: &TenantId) -> (usize, usize) {
         let state = self.shared.lock();
         (
             state.queue.tenant_queue_len(tenant),
-            state.running_jobs_of_tenant(tenant),
+            state.count_running_jobs_of_tenant(tenant),
         )
     }
 
     /// Cancels a job of this tenant.
     pub fn cancel_job(&self, tenant: &TenantId, job: JobId) -> CancelOutcome {
         let mut state = self.shared.lock();
-        if let Some(waiting) = state.queue.remove_job(tenant, job) {
+        if let Some(queued_job) = state.queue.remove_job(tenant, job) {
             self.shared.notify_changed(&state);
-            return CancelOutcome::RemovedFromQueue(waiting);
+            return CancelOutcome::RemovedFromQueue(queued_job);
         }
         match state.running_jobs.get(&job) {
             Some(running) if running.tenant == *tenant => {
@@ -288,8 +297,8 @@ impl Admission {
     /// Locks a tenant out: cancels its jobs, refuses new ones, and returns when no job is left and no submission is in progress.
     /// Dropping the guard admits the tenant again.
     pub(crate) async fn drain_tenant(&self, tenant: &TenantId) -> TenantLockout {
-        let mut moved = self.subscribe_to_changes();
-        let leaving = TenantLockout {
+        let mut changes = self.subscribe_to_changes();
+        let lockout = TenantLockout {
             shared: Arc::clone(&self.shared),
             tenant: tenant.clone(),
         };
@@ -305,15 +314,17 @@ impl Admission {
             self.shared.notify_changed(&state);
         }
         loop {
-            moved.mark_unchanged();
+            changes.mark_unchanged();
             {
                 let state = self.shared.lock();
-                if state.running_jobs_of_tenant(tenant) == 0 && !state.reserved_places.contains_key(tenant) {
-                    return leaving;
+                if state.count_running_jobs_of_tenant(tenant) == 0
+                    && !state.reserved_places.contains_key(tenant)
+                {
+                    return lockout;
                 }
             }
             // It cannot fail: `self` owns the sender.
-            let _ = moved.changed().await;
+            let _ = changes.changed().await;
         }
     }
 
@@ -334,7 +345,7 @@ impl Admission {
         // Only tenants that would get a free job slot count.
         let waited = state
             .queue
-            .longest_wait_without_start(now, |tenant| state.is_allowed_by_terms(tenant, now))?;
+            .longest_tenant_wait_without_start(now, |tenant| state.is_allowed_by_terms(tenant, now))?;
         (waited > limit).then(|| {
             count_shed_job("queue-wait");
             format!(

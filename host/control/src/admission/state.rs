@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weir_core::job_request::JobRequest;
-use weir_core::{JobId, Lane, TenantId};
+use weir_core::{JobId, PriorityLane, TenantId};
 
 use super::job_queue::{JobQueue, QueuedJob};
 
@@ -19,7 +19,7 @@ use super::job_queue::{JobQueue, QueuedJob};
 const ESTIMATED_BYTES_PER_PAGE: f64 = 100_000.0;
 
 /// The state behind its lock, and the notifications about it.
-pub(super) struct SharedState {
+pub(super) struct SharedAdmissionState {
     clock_start: Instant,
     max_interactive_bytes: u64,
     state: Mutex<AdmissionState>,
@@ -59,7 +59,7 @@ pub(super) struct TenantTerms {
 }
 
 impl AdmissionState {
-    pub(super) fn running_jobs_of_tenant(&self, tenant: &TenantId) -> usize {
+    pub(super) fn count_running_jobs_of_tenant(&self, tenant: &TenantId) -> usize {
         self.running_jobs
             .values()
             .filter(|running| running.tenant == *tenant)
@@ -69,24 +69,24 @@ impl AdmissionState {
     /// Whether a job of the tenant may start now: a slot is free for it, and its terms allow it or have expired.
     pub(super) fn may_start_job(&self, tenant: &TenantId, slots: usize, now: Duration) -> bool {
         let free = slots.saturating_sub(self.running_jobs.len());
-        let kept_for_others = if self.running_jobs_of_tenant(tenant) == 0 {
+        let slots_reserved_for_others = if self.count_running_jobs_of_tenant(tenant) == 0 {
             0
         } else {
             slots / 4
         };
-        free > kept_for_others && self.is_allowed_by_terms(tenant, now)
+        free > slots_reserved_for_others && self.is_allowed_by_terms(tenant, now)
     }
 
     /// Whether a job of the tenant might start if there were enough free slots.
     pub(super) fn is_allowed_by_terms(&self, tenant: &TenantId, now: Duration) -> bool {
         self.terms_by_tenant.get(tenant).is_none_or(|terms| {
             (terms.held_reason.is_none() || now >= terms.valid_until)
-                && self.running_jobs_of_tenant(tenant) < terms.max_running_jobs
+                && self.count_running_jobs_of_tenant(tenant) < terms.max_running_jobs
         })
     }
 }
 
-impl SharedState {
+impl SharedAdmissionState {
     pub(super) fn new(max_interactive_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
             clock_start: Instant::now(),
@@ -107,7 +107,7 @@ impl SharedState {
     }
 
     /// Adds an accepted job to the queue, unless its tenant is being removed.
-    pub(super) fn enqueue(&self, job: QueuedJob) {
+    pub(super) fn enqueue_job(&self, job: QueuedJob) {
         let mut state = self.state.lock();
         if !state.tenants_being_removed.contains(&job.tenant) {
             state.queue.push(job);
@@ -116,25 +116,27 @@ impl SharedState {
     }
 
     /// Returns the queue entry of a job request: its lane and its estimated pages. `since` is on the clock of the queue.
-    pub(super) fn build_queued_job(&self, order: &JobRequest, since: Duration) -> QueuedJob {
-        let bytes = order
+    pub(super) fn build_queued_job(&self, job_request: &JobRequest, since: Duration) -> QueuedJob {
+        let bytes = job_request
             .files
             .iter()
             .map(|file| file.bytes)
             .fold(0_u64, u64::saturating_add);
-        let wanted = order.options.pages.map_or(f64::INFINITY, |(first, last)| {
+        let max_pages = job_request.options.pages.map_or(f64::INFINITY, |(first, last)| {
             f64::from(last.saturating_sub(first)) + 1.0
         });
-        let pages = |bytes: u64| (1.0 + bytes as f64 / ESTIMATED_BYTES_PER_PAGE).min(wanted);
+        let pages = |bytes: u64| (1.0 + bytes as f64 / ESTIMATED_BYTES_PER_PAGE).min(max_pages);
         QueuedJob {
-            job_id: order.job,
-            tenant: order.tenant.clone(),
-            lane: order.lane.unwrap_or(if bytes <= self.max_interactive_bytes {
-                Lane::Interactive
-            } else {
-                Lane::Bulk
-            }),
-            estimated_pages: order
+            job_id: job_request.job,
+            tenant: job_request.tenant.clone(),
+            lane: job_request
+                .lane
+                .unwrap_or(if bytes <= self.max_interactive_bytes {
+                    PriorityLane::Interactive
+                } else {
+                    PriorityLane::Bulk
+                }),
+            estimated_pages: job_request
                 .files
                 .iter()
                 .map(|file| pages(file.bytes))

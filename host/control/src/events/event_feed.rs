@@ -41,11 +41,11 @@ pub struct EncodedEvent {
 }
 
 impl EncodedEvent {
-    pub(crate) fn new(place: u64, event: &Event) -> Arc<Self> {
+    pub(crate) fn new(position: u64, event: &Event) -> Arc<Self> {
         // It cannot fail: an event is plain data that was read from JSON.
         let json = serde_json::to_vec(event).unwrap_or_default();
         Arc::new(Self {
-            position: place,
+            position,
             seq: event.seq,
             job: event.job,
             event_type: event.kind.name(),
@@ -90,7 +90,7 @@ impl EventFeeds {
 
     /// Returns the number of running feeds.
     #[cfg(test)]
-    pub fn running_feeds(&self) -> usize {
+    pub fn count_running_feeds(&self) -> usize {
         self.feeds_by_tenant
             .lock()
             .values()
@@ -147,14 +147,16 @@ impl TenantFeed {
     async fn start_read_task(&self) -> Result<(), StorageError> {
         let shared = Arc::clone(&self.shared);
         // Subscribe before the position is read, so that no later commit is missed.
-        let bell = shared.ledger.subscribe(&shared.tenant);
-        let place = shared.ledger.last_tenant_event_position(&shared.tenant).await?;
+        let commits = shared.ledger.subscribe_to_tenant_commits(&shared.tenant);
+        let position = shared.ledger.last_tenant_event_position(&shared.tenant).await?;
         {
-            let mut latest = shared.recent_events.lock();
-            (latest.evicted_position, latest.last_position) = (place, place);
+            let mut recent = shared.recent_events.lock();
+            (recent.evicted_position, recent.last_position) = (position, position);
         }
-        shared.published_position.send_replace(place);
-        self.read_task.lock().spawn(shared.read_new_events(bell, place));
+        shared.published_position.send_replace(position);
+        self.read_task
+            .lock()
+            .spawn(shared.read_new_events(commits, position));
         Ok(())
     }
 
@@ -165,52 +167,62 @@ impl TenantFeed {
 
     /// Returns up to `most` events after the position `place`, only those of `job` if it is given; `None` if some of them are not in
     /// memory any more.
-    pub(crate) fn events_after(&self, place: u64, job: Option<JobId>, most: usize) -> Option<EventsAfter> {
-        let latest = self.shared.recent_events.lock();
-        if place < latest.evicted_position {
+    pub(crate) fn events_after(
+        &self,
+        after_position: u64,
+        job: Option<JobId>,
+        limit: usize,
+    ) -> Option<EventsAfter> {
+        let recent = self.shared.recent_events.lock();
+        if after_position < recent.evicted_position {
             return None;
         }
-        let first = latest.events.partition_point(|told| told.position <= place);
+        let first = recent
+            .events
+            .partition_point(|event| event.position <= after_position);
         let mut following = EventsAfter {
             events: Vec::new(),
-            complete_until: latest.last_position.max(place),
+            complete_until: recent.last_position.max(after_position),
         };
-        for told in latest.events.range(first..) {
-            if job.is_none_or(|job| job == told.job) {
-                if following.events.len() == most {
+        for event in recent.events.range(first..) {
+            if job.is_none_or(|job| job == event.job) {
+                if following.events.len() == limit {
                     // The next call returns the rest.
-                    following.complete_until = following.events.last().map_or(place, |told| told.position);
+                    following.complete_until = following
+                        .events
+                        .last()
+                        .map_or(after_position, |event| event.position);
                     break;
                 }
-                following.events.push(Arc::clone(told));
+                following.events.push(Arc::clone(event));
             }
         }
         Some(following)
     }
 
     /// Waits until events after the position `place` are published.
-    pub(crate) async fn wait_for_events_after(&self, place: u64) {
-        let mut grew = self.shared.published_position.subscribe();
+    pub(crate) async fn wait_for_events_after(&self, after_position: u64) {
+        let mut published = self.shared.published_position.subscribe();
         // It cannot fail: the sender lives as long as this feed.
-        let _ = grew.wait_for(|to| *to > place).await;
+        let _ = published.wait_for(|to| *to > after_position).await;
     }
 }
 
 impl FeedState {
-    async fn read_new_events(self: Arc<Self>, mut bell: watch::Receiver<()>, mut place: u64) {
+    async fn read_new_events(self: Arc<Self>, mut commits: watch::Receiver<()>, mut position: u64) {
         loop {
             match self
                 .ledger
-                .list_tenant_events(&self.tenant, place, EVENTS_PER_READ)
+                .list_tenant_events(&self.tenant, position, EVENTS_PER_READ)
                 .await
             {
                 Ok(events) => {
                     let all = events.len() < EVENTS_PER_READ;
                     if let Some((last, _)) = events.last() {
-                        place = *last;
+                        position = *last;
                         self.publish_events(&events);
                     }
-                    if all && bell.changed().await.is_err() {
+                    if all && commits.changed().await.is_err() {
                         return;
                     }
                 }
@@ -223,25 +235,25 @@ impl FeedState {
     }
 
     fn publish_events(&self, events: &[(u64, Event)]) {
-        let told: Vec<_> = events
+        let encoded_events: Vec<_> = events
             .iter()
-            .map(|(place, event)| EncodedEvent::new(*place, event))
+            .map(|(position, event)| EncodedEvent::new(*position, event))
             .collect();
         let to = {
-            let mut latest = self.recent_events.lock();
-            for told in told {
-                latest.last_position = told.position;
-                latest.bytes += told.json.len();
-                latest.events.push_back(told);
+            let mut recent = self.recent_events.lock();
+            for told in encoded_events {
+                recent.last_position = told.position;
+                recent.bytes += told.json.len();
+                recent.events.push_back(told);
             }
-            while latest.events.len() > MAX_RECENT_EVENTS || latest.bytes > MAX_RECENT_BYTES {
-                let Some(oldest) = latest.events.pop_front() else {
+            while recent.events.len() > MAX_RECENT_EVENTS || recent.bytes > MAX_RECENT_BYTES {
+                let Some(oldest) = recent.events.pop_front() else {
                     break;
                 };
-                latest.evicted_position = oldest.position;
-                latest.bytes -= oldest.json.len();
+                recent.evicted_position = oldest.position;
+                recent.bytes -= oldest.json.len();
             }
-            latest.last_position
+            recent.last_position
         };
         self.published_position.send_replace(to);
     }

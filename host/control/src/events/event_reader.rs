@@ -25,10 +25,10 @@ enum Cursor {
         job: JobId,
         seq: u64,
         /// The position up to which the tenant's feed has nothing new for this reader; `None` while it reads from the ledger.
-        place: Option<u64>,
+        feed_position: Option<u64>,
     },
     /// After this position among the tenant's events.
-    Tenant { place: u64 },
+    Tenant { position: u64 },
 }
 
 impl EventReader {
@@ -39,19 +39,28 @@ impl EventReader {
         job: JobId,
         seq: u64,
     ) -> Result<Self, StorageError> {
-        let place = None;
-        Self::new(feeds, tenant, Cursor::Job { job, seq, place }).await
+        let feed_position = None;
+        Self::new(
+            feeds,
+            tenant,
+            Cursor::Job {
+                job,
+                seq,
+                feed_position,
+            },
+        )
+        .await
     }
 
     /// Creates a reader for the events of a tenant after the position `place`, or for future events only if it is `None`.
     pub async fn for_tenant(
         feeds: &EventFeeds,
         tenant: &TenantId,
-        place: Option<u64>,
+        position: Option<u64>,
     ) -> Result<Self, StorageError> {
-        let mut reader = Self::new(feeds, tenant, Cursor::Tenant { place: 0 }).await?;
+        let mut reader = Self::new(feeds, tenant, Cursor::Tenant { position: 0 }).await?;
         reader.cursor = Cursor::Tenant {
-            place: place.unwrap_or_else(|| reader.feed.published_position()),
+            position: position.unwrap_or_else(|| reader.feed.published_position()),
         };
         Ok(reader)
     }
@@ -73,13 +82,13 @@ impl EventReader {
                 Cursor::Job {
                     job,
                     seq,
-                    place: behind @ None,
+                    feed_position: feed_cursor @ None,
                 } => {
                     // All published events are in the ledger, so the read is complete up to this position.
-                    let told = feed.published_position();
+                    let published_position = feed.published_position();
                     let events = ledger.list_job_events(tenant, job, *seq, EVENTS_PER_READ).await?;
                     if events.len() < EVENTS_PER_READ {
-                        *behind = Some(told);
+                        *feed_cursor = Some(published_position);
                     }
                     if let Some(last) = events.last() {
                         *seq = last.seq;
@@ -89,11 +98,11 @@ impl EventReader {
                 Cursor::Job {
                     job,
                     seq,
-                    place: told @ Some(_),
+                    feed_position: feed_cursor @ Some(_),
                 } => {
-                    let place = told.unwrap_or_default();
-                    let Some(mut following) = feed.events_after(place, Some(*job), EVENTS_PER_READ) else {
-                        *told = None;
+                    let position = feed_cursor.unwrap_or_default();
+                    let Some(mut following) = feed.events_after(position, Some(*job), EVENTS_PER_READ) else {
+                        *feed_cursor = None;
                         continue;
                     };
                     following.events.retain(|event| event.seq > *seq);
@@ -101,43 +110,45 @@ impl EventReader {
                         Some(first) if first.seq != *seq + 1 => {
                             // Positions and numbers disagree, which should never happen. Read from the ledger instead.
                             tracing::warn!(job = %job, after = *seq, next = first.seq, "the event feed skipped an event");
-                            *told = None;
+                            *feed_cursor = None;
                         }
                         Some(_) => {
-                            *told = Some(following.complete_until);
+                            *feed_cursor = Some(following.complete_until);
                             *seq = following.events.last().map_or(*seq, |event| event.seq);
                             return Ok(following.events);
                         }
                         None => {
-                            *told = Some(following.complete_until);
+                            *feed_cursor = Some(following.complete_until);
                             feed.wait_for_events_after(following.complete_until).await;
                         }
                     }
                 }
-                Cursor::Tenant { place } => match feed.events_after(*place, None, EVENTS_PER_READ) {
-                    Some(following) if following.events.is_empty() => {
-                        feed.wait_for_events_after(*place).await
-                    }
-                    Some(following) => {
-                        *place = following.complete_until;
-                        return Ok(following.events);
-                    }
-                    None => {
-                        let told = feed.published_position();
-                        let events = ledger.list_tenant_events(tenant, *place, EVENTS_PER_READ).await?;
-                        match events.last() {
-                            Some((last, _)) => {
-                                *place = *last;
-                                return Ok(events
-                                    .iter()
-                                    .map(|(at, event)| EncodedEvent::new(*at, event))
-                                    .collect());
+                Cursor::Tenant { position: place } => {
+                    match feed.events_after(*place, None, EVENTS_PER_READ) {
+                        Some(following) if following.events.is_empty() => {
+                            feed.wait_for_events_after(*place).await
+                        }
+                        Some(following) => {
+                            *place = following.complete_until;
+                            return Ok(following.events);
+                        }
+                        None => {
+                            let published_position = feed.published_position();
+                            let events = ledger.list_tenant_events(tenant, *place, EVENTS_PER_READ).await?;
+                            match events.last() {
+                                Some((last, _)) => {
+                                    *place = *last;
+                                    return Ok(events
+                                        .iter()
+                                        .map(|(at, event)| EncodedEvent::new(*at, event))
+                                        .collect());
+                                }
+                                // The events up to there have been deleted.
+                                None => *place = published_position,
                             }
-                            // The events up to there have been deleted.
-                            None => *place = told,
                         }
                     }
-                },
+                }
             }
         }
     }

@@ -12,10 +12,10 @@
 
 mod event_feed;
 mod event_reader;
-mod stream_start;
+mod job_stream_start;
 #[cfg(test)]
 mod tests;
 
 pub use event_feed::{EncodedEvent, EventFeeds};
 pub use event_reader::EventReader;
-pub use stream_start::{StreamStart, StreamStartError, check_stream_start};
+pub use job_stream_start::{JobStreamStart, JobStreamStartError, resolve_job_stream_start};

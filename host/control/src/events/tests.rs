@@ -37,11 +37,11 @@ async fn no_event_is_lost_between_ledger_and_recent_events() {
                 let mut next = after + 1;
                 let mut events = EventReader::for_job(&feeds, &tenant, job, after).await.unwrap();
                 loop {
-                    for told in events.next_events().await.unwrap() {
-                        assert_eq!((told.seq, told.job), (next, job));
+                    for event in events.next_events().await.unwrap() {
+                        assert_eq!((event.seq, event.job), (next, job));
                         next += 1;
-                        if told.ends_job {
-                            assert_eq!(told.seq, total);
+                        if event.ends_job {
+                            assert_eq!(event.seq, total);
                             return;
                         }
                     }
@@ -64,7 +64,11 @@ async fn no_event_is_lost_between_ledger_and_recent_events() {
         while let Some(ended) = tasks.join_next().await {
             ended.unwrap();
         }
-        assert_eq!(feeds.running_feeds(), 0, "the feed ends with its last reader");
+        assert_eq!(
+            feeds.count_running_feeds(),
+            0,
+            "the feed ends with its last reader"
+        );
     }
 }
 
@@ -101,8 +105,8 @@ async fn readers_share_recent_events_and_a_slow_one_uses_the_ledger() {
     let before = host.store.event_reads();
     let mut next = 2;
     while next <= 3001 {
-        for told in behind.next_events().await.unwrap() {
-            assert_eq!(told.seq, next);
+        for event in behind.next_events().await.unwrap() {
+            assert_eq!(event.seq, next);
             next += 1;
         }
     }

@@ -8,15 +8,15 @@ use weir_core::ledger::{JobRecord, JobState};
 use weir_core::ports::Ledger as _;
 use weir_core::{DocumentId, JobId, StorageError};
 
-use crate::admission::{CancelOutcome, QueueReservation, finish_job};
+use crate::admission::{CancelOutcome, QueueReservation, commit_failed_or_canceled_job};
 use crate::staged_files::StagedFile;
 use crate::state::{Control, TaskPanicked};
-use crate::submission::{CommitJobError, commit_job};
+use crate::submission::{CommitJobError, commit_and_enqueue_job};
 use crate::trace_context::current_traceparent;
 
 /// The result of a cancellation, with the record of the job.
 #[derive(Debug, Clone, PartialEq)]
-pub enum JobCancellation {
+pub enum JobCancelOutcome {
     /// The job has ended.
     Ended(JobRecord),
     /// The job is running and has been asked to stop.
@@ -61,25 +61,28 @@ pub enum RetryJobError {
 pub async fn cancel_job(
     control: &Arc<Control>,
     record: JobRecord,
-    order: Option<JobRequest>,
-) -> Result<JobCancellation, CancelJobError> {
+    job_request: Option<JobRequest>,
+) -> Result<JobCancelOutcome, CancelJobError> {
     if record.state.is_terminal() {
-        return Ok(JobCancellation::Ended(record));
+        return Ok(JobCancelOutcome::Ended(record));
     }
     match control.admission.cancel_job(&record.tenant, record.id) {
-        CancelOutcome::RemovedFromQueue(waiting) => {
-            let ours = Arc::clone(control);
+        CancelOutcome::RemovedFromQueue(queued_job) => {
+            let task_control = Arc::clone(control);
             let ending = async move {
-                let ended = finish_job(&ours, record, order.as_ref(), None).await;
+                let ended =
+                    commit_failed_or_canceled_job(&task_control, record, job_request.as_ref(), None).await;
                 // If the end could not be committed, the job is queued again.
-                Ok::<_, CancelJobError>(ended.inspect_err(|_| ours.admission.enqueue(waiting))?)
+                Ok::<_, CancelJobError>(
+                    ended.inspect_err(|_| task_control.admission.enqueue_job(queued_job))?,
+                )
             };
-            Ok(JobCancellation::Ended(control.run_to_completion(ending).await?))
+            Ok(JobCancelOutcome::Ended(control.run_to_completion(ending).await?))
         }
-        CancelOutcome::StopRequested => Ok(JobCancellation::StopRequested(record)),
+        CancelOutcome::StopRequested => Ok(JobCancelOutcome::StopRequested(record)),
         CancelOutcome::NotFound => match control.ledger.find_job(&record.tenant, &record.id).await? {
             // It has ended since it was read.
-            Some(record) if record.state.is_terminal() => Ok(JobCancellation::Ended(record)),
+            Some(record) if record.state.is_terminal() => Ok(JobCancelOutcome::Ended(record)),
             _ => Err(CancelJobError::NotRunningHere),
         },
     }
@@ -88,38 +91,47 @@ pub async fn cancel_job(
 /// Creates a job with the same files and options as `past`, in the reserved place of the queue.
 ///
 /// Returns the id of the new job, and whether an earlier request with the same idempotency key created it.
-pub async fn retry_job(
+pub async fn retry_job_as_new_job(
     control: &Arc<Control>,
-    past: JobRecord,
-    order: JobRequest,
+    original_record: JobRecord,
+    original_request: JobRequest,
     idempotency: Option<IdempotencyKey>,
-    place: QueueReservation,
+    reservation: QueueReservation,
 ) -> Result<(JobId, bool), RetryJobError> {
-    let order = JobRequest {
+    let job_request = JobRequest {
         job: JobId::new(),
         traceparent: current_traceparent(),
-        ..order
+        ..original_request
     };
-    let mut arrived = Vec::with_capacity(order.files.len());
-    for file in &order.files {
+    let mut staged_files = Vec::with_capacity(job_request.files.len());
+    for file in &job_request.files {
         let staged = StagedFile::stage_stored_document(
             &control.upload_store,
-            &past.tenant,
-            &order.job,
+            &original_record.tenant,
+            &job_request.job,
             &file.document,
         )
         .await?;
         let (staged, _) = staged.ok_or(RetryJobError::DocumentMissing(file.document))?;
-        arrived.push(staged);
+        staged_files.push(staged);
     }
     let record = JobRecord {
-        id: order.job,
+        id: job_request.job,
         state: JobState::Queued,
         created_millis: unix_time_millis(),
-        ..past
+        ..original_record
     };
-    let ours = Arc::clone(control);
-    let accepting =
-        async move { Ok(commit_job(&ours, &order, &record, idempotency.as_ref(), arrived, place).await?) };
+    let task_control = Arc::clone(control);
+    let accepting = async move {
+        Ok(commit_and_enqueue_job(
+            &task_control,
+            &job_request,
+            &record,
+            idempotency.as_ref(),
+            staged_files,
+            reservation,
+        )
+        .await?)
+    };
     control.run_to_completion(accepting).await
 }

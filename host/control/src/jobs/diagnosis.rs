@@ -35,7 +35,7 @@ pub struct Diagnosis {
     /// The evidence for each stage.
     pub stages: Vec<StageEvidence>,
     /// The failing providers of language models that the job waits for. While there are any, no stage is the bottleneck.
-    pub waits_for: Vec<ProviderFailureInfo>,
+    pub failing_providers: Vec<ProviderFailureInfo>,
 }
 
 /// The measurements of a stage.
@@ -58,24 +58,24 @@ pub struct StageEvidence {
 }
 
 impl StageEvidence {
-    fn from_samples_and_work(stage: Stage, looks: QueueSamples, work: &[StageTotals]) -> Self {
+    fn from_samples_and_work(stage: Stage, samples: QueueSamples, work: &[StageTotals]) -> Self {
         let work = work.iter().find(|work| work.stage == stage);
         Self {
             stage,
-            queue_samples: looks.count,
-            empty: looks.empty,
-            full: looks.full,
+            queue_samples: samples.count,
+            empty: samples.empty,
+            full: samples.full,
             workers: work.map_or(0, |work| work.workers),
             pages: work.map_or(0, |work| work.pages),
             busy_millis: work.map_or(0, |work| work.busy_millis),
         }
     }
 
-    fn is_always_full(&self) -> bool {
+    fn is_queue_nearly_always_full(&self) -> bool {
         self.queue_samples > 0 && f64::from(self.full) / f64::from(self.queue_samples) >= ALWAYS_SHARE
     }
 
-    fn is_always_empty(&self) -> bool {
+    fn is_queue_nearly_always_empty(&self) -> bool {
         self.queue_samples > 0 && f64::from(self.empty) / f64::from(self.queue_samples) >= ALWAYS_SHARE
     }
 
@@ -91,7 +91,7 @@ impl StageEvidence {
         )
     }
 
-    fn describe_workers(&self) -> String {
+    fn workers_as_sentence_subject(&self) -> String {
         match self.workers {
             1 => "its worker was".into(),
             workers => format!("its {workers} workers were"),
@@ -101,26 +101,26 @@ impl StageEvidence {
 
 /// Diagnoses what limits a job. `work` is the work of its stages within the last `millis`; `now_millis` is the current time in
 /// milliseconds since 1970.
-pub(crate) fn diagnose_progress(
+pub(crate) fn diagnose_job_progress(
     progress: &JobProgress,
     work: &[StageTotals],
     millis: u64,
     now_millis: u64,
 ) -> Diagnosis {
-    let looks = Stage::ALL.into_iter().zip(progress.queue_samples);
-    let stages: Vec<_> = looks
-        .map(|(stage, looks)| StageEvidence::from_samples_and_work(stage, looks, work))
-        .filter(|seen| seen.queue_samples > 0 || seen.pages > 0)
+    let samples_by_stage = Stage::ALL.into_iter().zip(progress.queue_samples);
+    let stages: Vec<_> = samples_by_stage
+        .map(|(stage, samples)| StageEvidence::from_samples_and_work(stage, samples, work))
+        .filter(|evidence| evidence.queue_samples > 0 || evidence.pages > 0)
         .collect();
     let (bottleneck, sentence) = match progress.failing_providers.as_slice() {
-        [] => find_bottleneck(&stages, millis),
+        [] => find_and_describe_bottleneck(&stages, millis),
         waits_for => (None, describe_failing_providers(waits_for, now_millis)),
     };
     Diagnosis {
         bottleneck,
         sentence,
         stages,
-        waits_for: progress.failing_providers.clone(),
+        failing_providers: progress.failing_providers.clone(),
     }
 }
 
@@ -132,8 +132,8 @@ fn describe_failing_providers(providers: &[ProviderFailureInfo], now_millis: u64
     format!("the job waits for language models: {}", each.join("; "))
 }
 
-fn find_bottleneck(stages: &[StageEvidence], millis: u64) -> (Option<Stage>, String) {
-    let of = |stage: Stage| stages.iter().find(|seen| seen.stage == stage);
+fn find_and_describe_bottleneck(stages: &[StageEvidence], millis: u64) -> (Option<Stage>, String) {
+    let evidence_of = |stage: Stage| stages.iter().find(|seen| seen.stage == stage);
     if stages.is_empty() {
         let nothing = "no batch of pages has been rasterized yet, so nothing can be said";
         return (None, nothing.into());
@@ -142,10 +142,10 @@ fn find_bottleneck(stages: &[StageEvidence], millis: u64) -> (Option<Stage>, Str
     let downstream = [Stage::Upsert, Stage::Embed, Stage::Read, Stage::Store];
     let full = downstream
         .into_iter()
-        .filter_map(of)
-        .find(|seen| seen.is_always_full());
-    if let Some(seen) = full {
-        let (stage, why) = (seen.stage, seen.describe_queue("full", seen.full));
+        .filter_map(evidence_of)
+        .find(|evidence| evidence.is_queue_nearly_always_full());
+    if let Some(evidence) = full {
+        let (stage, why) = (evidence.stage, evidence.describe_queue("full", evidence.full));
         let behind = if stage == Stage::Upsert {
             "embedding waits for it"
         } else {
@@ -154,21 +154,26 @@ fn find_bottleneck(stages: &[StageEvidence], millis: u64) -> (Option<Stage>, Str
         let sentence = format!("{stage} is the bottleneck: {why}, so {behind}");
         return (Some(stage), sentence);
     }
-    let mut by_work: Vec<_> = stages.iter().filter(|seen| seen.busy_millis > 0).collect();
+    let mut by_work: Vec<_> = stages
+        .iter()
+        .filter(|evidence| evidence.busy_millis > 0)
+        .collect();
     by_work.sort_by(|a, b| b.busy_millis_per_worker().total_cmp(&a.busy_millis_per_worker()));
     let (busiest, next) = (by_work.first(), by_work.get(1));
-    let filled_by_drawing: Vec<_> = [Stage::Read, Stage::Store]
+    let queues_after_rasterize: Vec<_> = [Stage::Read, Stage::Store]
         .into_iter()
-        .filter_map(of)
-        .filter(|seen| seen.queue_samples > 0)
+        .filter_map(evidence_of)
+        .filter(|evidence| evidence.queue_samples > 0)
         .collect();
-    if !filled_by_drawing.is_empty()
-        && filled_by_drawing.iter().all(|seen| seen.is_always_empty())
-        && busiest.is_none_or(|seen| seen.stage == Stage::Rasterize)
-    {
-        let why: Vec<_> = filled_by_drawing
+    if !queues_after_rasterize.is_empty()
+        && queues_after_rasterize
             .iter()
-            .map(|seen| seen.describe_queue("empty", seen.empty))
+            .all(|evidence| evidence.is_queue_nearly_always_empty())
+        && busiest.is_none_or(|evidence| evidence.stage == Stage::Rasterize)
+    {
+        let why: Vec<_> = queues_after_rasterize
+            .iter()
+            .map(|evidence| evidence.describe_queue("empty", evidence.empty))
             .collect();
         let sentence = format!(
             "{} is the bottleneck: {}, so the rest waits for pages",
@@ -177,17 +182,18 @@ fn find_bottleneck(stages: &[StageEvidence], millis: u64) -> (Option<Stage>, Str
         );
         return (Some(Stage::Rasterize), sentence);
     }
-    let Some(seen) = busiest else {
+    let Some(evidence) = busiest else {
         let nothing = "no stage has finished a page yet, so nothing can be said";
         return (None, nothing.into());
     };
-    let share = |seen: &StageEvidence| (seen.busy_millis_per_worker() / millis.max(1) as f64).min(1.0);
-    let most = share(seen);
+    let share =
+        |evidence: &StageEvidence| (evidence.busy_millis_per_worker() / millis.max(1) as f64).min(1.0);
+    let most = share(evidence);
     let others = next.map_or(0.0, |next| share(next));
-    let stage = seen.stage;
+    let stage = evidence.stage;
     let why = format!(
         "{} busy {:.0} % of the time",
-        seen.describe_workers(),
+        evidence.workers_as_sentence_subject(),
         most * 100.0
     );
     if most >= ALWAYS_SHARE || (most >= MOSTLY_BUSY_SHARE && others * 2.0 <= most) {
@@ -224,7 +230,7 @@ mod tests {
                 workers: 2,
             });
         }
-        diagnose_progress(&progress, &work, millis, 0)
+        diagnose_job_progress(&progress, &work, millis, 0)
     }
 
     #[test]
@@ -304,8 +310,11 @@ mod tests {
             busy_millis: 900,
             workers: 1,
         }];
-        let diagnosis = diagnose_progress(&progress, &work, 1000, 98_000);
-        assert_eq!((diagnosis.bottleneck, diagnosis.waits_for.len()), (None, 1));
+        let diagnosis = diagnose_job_progress(&progress, &work, 1000, 98_000);
+        assert_eq!(
+            (diagnosis.bottleneck, diagnosis.failing_providers.len()),
+            (None, 1)
+        );
         assert_eq!(
             diagnosis.sentence,
             "the job waits for language models: far has failed for 93 s: cannot be reached: connection refused"
@@ -314,7 +323,7 @@ mod tests {
 
     #[test]
     fn no_samples_give_no_diagnosis() {
-        let nothing = diagnose_progress(&JobProgress::default(), &[], 1000, 0);
+        let nothing = diagnose_job_progress(&JobProgress::default(), &[], 1000, 0);
         assert!(nothing.sentence.contains("nothing can be said"));
         let nothing = diagnose_stages(&[(Stage::Read, 5, 0, 0)], 1000);
         assert!(nothing.sentence.contains("nothing can be said"));

@@ -52,14 +52,14 @@ pub struct DocumentProgress {
     /// The first failed pages.
     pub failures: Vec<FailedPage>,
     /// The last update from the progress component.
-    pub last_update: Option<LatestProgress>,
+    pub last_update: Option<ComponentProgressUpdate>,
     /// Why it failed, if it did.
     pub error: Option<ErrorInfo>,
 }
 
 /// A progress update that a progress component computed for the user.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LatestProgress {
+pub struct ComponentProgressUpdate {
     /// The progress in percent, from 0 to 100.
     pub percent: f32,
     /// A message for the user.
@@ -121,8 +121,8 @@ impl JobProgress {
                 already_done,
             } => {
                 // A restarted host sends this event again. The pages in `already_done` are already counted.
-                if let Some(seen) = self.find_unended_document(document) {
-                    seen.state = DocumentState::Running;
+                if let Some(document_progress) = self.find_unended_document(document) {
+                    document_progress.state = DocumentState::Running;
                     self.resumed_millis = event.since_job_created_millis;
                     // If requests still wait, another event reports it.
                     self.failing_providers.clear();
@@ -137,19 +137,20 @@ impl JobProgress {
                     ..DocumentProgress::default()
                 });
             }
-            EventKind::BatchRasterized { queues, .. } => self.sample_queues(queues),
+            EventKind::BatchRasterized { queues, .. } => self.record_queue_samples(queues),
             EventKind::PageDone { searchable, .. } => {
-                if let Some(seen) = self.find_unended_document(document) {
-                    seen.done_pages = (seen.done_pages + 1).min(seen.pages.unwrap_or(u32::MAX));
-                    seen.searchable_pages += u32::from(*searchable);
+                if let Some(document_progress) = self.find_unended_document(document) {
+                    document_progress.done_pages =
+                        (document_progress.done_pages + 1).min(document_progress.pages.unwrap_or(u32::MAX));
+                    document_progress.searchable_pages += u32::from(*searchable);
                 }
             }
             EventKind::PageFailed { page, error, .. } => {
-                if let Some(seen) = self.find_unended_document(document) {
-                    seen.failed_pages += 1;
-                    if seen.failures.len() < MAX_LISTED_FAILURES {
+                if let Some(document_progress) = self.find_unended_document(document) {
+                    document_progress.failed_pages += 1;
+                    if document_progress.failures.len() < MAX_LISTED_FAILURES {
                         let (page, error) = (*page, error.clone());
-                        seen.failures.push(FailedPage { page, error });
+                        document_progress.failures.push(FailedPage { page, error });
                     }
                 }
             }
@@ -158,8 +159,8 @@ impl JobProgress {
                 message,
                 seconds_left,
             } => {
-                if let Some(seen) = self.find_unended_document(document) {
-                    seen.last_update = Some(LatestProgress {
+                if let Some(document_progress) = self.find_unended_document(document) {
+                    document_progress.last_update = Some(ComponentProgressUpdate {
                         percent: *percent,
                         message: message.clone(),
                         seconds_left: *seconds_left,
@@ -173,24 +174,24 @@ impl JobProgress {
                 failed,
                 ..
             } => {
-                let seen = self.find_or_add_document(document, name);
-                seen.state = DocumentState::Done;
-                seen.pages = Some(*pages);
-                seen.failed_pages = u32::try_from(failed.len()).unwrap_or(u32::MAX);
-                seen.done_pages = pages.saturating_sub(seen.failed_pages);
-                seen.searchable_pages = *searchable;
-                seen.failures = failed.iter().take(MAX_LISTED_FAILURES).cloned().collect();
+                let document_progress = self.find_or_add_document(document, name);
+                document_progress.state = DocumentState::Done;
+                document_progress.pages = Some(*pages);
+                document_progress.failed_pages = u32::try_from(failed.len()).unwrap_or(u32::MAX);
+                document_progress.done_pages = pages.saturating_sub(document_progress.failed_pages);
+                document_progress.searchable_pages = *searchable;
+                document_progress.failures = failed.iter().take(MAX_LISTED_FAILURES).cloned().collect();
             }
             EventKind::DocumentFailed { name, error, done } => {
-                let seen = self.find_or_add_document(document, name);
-                seen.state = DocumentState::Failed;
-                seen.done_pages = *done;
-                seen.error = Some(error.clone());
+                let document_progress = self.find_or_add_document(document, name);
+                document_progress.state = DocumentState::Failed;
+                document_progress.done_pages = *done;
+                document_progress.error = Some(error.clone());
             }
             EventKind::DocumentCancelled { name, done } => {
-                let seen = self.find_or_add_document(document, name);
-                seen.state = DocumentState::Cancelled;
-                seen.done_pages = *done;
+                let document_progress = self.find_or_add_document(document, name);
+                document_progress.state = DocumentState::Cancelled;
+                document_progress.done_pages = *done;
             }
             EventKind::ModelWaitStarted { providers } => self.failing_providers.clone_from(providers),
             EventKind::ModelWaitEnded {} => self.failing_providers.clear(),
@@ -210,7 +211,9 @@ impl JobProgress {
 
     /// Returns the document with this id that has not ended. A job with the same file twice processes one of them at a time.
     fn find_unended_document(&mut self, document: Option<DocumentId>) -> Option<&mut DocumentProgress> {
-        let open = |seen: &&mut DocumentProgress| seen.document_id == document && !seen.state.is_ended();
+        let open = |document_progress: &&mut DocumentProgress| {
+            document_progress.document_id == document && !document_progress.state.is_ended()
+        };
         self.documents
             .iter_mut()
             .rev()
@@ -219,8 +222,10 @@ impl JobProgress {
     }
 
     fn find_or_add_document(&mut self, document: Option<DocumentId>, name: &str) -> &mut DocumentProgress {
-        let known = |seen: &DocumentProgress| {
-            document.is_some() && seen.document_id == document && !seen.state.is_ended()
+        let known = |document_progress: &DocumentProgress| {
+            document.is_some()
+                && document_progress.document_id == document
+                && !document_progress.state.is_ended()
         };
         let at = self.documents.iter().rposition(known).unwrap_or_else(|| {
             self.documents.push(DocumentProgress {
@@ -234,31 +239,34 @@ impl JobProgress {
         self.documents.get_mut(at).unwrap_or_else(|| unreachable!())
     }
 
-    fn sample_queues(&mut self, queues: &[QueueState]) {
+    fn record_queue_samples(&mut self, queues: &[QueueState]) {
         for queue in queues {
-            if let Some(looks) = self.queue_samples.get_mut(queue.stage as usize) {
-                looks.count += 1;
-                looks.empty += u32::from(queue.depth == 0);
-                looks.full += u32::from(queue.depth >= queue.capacity);
+            if let Some(samples) = self.queue_samples.get_mut(queue.stage as usize) {
+                samples.count += 1;
+                samples.empty += u32::from(queue.depth == 0);
+                samples.full += u32::from(queue.depth >= queue.capacity);
             }
         }
     }
 
     /// Returns the progress of each file of a job request, in the same order; `None` for a file without any event.
-    pub fn match_files(&self, files: &[RequestedFile]) -> Vec<Option<&DocumentProgress>> {
+    pub fn find_progress_of_files(&self, files: &[RequestedFile]) -> Vec<Option<&DocumentProgress>> {
         let mut taken = vec![false; self.documents.len()];
         let mut find = |file: &RequestedFile| {
-            let is_it = |seen: &DocumentProgress| {
-                seen.name == file.name && seen.document_id.is_none_or(|document| document == file.document)
+            let is_it = |document_progress: &DocumentProgress| {
+                document_progress.name == file.name
+                    && document_progress
+                        .document_id
+                        .is_none_or(|document| document == file.document)
             };
             let mut free = self
                 .documents
                 .iter()
                 .zip(&mut taken)
-                .filter(|(seen, taken)| !**taken && is_it(seen));
-            free.next().map(|(seen, taken)| {
+                .filter(|(document_progress, taken)| !**taken && is_it(document_progress));
+            free.next().map(|(document_progress, taken)| {
                 *taken = true;
-                seen
+                document_progress
             })
         };
         files.iter().map(&mut find).collect()

@@ -35,9 +35,9 @@ impl ProgressCache {
         tenant: &TenantId,
         job: &JobId,
     ) -> Result<JobProgress, StorageError> {
-        let kept = self.find_or_insert_entry(job);
+        let entry = self.find_or_insert_entry(job);
         // Concurrent calls for the same job wait for this read instead of reading the same events.
-        let mut progress = kept.lock().await;
+        let mut progress = entry.lock().await;
         while !progress.ended {
             let events = ledger
                 .list_job_events(tenant, job, progress.last_seq, EVENTS_PER_READ)
@@ -61,16 +61,16 @@ mod tests {
 
     #[test]
     fn number_of_cached_jobs_is_bounded() {
-        let book = ProgressCache::default();
+        let cache = ProgressCache::default();
         let first = JobId::new();
-        let kept = book.find_or_insert_entry(&first);
+        let entry = cache.find_or_insert_entry(&first);
         for _ in 0..MAX_CACHED_JOBS.get() * 2 {
-            book.find_or_insert_entry(&JobId::new());
-            book.find_or_insert_entry(&first);
+            cache.find_or_insert_entry(&JobId::new());
+            cache.find_or_insert_entry(&first);
         }
-        assert_eq!(book.0.lock().len(), MAX_CACHED_JOBS.get());
+        assert_eq!(cache.0.lock().len(), MAX_CACHED_JOBS.get());
         assert!(
-            Arc::ptr_eq(&kept, &book.find_or_insert_entry(&first)),
+            Arc::ptr_eq(&entry, &cache.find_or_insert_entry(&first)),
             "the job requested last stays cached"
         );
     }

@@ -6,20 +6,20 @@ use weir_core::ledger::JobRecord;
 use weir_core::ports::Ledger as _;
 use weir_core::{JobId, StorageError, TenantId};
 
-use super::diagnosis::{Diagnosis, diagnose_progress};
+use super::diagnosis::{Diagnosis, diagnose_job_progress};
 use crate::state::Control;
 
 /// Loads the record and the job request of a tenant's job; `None` if there is no such job. A job of `weir run` has no job request.
-pub async fn find_job(
+pub async fn find_job_and_request(
     control: &Control,
     tenant: &TenantId,
     job: &JobId,
 ) -> Result<Option<(JobRecord, Option<JobRequest>)>, StorageError> {
-    let (record, order) = tokio::try_join!(
+    let (record, job_request) = tokio::try_join!(
         control.ledger.find_job(tenant, job),
         control.job_requests.find_job_request(tenant, job)
     )?;
-    Ok(record.map(|record| (record, order)))
+    Ok(record.map(|record| (record, job_request)))
 }
 
 /// Diagnoses which stage is the bottleneck of a job.
@@ -32,9 +32,9 @@ pub async fn diagnose_job(control: &Control, record: &JobRecord) -> Result<Diagn
         .await?;
     let now = unix_time_millis();
     let (work, until) = match live.filter(|_| !progress.ended) {
-        Some(live) => (live.stage_work(), now.saturating_sub(record.created_millis)),
+        Some(live) => (live.stage_totals(), now.saturating_sub(record.created_millis)),
         None => (progress.stage_totals.clone(), progress.last_event_millis),
     };
     let millis = until.saturating_sub(progress.resumed_millis);
-    Ok(diagnose_progress(&progress, &work, millis, now))
+    Ok(diagnose_job_progress(&progress, &work, millis, now))
 }

@@ -42,8 +42,8 @@ impl CanaryTrial {
 }
 
 /// Loads the trial of a rollout's canary and evaluates it; `None` if the rollout has no canary.
-pub async fn load_trial(
-    book: &dyn PipelineStore,
+pub async fn load_and_evaluate_trial(
+    pipeline_store: &dyn PipelineStore,
     tenant: &TenantId,
     pipeline: &str,
     rollout: &Rollout,
@@ -51,35 +51,44 @@ pub async fn load_trial(
     let (Some(trial), Some(stable)) = (rollout.canary, rollout.stable) else {
         return Ok(None);
     };
-    let Some(revision) = book.find_revision(tenant, pipeline, trial.revision).await? else {
+    let Some(revision) = pipeline_store
+        .find_revision(tenant, pipeline, trial.revision)
+        .await?
+    else {
         return Ok(None);
     };
     let (config, since) = (revision.spec.manifest.canary_analysis, trial.since_millis);
-    let shown = async |revision, until, jobs| {
-        book.sample_ended_jobs(tenant, pipeline, revision, since..=until, jobs)
+    let sample_jobs = async |revision, until, jobs| {
+        pipeline_store
+            .sample_ended_jobs(tenant, pipeline, revision, since..=until, jobs)
             .await
     };
-    let most = config.max_evaluated_jobs();
-    let canary = shown(trial.revision, u64::MAX, most).await?;
-    let beside = sum_job_metrics(&shown(stable, u64::MAX, most).await?);
-    let (action, by) = match config.select_evaluation(&canary) {
-        Some(look) => {
-            let company = shown(stable, look.last_job_ended_at_millis(), look.max_stable_jobs()).await?;
+    let max_jobs = config.max_evaluated_jobs();
+    let canary = sample_jobs(trial.revision, u64::MAX, max_jobs).await?;
+    let stable_metrics = sum_job_metrics(&sample_jobs(stable, u64::MAX, max_jobs).await?);
+    let (action, evaluated_metrics) = match config.select_latest_due_evaluation(&canary) {
+        Some(evaluation) => {
+            let stable_jobs = sample_jobs(
+                stable,
+                evaluation.last_job_ended_at_millis(),
+                evaluation.max_stable_jobs(),
+            )
+            .await?;
             (
-                look.decide_canary_action(&company),
-                (look.canary_metrics(), sum_job_metrics(&company)),
+                evaluation.decide_canary_action(&stable_jobs),
+                (evaluation.canary_metrics(), sum_job_metrics(&stable_jobs)),
             )
         }
         None => (
-            config.wait_for_first_evaluation(),
-            (sum_job_metrics(&canary), beside),
+            config.action_before_first_evaluation(),
+            (sum_job_metrics(&canary), stable_metrics),
         ),
     };
     Ok(Some(CanaryTrial {
         canary_metrics: sum_job_metrics(&canary),
-        stable_metrics: beside,
+        stable_metrics,
         action,
-        evaluated_metrics: by,
+        evaluated_metrics,
         automatic: config.automatic,
     }))
 }
@@ -95,39 +104,44 @@ pub(crate) struct EndedJob<'a> {
 }
 
 /// Stores the metrics of an ended job. If the job ran a canary, it also evaluates the canary.
-pub(crate) async fn record_ended_job(
-    shelf: &TenantPipelines,
-    given: RevisionAssignment,
-    ended: EndedJob<'_>,
+pub(crate) async fn record_job_and_evaluate_canary(
+    pipelines: &TenantPipelines,
+    assignment: RevisionAssignment,
+    ended_job: EndedJob<'_>,
 ) {
-    if let Err(error) = record_and_evaluate(shelf, given, &ended).await {
-        tracing::warn!(job = %ended.job, %error, "cannot record the metrics of a job or evaluate its canary");
+    if let Err(error) = try_record_and_evaluate(pipelines, assignment, &ended_job).await {
+        tracing::warn!(job = %ended_job.job, %error, "cannot record the metrics of a job or evaluate its canary");
     }
 }
 
-async fn record_and_evaluate(
-    shelf: &TenantPipelines,
-    given: RevisionAssignment,
-    ended: &EndedJob<'_>,
+async fn try_record_and_evaluate(
+    pipelines: &TenantPipelines,
+    assignment: RevisionAssignment,
+    ended_job: &EndedJob<'_>,
 ) -> Result<(), StorageError> {
-    let (book, tenant, pipeline) = (shelf.pipeline_store.as_ref(), ended.tenant, ended.pipeline);
-    book.record_job_outcome(&RevisionJobOutcome {
-        tenant: tenant.clone(),
-        job: ended.job,
-        state: ended.outcome.state,
-        ended_at_millis: unix_time_millis(),
-        metrics: job_metrics(ended.outcome, ended.millis),
-    })
-    .await?;
-    let Some(record) = book.find_pipeline(tenant, pipeline).await? else {
+    let (pipeline_store, tenant, pipeline) = (
+        pipelines.pipeline_store.as_ref(),
+        ended_job.tenant,
+        ended_job.pipeline,
+    );
+    pipeline_store
+        .record_job_outcome(&RevisionJobOutcome {
+            tenant: tenant.clone(),
+            job: ended_job.job,
+            state: ended_job.outcome.state,
+            ended_at_millis: unix_time_millis(),
+            metrics: job_metrics_from_outcome(ended_job.outcome, ended_job.millis),
+        })
+        .await?;
+    let Some(record) = pipeline_store.find_pipeline(tenant, pipeline).await? else {
         return Ok(());
     };
     let rollout = record.rollout;
     // Only a job of the canary can lead to a new evaluation.
-    if rollout.canary.map(|canary| canary.revision) != Some(given.revision) {
+    if rollout.canary.map(|canary| canary.revision) != Some(assignment.revision) {
         return Ok(());
     }
-    let Some(trial) = load_trial(book, tenant, pipeline, &rollout).await? else {
+    let Some(trial) = load_and_evaluate_trial(pipeline_store, tenant, pipeline, &rollout).await? else {
         return Ok(());
     };
     if !trial.automatic {
@@ -144,7 +158,7 @@ async fn record_and_evaluate(
         stable,
         reason: reason.clone(),
     };
-    let changed = book
+    let changed = pipeline_store
         .change_rollout(
             tenant,
             pipeline,
@@ -167,18 +181,18 @@ async fn record_and_evaluate(
     Ok(())
 }
 
-fn job_metrics(outcome: &JobOutcome, millis: Option<u64>) -> JobMetrics {
+fn job_metrics_from_outcome(outcome: &JobOutcome, millis: Option<u64>) -> JobMetrics {
     let (mut pages, mut failed_pages) = (0, 0);
     for document in &outcome.documents {
         match &document.end {
             DocumentEndState::Done {
-                pages: asked,
+                pages: requested_pages,
                 skipped,
                 failed,
                 ..
             } => {
                 // Pages that an earlier job had finished do not count for this job.
-                pages += u64::from(asked.saturating_sub(*skipped));
+                pages += u64::from(requested_pages.saturating_sub(*skipped));
                 failed_pages += failed.len() as u64;
             }
             DocumentEndState::Failed { done, .. } | DocumentEndState::Cancelled { done } => {

@@ -16,9 +16,9 @@ use weir_core::manifest::ComponentFile;
 use weir_core::tenancy::Tenant;
 use weir_core::{PolicyError, StorageError};
 
-use super::tenant_permits::TenantPermit;
+use super::tenant_concurrency_limiter::TenantConcurrencyPermit;
 use crate::state::{Control, TaskPanicked};
-use crate::upload_reservations::{UploadError, UploadReservation};
+use crate::upload_reservations::{UploadReservation, UploadReservationError};
 
 /// The maximum size of a component in bytes.
 const MAX_COMPONENT_BYTES: u64 = 64 << 20;
@@ -28,13 +28,13 @@ const MAX_COMPONENT_BYTES: u64 = 64 << 20;
 pub enum PushComponentError {
     /// The tenant has another component in validation.
     #[error("another component of this tenant is being validated: push components one after the other")]
-    AnotherPush,
+    AnotherPushInProgress,
     /// The component is too large.
     #[error("a component may have at most {MAX_COMPONENT_BYTES} bytes")]
     TooLarge,
     /// Its bytes exceed a limit of the tenant or the disk.
     #[error(transparent)]
-    Upload(#[from] UploadError),
+    Upload(#[from] UploadReservationError),
     /// It did not pass validation.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -52,45 +52,47 @@ pub enum PushComponentError {
 /// A component that is being received. Dropping it removes its temporary file.
 pub struct ComponentPush {
     tenant: Tenant,
-    file: ReceivedFile,
+    file: TemporaryComponentFile,
     writer: File,
     hash: Sha256,
-    _permit: TenantPermit,
+    _permit: TenantConcurrencyPermit,
 }
 
 /// The temporary file of a component. Dropping it removes the file.
-struct ReceivedFile {
+struct TemporaryComponentFile {
     path: PathBuf,
     bytes: u64,
     /// The reservation of its bytes, released after the file is removed or stored.
     reservation: UploadReservation,
 }
 
-impl Drop for ReceivedFile {
+impl Drop for TemporaryComponentFile {
     fn drop(&mut self) {
         // It fails if the file was stored. Any other file is removed at the next start.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-fn io_error(error: std::io::Error) -> StorageError {
+fn component_io_error(error: std::io::Error) -> StorageError {
     StorageError::from_io_error("an uploaded component", &error)
 }
 
 impl ComponentPush {
     /// Creates an empty component, if no other component of the tenant is being pushed.
-    pub async fn start(control: &Control, tenant: &Tenant) -> Result<Self, PushComponentError> {
+    pub async fn start_push(control: &Control, tenant: &Tenant) -> Result<Self, PushComponentError> {
         let pipelines = &control.tenant_pipelines;
         let permit = pipelines.validation_permits.try_acquire(&tenant.id);
-        let permit = permit.ok_or(PushComponentError::AnotherPush)?;
-        let file = ReceivedFile {
-            reservation: control.upload_reservations.start_reservation(tenant.clone()),
+        let permit = permit.ok_or(PushComponentError::AnotherPushInProgress)?;
+        let file = TemporaryComponentFile {
+            reservation: control
+                .upload_reservations
+                .create_empty_reservation(tenant.clone()),
             path: pipelines.component_store.new_temporary_path(),
             bytes: 0,
         };
         Ok(Self {
             tenant: tenant.clone(),
-            writer: File::create_new(&file.path).await.map_err(io_error)?,
+            writer: File::create_new(&file.path).await.map_err(component_io_error)?,
             file,
             hash: Sha256::new(),
             _permit: permit,
@@ -105,9 +107,9 @@ impl ComponentPush {
             return Err(PushComponentError::TooLarge);
         }
         self.hash.update(bytes);
-        self.file.reservation.grow_to(self.file.bytes).await?;
-        self.writer.write_all(bytes).await.map_err(io_error)?;
-        self.file.reservation.mark_written(count);
+        self.file.reservation.grow_reservation(self.file.bytes).await?;
+        self.writer.write_all(bytes).await.map_err(component_io_error)?;
+        self.file.reservation.mark_bytes_written(count);
         Ok(())
     }
 
@@ -127,23 +129,24 @@ impl ComponentPush {
             hash,
             _permit: permit,
         } = self;
-        writer.flush().await.map_err(io_error)?;
+        writer.flush().await.map_err(component_io_error)?;
         // On this descriptor, because it reports every failed write; a descriptor that is opened later may not.
-        writer.sync_all().await.map_err(io_error)?;
+        writer.sync_all().await.map_err(component_io_error)?;
         let digest = ComponentDigest(hash.finalize().into());
-        let known = control
+        let existing_record = control
             .tenant_pipelines
             .pipeline_store
             .find_component(&tenant.id, &digest)
             .await?;
-        let was_known = known.is_some();
-        let ours = Arc::clone(control);
+        let was_known = existing_record.is_some();
+        let task_control = Arc::clone(control);
         let storing = async move {
             let _permit = permit;
-            let record = match known {
+            let record = match existing_record {
                 Some(known) => ComponentRecord { name, ..known },
                 None => {
-                    let interface = inspect_and_commit(&ours, &tenant, &name, &file, digest).await?;
+                    let interface =
+                        inspect_and_commit_component(&task_control, &tenant, &name, &file, digest).await?;
                     ComponentRecord {
                         tenant: tenant.id.clone(),
                         digest,
@@ -155,18 +158,18 @@ impl ComponentPush {
                     }
                 }
             };
-            put_record(&ours, &record).await?;
+            put_component_record(&task_control, &record).await?;
             Ok::<_, PushComponentError>(record)
         };
         Ok((control.run_to_completion(storing).await?, was_known))
     }
 }
 
-async fn inspect_and_commit(
+async fn inspect_and_commit_component(
     control: &Control,
     tenant: &Tenant,
     name: &str,
-    file: &ReceivedFile,
+    file: &TemporaryComponentFile,
     digest: ComponentDigest,
 ) -> Result<ComponentInterface, PushComponentError> {
     let pipelines = &control.tenant_pipelines;
@@ -186,7 +189,7 @@ async fn inspect_and_commit(
     Ok(interface)
 }
 
-async fn put_record(control: &Control, record: &ComponentRecord) -> Result<(), PushComponentError> {
+async fn put_component_record(control: &Control, record: &ComponentRecord) -> Result<(), PushComponentError> {
     let pipelines = &control.tenant_pipelines;
     let Err(error) = pipelines.pipeline_store.put_component(record).await else {
         return Ok(());

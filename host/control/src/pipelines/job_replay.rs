@@ -6,7 +6,7 @@ use weir_core::rollout::{RevisionAssignment, RolloutArm};
 use weir_core::{JobId, StorageError, TenantId};
 
 use super::memory_quota::apply_memory_quota;
-use super::tenant_pipelines::PipelineError;
+use super::tenant_pipelines::PipelineUnavailableError;
 use crate::state::Control;
 
 /// Why a job cannot be replayed.
@@ -25,7 +25,7 @@ pub enum ReplayJobError {
     },
     /// The pipeline cannot be loaded.
     #[error(transparent)]
-    Pipeline(#[from] PipelineError),
+    Pipeline(#[from] PipelineUnavailableError),
     /// The decisions cannot be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -42,12 +42,12 @@ pub async fn replay_job(
     revision: Option<u32>,
 ) -> Result<ReplayReport, ReplayJobError> {
     let pipelines = &control.tenant_pipelines;
-    let (record, order) = tokio::try_join!(
+    let (record, job_request) = tokio::try_join!(
         control.ledger.find_job(tenant, job),
         control.job_requests.find_job_request(tenant, job)
     )?;
     let record = record.ok_or(ReplayJobError::JobNotFound)?;
-    let options = order.map(|order| order.options).unwrap_or_default();
+    let options = job_request.map(|order| order.options).unwrap_or_default();
     let assignment = match revision {
         Some(revision) => {
             let known = pipelines
@@ -63,7 +63,12 @@ pub async fn replay_job(
                 arm: RolloutArm::Stable,
             })
         }
-        None => pipelines.pipeline_store.find_assignment(tenant, job).await?,
+        None => {
+            pipelines
+                .pipeline_store
+                .find_assigned_revision(tenant, job)
+                .await?
+        }
     };
     let pipeline = pipelines
         .load_pipeline(tenant, &record.pipeline, &options, assignment)

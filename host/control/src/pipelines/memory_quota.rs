@@ -17,11 +17,11 @@ pub(crate) async fn apply_memory_quota(
     let Some(record) = control.tenant_store.find_tenant(tenant).await? else {
         return Ok(pipeline);
     };
-    let usual = control.settings.policy_max_instance_memory_bytes;
-    let asked = pipeline.manifest.limits.max_memory_bytes.unwrap_or(usual);
+    let default_limit = control.settings.policy_max_instance_memory_bytes;
+    let requested_limit = pipeline.manifest.limits.max_memory_bytes.unwrap_or(default_limit);
     Ok(
-        match control.quota_limiter.tenant_limits(&record).guest_memory_bytes {
-            Some(quota) if quota < asked => {
+        match control.quota_limiter.effective_limits(&record).guest_memory_bytes {
+            Some(quota) if quota < requested_limit => {
                 let mut pipeline = Arc::unwrap_or_clone(pipeline);
                 pipeline.manifest.limits.max_memory_bytes = Some(quota);
                 Arc::new(pipeline)

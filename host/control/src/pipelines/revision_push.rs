@@ -47,9 +47,9 @@ pub async fn push_revision(
     manifest.validate().map_err(PushRevisionError::Invalid)?;
     let pipelines = &control.tenant_pipelines;
     let name = manifest.name.clone();
-    let components = resolve_components(control, tenant, components).await?;
+    let components = resolve_component_digests(control, tenant, components).await?;
     let spec = RevisionSpec { manifest, components };
-    let built = pipelines.build_pipeline(tenant, spec.clone()).await;
+    let built = pipelines.build_revision_pipeline(tenant, spec.clone()).await;
     let built = built.map_err(PushRevisionError::Invalid)?;
     pipelines
         .component_validator
@@ -70,7 +70,7 @@ pub async fn push_revision(
     Ok((revision, is_old))
 }
 
-async fn resolve_components(
+async fn resolve_component_digests(
     control: &Control,
     tenant: &TenantId,
     components: BTreeMap<Role, String>,

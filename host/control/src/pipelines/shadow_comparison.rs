@@ -14,7 +14,7 @@ use super::memory_quota::apply_memory_quota;
 use crate::state::Control;
 
 /// An ended job to compare.
-pub(crate) struct ComparedJob<'a> {
+pub(crate) struct JobToCompare<'a> {
     pub(crate) tenant: &'a TenantId,
     pub(crate) job: JobId,
     pub(crate) pipeline: &'a str,
@@ -24,40 +24,40 @@ pub(crate) struct ComparedJob<'a> {
 /// Replays the decisions of a job with the shadow of its pipeline, if it has one, and stores the differences.
 pub(crate) async fn compare_with_shadow(
     control: &Control,
-    given: RevisionAssignment,
-    ended: ComparedJob<'_>,
+    assignment: RevisionAssignment,
+    job_to_compare: JobToCompare<'_>,
 ) {
-    if let Err(error) = try_compare_with_shadow(control, given, &ended).await {
-        tracing::warn!(job = %ended.job, %error, "cannot compare a job with the shadow");
+    if let Err(error) = try_compare_with_shadow(control, assignment, &job_to_compare).await {
+        tracing::warn!(job = %job_to_compare.job, %error, "cannot compare a job with the shadow");
     }
 }
 
 async fn try_compare_with_shadow(
     control: &Control,
-    given: RevisionAssignment,
-    ended: &ComparedJob<'_>,
+    assignment: RevisionAssignment,
+    job_to_compare: &JobToCompare<'_>,
 ) -> Result<(), StorageError> {
-    let shelf = &control.tenant_pipelines;
-    let record = shelf
+    let pipelines = &control.tenant_pipelines;
+    let record = pipelines
         .pipeline_store
-        .find_pipeline(ended.tenant, ended.pipeline)
+        .find_pipeline(job_to_compare.tenant, job_to_compare.pipeline)
         .await?;
     let shadow = record.and_then(|record| record.rollout.shadow);
-    let Some(shadow) = shadow.filter(|shadow| shadow.revision != given.revision) else {
+    let Some(shadow) = shadow.filter(|shadow| shadow.revision != assignment.revision) else {
         return Ok(());
     };
-    let Some(_turn) = shelf.comparison_permits.try_acquire(ended.tenant) else {
+    let Some(_permit) = pipelines.comparison_permits.try_acquire(job_to_compare.tenant) else {
         return Ok(());
     };
-    shelf
+    pipelines
         .shadow_store
         .put_shadow_run(&ShadowRun {
-            tenant: ended.tenant.clone(),
-            pipeline: ended.pipeline.to_owned(),
+            tenant: job_to_compare.tenant.clone(),
+            pipeline: job_to_compare.pipeline.to_owned(),
             revision: shadow.revision,
-            job: ended.job,
+            job: job_to_compare.job,
             compared_at_millis: unix_time_millis(),
-            report: replay_with_shadow(control, shadow, ended).await,
+            report: replay_with_shadow(control, shadow, job_to_compare).await,
         })
         .await
 }
@@ -65,23 +65,28 @@ async fn try_compare_with_shadow(
 async fn replay_with_shadow(
     control: &Control,
     shadow: ShadowRevision,
-    ended: &ComparedJob<'_>,
+    job_to_compare: &JobToCompare<'_>,
 ) -> Result<ReplayReport, String> {
-    let given = Some(RevisionAssignment {
+    let assignment = Some(RevisionAssignment {
         revision: shadow.revision,
         arm: RolloutArm::Stable,
     });
     let pipeline = control
         .tenant_pipelines
-        .load_pipeline(ended.tenant, ended.pipeline, ended.options, given)
+        .load_pipeline(
+            job_to_compare.tenant,
+            job_to_compare.pipeline,
+            job_to_compare.options,
+            assignment,
+        )
         .await;
     let pipeline = pipeline.map_err(|error| error.to_string())?;
-    let pipeline = apply_memory_quota(control, ended.tenant, pipeline).await;
+    let pipeline = apply_memory_quota(control, job_to_compare.tenant, pipeline).await;
     let pipeline = pipeline.map_err(|error| error.to_string())?;
     let report = control
         .tenant_pipelines
         .job_replayer
-        .replay_job(ended.tenant, &ended.job, &pipeline)
+        .replay_job(job_to_compare.tenant, &job_to_compare.job, &pipeline)
         .await;
     let mut report = report.map_err(|error| error.to_string())?;
     report.differences.truncate(MAX_DIFFERENCES_PER_RUN);

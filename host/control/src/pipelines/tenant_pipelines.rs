@@ -13,7 +13,7 @@ use weir_core::rollout::RevisionAssignment;
 use weir_core::shadow::ShadowStore;
 use weir_core::{JobId, StorageError, TenantId};
 
-use super::tenant_permits::TenantPermits;
+use super::tenant_concurrency_limiter::TenantConcurrencyLimiter;
 
 /// The name of the host's pipeline, which every tenant has.
 const HOST_PIPELINE_NAME: &str = "default";
@@ -22,7 +22,7 @@ const MAX_CONCURRENT_COMPARISONS: usize = 4;
 
 /// Builds pipelines and supplies the default components of the host.
 #[async_trait]
-pub trait DefaultComponents: Send + Sync {
+pub trait PipelineBuilder: Send + Sync {
     /// Builds a pipeline from a manifest and components. The default components take the remaining roles. The error says what is
     /// wrong with the default components.
     async fn build_pipeline(
@@ -34,7 +34,7 @@ pub trait DefaultComponents: Send + Sync {
 
 /// Why a pipeline is not available.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum PipelineError {
+pub enum PipelineUnavailableError {
     /// The tenant has no pipeline of this name.
     #[error("there is no pipeline '{0}'")]
     Unknown(String),
@@ -66,31 +66,31 @@ pub struct TenantPipelines {
     pub job_replayer: Arc<dyn JobReplayer>,
     /// Results of shadow revisions.
     pub shadow_store: Arc<dyn ShadowStore>,
-    default_components: Arc<dyn DefaultComponents>,
+    pipeline_builder: Arc<dyn PipelineBuilder>,
     /// Allows one component validation at a time for each tenant.
-    pub(crate) validation_permits: Arc<TenantPermits>,
+    pub(crate) validation_permits: Arc<TenantConcurrencyLimiter>,
     /// Allows one comparison with a shadow at a time for each tenant.
-    pub(crate) comparison_permits: Arc<TenantPermits>,
+    pub(crate) comparison_permits: Arc<TenantConcurrencyLimiter>,
 }
 
 impl TenantPipelines {
     pub(crate) fn new(
-        book: Arc<dyn PipelineStore>,
-        store: Arc<dyn ComponentStore>,
-        gate: Arc<dyn ComponentValidator>,
-        replays: Arc<dyn JobReplayer>,
-        shadows: Arc<dyn ShadowStore>,
-        defaults: Arc<dyn DefaultComponents>,
+        pipeline_store: Arc<dyn PipelineStore>,
+        component_store: Arc<dyn ComponentStore>,
+        component_validator: Arc<dyn ComponentValidator>,
+        job_replayer: Arc<dyn JobReplayer>,
+        shadow_store: Arc<dyn ShadowStore>,
+        pipeline_builder: Arc<dyn PipelineBuilder>,
     ) -> Self {
         Self {
-            pipeline_store: book,
-            component_store: store,
-            component_validator: gate,
-            job_replayer: replays,
-            shadow_store: shadows,
-            default_components: defaults,
-            validation_permits: TenantPermits::new(usize::MAX),
-            comparison_permits: TenantPermits::new(MAX_CONCURRENT_COMPARISONS),
+            pipeline_store,
+            component_store,
+            component_validator,
+            job_replayer,
+            shadow_store,
+            pipeline_builder,
+            validation_permits: TenantConcurrencyLimiter::new(usize::MAX),
+            comparison_permits: TenantConcurrencyLimiter::new(MAX_CONCURRENT_COMPARISONS),
         }
     }
 
@@ -101,25 +101,28 @@ impl TenantPipelines {
         name: &str,
         options: &JobRequestOptions,
         job: &JobId,
-    ) -> Result<Arc<Pipeline>, PipelineError> {
-        let given = self.find_active_pipeline(tenant, name).await?;
-        let given = given.and_then(|record| record.rollout.assign_job(job));
-        self.load_pipeline(tenant, name, options, given).await
+    ) -> Result<Arc<Pipeline>, PipelineUnavailableError> {
+        let active_record = self.find_active_pipeline(tenant, name).await?;
+        let assignment = active_record.and_then(|record| record.rollout.assign_job(job));
+        self.load_pipeline(tenant, name, options, assignment).await
     }
 
     /// Returns the pipeline of a job that starts or resumes now, and stores the assigned revision.
-    pub async fn assign_pipeline(
+    pub async fn assign_and_load_pipeline(
         &self,
         tenant: &TenantId,
         name: &str,
         options: &JobRequestOptions,
         job: &JobId,
-    ) -> Result<(Arc<Pipeline>, Option<RevisionAssignment>), PipelineError> {
-        let given = match self.find_active_pipeline(tenant, name).await? {
+    ) -> Result<(Arc<Pipeline>, Option<RevisionAssignment>), PipelineUnavailableError> {
+        let assignment = match self.find_active_pipeline(tenant, name).await? {
             Some(_) => self.pipeline_store.assign_revision(tenant, name, job).await?,
             None => None,
         };
-        Ok((self.load_pipeline(tenant, name, options, given).await?, given))
+        Ok((
+            self.load_pipeline(tenant, name, options, assignment).await?,
+            assignment,
+        ))
     }
 
     /// Returns the tenant's pipeline of this name, if it has an active revision; `None` means the pipeline of the host.
@@ -127,12 +130,12 @@ impl TenantPipelines {
         &self,
         tenant: &TenantId,
         name: &str,
-    ) -> Result<Option<PipelineRecord>, PipelineError> {
+    ) -> Result<Option<PipelineRecord>, PipelineUnavailableError> {
         match self.pipeline_store.find_pipeline(tenant, name).await? {
             Some(record) if record.rollout.stable.is_some() => Ok(Some(record)),
             _ if name == HOST_PIPELINE_NAME => Ok(None),
-            Some(_) => Err(PipelineError::Inactive(name.to_owned())),
-            None => Err(PipelineError::Unknown(name.to_owned())),
+            Some(_) => Err(PipelineUnavailableError::Inactive(name.to_owned())),
+            None => Err(PipelineUnavailableError::Unknown(name.to_owned())),
         }
     }
 
@@ -142,41 +145,45 @@ impl TenantPipelines {
         tenant: &TenantId,
         name: &str,
         options: &JobRequestOptions,
-        given: Option<RevisionAssignment>,
-    ) -> Result<Arc<Pipeline>, PipelineError> {
-        let unusable = |reason: String| PipelineError::Unusable {
+        assignment: Option<RevisionAssignment>,
+    ) -> Result<Arc<Pipeline>, PipelineUnavailableError> {
+        let unusable = |reason: String| PipelineUnavailableError::Unusable {
             name: name.to_owned(),
             reason,
         };
-        let recipe = match given {
-            Some(given) => {
+        let revision_spec = match assignment {
+            Some(assignment) => {
                 let revision = self
                     .pipeline_store
-                    .find_revision(tenant, name, given.revision)
+                    .find_revision(tenant, name, assignment.revision)
                     .await?;
-                let missing = || unusable(format!("its revision {} does not exist", given.revision));
+                let missing = || unusable(format!("its revision {} does not exist", assignment.revision));
                 revision.ok_or_else(missing)?.spec
             }
             None => RevisionSpec {
-                manifest: Manifest::default_pipeline(),
+                manifest: Manifest::default_pipeline_manifest(),
                 components: BTreeMap::new(),
             },
         };
-        let mut built = recipe;
-        built
-            .manifest
-            .apply_job_options(options.dpi, options.ocr.as_deref(), options.vision.as_deref());
-        self.build_pipeline(tenant, built).await.map_err(unusable)
+        let mut revision_spec = revision_spec;
+        revision_spec.manifest.apply_job_options(
+            options.dpi,
+            options.ocr.as_deref(),
+            options.vision.as_deref(),
+        );
+        self.build_revision_pipeline(tenant, revision_spec)
+            .await
+            .map_err(unusable)
     }
 
     /// Builds a pipeline from a revision and the files of its components.
-    pub(crate) async fn build_pipeline(
+    pub(crate) async fn build_revision_pipeline(
         &self,
         tenant: &TenantId,
-        recipe: RevisionSpec,
+        revision_spec: RevisionSpec,
     ) -> Result<Arc<Pipeline>, String> {
         let mut files = BTreeMap::new();
-        for (role, digest) in &recipe.components {
+        for (role, digest) in &revision_spec.components {
             let record = self.pipeline_store.find_component(tenant, digest).await;
             let record = record.map_err(|error| error.to_string())?;
             let name = record.map_or_else(|| role.name().to_owned(), |record| record.name);
@@ -187,8 +194,8 @@ impl TenantPipelines {
             };
             files.insert(*role, file);
         }
-        self.default_components
-            .build_pipeline(recipe.manifest, files)
+        self.pipeline_builder
+            .build_pipeline(revision_spec.manifest, files)
             .await
     }
 }

@@ -137,12 +137,12 @@ impl JobReplayer for FakeProcessing {
         })
     }
 
-    async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
+    async fn remove_job_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
         self.remove_opened_jobs(|opened| opened.tenant == *tenant && jobs.contains(&opened.job));
         Ok(())
     }
 
-    async fn clear_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
+    async fn remove_tenant_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
         self.remove_opened_jobs(|opened| opened.tenant == *tenant);
         Ok(())
     }

@@ -98,15 +98,15 @@ impl FakeStore {
 
     /// Changes the stored bytes of a tenant by the difference between `before` and `after`.
     pub(crate) fn change_stored_bytes(&self, tenant: &TenantId, before: u64, after: u64) {
-        let mut kept = self.0.lock();
-        let stored = kept.stored_bytes.entry(tenant.clone()).or_default();
+        let mut tables = self.0.lock();
+        let stored = tables.stored_bytes.entry(tenant.clone()).or_default();
         *stored = (*stored + after).saturating_sub(before);
     }
 
     fn begin_event_read(&self) -> Result<(), StorageError> {
-        let mut kept = self.0.lock();
-        kept.event_reads += 1;
-        if kept.fail_reads {
+        let mut tables = self.0.lock();
+        tables.event_reads += 1;
+        if tables.fail_reads {
             return Err(StorageError::Failed {
                 what: "events".into(),
                 reason: "the test injects this error".into(),
@@ -119,8 +119,8 @@ impl FakeStore {
 #[async_trait]
 impl Ledger for FakeStore {
     async fn commit_entries(&self, entries: Vec<LedgerEntry>) -> Result<(), StorageError> {
-        let mut kept = self.0.lock();
-        if kept.storage_full {
+        let mut tables = self.0.lock();
+        if tables.storage_full {
             let what = "the ledger".into();
             return Err(StorageError::NoSpace { what });
         }
@@ -128,32 +128,33 @@ impl Ledger for FakeStore {
             match entry {
                 LedgerEntry::Job(job) => {
                     if job.state.is_terminal() {
-                        kept.remove_passwords(&job);
+                        tables.remove_passwords(&job);
                     }
-                    match kept.jobs.iter_mut().find(|j| j.id == job.id) {
+                    match tables.jobs.iter_mut().find(|j| j.id == job.id) {
                         Some(known) => *known = job,
-                        None => kept.jobs.push(job),
+                        None => tables.jobs.push(job),
                     }
                 }
                 LedgerEntry::Document(mut document) => {
                     let same = |d: &DocumentRecord| (&d.tenant, d.id) == (&document.tenant, document.id);
-                    if let Some(known) = kept.documents.iter().position(same) {
-                        document.created_millis = kept.documents.remove(known).created_millis;
+                    if let Some(known) = tables.documents.iter().position(same) {
+                        document.created_millis = tables.documents.remove(known).created_millis;
                     }
-                    kept.documents.push(document);
+                    tables.documents.push(document);
                 }
                 LedgerEntry::Page(page) => {
-                    kept.pages
+                    tables
+                        .pages
                         .insert((page.tenant.clone(), page.document, page.page), page);
                 }
                 LedgerEntry::ComponentLog(tenant, entry) => {
-                    kept.component_log.insert((tenant, entry.job, entry.seq), entry);
+                    tables.component_log.insert((tenant, entry.job, entry.seq), entry);
                 }
                 LedgerEntry::Event(tenant, event) => {
                     let same =
                         |(t, e): &(TenantId, Event)| *t == tenant && (e.job, e.seq) == (event.job, event.seq);
-                    if !kept.events.iter().rev().take(1000).any(same) {
-                        kept.events.push((tenant, event));
+                    if !tables.events.iter().rev().take(1000).any(same) {
+                        tables.events.push((tenant, event));
                     }
                 }
             }
@@ -166,8 +167,8 @@ impl Ledger for FakeStore {
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Option<DocumentRecord>, StorageError> {
-        let kept = self.0.lock();
-        let mut documents = kept.documents.iter();
+        let tables = self.0.lock();
+        let mut documents = tables.documents.iter();
         Ok(documents
             .find(|d| (&d.tenant, &d.id) == (tenant, document))
             .cloned())
@@ -183,14 +184,14 @@ impl Ledger for FakeStore {
         after: Option<(u64, DocumentId)>,
         limit: usize,
     ) -> Result<Vec<DocumentRecord>, StorageError> {
-        let kept = self.0.lock();
-        let place = |document: &DocumentRecord| (document.created_millis, document.id);
-        let of_tenant = kept.documents.iter().filter(|d| d.tenant == *tenant);
+        let tables = self.0.lock();
+        let position_of = |document: &DocumentRecord| (document.created_millis, document.id);
+        let of_tenant = tables.documents.iter().filter(|d| d.tenant == *tenant);
         let mut documents: Vec<_> = of_tenant
-            .filter(|d| after.is_none_or(|after| place(d) < after))
+            .filter(|d| after.is_none_or(|after| position_of(d) < after))
             .cloned()
             .collect();
-        documents.sort_unstable_by_key(|d| std::cmp::Reverse(place(d)));
+        documents.sort_unstable_by_key(|d| std::cmp::Reverse(position_of(d)));
         documents.truncate(limit);
         Ok(documents)
     }
@@ -201,8 +202,8 @@ impl Ledger for FakeStore {
         document: &DocumentId,
         _revision: Option<&RevisionId>,
     ) -> Result<Vec<PageRecord>, StorageError> {
-        let kept = self.0.lock();
-        let pages = kept.pages.values();
+        let tables = self.0.lock();
+        let pages = tables.pages.values();
         Ok(pages
             .filter(|p| (&p.tenant, &p.document) == (tenant, document))
             .cloned()
@@ -225,14 +226,14 @@ impl Ledger for FakeStore {
     }
 
     async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
-        let kept = self.0.lock();
-        let mut jobs = kept.jobs.iter();
+        let tables = self.0.lock();
+        let mut jobs = tables.jobs.iter();
         Ok(jobs.find(|j| (&j.tenant, &j.id) == (tenant, job)).cloned())
     }
 
     async fn list_unfinished_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
-        let kept = self.0.lock();
-        let unfinished = kept.jobs.iter().filter(|j| !j.state.is_terminal());
+        let tables = self.0.lock();
+        let unfinished = tables.jobs.iter().filter(|j| !j.state.is_terminal());
         let mut unfinished: Vec<_> = unfinished.cloned().collect();
         unfinished.sort_by_key(|j| j.created_millis);
         Ok(unfinished)
@@ -248,8 +249,8 @@ impl Ledger for FakeStore {
         self.begin_event_read()?;
         // Yield, so that other tasks can commit while the caller still processes this read.
         let events = {
-            let kept = self.0.lock();
-            let of_job = kept
+            let tables = self.0.lock();
+            let of_job = tables
                 .events
                 .iter()
                 .filter(|(t, e)| t == tenant && e.job == *job && e.seq > after);
@@ -270,9 +271,9 @@ impl Ledger for FakeStore {
         after: u64,
         limit: usize,
     ) -> Result<Vec<ComponentLogEntry>, StorageError> {
-        let kept = self.0.lock();
+        let tables = self.0.lock();
         let (from, to) = (after.saturating_add(1), u64::MAX);
-        let of_job = kept
+        let of_job = tables
             .component_log
             .range((tenant.clone(), *job, from)..=(tenant.clone(), *job, to));
         Ok(of_job.take(limit).map(|(_, entry)| entry.clone()).collect())
@@ -291,12 +292,12 @@ impl Ledger for FakeStore {
     ) -> Result<Vec<(u64, Event)>, StorageError> {
         self.begin_event_read()?;
         let events = {
-            let kept = self.0.lock();
-            let placed = (1..).zip(&kept.events).skip(usize::try_from(after).unwrap());
+            let tables = self.0.lock();
+            let placed = (1..).zip(&tables.events).skip(usize::try_from(after).unwrap());
             placed
                 .filter(|(_, (t, _))| t == tenant)
                 .take(limit)
-                .map(|(place, (_, e))| (place, e.clone()))
+                .map(|(position, (_, e))| (position, e.clone()))
                 .collect()
         };
         tokio::task::yield_now().await;
@@ -304,9 +305,9 @@ impl Ledger for FakeStore {
     }
 
     async fn last_tenant_event_position(&self, tenant: &TenantId) -> Result<u64, StorageError> {
-        let kept = self.0.lock();
+        let tables = self.0.lock();
         Ok((1..)
-            .zip(&kept.events)
+            .zip(&tables.events)
             .filter(|(_, (t, _))| t == tenant)
             .map(|(p, _)| p)
             .last()
@@ -314,24 +315,29 @@ impl Ledger for FakeStore {
     }
 
     async fn erase_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
-        let mut kept = self.0.lock();
-        let before = kept.documents.len();
-        kept.documents
+        let mut tables = self.0.lock();
+        let before = tables.documents.len();
+        tables
+            .documents
             .retain(|d| (&d.tenant, &d.id) != (tenant, document));
-        kept.pages.retain(|(t, d, _), _| (t, d) != (tenant, document));
-        Ok(kept.documents.len() < before)
+        tables.pages.retain(|(t, d, _), _| (t, d) != (tenant, document));
+        Ok(tables.documents.len() < before)
     }
 }
 
 #[async_trait]
 impl UsageStore for FakeStore {
-    async fn add_usage(&self, day: UsageDay, amounts: Vec<(TenantId, Usage)>) -> Result<(), StorageError> {
-        let mut kept = self.0.lock();
-        if kept.fail_reads {
+    async fn add_usage_of_day(
+        &self,
+        day: UsageDay,
+        amounts: Vec<(TenantId, Usage)>,
+    ) -> Result<(), StorageError> {
+        let mut tables = self.0.lock();
+        if tables.fail_reads {
             return Err(StorageError::NoSpace { what: "usage".into() });
         }
         for (tenant, usage) in amounts {
-            kept.usage.entry((tenant, day)).or_default().add(&usage);
+            tables.usage.entry((tenant, day)).or_default().add_amounts(&usage);
         }
         Ok(())
     }
@@ -342,8 +348,8 @@ impl UsageStore for FakeStore {
         from: UsageDay,
         to: UsageDay,
     ) -> Result<Vec<(UsageDay, Usage)>, StorageError> {
-        let kept = self.0.lock();
-        let mut days: Vec<_> = (kept.usage.iter())
+        let tables = self.0.lock();
+        let mut days: Vec<_> = (tables.usage.iter())
             .filter(|((t, day), _)| t == tenant && (from..=to).contains(day))
             .map(|((_, day), usage)| (*day, *usage))
             .collect();

@@ -20,6 +20,6 @@ mod test_control;
 pub use components::FakeComponentStore;
 pub use fake_store::FakeStore;
 pub use processing::{FakeProcessing, FakeUploadStore};
-pub use records::{TestRng, commit_events, job_record, metric_value, order};
+pub use records::{TestRng, commit_events, job_record, metric_value, sample_job_request};
 pub use stores::{CountingEmbedder, FakeBlobStore, FakeVectorStore};
 pub use test_control::{TestControl, wait_until};

@@ -38,16 +38,16 @@ impl PipelineStore for FakeStore {
         tenant: &TenantId,
         digest: &ComponentDigest,
     ) -> StoreResult<Option<ComponentRecord>> {
-        let kept = self.lock_pipelines();
-        let mut components = kept.components.iter();
+        let tables = self.lock_pipelines();
+        let mut components = tables.components.iter();
         Ok(components
             .find(|c| (&c.tenant, &c.digest) == (tenant, digest))
             .cloned())
     }
 
     async fn list_components(&self, tenant: &TenantId) -> StoreResult<Vec<ComponentRecord>> {
-        let kept = self.lock_pipelines();
-        Ok(kept
+        let tables = self.lock_pipelines();
+        Ok(tables
             .components
             .iter()
             .rev()
@@ -61,34 +61,35 @@ impl PipelineStore for FakeStore {
         tenant: &TenantId,
         digest: &ComponentDigest,
     ) -> StoreResult<Result<bool, (String, u32)>> {
-        let mut kept = self.lock_pipelines();
+        let mut tables = self.lock_pipelines();
         let names = |r: &&Revision| r.tenant == *tenant && r.spec.components.values().any(|d| d == digest);
-        if let Some(user) = kept.revisions.iter().find(names) {
+        if let Some(user) = tables.revisions.iter().find(names) {
             return Ok(Err((user.pipeline.clone(), user.number)));
         }
-        let before = kept.components.len();
-        kept.components
+        let before = tables.components.len();
+        tables
+            .components
             .retain(|c| (&c.tenant, &c.digest) != (tenant, digest));
-        Ok(Ok(kept.components.len() < before))
+        Ok(Ok(tables.components.len() < before))
     }
 
     async fn add_revision(
         &self,
         tenant: &TenantId,
         pipeline: &str,
-        recipe: &RevisionSpec,
+        revision_spec: &RevisionSpec,
         by: &str,
         now_millis: u64,
     ) -> StoreResult<Result<Revision, ComponentDigest>> {
         self.require_key(by)?;
-        let mut kept = self.lock_pipelines();
-        let newest = kept
+        let mut tables = self.lock_pipelines();
+        let newest = tables
             .revisions
             .iter()
             .rev()
             .find(|r| (&r.tenant, &*r.pipeline) == (tenant, pipeline));
         let number = match newest {
-            Some(newest) if newest.spec == *recipe => return Ok(Ok(newest.clone())),
+            Some(newest) if newest.spec == *revision_spec => return Ok(Ok(newest.clone())),
             Some(newest) => newest.number + 1,
             None => 1,
         };
@@ -96,12 +97,13 @@ impl PipelineStore for FakeStore {
             tenant: tenant.clone(),
             pipeline: pipeline.to_owned(),
             number,
-            spec: recipe.clone(),
+            spec: revision_spec.clone(),
             created_millis: now_millis,
             pushed_by_key: by.to_owned(),
         };
-        kept.revisions.push(revision.clone());
-        kept.rollouts
+        tables.revisions.push(revision.clone());
+        tables
+            .rollouts
             .entry((tenant.clone(), pipeline.to_owned()))
             .or_default();
         let entry = PipelineAuditRecord {
@@ -111,7 +113,7 @@ impl PipelineStore for FakeStore {
             action: PipelineAuditAction::Pushed { revision: number },
             evidence: None,
         };
-        kept.append_audit_log(tenant, pipeline, entry);
+        tables.append_audit_log(tenant, pipeline, entry);
         Ok(Ok(revision))
     }
 
@@ -121,8 +123,8 @@ impl PipelineStore for FakeStore {
         pipeline: &str,
         number: u32,
     ) -> StoreResult<Option<Revision>> {
-        let kept = self.lock_pipelines();
-        let mut revisions = kept.revisions.iter();
+        let tables = self.lock_pipelines();
+        let mut revisions = tables.revisions.iter();
         Ok(revisions
             .find(|r| (&r.tenant, &*r.pipeline, r.number) == (tenant, pipeline, number))
             .cloned())
@@ -135,8 +137,8 @@ impl PipelineStore for FakeStore {
         before: Option<u32>,
         limit: usize,
     ) -> StoreResult<Vec<Revision>> {
-        let kept = self.lock_pipelines();
-        let own = kept
+        let tables = self.lock_pipelines();
+        let own = tables
             .revisions
             .iter()
             .rev()
@@ -149,10 +151,10 @@ impl PipelineStore for FakeStore {
     }
 
     async fn list_pipelines(&self, tenant: &TenantId) -> StoreResult<Vec<PipelineRecord>> {
-        let kept = self.lock_pipelines();
-        let names = kept.rollouts.keys().filter(|(owner, _)| owner == tenant);
+        let tables = self.lock_pipelines();
+        let names = tables.rollouts.keys().filter(|(owner, _)| owner == tenant);
         Ok(names
-            .filter_map(|(_, name)| kept.pipeline_record(tenant, name))
+            .filter_map(|(_, name)| tables.pipeline_record(tenant, name))
             .collect())
     }
 
@@ -173,9 +175,9 @@ impl PipelineStore for FakeStore {
         if evidence.is_none() {
             self.require_key(by)?;
         }
-        let mut kept = self.lock_pipelines();
+        let mut tables = self.lock_pipelines();
         let key = (tenant.clone(), pipeline.to_owned());
-        let from = kept.rollouts.get(&key).cloned().unwrap_or_default();
+        let from = tables.rollouts.get(&key).cloned().unwrap_or_default();
         if version.is_some_and(|version| version != from.version) {
             return Ok(Err(RolloutError::VersionConflict(from.version)));
         }
@@ -183,7 +185,7 @@ impl PipelineStore for FakeStore {
             Ok(to) => to,
             Err(refused) => return Ok(Err(refused)),
         };
-        kept.rollouts.insert(key, to.clone());
+        tables.rollouts.insert(key, to.clone());
         let entry = PipelineAuditRecord {
             seq: 0,
             at_millis: now_millis,
@@ -195,7 +197,7 @@ impl PipelineStore for FakeStore {
             },
             evidence,
         };
-        kept.append_audit_log(tenant, pipeline, entry);
+        tables.append_audit_log(tenant, pipeline, entry);
         Ok(Ok(to))
     }
 
@@ -206,8 +208,8 @@ impl PipelineStore for FakeStore {
         before: Option<u64>,
         limit: usize,
     ) -> StoreResult<Vec<PipelineAuditRecord>> {
-        let kept = self.lock_pipelines();
-        let entries = kept.audit_log.get(&(tenant.clone(), pipeline.to_owned()));
+        let tables = self.lock_pipelines();
+        let entries = tables.audit_log.get(&(tenant.clone(), pipeline.to_owned()));
         let newest = entries.into_iter().flatten().rev();
         Ok(newest
             .filter(|e| before.is_none_or(|b| e.seq < b))
@@ -222,39 +224,42 @@ impl PipelineStore for FakeStore {
         pipeline: &str,
         job: &JobId,
     ) -> StoreResult<Option<RevisionAssignment>> {
-        let mut kept = self.lock_pipelines();
-        if let Some(given) = kept.assigned_jobs.get(&(tenant.clone(), *job)) {
-            return Ok(Some(given.assignment));
+        let mut tables = self.lock_pipelines();
+        if let Some(assigned) = tables.assigned_jobs.get(&(tenant.clone(), *job)) {
+            return Ok(Some(assigned.assignment));
         }
-        let rollout = kept.rollouts.get(&(tenant.clone(), pipeline.to_owned()));
+        let rollout = tables.rollouts.get(&(tenant.clone(), pipeline.to_owned()));
         let Some(assignment) = rollout.and_then(|rollout| rollout.assign_job(job)) else {
             return Ok(None);
         };
-        let given = AssignedJob {
+        let assigned = AssignedJob {
             pipeline: pipeline.to_owned(),
             assignment,
             outcome: None,
         };
-        kept.assigned_jobs.insert((tenant.clone(), *job), given);
+        tables.assigned_jobs.insert((tenant.clone(), *job), assigned);
         Ok(Some(assignment))
     }
 
-    async fn find_assignment(
+    async fn find_assigned_revision(
         &self,
         tenant: &TenantId,
         job: &JobId,
     ) -> StoreResult<Option<RevisionAssignment>> {
-        let kept = self.lock_pipelines();
-        Ok(kept
+        let tables = self.lock_pipelines();
+        Ok(tables
             .assigned_jobs
             .get(&(tenant.clone(), *job))
-            .map(|given| given.assignment))
+            .map(|assigned| assigned.assignment))
     }
 
-    async fn record_job_outcome(&self, showing: &RevisionJobOutcome) -> StoreResult<()> {
-        let mut kept = self.lock_pipelines();
-        if let Some(given) = kept.assigned_jobs.get_mut(&(showing.tenant.clone(), showing.job)) {
-            given.outcome.get_or_insert_with(|| showing.clone());
+    async fn record_job_outcome(&self, outcome: &RevisionJobOutcome) -> StoreResult<()> {
+        let mut tables = self.lock_pipelines();
+        if let Some(assigned) = tables
+            .assigned_jobs
+            .get_mut(&(outcome.tenant.clone(), outcome.job))
+        {
+            assigned.outcome.get_or_insert_with(|| outcome.clone());
         }
         Ok(())
     }
@@ -267,21 +272,22 @@ impl PipelineStore for FakeStore {
         within_millis: RangeInclusive<u64>,
         jobs: u32,
     ) -> StoreResult<Vec<JobSample>> {
-        let kept = self.lock_pipelines();
-        let given = kept.assigned_jobs.iter().filter(|((owner, _), given)| {
+        let tables = self.lock_pipelines();
+        let assigned_jobs = tables.assigned_jobs.iter().filter(|((owner, _), given)| {
             (owner, &*given.pipeline, given.assignment.revision) == (tenant, pipeline, revision)
         });
-        let mut ended: Vec<&RevisionJobOutcome> =
-            given.filter_map(|(_, given)| given.outcome.as_ref()).collect();
+        let mut ended: Vec<&RevisionJobOutcome> = assigned_jobs
+            .filter_map(|(_, given)| given.outcome.as_ref())
+            .collect();
         ended.retain(|job| within_millis.contains(&job.ended_at_millis));
         ended.sort_by_key(|job| (job.ended_at_millis, job.job));
         let (all, jobs) = (ended.len(), jobs as usize);
-        let kept = |place: &usize| all <= jobs || (place + 1) * jobs / all > place * jobs / all;
-        let shown = (0..all).filter(kept).map(|place| JobSample {
+        let is_in_sample = |index: &usize| all <= jobs || (index + 1) * jobs / all > index * jobs / all;
+        let samples = (0..all).filter(is_in_sample).map(|place| JobSample {
             ended_at_millis: ended[place].ended_at_millis,
             metrics: ended[place].metrics,
         });
-        Ok(shown.collect())
+        Ok(samples.collect())
     }
 }
 
@@ -299,8 +305,8 @@ impl ShadowStore for FakeStore {
         revision: u32,
         since_millis: u64,
     ) -> Result<Vec<ShadowRun>, StorageError> {
-        let kept = self.lock_pipelines();
-        let runs = kept.shadow_runs.iter().rev().filter(|run| {
+        let tables = self.lock_pipelines();
+        let runs = tables.shadow_runs.iter().rev().filter(|run| {
             (&run.tenant, run.pipeline.as_str(), run.revision) == (tenant, pipeline, revision)
                 && run.compared_at_millis >= since_millis
         });

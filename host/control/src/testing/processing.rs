@@ -12,23 +12,24 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use weir_core::decision::{
     BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, ObservedEvent,
-    PageRoute, PassageSource, ProgressUpdate, ReadingMethod, StageFailure, SummaryPlan, SummarySource,
+    PageRoute, PageStageFailure, PageTextToSplit, ProgressUpdate, ReadingMethod, SectionToSummarize,
+    SummaryPlan,
 };
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::page::DocumentInfo;
 use weir_core::page_text::Line;
 use weir_core::ports::{
-    DrawOptions, DrawnPage, JobPolicy, OpenDocument, OpenPolicyRequest, PdfSource, PolicyCallCounts,
-    PolicyFactory, Rasterizer, ReservedDrawing,
+    JobPolicy, OpenPolicyRequest, OpenedPdf, PdfSource, PolicyCallCounts, PolicyFactory, RasterizeOptions,
+    RasterizeOutput, Rasterizer, ReservedRasterization,
 };
 use weir_core::uploads::{StagedUpload, UploadStore};
 use weir_core::{
-    DocumentId, JobId, Lane, PageFacts, PageNumber, PolicyError, RasterError, RevisionId, StorageError,
-    TenantId,
+    DocumentId, JobId, PageFacts, PageNumber, PolicyError, PriorityLane, RasterError, RevisionId,
+    StorageError, TenantId,
 };
 
 use super::FakeStore;
-use crate::pipelines::DefaultComponents;
+use crate::pipelines::PipelineBuilder;
 
 /// A rasterizer and policies without real work or components.
 pub struct FakeProcessing {
@@ -75,8 +76,8 @@ impl FakeProcessing {
     }
 
     /// Removes the matching jobs from the list of opened jobs.
-    pub(crate) fn remove_opened_jobs(&self, meant: impl Fn(&OpenedJob) -> bool) {
-        self.opened_jobs.lock().retain(|opened| !meant(opened));
+    pub(crate) fn remove_opened_jobs(&self, is_match: impl Fn(&OpenedJob) -> bool) {
+        self.opened_jobs.lock().retain(|opened| !is_match(opened));
     }
 
     /// Returns the memory limit in bytes of each replay, in order.
@@ -92,7 +93,7 @@ struct FakeDocument {
 
 #[async_trait]
 impl Rasterizer for FakeProcessing {
-    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenDocument>, RasterError> {
+    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenedPdf>, RasterError> {
         let text = std::fs::read_to_string(&source.path).map_err(|error| RasterError::FileUnreadable {
             reason: error.to_string(),
         })?;
@@ -113,13 +114,13 @@ impl Rasterizer for FakeProcessing {
         4
     }
 
-    fn free_image_bytes(&self) -> u64 {
+    fn available_image_bytes(&self) -> u64 {
         1 << 30
     }
 }
 
 #[async_trait]
-impl OpenDocument for FakeDocument {
+impl OpenedPdf for FakeDocument {
     fn document_info(&self) -> &DocumentInfo {
         &self.info
     }
@@ -136,11 +137,11 @@ impl OpenDocument for FakeDocument {
         Ok(facts.collect())
     }
 
-    async fn reserve_drawing(
+    async fn reserve_page_memory(
         &self,
         _: PageNumber,
-        drawing: DrawOptions,
-    ) -> Result<Box<dyn ReservedDrawing>, RasterError> {
+        drawing: RasterizeOptions,
+    ) -> Result<Box<dyn ReservedRasterization>, RasterError> {
         Ok(Box::new(BlankDrawing { dpi: drawing.dpi }))
     }
 
@@ -156,9 +157,9 @@ struct BlankDrawing {
 }
 
 #[async_trait]
-impl ReservedDrawing for BlankDrawing {
-    async fn draw_page(self: Box<Self>) -> Result<DrawnPage, RasterError> {
-        Ok(DrawnPage {
+impl ReservedRasterization for BlankDrawing {
+    async fn rasterize_page(self: Box<Self>) -> Result<RasterizeOutput, RasterError> {
+        Ok(RasterizeOutput {
             dpi: self.dpi,
             image: None,
             encoded: None,
@@ -212,7 +213,7 @@ impl JobPolicy for FakeJobPolicy {
     async fn route_document(&self, _: DocumentFacts) -> Result<DocumentRoute, PolicyError> {
         Ok(DocumentRoute {
             collection: "default".into(),
-            lane: Lane::Bulk,
+            lane: PriorityLane::Bulk,
             models: ModelPreferences::default(),
             labels: Vec::new(),
         })
@@ -227,25 +228,29 @@ impl JobPolicy for FakeJobPolicy {
         })
     }
 
-    async fn choose_failure_action(&self, _: StageFailure) -> Result<FailureAction, PolicyError> {
+    async fn choose_failure_action(&self, _: PageStageFailure) -> Result<FailureAction, PolicyError> {
         Ok(FailureAction::FailDocument)
     }
 
-    async fn split_passages(&self, _: PassageSource) -> Result<Vec<Range<u32>>, PolicyError> {
+    async fn split_passages(&self, _: PageTextToSplit) -> Result<Vec<Range<u32>>, PolicyError> {
         Ok(Vec::new())
     }
 
-    async fn plan_summary(&self, _: SummarySource) -> Result<SummaryPlan, PolicyError> {
+    async fn plan_summary(&self, _: SectionToSummarize) -> Result<SummaryPlan, PolicyError> {
         Ok(SummaryPlan::None)
     }
 
-    async fn handle_event(&self, _: u64, _: ObservedEvent) -> Result<Vec<ProgressUpdate>, PolicyError> {
+    async fn decide_progress_updates(
+        &self,
+        _: u64,
+        _: ObservedEvent,
+    ) -> Result<Vec<ProgressUpdate>, PolicyError> {
         Ok(Vec::new())
     }
 }
 
 #[async_trait]
-impl DefaultComponents for FakeProcessing {
+impl PipelineBuilder for FakeProcessing {
     async fn build_pipeline(
         &self,
         manifest: Manifest,
@@ -311,7 +316,7 @@ impl UploadStore for FakeUploadStore {
         self.new_path("unfinished")
     }
 
-    async fn stage_for_job(
+    async fn stage_received_file(
         &self,
         tenant: &TenantId,
         unfinished: &Path,
@@ -337,7 +342,10 @@ impl UploadStore for FakeUploadStore {
     ) -> Result<Option<PathBuf>, StorageError> {
         let copy = self.new_temporary_path();
         match std::fs::copy(self.upload_path(tenant, document), &copy) {
-            Ok(_) => self.stage_for_job(tenant, &copy, job, document).await.map(Some),
+            Ok(_) => self
+                .stage_received_file(tenant, &copy, job, document)
+                .await
+                .map(Some),
             Err(_) => Ok(None),
         }
     }
@@ -365,7 +373,7 @@ impl UploadStore for FakeUploadStore {
         Ok(())
     }
 
-    fn free_disk_bytes(&self) -> Option<u64> {
+    fn available_disk_bytes(&self) -> Option<u64> {
         Some(self.free_bytes.load(Ordering::Relaxed))
     }
 

@@ -14,7 +14,7 @@ use super::{FakeStore, TestControl};
 impl TestControl {
     /// Creates a tenant and a key with these scopes.
     pub async fn create_tenant(&self, name: &str, scopes: &[KeyScope]) -> (TenantId, String) {
-        tenant(&self.store, name, scopes).await
+        create_tenant_with_key(&self.store, name, scopes).await
     }
 
     /// Changes a tenant's record.
@@ -41,9 +41,12 @@ impl TestControl {
 
     /// Creates a queued job with one file.
     pub async fn create_queued_job(&self, tenant: &TenantId, job: JobId, document: DocumentId) {
-        let order = order(tenant, job, document);
+        let job_request = sample_job_request(tenant, job, document);
         let record = job_record(tenant, job, JobState::Queued);
-        self.store.put_job_request(&record, &order, None).await.unwrap();
+        self.store
+            .put_job_request(&record, &job_request, None)
+            .await
+            .unwrap();
     }
 
     /// Commits a queued job of one file to the ledger, as a submission would.
@@ -53,24 +56,27 @@ impl TestControl {
         content: &str,
         created_millis: u64,
     ) -> JobRequest {
-        let order = order(tenant, JobId::new(), self.store_upload(tenant, content));
+        let job_request = sample_job_request(tenant, JobId::new(), self.store_upload(tenant, content));
         let record = JobRecord {
             created_millis,
-            ..job_record(tenant, order.job, JobState::Queued)
+            ..job_record(tenant, job_request.job, JobState::Queued)
         };
-        self.store.put_job_request(&record, &order, None).await.unwrap();
-        order
+        self.store
+            .put_job_request(&record, &job_request, None)
+            .await
+            .unwrap();
+        job_request
     }
 
     /// Commits a job of one file to the ledger and queues it.
     pub async fn enqueue_job(&self, tenant: &TenantId, content: &str) -> JobId {
-        let order = self.commit_queued_job(tenant, content, 1).await;
+        let job_request = self.commit_queued_job(tenant, content, 1).await;
         self.control
             .admission
             .reserve_queue_place(tenant, None)
             .unwrap()
-            .enqueue(&order);
-        order.job
+            .enqueue_reserved_job(&job_request);
+        job_request.job
     }
 
     /// Stores an uploaded file and returns its document id.
@@ -86,7 +92,7 @@ impl TestControl {
     }
 }
 
-async fn tenant(memory: &FakeStore, name: &str, scopes: &[KeyScope]) -> (TenantId, String) {
+async fn create_tenant_with_key(store: &FakeStore, name: &str, scopes: &[KeyScope]) -> (TenantId, String) {
     let id: TenantId = name.parse().unwrap();
     let tenant = Tenant {
         id: id.clone(),
@@ -95,14 +101,14 @@ async fn tenant(memory: &FakeStore, name: &str, scopes: &[KeyScope]) -> (TenantI
         quotas: Quotas::default(),
         created_millis: 0,
     };
-    memory.create_tenant(&tenant).await.unwrap();
+    store.create_tenant(&tenant).await.unwrap();
     let key = crate::api_key::generate_api_key(&id, scopes.to_vec(), "test", 0, None).unwrap();
-    memory.put_api_key(&key.record).await.unwrap();
+    store.put_api_key(&key.record).await.unwrap();
     (id, key.full_key)
 }
 
 /// Returns a job request with one small file.
-pub fn order(tenant: &TenantId, job: JobId, document: DocumentId) -> JobRequest {
+pub fn sample_job_request(tenant: &TenantId, job: JobId, document: DocumentId) -> JobRequest {
     let file = RequestedFile {
         name: "file.pdf".into(),
         document,
@@ -143,7 +149,7 @@ pub async fn commit_events(
 ) {
     let mut entries: Vec<_> = (from..=to)
         .map(|seq| {
-            let what = if ends && seq == to {
+            let kind = if ends && seq == to {
                 EventKind::JobEnded {
                     state: JobState::Done,
                     stages: Vec::new(),
@@ -161,7 +167,7 @@ pub async fn commit_events(
                 job,
                 document,
                 since_job_created_millis: seq,
-                kind: what,
+                kind,
             };
             LedgerEntry::Event(tenant.clone(), event)
         })
@@ -191,10 +197,10 @@ impl TestRng {
     }
 
     /// Returns a number below `sides`.
-    pub fn next_below(&mut self, sides: u64) -> u64 {
+    pub fn next_below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % sides
+        self.0 % bound
     }
 }

@@ -28,15 +28,15 @@ impl BlobStore for FakeBlobStore {
         Ok(self.0.lock().get(&(tenant.clone(), key.to_owned())).cloned())
     }
 
-    async fn list_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
-        let kept = self.0.lock();
-        let keys = kept
+    async fn list_blob_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
+        let stored_blobs = self.0.lock();
+        let keys = stored_blobs
             .keys()
             .filter(|(t, key)| t == tenant && key.starts_with(prefix));
         Ok(keys.map(|(_, key)| key.clone()).collect())
     }
 
-    async fn delete_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
+    async fn delete_blobs_with_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
         self.0
             .lock()
             .retain(|(t, key), _| !(t == tenant && key.starts_with(prefix)));
@@ -54,7 +54,7 @@ mod conformance;
 
 #[cfg(test)]
 #[tokio::test]
-async fn fake_vector_store_conforms() {
+async fn fake_vector_store_passes_the_conformance_suite() {
     conformance::check_vector_store(&FakeVectorStore::default(), 4).await;
 }
 
@@ -73,10 +73,10 @@ impl VectorStore for FakeVectorStore {
         let points = points
             .into_iter()
             .map(|p| (tenant.clone(), collection.to_owned(), p));
-        let mut kept = self.0.lock();
+        let mut stored_points = self.0.lock();
         for (tenant, collection, point) in points {
-            kept.retain(|(t, _, p)| !(*t == tenant && p.id == point.id));
-            kept.push((tenant, collection, point));
+            stored_points.retain(|(t, _, p)| !(*t == tenant && p.id == point.id));
+            stored_points.push((tenant, collection, point));
         }
         Ok(())
     }
@@ -114,8 +114,8 @@ impl VectorStore for FakeVectorStore {
         tenant: &TenantId,
         query: &SearchQuery,
     ) -> Result<Vec<SearchHit>, StorageError> {
-        let kept = self.0.lock();
-        let hits = kept.iter().filter(|(t, collection, p)| {
+        let stored_points = self.0.lock();
+        let hits = stored_points.iter().filter(|(t, collection, p)| {
             t == tenant
                 && p.text.contains(&query.query_text)
                 && (query.documents.is_empty() || query.documents.contains(&p.document))
@@ -144,9 +144,9 @@ impl VectorStore for FakeVectorStore {
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
-        let kept = self.0.lock();
+        let stored_points = self.0.lock();
         let mut pages = BTreeMap::new();
-        for (_, _, point) in kept
+        for (_, _, point) in stored_points
             .iter()
             .filter(|(t, _, p)| t == tenant && p.document == *document && !p.is_summary())
         {

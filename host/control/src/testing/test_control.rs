@@ -65,55 +65,55 @@ impl TestControl {
 
     /// Creates the next process of the host, with the same stored data and settings.
     pub fn restart(&self) -> Self {
-        let (memory, data) = (Arc::clone(&self.store), Arc::clone(&self.data));
-        Self::build(memory, data, self.control.settings.clone())
+        let (store, data) = (Arc::clone(&self.store), Arc::clone(&self.data));
+        Self::build(store, data, self.control.settings.clone())
     }
 
-    fn build(memory: Arc<FakeStore>, data: Arc<tempfile::TempDir>, settings: Settings) -> Self {
+    fn build(store: Arc<FakeStore>, data: Arc<tempfile::TempDir>, settings: Settings) -> Self {
         let (blobs, vectors, embedder) =
             <(Arc<FakeBlobStore>, Arc<FakeVectorStore>, Arc<CountingEmbedder>)>::default();
-        let ledger = CommitNotifier::new(memory.clone());
-        let works = Arc::new(FakeProcessing::default());
-        let metering = UsageRecorder::new();
+        let ledger = CommitNotifier::new(store.clone());
+        let processing = Arc::new(FakeProcessing::default());
+        let usage_recorder = UsageRecorder::new();
         let ports = Ports {
-            rasterizer: works.clone(),
-            reader: None,
+            rasterizer: processing.clone(),
+            ocr_engine: None,
             embedder: embedder.clone(),
             language_model: None,
             blobs: blobs.clone(),
             vectors: vectors.clone(),
             ledger: ledger.clone(),
-            policies: works.clone(),
-            meter: Some(metering.clone()),
-            quotas: Some(metering.clone()),
+            policies: processing.clone(),
+            meter: Some(usage_recorder.clone()),
+            quotas: Some(usage_recorder.clone()),
         };
-        let files = FakeUploadStore::new(&data.path().join("uploads"), memory.clone());
+        let uploads = FakeUploadStore::new(&data.path().join("uploads"), store.clone());
         let components = FakeComponentStore::new(&data.path().join("components"));
         let control = Control::new(ControlParts {
             engine: Engine::new(ports, EngineConfig::from_settings(&settings)),
             ledger,
-            tenant_store: memory.clone(),
-            job_requests: memory.clone(),
-            document_removals: memory.clone(),
-            usage_store: memory.clone(),
-            usage_recorder: metering,
-            pipelines: memory.clone(),
-            shadows: memory.clone(),
+            tenant_store: store.clone(),
+            job_requests: store.clone(),
+            document_removals: store.clone(),
+            usage_store: store.clone(),
+            usage_recorder,
+            pipelines: store.clone(),
+            shadows: store.clone(),
             components: components.clone(),
-            component_validator: works.clone(),
-            job_replayer: works.clone(),
-            default_components: works.clone(),
-            upload_store: files.clone(),
+            component_validator: processing.clone(),
+            job_replayer: processing.clone(),
+            pipeline_builder: processing.clone(),
+            upload_store: uploads.clone(),
             settings,
         });
         Self {
             control,
-            store: memory,
+            store,
             blobs,
             vectors,
             embedder,
-            processing: works,
-            uploads: files,
+            processing,
+            uploads,
             components,
             data,
         }
@@ -131,26 +131,31 @@ impl TestControl {
 
     /// Waits until a job is in this state.
     pub async fn wait_for_job_state(&self, tenant: &TenantId, job: JobId, state: JobState) {
-        let is_it = async || {
+        let is_in_state = async || {
             let record = self.store.find_job(tenant, &job).await.unwrap();
             record.is_some_and(|record| record.state == state)
         };
-        wait_until(self.control.ledger.subscribe(tenant), is_it).await;
+        wait_until(
+            self.control.ledger.subscribe_to_tenant_commits(tenant),
+            is_in_state,
+        )
+        .await;
     }
 
     /// Waits until a tenant has `waiting` queued jobs and `in_work` running jobs.
-    pub async fn wait_for_job_counts(&self, tenant: &TenantId, waiting: usize, in_work: usize) {
-        let are_so = async || self.control.admission.queued_and_running_jobs(tenant) == (waiting, in_work);
-        wait_until(self.control.admission.subscribe_to_changes(), are_so).await;
+    pub async fn wait_for_job_counts(&self, tenant: &TenantId, waiting: usize, running: usize) {
+        let counts_match =
+            async || self.control.admission.count_queued_and_running_jobs(tenant) == (waiting, running);
+        wait_until(self.control.admission.subscribe_to_changes(), counts_match).await;
     }
 }
 
 /// Waits until `holds` returns true. It is checked again whenever `moved` changes.
-pub async fn wait_until(mut moved: watch::Receiver<()>, holds: impl AsyncFn() -> bool) {
+pub async fn wait_until(mut changes: watch::Receiver<()>, holds: impl AsyncFn() -> bool) {
     let waiting = async {
-        moved.mark_unchanged();
+        changes.mark_unchanged();
         while !holds().await {
-            moved.changed().await.unwrap();
+            changes.changed().await.unwrap();
         }
     };
     tokio::time::timeout(WAIT_TIMEOUT, waiting)

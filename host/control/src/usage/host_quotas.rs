@@ -27,7 +27,7 @@ impl HostQuotas {
     }
 
     /// Returns the effective limits of a tenant; `None` means no limit.
-    pub fn tenant_limits(&self, tenant: &Tenant) -> Quotas {
+    pub fn effective_limits(&self, tenant: &Tenant) -> Quotas {
         let mut limits = tenant.quotas.with_defaults(&self.0);
         for name in Quotas::NAMES {
             if let Some(quota) = limits.by_name_mut(name) {

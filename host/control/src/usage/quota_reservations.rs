@@ -24,7 +24,7 @@ fn llm_limits_and_usage(limits: &Quotas, usage: &Usage) -> [(&'static str, Optio
         (
             "llm_tokens_per_day",
             limits.llm_tokens_per_day,
-            usage.llm_tokens(),
+            usage.total_llm_tokens(),
         ),
         (
             "llm_cost_micros_per_day",
@@ -81,7 +81,7 @@ impl QuotaUsage {
     }
 
     /// Returns how many pages fit beside `reserved` reserved pages.
-    fn page_allowance(&self, reserved: u64) -> PageAllowance {
+    fn pages_that_fit(&self, reserved: u64) -> PageAllowance {
         let left = self.limit.saturating_sub(self.used);
         let fit = self.usage_per_page.map_or(1, |each| left / each.max(1));
         match fit.saturating_sub(reserved) {
@@ -94,9 +94,9 @@ impl QuotaUsage {
 }
 
 /// Returns the quotas of a tenant that apply to pages. `usage` is the usage of today.
-fn page_quota_usage(limits: &Quotas, usage: &Usage, stored: u64, reserved: u64) -> Vec<QuotaUsage> {
-    let mean = |amount: u64| amount.checked_div(usage.pages);
-    let of = |quota, limit: Option<u64>, used, of_a_page| {
+fn list_page_quota_usage(limits: &Quotas, usage: &Usage, stored: u64, reserved: u64) -> Vec<QuotaUsage> {
+    let mean_per_page = |amount: u64| amount.checked_div(usage.pages);
+    let quota_usage = |quota, limit: Option<u64>, used, of_a_page| {
         limit.map(|limit| QuotaUsage {
             quota,
             limit,
@@ -106,25 +106,25 @@ fn page_quota_usage(limits: &Quotas, usage: &Usage, stored: u64, reserved: u64) 
     };
     [
         // The usage of a reserved page is known for this quota: one page.
-        of(
+        quota_usage(
             "pages_per_day",
             limits.pages_per_day,
             usage.pages + reserved,
             None,
         ),
-        of(
+        quota_usage(
             "inference_millis_per_day",
             limits.inference_millis_per_day,
             usage.inference_micros / 1000,
-            mean(usage.inference_micros / 1000),
+            mean_per_page(usage.inference_micros / 1000),
         ),
-        of(
+        quota_usage(
             "guest_millis_per_day",
             limits.guest_millis_per_day,
             usage.guest_micros / 1000,
-            mean(usage.guest_micros / 1000),
+            mean_per_page(usage.guest_micros / 1000),
         ),
-        of(
+        quota_usage(
             "stored_bytes",
             limits.stored_bytes,
             stored,
@@ -137,20 +137,24 @@ fn page_quota_usage(limits: &Quotas, usage: &Usage, stored: u64, reserved: u64) 
 }
 
 /// Returns how many of `most` pages may start now beside the reserved pages.
-fn allow_pages(standings: &[QuotaUsage], reserved: u64, most: u64) -> Result<PageAllowance, QuotaExhausted> {
-    let mut granted = most;
-    for standing in standings {
-        if standing.is_exhausted() {
+fn count_allowed_pages(
+    quota_usages: &[QuotaUsage],
+    reserved: u64,
+    max_pages: u64,
+) -> Result<PageAllowance, QuotaExhausted> {
+    let mut granted = max_pages;
+    for quota_usage in quota_usages {
+        if quota_usage.is_exhausted() {
             return Err(QuotaExhausted {
-                quota: standing.quota,
-                limit: standing.limit,
+                quota: quota_usage.quota,
+                limit: quota_usage.limit,
             });
         }
-        let room = match standing.quota {
-            "pages_per_day" => PageAllowance::Pages(standing.limit - standing.used),
-            _ => standing.page_allowance(reserved),
+        let allowance = match quota_usage.quota {
+            "pages_per_day" => PageAllowance::Pages(quota_usage.limit - quota_usage.used),
+            _ => quota_usage.pages_that_fit(reserved),
         };
-        match room {
+        match allowance {
             PageAllowance::AfterRelease => return Ok(PageAllowance::AfterRelease),
             PageAllowance::Pages(pages) => granted = granted.min(pages),
         }
@@ -160,24 +164,24 @@ fn allow_pages(standings: &[QuotaUsage], reserved: u64, most: u64) -> Result<Pag
 
 impl UsageRecorder {
     /// Returns the usage of a tenant on a day, and its stored bytes (0 if they are not limited).
-    async fn used_and_stored(
+    async fn load_usage_and_stored_bytes(
         &self,
         sources: &QuotaSources,
         tenant: &TenantId,
         limits: &Quotas,
         day: UsageDay,
     ) -> Result<(Usage, u64), StorageError> {
-        let book = sources.usage_store.as_ref();
+        let usage_store = sources.usage_store.as_ref();
         let stored = match limits.stored_bytes {
-            Some(_) => book.count_stored_bytes(tenant).await?,
+            Some(_) => usage_store.count_stored_bytes(tenant).await?,
             None => 0,
         };
-        let usage = self.usage_on_day(book, tenant, day).await?;
+        let usage = self.usage_on_day(usage_store, tenant, day).await?;
         Ok((usage, stored))
     }
 
     /// Returns the exhausted quota that prevents a tenant with these limits from starting a page, if there is one.
-    pub async fn find_exhausted_quota(
+    pub async fn find_exhausted_page_quota(
         &self,
         tenant: &TenantId,
         limits: &Quotas,
@@ -186,10 +190,12 @@ impl UsageRecorder {
             return Ok(None);
         };
         let day = day_from_millis(unix_time_millis());
-        let (usage, stored) = self.used_and_stored(sources, tenant, limits, day).await?;
+        let (usage, stored) = self
+            .load_usage_and_stored_bytes(sources, tenant, limits, day)
+            .await?;
         let reserved = self.reserved_usage(tenant).pages;
-        let standings = page_quota_usage(limits, &usage, stored, reserved);
-        Ok(allow_pages(&standings, reserved, 1).err())
+        let quota_usages = list_page_quota_usage(limits, &usage, stored, reserved);
+        Ok(count_allowed_pages(&quota_usages, reserved, 1).err())
     }
 }
 
@@ -206,27 +212,29 @@ fn has_page_limits(limits: &Quotas) -> bool {
 
 #[async_trait]
 impl UsageQuotaLimiter for UsageRecorder {
-    async fn reserve_pages(&self, tenant: &TenantId, most: u32) -> Result<u32, QuotaReserveError> {
+    async fn reserve_pages(&self, tenant: &TenantId, max_pages: u32) -> Result<u32, QuotaReserveError> {
         let Some(sources) = self.quota_sources.get() else {
-            return Ok(most);
+            return Ok(max_pages);
         };
         loop {
             let released = self.reservation_released.notified();
             tokio::pin!(released);
             released.as_mut().enable();
             let Some(record) = sources.tenants.find_tenant(tenant).await? else {
-                return Ok(most);
+                return Ok(max_pages);
             };
-            let limits = sources.host_quotas.tenant_limits(&record);
+            let limits = sources.host_quotas.effective_limits(&record);
             if !has_page_limits(&limits) {
-                return Ok(most);
+                return Ok(max_pages);
             }
             let day = day_from_millis(unix_time_millis());
-            let (_, stored) = self.used_and_stored(sources, tenant, &limits, day).await?;
+            let (_, stored) = self
+                .load_usage_and_stored_bytes(sources, tenant, &limits, day)
+                .await?;
             let decided = self.reserve_usage(tenant, day, |usage, reserved| {
-                let standings = page_quota_usage(&limits, usage, stored, reserved.pages);
-                let room = allow_pages(&standings, reserved.pages, u64::from(most))?;
-                let pages = match room {
+                let quota_usages = list_page_quota_usage(&limits, usage, stored, reserved.pages);
+                let allowance = count_allowed_pages(&quota_usages, reserved.pages, u64::from(max_pages))?;
+                let pages = match allowance {
                     PageAllowance::Pages(pages) => pages,
                     PageAllowance::AfterRelease => 0,
                 };
@@ -234,10 +242,10 @@ impl UsageQuotaLimiter for UsageRecorder {
                     pages,
                     ..Usage::default()
                 };
-                Ok::<_, QuotaExhausted>((more, room))
+                Ok::<_, QuotaExhausted>((more, allowance))
             });
             match decided.transpose()? {
-                Some(PageAllowance::Pages(pages)) => return Ok(u32::try_from(pages).unwrap_or(most)),
+                Some(PageAllowance::Pages(pages)) => return Ok(u32::try_from(pages).unwrap_or(max_pages)),
                 Some(PageAllowance::AfterRelease) => released.await,
                 // The cached usage was dropped in the meantime: load it again.
                 None => {}
@@ -256,7 +264,7 @@ impl UsageQuotaLimiter for UsageRecorder {
             let Some(record) = sources.tenants.find_tenant(tenant).await? else {
                 return Ok(());
             };
-            let limits = sources.host_quotas.tenant_limits(&record);
+            let limits = sources.host_quotas.effective_limits(&record);
             let of_calls = llm_limits_and_usage(&limits, &Usage::default());
             if of_calls.iter().all(|(_, limit, _)| limit.is_none()) {
                 return Ok(());
@@ -279,7 +287,7 @@ impl UsageQuotaLimiter for UsageRecorder {
     }
 
     fn release_reservation(&self, tenant: &TenantId, reserved: &Usage) {
-        self.release_reservation(tenant, reserved);
+        self.release_reserved_usage(tenant, reserved);
     }
 }
 

@@ -16,7 +16,7 @@ use weir_core::usage::{Usage, UsageDay, UsageMeter, UsageStore, day_from_millis}
 use weir_core::{StorageError, TenantId};
 
 use super::host_quotas::HostQuotas;
-use crate::tenant_labels::TenantLabels;
+use crate::tenant_metric_labels::TenantMetricLabels;
 
 /// The interval between two writes.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
@@ -32,14 +32,14 @@ pub struct QuotaSources {
     /// The quotas of the settings.
     pub host_quotas: HostQuotas,
     /// The labels of tenants in metrics.
-    pub tenant_labels: Arc<TenantLabels>,
+    pub tenant_labels: Arc<TenantMetricLabels>,
 }
 
 /// Collects the usage of tenants, and reserves parts of their quotas. It is created before the parts of the host that report usage
 /// to it. The server writes the usage to the store.
 #[derive(Default)]
 pub struct UsageRecorder {
-    totals: Mutex<UsageTotals>,
+    totals: Mutex<InMemoryUsage>,
     /// Notified when a reservation is released.
     pub(crate) reservation_released: Notify,
     pub(crate) quota_sources: OnceLock<QuotaSources>,
@@ -48,10 +48,10 @@ pub struct UsageRecorder {
 }
 
 #[derive(Default)]
-struct UsageTotals {
+struct InMemoryUsage {
     unwritten: HashMap<(UsageDay, TenantId), Usage>,
     /// The cached usage of one day that is in the store.
-    written: HashMap<TenantId, (UsageDay, Usage)>,
+    stored_usage_cache: HashMap<TenantId, (UsageDay, Usage)>,
     /// The reserved usage.
     reserved: HashMap<TenantId, Usage>,
 }
@@ -71,25 +71,25 @@ impl UsageRecorder {
     /// Returns the usage of a tenant on a day so far.
     pub async fn usage_on_day(
         &self,
-        book: &dyn UsageStore,
+        usage_store: &dyn UsageStore,
         tenant: &TenantId,
         day: UsageDay,
     ) -> Result<Usage, StorageError> {
         if let Some(usage) = self.totals.lock().cached_usage_on_day(tenant, day) {
             return Ok(usage);
         }
-        let _book = self.store_lock.lock().await;
-        let days = book.list_daily_usage(tenant, day, day).await?;
+        let _store_guard = self.store_lock.lock().await;
+        let days = usage_store.list_daily_usage(tenant, day, day).await?;
         let written = days
             .into_iter()
             .find(|(of, _)| *of == day)
             .map(|(_, usage)| usage)
             .unwrap_or_default();
         let mut state = self.totals.lock();
-        if state.written.len() >= MAX_CACHED_TENANTS {
-            state.written.clear();
+        if state.stored_usage_cache.len() >= MAX_CACHED_TENANTS {
+            state.stored_usage_cache.clear();
         }
-        state.written.insert(tenant.clone(), (day, written));
+        state.stored_usage_cache.insert(tenant.clone(), (day, written));
         Ok(state.cached_usage_on_day(tenant, day).unwrap_or_default())
     }
 
@@ -116,7 +116,11 @@ impl UsageRecorder {
         let reserved = state.reserved.get(tenant).copied().unwrap_or_default();
         let decided = decide(&used, &reserved).map(|(more, decision)| {
             if more != Usage::default() {
-                state.reserved.entry(tenant.clone()).or_default().add(&more);
+                state
+                    .reserved
+                    .entry(tenant.clone())
+                    .or_default()
+                    .add_amounts(&more);
             }
             decision
         });
@@ -124,7 +128,7 @@ impl UsageRecorder {
     }
 
     /// Releases reserved usage.
-    pub(crate) fn release_reservation(&self, tenant: &TenantId, reserved: &Usage) {
+    pub(crate) fn release_reserved_usage(&self, tenant: &TenantId, reserved: &Usage) {
         let mut state = self.totals.lock();
         if let Some(all) = state.reserved.get_mut(tenant) {
             *all = subtract_usage(all, reserved);
@@ -139,13 +143,13 @@ impl UsageRecorder {
     /// Returns the usage of a tenant by day, including the usage that is not written yet.
     pub async fn usage_by_day(
         &self,
-        book: &dyn UsageStore,
+        usage_store: &dyn UsageStore,
         tenant: &TenantId,
         from: UsageDay,
         to: UsageDay,
     ) -> Result<BTreeMap<UsageDay, Usage>, StorageError> {
-        let _book = self.store_lock.lock().await;
-        let mut days: BTreeMap<UsageDay, Usage> = book
+        let _store_guard = self.store_lock.lock().await;
+        let mut days: BTreeMap<UsageDay, Usage> = usage_store
             .list_daily_usage(tenant, from, to)
             .await?
             .into_iter()
@@ -156,42 +160,42 @@ impl UsageRecorder {
             .iter()
             .filter(|((day, of), _)| of == tenant && (from..=to).contains(day));
         for ((day, _), usage) in own {
-            days.entry(*day).or_default().add(usage);
+            days.entry(*day).or_default().add_amounts(usage);
         }
         Ok(days)
     }
 
     /// Writes the collected usage to the store. After an error, the rest stays in memory.
-    pub async fn flush(&self, book: &dyn UsageStore) -> Result<(), StorageError> {
-        let _book = self.store_lock.lock().await;
+    pub async fn flush_usage(&self, usage_store: &dyn UsageStore) -> Result<(), StorageError> {
+        let _store_guard = self.store_lock.lock().await;
         let mut days: BTreeMap<UsageDay, Vec<(TenantId, Usage)>> = BTreeMap::new();
         for ((day, tenant), usage) in &self.totals.lock().unwritten {
             days.entry(*day).or_default().push((tenant.clone(), *usage));
         }
         for (day, amounts) in days {
-            book.add_usage(day, amounts.clone()).await?;
+            usage_store.add_usage_of_day(day, amounts.clone()).await?;
             let mut state = self.totals.lock();
             for (tenant, usage) in amounts {
-                state.mark_written(day, tenant, &usage);
+                state.mark_usage_written(day, tenant, &usage);
             }
         }
         Ok(())
     }
 
     /// Drops the usage of a removed tenant.
-    pub fn forget_tenant(&self, tenant: &TenantId) {
+    pub fn drop_tenant_usage(&self, tenant: &TenantId) {
         let mut state = self.totals.lock();
         state.unwritten.retain(|(_, of), _| of != tenant);
-        state.written.remove(tenant);
+        state.stored_usage_cache.remove(tenant);
     }
 
     /// Writes the usage periodically, and a last time when `stop` is canceled.
-    pub async fn flush_periodically(&self, book: &dyn UsageStore, stop: CancellationToken) {
+    pub async fn flush_usage_periodically(&self, usage_store: &dyn UsageStore, stop: CancellationToken) {
         loop {
             let stopped = tokio::time::timeout(WRITE_INTERVAL, stop.cancelled())
                 .await
                 .is_ok();
-            if let Err(error) = self.flush(book).await {
+            if let Err(error) = self.flush_usage(usage_store).await {
                 tracing::warn!(%error, "cannot write usage: it stays in memory until the next attempt");
             }
             if stopped {
@@ -212,31 +216,35 @@ impl UsageMeter for UsageRecorder {
             .unwritten
             .entry((day, tenant.clone()))
             .or_default()
-            .add(usage);
+            .add_amounts(usage);
     }
 }
 
-impl UsageTotals {
+impl InMemoryUsage {
     fn cached_usage_on_day(&self, tenant: &TenantId, day: UsageDay) -> Option<Usage> {
-        let (_, mut usage) = self.written.get(tenant).copied().filter(|(of, _)| *of == day)?;
+        let (_, mut usage) = self
+            .stored_usage_cache
+            .get(tenant)
+            .copied()
+            .filter(|(of, _)| *of == day)?;
         if let Some(more) = self.unwritten.get(&(day, tenant.clone())) {
-            usage.add(more);
+            usage.add_amounts(more);
         }
         Some(usage)
     }
 
-    fn mark_written(&mut self, day: UsageDay, tenant: TenantId, usage: &Usage) {
-        if let Some((of, written)) = self.written.get_mut(&tenant)
+    fn mark_usage_written(&mut self, day: UsageDay, tenant: TenantId, usage: &Usage) {
+        if let Some((of, written)) = self.stored_usage_cache.get_mut(&tenant)
             && *of == day
         {
-            written.add(usage);
+            written.add_amounts(usage);
         }
         let key = (day, tenant);
-        let Some(kept) = self.unwritten.get_mut(&key) else {
+        let Some(unwritten_usage) = self.unwritten.get_mut(&key) else {
             return;
         };
-        *kept = subtract_usage(kept, usage);
-        if *kept == Usage::default() {
+        *unwritten_usage = subtract_usage(unwritten_usage, usage);
+        if *unwritten_usage == Usage::default() {
             self.unwritten.remove(&key);
         }
     }
@@ -273,47 +281,54 @@ mod tests {
 
     #[tokio::test]
     async fn usage_is_neither_lost_nor_counted_twice() {
-        let (book, metering) = (Arc::new(FakeStore::default()), UsageRecorder::new());
+        let (store, usage_recorder) = (Arc::new(FakeStore::default()), UsageRecorder::new());
         let (tenant, today) = (TenantId::default_tenant(), day_from_millis(unix_time_millis()));
-        book.add_usage(today, vec![(tenant.clone(), usage_of_pages(5))])
+        store
+            .add_usage_of_day(today, vec![(tenant.clone(), usage_of_pages(5))])
             .await
             .unwrap();
-        metering.record_usage(&tenant, &usage_of_pages(2));
-        let standing = || async { metering.usage_on_day(&*book, &tenant, today).await.unwrap().pages };
-        assert_eq!(standing().await, 7);
-        book.set_failing(true);
-        assert!(metering.flush(&*book).await.is_err());
-        assert_eq!(standing().await, 7);
-        book.set_failing(false);
-        metering.record_usage(&tenant, &usage_of_pages(1));
-        metering.flush(&*book).await.unwrap();
-        metering.flush(&*book).await.unwrap();
-        assert_eq!(standing().await, 8);
+        usage_recorder.record_usage(&tenant, &usage_of_pages(2));
+        let pages_used_today = || async {
+            usage_recorder
+                .usage_on_day(&*store, &tenant, today)
+                .await
+                .unwrap()
+                .pages
+        };
+        assert_eq!(pages_used_today().await, 7);
+        store.set_failing(true);
+        assert!(usage_recorder.flush_usage(&*store).await.is_err());
+        assert_eq!(pages_used_today().await, 7);
+        store.set_failing(false);
+        usage_recorder.record_usage(&tenant, &usage_of_pages(1));
+        usage_recorder.flush_usage(&*store).await.unwrap();
+        usage_recorder.flush_usage(&*store).await.unwrap();
+        assert_eq!(pages_used_today().await, 8);
         assert_eq!(
-            metering
-                .usage_by_day(&*book, &tenant, today, today)
+            usage_recorder
+                .usage_by_day(&*store, &tenant, today, today)
                 .await
                 .unwrap()[&today]
                 .pages,
             8
         );
         assert_eq!(
-            book.list_daily_usage(&tenant, today, today).await.unwrap(),
+            store.list_daily_usage(&tenant, today, today).await.unwrap(),
             [(today, usage_of_pages(8))]
         );
-        assert!(metering.totals.lock().unwritten.is_empty());
+        assert!(usage_recorder.totals.lock().unwritten.is_empty());
     }
 
     #[tokio::test]
     async fn collected_usage_is_written_at_shutdown() {
-        let (book, metering) = (Arc::new(FakeStore::default()), UsageRecorder::new());
+        let (store, usage_recorder) = (Arc::new(FakeStore::default()), UsageRecorder::new());
         let (tenant, today) = (TenantId::default_tenant(), day_from_millis(unix_time_millis()));
-        metering.record_usage(&tenant, &usage_of_pages(3));
+        usage_recorder.record_usage(&tenant, &usage_of_pages(3));
         let stop = CancellationToken::new();
         stop.cancel();
-        metering.flush_periodically(&*book, stop).await;
+        usage_recorder.flush_usage_periodically(&*store, stop).await;
         assert_eq!(
-            book.list_daily_usage(&tenant, today, today).await.unwrap(),
+            store.list_daily_usage(&tenant, today, today).await.unwrap(),
             [(today, usage_of_pages(3))]
         );
     }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use weir_core::{JobId, TenantId};
 
 /// The maximum number of concurrent deliveries.
-const MAX_CONCURRENT: usize = 32;
+const MAX_CONCURRENT_DELIVERIES: usize = 32;
 /// The maximum number of concurrent deliveries of one tenant.
 const MAX_CONCURRENT_PER_TENANT: usize = 8;
 /// The maximum number of concurrent deliveries to one receiver.
@@ -37,43 +37,48 @@ impl DeliveryQueue {
         self.pending.contains_key(key)
     }
 
-    pub(crate) fn insert(&mut self, key: DeliveryKey, owed: PendingDelivery) {
-        self.pending.insert(key, owed);
+    pub(crate) fn insert(&mut self, key: DeliveryKey, delivery: PendingDelivery) {
+        self.pending.insert(key, delivery);
     }
 
     /// Removes the deliveries that are not in `owed`, except those in progress.
-    pub(crate) fn retain_pending(&mut self, owed: &[(TenantId, JobId, u32)]) {
-        let owed: HashSet<_> = owed.iter().map(|(tenant, job, _)| (tenant, job)).collect();
-        let under_way = &self.in_progress;
+    pub(crate) fn remove_no_longer_pending(&mut self, still_pending: &[(TenantId, JobId, u32)]) {
+        let pending_keys: HashSet<_> = still_pending
+            .iter()
+            .map(|(tenant, job, _)| (tenant, job))
+            .collect();
+        let in_progress = &self.in_progress;
         self.pending
-            .retain(|key, _| under_way.contains(key) || owed.contains(&(&key.0, &key.1)));
+            .retain(|key, _| in_progress.contains(key) || pending_keys.contains(&(&key.0, &key.1)));
     }
 
     /// Starts the delivery that has been due longest, among those that the limits allow.
-    pub(crate) fn start_next(&mut self, now: Instant) -> Option<DeliveryKey> {
-        if self.in_progress.len() >= MAX_CONCURRENT {
+    pub(crate) fn start_next_due_delivery(&mut self, now: Instant) -> Option<DeliveryKey> {
+        if self.in_progress.len() >= MAX_CONCURRENT_DELIVERIES {
             return None;
         }
-        let (mut hosts, mut tenants) = (HashMap::new(), HashMap::new());
+        let (mut per_receiver, mut per_tenant) = (HashMap::new(), HashMap::new());
         for key in &self.in_progress {
-            *tenants.entry(&key.0).or_insert(0) += 1;
-            if let Some(owed) = self.pending.get(key) {
-                *hosts.entry(owed.receiver.as_str()).or_insert(0) += 1;
+            *per_tenant.entry(&key.0).or_insert(0) += 1;
+            if let Some(delivery) = self.pending.get(key) {
+                *per_receiver.entry(delivery.receiver.as_str()).or_insert(0) += 1;
             }
         }
-        let free = |key: &DeliveryKey, owed: &PendingDelivery| {
-            owed.due_at <= now
+        let may_start = |key: &DeliveryKey, delivery: &PendingDelivery| {
+            delivery.due_at <= now
                 && !self.in_progress.contains(key)
-                && tenants.get(&key.0).is_none_or(|n| *n < MAX_CONCURRENT_PER_TENANT)
-                && hosts
-                    .get(owed.receiver.as_str())
+                && per_tenant
+                    .get(&key.0)
+                    .is_none_or(|n| *n < MAX_CONCURRENT_PER_TENANT)
+                && per_receiver
+                    .get(delivery.receiver.as_str())
                     .is_none_or(|n| *n < MAX_CONCURRENT_PER_RECEIVER)
         };
         let (key, _) = self
             .pending
             .iter()
-            .filter(|(key, owed)| free(key, owed))
-            .min_by_key(|(_, owed)| owed.due_at)?;
+            .filter(|(key, delivery)| may_start(key, delivery))
+            .min_by_key(|(_, delivery)| delivery.due_at)?;
         let key = key.clone();
         self.in_progress.insert(key.clone());
         Some(key)
@@ -85,20 +90,20 @@ impl DeliveryQueue {
         let waiting = self
             .pending
             .iter()
-            .filter(|(key, owed)| !self.in_progress.contains(*key) && owed.due_at > now);
-        waiting.map(|(_, owed)| owed.due_at).min()
+            .filter(|(key, delivery)| !self.in_progress.contains(*key) && delivery.due_at > now);
+        waiting.map(|(_, delivery)| delivery.due_at).min()
     }
 
     /// Marks a delivery as not in progress, and returns the number of its earlier attempts.
-    pub(crate) fn finish_attempt(&mut self, key: &DeliveryKey) -> u32 {
+    pub(crate) fn end_attempt_and_get_count(&mut self, key: &DeliveryKey) -> u32 {
         self.in_progress.remove(key);
-        self.pending.get(key).map_or(0, |owed| owed.attempts)
+        self.pending.get(key).map_or(0, |delivery| delivery.attempts)
     }
 
     /// Schedules the next attempt of a delivery.
-    pub(crate) fn reschedule(&mut self, key: &DeliveryKey, tries: u32, due: Instant) {
-        if let Some(owed) = self.pending.get_mut(key) {
-            (owed.attempts, owed.due_at) = (tries, due);
+    pub(crate) fn schedule_next_attempt(&mut self, key: &DeliveryKey, attempts: u32, due_at: Instant) {
+        if let Some(delivery) = self.pending.get_mut(key) {
+            (delivery.attempts, delivery.due_at) = (attempts, due_at);
         }
     }
 

@@ -29,7 +29,7 @@ use weir_core::{JobId, TenantId};
 
 use crate::commit_notifier::CommitNotifier;
 use delivery_queue::{DeliveryKey, DeliveryQueue, PendingDelivery};
-use webhook_request::BuildOutcome;
+use webhook_request::WebhookBuildOutcome;
 pub use webhook_request::WebhookRequest;
 
 /// The interval at which pending deliveries are looked up without a notification.
@@ -43,7 +43,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(24 * 3600);
 #[async_trait]
 pub trait WebhookSender: Send + Sync {
     /// Sends a request and returns the status of the response, or why there was no response.
-    async fn send_request(&self, letter: &WebhookRequest) -> Result<u16, String>;
+    async fn send_request(&self, request: &WebhookRequest) -> Result<u16, String>;
 }
 
 /// The result of a delivery attempt.
@@ -60,7 +60,7 @@ enum AttemptOutcome {
 /// Delivers webhooks until it is dropped.
 pub(crate) struct WebhookDelivery {
     ledger: Arc<CommitNotifier>,
-    orders: Arc<dyn JobRequestStore>,
+    job_requests: Arc<dyn JobRequestStore>,
     sender: Arc<dyn WebhookSender>,
     max_attempts: u32,
     initial_backoff: Duration,
@@ -70,14 +70,14 @@ pub(crate) struct WebhookDelivery {
 impl WebhookDelivery {
     pub(crate) fn new(
         ledger: Arc<CommitNotifier>,
-        orders: Arc<dyn JobRequestStore>,
-        post: Arc<dyn WebhookSender>,
+        job_requests: Arc<dyn JobRequestStore>,
+        sender: Arc<dyn WebhookSender>,
         settings: &Settings,
     ) -> Self {
         Self {
             ledger,
-            orders,
-            sender: post,
+            job_requests,
+            sender,
             max_attempts: settings.webhook_max_attempts,
             initial_backoff: Duration::from_secs(settings.webhook_initial_backoff_seconds.into()),
             response_timeout: Duration::from_secs(settings.webhook_response_timeout_seconds.into()),
@@ -87,31 +87,33 @@ impl WebhookDelivery {
     /// Runs the delivery loop. If it is dropped, deliveries in progress are aborted, and they do not count as attempts.
     pub(crate) async fn run_delivery_loop(self) {
         let this = Arc::new(self);
-        let mut round = DeliveryQueue::default();
-        let mut under_way: JoinSet<AttemptOutcome> = JoinSet::new();
-        let mut running: HashMap<tokio::task::Id, DeliveryKey> = HashMap::new();
-        let mut look = Instant::now();
+        let mut queue = DeliveryQueue::default();
+        let mut attempt_tasks: JoinSet<AttemptOutcome> = JoinSet::new();
+        let mut keys_by_task: HashMap<tokio::task::Id, DeliveryKey> = HashMap::new();
+        let mut next_lookup = Instant::now();
         loop {
-            if look <= Instant::now() {
-                look = Instant::now() + LOOKUP_INTERVAL;
-                this.load_pending_deliveries(&mut round).await;
+            if next_lookup <= Instant::now() {
+                next_lookup = Instant::now() + LOOKUP_INTERVAL;
+                this.load_pending_deliveries(&mut queue).await;
             }
-            while let Some(key) = round.start_next(Instant::now()) {
+            while let Some(key) = queue.start_next_due_delivery(Instant::now()) {
                 let (this, (tenant, job)) = (Arc::clone(&this), key.clone());
-                let task = under_way.spawn(async move { this.attempt_delivery(&tenant, &job).await });
-                running.insert(task.id(), key);
+                let task = attempt_tasks.spawn(async move { this.attempt_delivery(&tenant, &job).await });
+                keys_by_task.insert(task.id(), key);
             }
-            let next = round.next_due_at().map_or(look, |due| due.min(look));
+            let next = queue
+                .next_due_at()
+                .map_or(next_lookup, |due| due.min(next_lookup));
             tokio::select! {
-                () = this.ledger.wait_for_job_end() => look = Instant::now(),
+                () = this.ledger.wait_for_any_job_end() => next_lookup = Instant::now(),
                 () = sleep_until(next) => {}
-                Some(done) = under_way.join_next_with_id() => {
-                    let (id, tried) = match done {
+                Some(done) = attempt_tasks.join_next_with_id() => {
+                    let (id, attempt_outcome) = match done {
                         Ok(done) => done,
-                        Err(died) => (died.id(), AttemptOutcome::Failed),
+                        Err(join_error) => (join_error.id(), AttemptOutcome::Failed),
                     };
-                    if let Some(key) = running.remove(&id) {
-                        this.record_attempt(&mut round, key, tried).await;
+                    if let Some(key) = keys_by_task.remove(&id) {
+                        this.record_attempt(&mut queue, key, attempt_outcome).await;
                     }
                 }
             }
@@ -119,20 +121,20 @@ impl WebhookDelivery {
     }
 
     /// Loads the pending deliveries from the store.
-    async fn load_pending_deliveries(&self, round: &mut DeliveryQueue) {
-        let owed = match self.orders.list_undelivered_webhooks().await {
-            Ok(owed) => owed,
+    async fn load_pending_deliveries(&self, queue: &mut DeliveryQueue) {
+        let pending_webhooks = match self.job_requests.list_undelivered_webhooks().await {
+            Ok(pending_webhooks) => pending_webhooks,
             Err(error) => return tracing::warn!(%error, "cannot look up the pending webhooks"),
         };
-        round.retain_pending(&owed);
-        for (tenant, job, tries) in owed {
+        queue.remove_no_longer_pending(&pending_webhooks);
+        for (tenant, job, tries) in pending_webhooks {
             let key = (tenant, job);
-            if round.contains(&key) {
+            if queue.contains(&key) {
                 continue;
             }
-            let host = match webhook_request::receiver_address(
+            let receiver = match webhook_request::find_receiver_host_and_port(
                 self.ledger.as_ref(),
-                self.orders.as_ref(),
+                self.job_requests.as_ref(),
                 &key.0,
                 &key.1,
             )
@@ -152,30 +154,37 @@ impl WebhookDelivery {
                 } else {
                     self.backoff_after(&key, 1)
                 };
-            round.insert(
+            queue.insert(
                 key,
                 PendingDelivery {
                     attempts: tries,
                     due_at: due,
-                    receiver: host,
+                    receiver,
                 },
             );
         }
     }
 
     async fn attempt_delivery(&self, tenant: &TenantId, job: &JobId) -> AttemptOutcome {
-        let letter =
-            match WebhookRequest::build(self.ledger.as_ref(), self.orders.as_ref(), tenant, job).await {
-                Ok(BuildOutcome::Ready(letter)) => letter,
-                Ok(BuildOutcome::JobNotEnded) => return AttemptOutcome::JobRunningAgain,
-                Ok(BuildOutcome::NoWebhook) => return AttemptOutcome::Unwanted,
-                Err(error) => {
-                    tracing::warn!(%tenant, %job, %error, "cannot build a webhook request");
-                    return AttemptOutcome::Failed;
-                }
-            };
-        let answered = tokio::time::timeout(self.response_timeout, self.sender.send_request(&letter)).await;
-        match answered.unwrap_or_else(|_| Err("no response before the timeout".into())) {
+        let request = match WebhookRequest::build_request(
+            self.ledger.as_ref(),
+            self.job_requests.as_ref(),
+            tenant,
+            job,
+        )
+        .await
+        {
+            Ok(WebhookBuildOutcome::Ready(request)) => request,
+            Ok(WebhookBuildOutcome::JobNotEnded) => return AttemptOutcome::JobRunningAgain,
+            Ok(WebhookBuildOutcome::NoWebhook) => return AttemptOutcome::Unwanted,
+            Err(error) => {
+                tracing::warn!(%tenant, %job, %error, "cannot build a webhook request");
+                return AttemptOutcome::Failed;
+            }
+        };
+        let response_status =
+            tokio::time::timeout(self.response_timeout, self.sender.send_request(&request)).await;
+        match response_status.unwrap_or_else(|_| Err("no response before the timeout".into())) {
             Ok(200..=299) => AttemptOutcome::Received,
             Ok(410) => AttemptOutcome::Unwanted,
             Ok(status) => {
@@ -190,46 +199,51 @@ impl WebhookDelivery {
     }
 
     /// Records the result of an attempt, and schedules the next attempt if there is one.
-    async fn record_attempt(&self, round: &mut DeliveryQueue, key: DeliveryKey, tried: AttemptOutcome) {
-        let tries = round.finish_attempt(&key) + 1;
-        if tried == AttemptOutcome::JobRunningAgain {
-            return round.remove(&key);
+    async fn record_attempt(
+        &self,
+        queue: &mut DeliveryQueue,
+        key: DeliveryKey,
+        attempt_outcome: AttemptOutcome,
+    ) {
+        let tries = queue.end_attempt_and_get_count(&key) + 1;
+        if attempt_outcome == AttemptOutcome::JobRunningAgain {
+            return queue.remove(&key);
         }
-        let outcome = match tried {
+        let outcome = match attempt_outcome {
             AttemptOutcome::Received => "received",
             AttemptOutcome::Unwanted => "unwanted",
             AttemptOutcome::Failed if tries >= self.max_attempts => "given-up",
             AttemptOutcome::Failed | AttemptOutcome::JobRunningAgain => "failed",
         };
         counter!("weir_webhook_requests_total", "outcome" => outcome).increment(1);
-        let again = outcome == "failed";
+        let will_retry = outcome == "failed";
         if outcome == "given-up" {
             tracing::warn!(tenant = %key.0, job = %key.1, tries, "a webhook is given up");
         }
         let (tenant, job) = &key;
-        let noted = self
-            .orders
-            .record_webhook_attempt(tenant, job, again.then_some(tries))
+        let recorded = self
+            .job_requests
+            .record_webhook_attempts_or_end(tenant, job, will_retry.then_some(tries))
             .await;
-        if let Err(error) = noted {
+        if let Err(error) = recorded {
             tracing::warn!(%tenant, %job, %error, "cannot record the result of a webhook attempt");
         }
-        if again {
-            round.reschedule(&key, tries, Instant::now() + self.backoff_after(&key, tries));
+        if will_retry {
+            queue.schedule_next_attempt(&key, tries, Instant::now() + self.backoff_after(&key, tries));
         } else {
-            round.remove(&key);
+            queue.remove(&key);
         }
     }
 
     /// Returns the backoff after `tries` attempts (at least 1). It grows by a factor of 4 with each attempt. A jitter of plus or minus
     /// a quarter spreads the retries of deliveries that failed together.
     fn backoff_after(&self, (_, job): &DeliveryKey, tries: u32) -> Duration {
-        let grown = self
+        let backoff = self
             .initial_backoff
             .saturating_mul(BACKOFF_FACTOR.saturating_pow(tries.saturating_sub(1)))
             .min(MAX_BACKOFF);
         let digest = Sha256::digest(format!("{job} {tries}"));
         let share = digest.first().map_or(0.5, |byte| f64::from(*byte) / 255.0);
-        grown.mul_f64(0.75 + share / 2.0)
+        backoff.mul_f64(0.75 + share / 2.0)
     }
 }

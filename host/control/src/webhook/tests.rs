@@ -36,25 +36,25 @@ impl Drop for ConcurrencyGuard<'_> {
 
 #[async_trait]
 impl WebhookSender for FakeReceivers {
-    async fn send_request(&self, letter: &WebhookRequest) -> Result<u16, String> {
-        let url = url::Url::parse(&letter.url).unwrap();
+    async fn send_request(&self, request: &WebhookRequest) -> Result<u16, String> {
+        let url = url::Url::parse(&request.url).unwrap();
         let host = url.host_str().unwrap().to_owned();
         let before = {
-            let mut letters = self.requests.lock();
-            letters.push((letter.clone(), Instant::now()));
-            letters
+            let mut requests = self.requests.lock();
+            requests.push((request.clone(), Instant::now()));
+            requests
                 .iter()
-                .filter(|(l, _)| l.delivery_id == letter.delivery_id)
+                .filter(|(l, _)| l.delivery_id == request.delivery_id)
                 .count()
                 - 1
         };
         {
-            let mut under_way = self.concurrency.lock();
-            let (now, most) = under_way.entry(host.clone()).or_default();
+            let mut concurrency = self.concurrency.lock();
+            let (now, most) = concurrency.entry(host.clone()).or_default();
             *now += 1;
             *most = (*most).max(*now);
         }
-        let _under_way = ConcurrencyGuard(self, host.clone());
+        let _concurrency_guard = ConcurrencyGuard(self, host.clone());
         tokio::time::sleep(Duration::from_millis(10)).await;
         match host.as_str() {
             "ok" => Ok(204),
@@ -84,13 +84,13 @@ impl Drop for DeliveryHarness {
 }
 
 impl DeliveryHarness {
-    fn new(memory: Arc<FakeStore>, world: Arc<FakeReceivers>, settings: &Settings) -> Self {
+    fn new(memory: Arc<FakeStore>, receivers: Arc<FakeReceivers>, settings: &Settings) -> Self {
         let ledger = CommitNotifier::new(memory.clone());
-        let webhooks = WebhookDelivery::new(Arc::clone(&ledger), memory.clone(), world.clone(), settings);
+        let webhooks = WebhookDelivery::new(Arc::clone(&ledger), memory.clone(), receivers.clone(), settings);
         Self {
             memory,
             ledger,
-            receivers: world,
+            receivers,
             delivery_task: tokio::spawn(webhooks.run_delivery_loop()),
         }
     }
@@ -102,7 +102,7 @@ impl DeliveryHarness {
     /// Creates a queued job of a tenant with a webhook to `host`.
     async fn create_job(&self, tenant: &str, host: &str) -> (TenantId, JobId) {
         let (tenant, job): (TenantId, _) = (tenant.parse().unwrap(), JobId::new());
-        let order = JobRequest {
+        let job_request = JobRequest {
             job,
             tenant: tenant.clone(),
             lane: None,
@@ -115,7 +115,7 @@ impl DeliveryHarness {
             traceparent: None,
         };
         self.memory
-            .put_job_request(&job_record(&tenant, job, JobState::Queued), &order, None)
+            .put_job_request(&job_record(&tenant, job, JobState::Queued), &job_request, None)
             .await
             .unwrap();
         (tenant, job)
@@ -130,8 +130,8 @@ impl DeliveryHarness {
     }
 
     fn request_times(&self, job: &JobId) -> Vec<Instant> {
-        let letters = self.receivers.requests.lock();
-        let own = letters.iter().filter(|(l, _)| l.delivery_id == job.to_string());
+        let requests = self.receivers.requests.lock();
+        let own = requests.iter().filter(|(l, _)| l.delivery_id == job.to_string());
         own.map(|(_, at)| *at).collect()
     }
 }
@@ -139,19 +139,19 @@ impl DeliveryHarness {
 #[tokio::test(start_paused = true)]
 async fn webhook_is_sent_once_when_the_job_ends() {
     let bench = DeliveryHarness::with_defaults();
-    let order = bench.create_job("a", "ok").await;
+    let tenant_and_job = bench.create_job("a", "ok").await;
     tokio::time::sleep(Duration::from_secs(200)).await;
     assert!(
         bench.receivers.requests.lock().is_empty(),
         "the job has not ended"
     );
     let ended = Instant::now();
-    bench.end_job(&order).await;
+    bench.end_job(&tenant_and_job).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(bench.request_times(&order.1), [ended]);
+    assert_eq!(bench.request_times(&tenant_and_job.1), [ended]);
     assert_eq!(bench.pending_count().await, 0);
     tokio::time::sleep(Duration::from_secs(100_000)).await;
-    assert_eq!(bench.request_times(&order.1).len(), 1);
+    assert_eq!(bench.request_times(&tenant_and_job.1).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,12 +206,12 @@ async fn payload_reports_the_outcome_and_is_signed() {
     ];
     bench.ledger.commit_entries(entries).await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let letter = bench.receivers.requests.lock()[0].0.clone();
+    let request = bench.receivers.requests.lock()[0].0.clone();
     assert_eq!(
-        (letter.url.as_str(), letter.delivery_id.clone()),
+        (request.url.as_str(), request.delivery_id.clone()),
         ("https://ok/hook", job.to_string())
     );
-    let body: serde_json::Value = serde_json::from_slice(&letter.body).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
     assert_eq!(body["type"], "job-ended");
     assert_eq!(
         (&body["job"], &body["state"]),
@@ -227,15 +227,15 @@ async fn payload_reports_the_outcome_and_is_signed() {
         body["counts"],
         serde_json::json!({ "documents": 2, "documents_done": 1, "pages_done": 9, "pages_failed": 1 })
     );
-    let seconds = letter
+    let seconds = request
         .signature
         .strip_prefix("t=")
         .and_then(|s| s.split_once(",v1="))
         .unwrap()
         .0;
     assert_eq!(
-        letter.signature,
-        sign_body("secret", seconds.parse().unwrap(), &letter.body)
+        request.signature,
+        sign_body("secret", seconds.parse().unwrap(), &request.body)
     );
 }
 
@@ -252,10 +252,10 @@ fn a_signature_is_the_hmac_of_time_and_body() {
 #[tokio::test(start_paused = true)]
 async fn failed_delivery_is_retried_with_backoff_for_about_a_day() {
     let bench = DeliveryHarness::with_defaults();
-    let order = bench.create_job("a", "fails-100").await;
-    bench.end_job(&order).await;
+    let tenant_and_job = bench.create_job("a", "fails-100").await;
+    bench.end_job(&tenant_and_job).await;
     tokio::time::sleep(Duration::from_secs(40 * 3600)).await;
-    let times = bench.request_times(&order.1);
+    let times = bench.request_times(&tenant_and_job.1);
     assert_eq!(times.len(), 8);
     assert_eq!(bench.pending_count().await, 0, "the delivery is given up");
     let pauses: Vec<_> = times.windows(2).map(|w| (w[1] - w[0]).as_secs_f64()).collect();
@@ -273,10 +273,10 @@ async fn failed_delivery_is_retried_with_backoff_for_about_a_day() {
 async fn delivery_succeeds_after_the_receiver_recovers() {
     for (host, tries) in [("fails-2", 3), ("fails-3", 4), ("moved", 8), ("gone", 1)] {
         let bench = DeliveryHarness::with_defaults();
-        let order = bench.create_job("a", host).await;
-        bench.end_job(&order).await;
+        let tenant_and_job = bench.create_job("a", host).await;
+        bench.end_job(&tenant_and_job).await;
         tokio::time::sleep(Duration::from_secs(40 * 3600)).await;
-        assert_eq!(bench.request_times(&order.1).len(), tries, "{host}");
+        assert_eq!(bench.request_times(&tenant_and_job.1).len(), tries, "{host}");
         assert_eq!(bench.pending_count().await, 0);
     }
 }
@@ -284,21 +284,21 @@ async fn delivery_succeeds_after_the_receiver_recovers() {
 #[tokio::test(start_paused = true)]
 async fn hanging_receiver_delays_no_other_delivery() {
     let bench = DeliveryHarness::with_defaults();
-    let mut orders = Vec::new();
+    let mut tenants_and_jobs = Vec::new();
     for n in 0..60 {
         // Of many tenants, so that the limit of a tenant does not apply.
-        orders.push(bench.create_job(&format!("t{n}"), "slow").await);
+        tenants_and_jobs.push(bench.create_job(&format!("t{n}"), "slow").await);
     }
     for n in 0..20 {
-        orders.push(bench.create_job(&format!("t{n}"), "ok").await);
+        tenants_and_jobs.push(bench.create_job(&format!("t{n}"), "ok").await);
     }
     let began = Instant::now();
-    for order in &orders {
-        bench.end_job(order).await;
+    for tenant_and_job in &tenants_and_jobs {
+        bench.end_job(tenant_and_job).await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    for order in &orders[60..] {
-        let times = bench.request_times(&order.1);
+    for tenant_and_job in &tenants_and_jobs[60..] {
+        let times = bench.request_times(&tenant_and_job.1);
         assert_eq!(times.len(), 1);
         assert!(times[0] - began < Duration::from_millis(200));
     }
@@ -311,7 +311,7 @@ async fn hanging_receiver_delays_no_other_delivery() {
         .map(|(h, (_, most))| (h.clone(), *most))
         .collect();
     assert_eq!((most["slow"], most["ok"]), (2, 2), "two for each receiver");
-    assert!(bench.request_times(&orders[10].1).len() <= 2);
+    assert!(bench.request_times(&tenants_and_jobs[10].1).len() <= 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -322,14 +322,14 @@ async fn tenant_with_bad_receivers_does_not_block_other_tenants() {
         // Each with another receiver.
         slow.push(bench.create_job("bad", &format!("slow:{}", 1000 + n)).await);
     }
-    for order in &slow {
-        bench.end_job(order).await;
+    for tenant_and_job in &slow {
+        bench.end_job(tenant_and_job).await;
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let order = bench.create_job("good", "ok").await;
-    bench.end_job(&order).await;
+    let tenant_and_job = bench.create_job("good", "ok").await;
+    bench.end_job(&tenant_and_job).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(bench.request_times(&order.1).len(), 1);
+    assert_eq!(bench.request_times(&tenant_and_job.1).len(), 1);
     assert_eq!(
         bench.receivers.requests.lock().len(),
         9,
@@ -375,10 +375,10 @@ async fn webhook_settings_take_effect() {
         ..Settings::default()
     };
     let bench = DeliveryHarness::new(Arc::default(), Arc::default(), &settings);
-    let order = bench.create_job("a", "slow").await;
-    bench.end_job(&order).await;
+    let tenant_and_job = bench.create_job("a", "slow").await;
+    bench.end_job(&tenant_and_job).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let times = bench.request_times(&order.1);
+    let times = bench.request_times(&tenant_and_job.1);
     assert_eq!(times.len(), 3);
     let first = (times[1] - times[0]).as_secs_f64();
     assert!(

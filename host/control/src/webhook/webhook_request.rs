@@ -63,7 +63,7 @@ struct PayloadCounts {
 }
 
 /// The result of building a webhook request.
-pub(crate) enum BuildOutcome {
+pub(crate) enum WebhookBuildOutcome {
     Ready(WebhookRequest),
     /// The job has not ended.
     JobNotEnded,
@@ -73,25 +73,25 @@ pub(crate) enum BuildOutcome {
 
 impl WebhookRequest {
     /// Builds the request that reports the end of a job.
-    pub(crate) async fn build(
+    pub(crate) async fn build_request(
         ledger: &dyn Ledger,
-        orders: &dyn JobRequestStore,
+        job_requests: &dyn JobRequestStore,
         tenant: &TenantId,
         job: &JobId,
-    ) -> Result<BuildOutcome, StorageError> {
-        let (Some(order), Some(record)) = (
-            orders.find_job_request(tenant, job).await?,
+    ) -> Result<WebhookBuildOutcome, StorageError> {
+        let (Some(job_request), Some(record)) = (
+            job_requests.find_job_request(tenant, job).await?,
             ledger.find_job(tenant, job).await?,
         ) else {
-            return Ok(BuildOutcome::NoWebhook);
+            return Ok(WebhookBuildOutcome::NoWebhook);
         };
-        let Some(webhook) = order.webhook else {
-            return Ok(BuildOutcome::NoWebhook);
+        let Some(webhook) = job_request.webhook else {
+            return Ok(WebhookBuildOutcome::NoWebhook);
         };
         if !record.state.is_terminal() {
-            return Ok(BuildOutcome::JobNotEnded);
+            return Ok(WebhookBuildOutcome::JobNotEnded);
         }
-        let documents = document_outcomes(ledger, tenant, job).await?;
+        let documents = load_document_outcomes(ledger, tenant, job).await?;
         let mut counts = PayloadCounts::default();
         for document in &documents {
             counts.documents += 1;
@@ -99,7 +99,7 @@ impl WebhookRequest {
             counts.pages_done += u64::from(document.done);
             counts.pages_failed += u64::from(document.failed);
         }
-        let told = WebhookPayload {
+        let payload = WebhookPayload {
             kind: "job-ended",
             job: *job,
             state: record.state,
@@ -108,11 +108,11 @@ impl WebhookRequest {
             documents,
             counts,
         };
-        let body = serde_json::to_vec(&told).map_err(|e| StorageError::Failed {
+        let body = serde_json::to_vec(&payload).map_err(|e| StorageError::Failed {
             what: format!("the webhook of job {job}"),
             reason: e.to_string(),
         })?;
-        Ok(BuildOutcome::Ready(Self {
+        Ok(WebhookBuildOutcome::Ready(Self {
             url: webhook.url,
             signature: sign_body(&webhook.secret, unix_time_millis() / 1000, &body),
             delivery_id: job.to_string(),
@@ -122,18 +122,20 @@ impl WebhookRequest {
 }
 
 /// Returns how the documents ended in the last run of the job.
-async fn document_outcomes(
+async fn load_document_outcomes(
     ledger: &dyn Ledger,
     tenant: &TenantId,
     job: &JobId,
 ) -> Result<Vec<DocumentOutcome>, StorageError> {
-    let (mut documents, mut last, mut over) = (Vec::new(), 0, false);
+    let (mut documents, mut last_seq, mut last_run_ended) = (Vec::new(), 0, false);
     loop {
-        let events = ledger.list_job_events(tenant, job, last, EVENTS_PER_READ).await?;
-        let all = events.len() < EVENTS_PER_READ;
+        let events = ledger
+            .list_job_events(tenant, job, last_seq, EVENTS_PER_READ)
+            .await?;
+        let is_last_read = events.len() < EVENTS_PER_READ;
         for event in events {
-            last = event.seq;
-            if std::mem::take(&mut over) {
+            last_seq = event.seq;
+            if std::mem::take(&mut last_run_ended) {
                 documents.clear();
             }
             let (name, state, done, failed, error) = match event.kind {
@@ -146,7 +148,7 @@ async fn document_outcomes(
                 EventKind::DocumentFailed { name, error, done } => (name, "failed", done, 0, Some(error)),
                 EventKind::DocumentCancelled { name, done } => (name, "cancelled", done, 0, None),
                 EventKind::JobEnded { .. } => {
-                    over = true;
+                    last_run_ended = true;
                     continue;
                 }
                 _ => continue,
@@ -160,7 +162,7 @@ async fn document_outcomes(
                 error,
             });
         }
-        if all {
+        if is_last_read {
             return Ok(documents);
         }
     }
@@ -178,9 +180,9 @@ pub(crate) fn sign_body(secret: &str, seconds: u64, body: &[u8]) -> String {
 
 /// Returns the host and port that receive the webhook of a job; `None` while the job has not ended. Deliveries to the same receiver
 /// share a concurrency limit.
-pub(crate) async fn receiver_address(
+pub(crate) async fn find_receiver_host_and_port(
     ledger: &dyn Ledger,
-    orders: &dyn JobRequestStore,
+    job_requests: &dyn JobRequestStore,
     tenant: &TenantId,
     job: &JobId,
 ) -> Result<Option<String>, StorageError> {
@@ -188,8 +190,8 @@ pub(crate) async fn receiver_address(
     if record.is_some_and(|record| !record.state.is_terminal()) {
         return Ok(None);
     }
-    let order = orders.find_job_request(tenant, job).await?;
-    let url = order.and_then(|order| Url::parse(&order.webhook?.url).ok());
+    let job_request = job_requests.find_job_request(tenant, job).await?;
+    let url = job_request.and_then(|order| Url::parse(&order.webhook?.url).ok());
     // A URL without a host fails at the first attempt.
     Ok(Some(url.map_or_else(String::new, |url| {
         let port = url.port_or_known_default().unwrap_or_default();

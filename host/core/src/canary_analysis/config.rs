@@ -64,29 +64,31 @@ impl CanaryAnalysisConfig {
 
     /// Returns the numbers of canary jobs at which an evaluation happens.
     pub(super) fn evaluation_job_counts(&self) -> Vec<usize> {
-        let (wanted, least) = (
+        let (required_jobs, first_count) = (
             self.required_jobs(),
             MIN_COMPARABLE_JOBS.min(self.required_jobs()),
         );
-        let halves = std::iter::successors(Some(wanted), |jobs| Some(jobs / 2));
-        let mut looks: Vec<usize> = halves.take_while(|jobs| *jobs >= least && *jobs > 0).collect();
-        looks.reverse();
-        looks.extend((1..=LAST_EVALUATION_FACTOR.ilog2()).map(|doubled| wanted << doubled));
-        looks
+        let halves = std::iter::successors(Some(required_jobs), |jobs| Some(jobs / 2));
+        let mut counts: Vec<usize> = halves
+            .take_while(|jobs| *jobs >= first_count && *jobs > 0)
+            .collect();
+        counts.reverse();
+        counts.extend((1..=LAST_EVALUATION_FACTOR.ilog2()).map(|doubled| required_jobs << doubled));
+        counts
     }
 
     /// Checks the ranges of the values.
     pub fn validate(&self) -> Result<(), String> {
-        let shares = [
+        let limits = [
             ("max-slowdown", self.max_slowdown),
             ("max-failure-increase", self.max_failure_increase),
             ("max-timeout-increase", self.max_timeout_increase),
             ("max-trap-increase", self.max_trap_increase),
             ("max-skipped-increase", self.max_skipped_increase),
         ];
-        for (name, share) in shares {
-            if !(0.0..=10.0).contains(&share) {
-                return Err(format!("canary-analysis.{name} is {share}, not within 0 to 10"));
+        for (name, limit) in limits {
+            if !(0.0..=10.0).contains(&limit) {
+                return Err(format!("canary-analysis.{name} is {limit}, not within 0 to 10"));
             }
         }
         if !(1..=MAX_MIN_JOBS).contains(&self.min_jobs) {

@@ -3,12 +3,12 @@
 use super::config::{CanaryAnalysisConfig, MIN_COMPARABLE_JOBS};
 use super::job_metrics::{JobMetrics, JobSample, sum_job_metrics};
 use super::statistics::{
-    EventCount, binomial_p_value, fisher_exact_p_value, hodges_lehmann_shift, mann_whitney_z,
+    EventAndTrialCounts, binomial_p_value, fisher_exact_p_value, hodges_lehmann_shift, mann_whitney_z,
     normal_upper_tail, rate_difference_upper_bound, subtract_block_medians,
 };
 
 /// A compared rate: its description, its maximum increase, and its two counts (events and trials).
-type RateComparison = (&'static str, f64, fn(&JobMetrics) -> (u64, u64));
+type ComparedRate = (&'static str, f64, fn(&JobMetrics) -> (u64, u64));
 /// Maximum jobs of the stable revision for each job of the canary: the ratio beside a canary of 10 %.
 const STABLE_JOBS_PER_CANARY_JOB: usize = 9;
 /// Probability that a canary as good as the stable revision is rolled back during its whole trial.
@@ -32,7 +32,7 @@ pub enum CanaryAction {
 
 /// The canary's jobs that one evaluation uses.
 #[derive(Debug, Clone)]
-pub struct CanaryEvaluation {
+pub struct CanaryEvaluationInput {
     config: CanaryAnalysisConfig,
     canary_jobs: Vec<JobSample>,
     is_last: bool,
@@ -42,7 +42,7 @@ pub struct CanaryEvaluation {
 
 impl CanaryAnalysisConfig {
     /// Returns the action before the first evaluation.
-    pub fn wait_for_first_evaluation(&self) -> CanaryAction {
+    pub fn action_before_first_evaluation(&self) -> CanaryAction {
         let first = self.evaluation_job_counts().first().copied().unwrap_or(1);
         CanaryAction::Wait(format!(
             "the first evaluation of the canary is after {first} jobs"
@@ -51,17 +51,19 @@ impl CanaryAnalysisConfig {
 
     /// Returns the latest evaluation that the canary's jobs are sufficient for. The jobs are in the order of their
     /// ends.
-    pub fn select_evaluation(&self, canary: &[JobSample]) -> Option<CanaryEvaluation> {
+    pub fn select_latest_due_evaluation(&self, canary: &[JobSample]) -> Option<CanaryEvaluationInput> {
         let counted: Vec<JobSample> = canary
             .iter()
             .copied()
             .filter(|job| job.metrics.jobs > 0)
             .collect();
-        let looks = self.evaluation_job_counts();
-        let reached = looks.iter().rposition(|jobs| *jobs <= counted.len())?;
-        let jobs = looks.get(reached).copied()?;
-        let next = looks.get(reached + 1).copied();
-        Some(CanaryEvaluation {
+        let evaluation_job_counts = self.evaluation_job_counts();
+        let reached = evaluation_job_counts
+            .iter()
+            .rposition(|jobs| *jobs <= counted.len())?;
+        let jobs = evaluation_job_counts.get(reached).copied()?;
+        let next = evaluation_job_counts.get(reached + 1).copied();
+        Some(CanaryEvaluationInput {
             config: *self,
             // The last evaluation is repeated with all jobs until the stable revision has enough jobs.
             canary_jobs: match next {
@@ -75,7 +77,7 @@ impl CanaryAnalysisConfig {
 }
 
 /// Result of comparing one metric.
-enum ComparisonResult {
+enum MetricComparisonResult {
     Worse(String),
     WithinLimit,
     /// The observation, and whether it exceeds the limit.
@@ -85,7 +87,7 @@ enum ComparisonResult {
     },
 }
 
-impl CanaryEvaluation {
+impl CanaryEvaluationInput {
     /// Returns when the last of the canary's jobs ended, in milliseconds since 1970. Jobs of the stable revision
     /// count up to then.
     pub fn last_job_ended_at_millis(&self) -> u64 {
@@ -111,33 +113,33 @@ impl CanaryEvaluation {
             .copied()
             .filter(|job| job.metrics.jobs > 0)
             .collect();
-        let answers: Vec<ComparisonResult> =
+        let results: Vec<MetricComparisonResult> =
             match stable.len() < MIN_COMPARABLE_JOBS.min(config.required_jobs()) {
                 true => self
-                    .rate_comparisons()
-                    .map(|share| self.check_rate_without_stable(share))
+                    .compared_rates()
+                    .map(|rate| self.check_rate_without_stable(rate))
                     .collect(),
                 false => {
-                    let pace = std::iter::once(self.compare_page_duration(&stable));
-                    self.rate_comparisons()
-                        .map(|share| self.compare_rate_with_stable(share, &stable))
-                        .chain(pace)
+                    let page_duration = std::iter::once(self.compare_page_duration(&stable));
+                    self.compared_rates()
+                        .map(|rate| self.compare_rate_with_stable(rate, &stable))
+                        .chain(page_duration)
                         .collect()
                 }
             };
-        let (mut open, mut beyond) = (Vec::new(), None);
-        for answer in answers {
-            match answer {
-                ComparisonResult::Worse(reason) => return CanaryAction::RollBack(reason),
-                ComparisonResult::WithinLimit => {}
-                ComparisonResult::Inconclusive {
-                    finding: seen,
-                    exceeds_limit: more,
+        let (mut inconclusive, mut over_limit) = (Vec::new(), None);
+        for result in results {
+            match result {
+                MetricComparisonResult::Worse(reason) => return CanaryAction::RollBack(reason),
+                MetricComparisonResult::WithinLimit => {}
+                MetricComparisonResult::Inconclusive {
+                    finding: observation,
+                    exceeds_limit: is_over_limit,
                 } => {
-                    if more && beyond.is_none() {
-                        beyond = Some(seen.clone());
+                    if is_over_limit && over_limit.is_none() {
+                        over_limit = Some(observation.clone());
                     }
-                    open.push(seen);
+                    inconclusive.push(observation);
                 }
             }
         }
@@ -148,9 +150,9 @@ impl CanaryEvaluation {
             ));
         }
         if self.is_last {
-            return match beyond {
-                Some(seen) => {
-                    CanaryAction::RollBack(format!("{seen}, at the last evaluation after {new} jobs"))
+            return match over_limit {
+                Some(observation) => {
+                    CanaryAction::RollBack(format!("{observation}, at the last evaluation after {new} jobs"))
                 }
                 None => CanaryAction::Promote(format_promotion_reason(new, old)),
             };
@@ -161,18 +163,18 @@ impl CanaryEvaluation {
                 self.next_evaluation_jobs
             ));
         }
-        match open.into_iter().next() {
+        match inconclusive.into_iter().next() {
             None => CanaryAction::Promote(format_promotion_reason(new, old)),
-            Some(seen) => CanaryAction::Wait(format!(
-                "{seen}; {new} jobs are not conclusive: the next evaluation is after {}",
+            Some(observation) => CanaryAction::Wait(format!(
+                "{observation}; {new} jobs are not conclusive: the next evaluation is after {}",
                 self.next_evaluation_jobs
             )),
         }
     }
 
-    fn rate_comparisons(&self) -> impl Iterator<Item = RateComparison> {
+    fn compared_rates(&self) -> impl Iterator<Item = ComparedRate> {
         let config = &self.config;
-        let shares: [RateComparison; 4] = [
+        let rates: [ComparedRate; 4] = [
             ("jobs fail", config.max_failure_increase, |s| {
                 (s.failed_jobs, s.jobs)
             }),
@@ -186,100 +188,107 @@ impl CanaryEvaluation {
                 (s.failed_pages, s.pages)
             }),
         ];
-        shares.into_iter()
+        rates.into_iter()
     }
 
     /// Returns the accepted probability that one comparison of one evaluation rolls back by chance.
-    fn risk_per_comparison(&self) -> f64 {
+    fn false_rollback_risk_per_comparison(&self) -> f64 {
         FALSE_ROLLBACK_RISK / COMPARED_METRICS / self.config.evaluation_job_counts().len() as f64
     }
 
     fn compare_rate_with_stable(
         &self,
-        (what, allowed, of): RateComparison,
+        (description, allowed, counts_of): ComparedRate,
         stable: &[JobSample],
-    ) -> ComparisonResult {
-        let count = |jobs: &[JobSample]| EventCount::from_jobs(jobs.iter().map(|job| of(&job.metrics)));
+    ) -> MetricComparisonResult {
+        let count = |jobs: &[JobSample]| {
+            EventAndTrialCounts::from_jobs(jobs.iter().map(|job| counts_of(&job.metrics)))
+        };
         let (new, old) = (count(&self.canary_jobs), count(stable));
-        let more = new.event_rate() - old.event_rate();
-        let seen = format!(
-            "{what}: {:.1} % compared to {:.1} % of the stable revision, the limit is {:.1} points more",
+        let increase = new.event_rate() - old.event_rate();
+        let observation = format!(
+            "{description}: {:.1} % compared to {:.1} % of the stable revision, the limit is {:.1} points more",
             new.event_rate() * 100.0,
             old.event_rate() * 100.0,
             allowed * 100.0
         );
-        if more > allowed && fisher_exact_p_value(new, old) < self.risk_per_comparison() {
-            ComparisonResult::Worse(seen)
+        if increase > allowed && fisher_exact_p_value(new, old) < self.false_rollback_risk_per_comparison() {
+            MetricComparisonResult::Worse(observation)
         } else if rate_difference_upper_bound(new, old, PROMOTION_Z) < allowed {
-            ComparisonResult::WithinLimit
+            MetricComparisonResult::WithinLimit
         } else {
-            ComparisonResult::Inconclusive {
-                finding: seen,
-                exceeds_limit: more > allowed,
+            MetricComparisonResult::Inconclusive {
+                finding: observation,
+                exceeds_limit: increase > allowed,
             }
         }
     }
 
     /// Without enough jobs of the stable revision, compares with a revision that has no failures.
-    fn check_rate_without_stable(&self, (what, allowed, of): RateComparison) -> ComparisonResult {
-        let new = EventCount::from_jobs(self.canary_jobs.iter().map(|job| of(&job.metrics)));
-        let seen = format!(
-            "{what}: {:.1} %, the limit is {:.1} %",
+    fn check_rate_without_stable(
+        &self,
+        (description, allowed, counts_of): ComparedRate,
+    ) -> MetricComparisonResult {
+        let new = EventAndTrialCounts::from_jobs(self.canary_jobs.iter().map(|job| counts_of(&job.metrics)));
+        let observation = format!(
+            "{description}: {:.1} %, the limit is {:.1} %",
             new.event_rate() * 100.0,
             allowed * 100.0
         );
-        if binomial_p_value(new, allowed) < self.risk_per_comparison() {
-            ComparisonResult::Worse(seen)
+        if binomial_p_value(new, allowed) < self.false_rollback_risk_per_comparison() {
+            MetricComparisonResult::Worse(observation)
         } else {
-            ComparisonResult::Inconclusive {
-                finding: seen,
+            MetricComparisonResult::Inconclusive {
+                finding: observation,
                 exceeds_limit: false,
             }
         }
     }
 
-    fn compare_page_duration(&self, stable: &[JobSample]) -> ComparisonResult {
-        let (new, old) =
-            subtract_block_medians(log_page_durations(&self.canary_jobs), log_page_durations(stable));
-        let Some(more) = hodges_lehmann_shift(&new, &old) else {
-            return ComparisonResult::Inconclusive {
+    fn compare_page_duration(&self, stable: &[JobSample]) -> MetricComparisonResult {
+        let (new, old) = subtract_block_medians(
+            ln_millis_per_page_of_jobs(&self.canary_jobs),
+            ln_millis_per_page_of_jobs(stable),
+        );
+        let Some(increase) = hodges_lehmann_shift(&new, &old) else {
+            return MetricComparisonResult::Inconclusive {
                 finding: "no job processed a page".into(),
                 exceeds_limit: false,
             };
         };
         let allowed = self.config.max_slowdown.ln_1p();
         let chance = normal_upper_tail(mann_whitney_z(&new, &old));
-        let seen = format!(
+        let observation = format!(
             "a page takes {:+.1} % compared to the stable revision ({} and {} jobs, p = {}), the limit is {:.0} % more",
-            more.exp_m1() * 100.0,
+            increase.exp_m1() * 100.0,
             new.len(),
             old.len(),
             format_permille(chance),
             self.config.max_slowdown * 100.0
         );
-        let quickened: Vec<f64> = new.iter().map(|pace| pace - allowed).collect();
-        if more > allowed && chance < self.risk_per_comparison() {
-            ComparisonResult::Worse(seen)
-        } else if mann_whitney_z(&quickened, &old) < -PROMOTION_Z {
-            ComparisonResult::WithinLimit
+        let shifted: Vec<f64> = new.iter().map(|pace| pace - allowed).collect();
+        if increase > allowed && chance < self.false_rollback_risk_per_comparison() {
+            MetricComparisonResult::Worse(observation)
+        } else if mann_whitney_z(&shifted, &old) < -PROMOTION_Z {
+            MetricComparisonResult::WithinLimit
         } else {
-            ComparisonResult::Inconclusive {
-                finding: seen,
-                exceeds_limit: more > allowed,
+            MetricComparisonResult::Inconclusive {
+                finding: observation,
+                exceeds_limit: increase > allowed,
             }
         }
     }
 }
 
 /// Returns when each job ended and the logarithm of its milliseconds per page.
-fn log_page_durations(jobs: &[JobSample]) -> Vec<(u64, f64)> {
+fn ln_millis_per_page_of_jobs(jobs: &[JobSample]) -> Vec<(u64, f64)> {
     let timed = jobs
         .iter()
         .filter(|job| job.metrics.millis > 0 && job.metrics.pages > 0);
     timed
         .map(|job| {
-            let pace = job.metrics.millis as f64 / job.metrics.pages as f64;
-            (job.ended_at_millis, pace.ln())
+            let millis_per_page = job.metrics.millis as f64 / job.metrics.pages as f64;
+            (job.ended_at_millis, millis_per_page.ln())
         })
         .collect()
 }

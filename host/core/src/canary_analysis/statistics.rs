@@ -7,12 +7,12 @@ use statrs::distribution::{Binomial, ContinuousCDF as _, DiscreteCDF, Hypergeome
 
 /// Number of events among a number of trials, corrected for the correlation within jobs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct EventCount {
+pub(super) struct EventAndTrialCounts {
     pub(super) events: f64,
     pub(super) trials: f64,
 }
 
-impl EventCount {
+impl EventAndTrialCounts {
     /// Sums the events and trials of the jobs.
     ///
     /// Pages of one document fail together, so fifty of them are not fifty independent observations. Both counts are
@@ -28,15 +28,15 @@ impl EventCount {
                 (c + 1.0, e + events, t + trials)
             });
         let share = events / f64::max(trials, 1.0);
-        let independent = share * (1.0 - share) / f64::max(trials, 1.0);
-        if clusters < 2.0 || independent <= 0.0 {
+        let independent_variance = share * (1.0 - share) / f64::max(trials, 1.0);
+        if clusters < 2.0 || independent_variance <= 0.0 {
             return Self { events, trials };
         }
         let scatter: f64 = capped
             .map(|(events, trials)| (events - share * trials).powi(2))
             .sum();
-        let seen = clusters / (clusters - 1.0) * scatter / trials.powi(2);
-        let effect = f64::max(seen / independent, 1.0);
+        let observed_variance = clusters / (clusters - 1.0) * scatter / trials.powi(2);
+        let effect = f64::max(observed_variance / independent_variance, 1.0);
         Self {
             events: events / effect,
             trials: trials / effect,
@@ -72,7 +72,11 @@ impl EventCount {
 
 /// Returns the upper bound, at `z` standard deviations, of the first rate minus the second (Newcombe, Interval
 /// estimation for the difference between independent proportions, Statistics in Medicine 17, 1998, method 10).
-pub(super) fn rate_difference_upper_bound(first: EventCount, second: EventCount, z: f64) -> f64 {
+pub(super) fn rate_difference_upper_bound(
+    first: EventAndTrialCounts,
+    second: EventAndTrialCounts,
+    z: f64,
+) -> f64 {
     let (one, two) = (first.event_rate(), second.event_rate());
     let (upper, lower) = (first.wilson_interval(z).1, second.wilson_interval(z).0);
     one - two + (upper - one).hypot(two - lower)
@@ -80,27 +84,27 @@ pub(super) fn rate_difference_upper_bound(first: EventCount, second: EventCount,
 
 /// Returns the probability of at least as many events among the first's trials if both have the same rate: Fisher's
 /// exact test.
-pub(super) fn fisher_exact_p_value(first: EventCount, second: EventCount) -> f64 {
+pub(super) fn fisher_exact_p_value(first: EventAndTrialCounts, second: EventAndTrialCounts) -> f64 {
     let ((x, n), (y, m)) = (first.round_counts(), second.round_counts());
     match Hypergeometric::new(n + m, x + y, n) {
-        Ok(distribution) => tail_probability(&distribution, x),
+        Ok(distribution) => upper_tail_probability(&distribution, x),
         // Impossible: there are not more events than trials.
         Err(_) => 1.0,
     }
 }
 
 /// Returns the probability of at least as many events if each trial has this probability.
-pub(super) fn binomial_p_value(count: EventCount, chance: f64) -> f64 {
+pub(super) fn binomial_p_value(count: EventAndTrialCounts, chance: f64) -> f64 {
     let (x, n) = count.round_counts();
     match Binomial::new(chance.clamp(0.0, 1.0), n) {
-        Ok(distribution) => tail_probability(&distribution, x),
+        Ok(distribution) => upper_tail_probability(&distribution, x),
         // The chance is not a number.
         Err(_) => 1.0,
     }
 }
 
 /// Returns the probability of `x` or more.
-fn tail_probability(distribution: &impl DiscreteCDF<u64, f64>, x: u64) -> f64 {
+fn upper_tail_probability(distribution: &impl DiscreteCDF<u64, f64>, x: u64) -> f64 {
     // `sf` is the probability of more than its argument.
     x.checked_sub(1)
         .map_or(1.0, |below| f64::min(distribution.sf(below), 1.0))
@@ -142,20 +146,22 @@ pub(super) fn mann_whitney_z(first: &[f64], second: &[f64]) -> f64 {
 }
 
 /// Like [`mann_whitney_z`], with `down` subtracted from each value of `first`.
-fn mann_whitney_z_shifted(first: &[f64], second: &[f64], down: f64) -> f64 {
-    let (mut ours, mut theirs) = (
-        first.iter().map(|v| v - down).peekable(),
+fn mann_whitney_z_shifted(first: &[f64], second: &[f64], shift: f64) -> f64 {
+    let (mut first_values, mut second_values) = (
+        first.iter().map(|v| v - shift).peekable(),
         second.iter().copied().peekable(),
     );
     let (mut sum, mut ties, mut before) = (0.0, 0.0, 0.0);
-    while let Some(least) = match (ours.peek(), theirs.peek()) {
+    while let Some(least) = match (first_values.peek(), second_values.peek()) {
         (Some(one), Some(other)) => Some(f64::min(*one, *other)),
         (one, other) => one.or(other).copied(),
     } {
         let run = |values: &mut dyn Iterator<Item = f64>| values.count() as f64;
-        let one = run(&mut std::iter::from_fn(|| ours.next_if(|value| *value <= least)));
+        let one = run(&mut std::iter::from_fn(|| {
+            first_values.next_if(|value| *value <= least)
+        }));
         let other = run(&mut std::iter::from_fn(|| {
-            theirs.next_if(|value| *value <= least)
+            second_values.next_if(|value| *value <= least)
         }));
         let many = one + other;
         sum += one * (before + (many + 1.0) / 2.0);
@@ -201,8 +207,8 @@ mod tests {
         assert!((one - other).abs() < by, "{one} is not {other}");
     }
 
-    fn make_count(events: f64, trials: f64) -> EventCount {
-        EventCount { events, trials }
+    fn make_count(events: f64, trials: f64) -> EventAndTrialCounts {
+        EventAndTrialCounts { events, trials }
     }
 
     /// The expected values are from textbooks and other programs.
@@ -287,15 +293,15 @@ mod tests {
     #[test]
     fn clustered_events_are_scaled_by_the_design_effect() {
         // Ten jobs of twenty pages with one event each: no correlation.
-        let apart = EventCount::from_jobs(std::iter::repeat_n((1, 20), 10));
+        let apart = EventAndTrialCounts::from_jobs(std::iter::repeat_n((1, 20), 10));
         assert_eq!(apart, make_count(10.0, 200.0));
         // All twenty pages of one of ten jobs: equivalent to one event in ten.
-        let together = EventCount::from_jobs((0..10).map(|n| (if n == 0 { 20 } else { 0 }, 20)));
+        let together = EventAndTrialCounts::from_jobs((0..10).map(|n| (if n == 0 { 20 } else { 0 }, 20)));
         assert_near(together.event_rate(), 0.1, 1e-9);
         assert_near(together.trials, 9.0, 1e-9);
         // Events above the number of pages count once for each page.
         assert_eq!(
-            EventCount::from_jobs([(30, 20), (20, 20)].into_iter()),
+            EventAndTrialCounts::from_jobs([(30, 20), (20, 20)].into_iter()),
             make_count(40.0, 40.0)
         );
     }

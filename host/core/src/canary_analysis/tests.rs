@@ -26,12 +26,12 @@ const GOOD_JOB: JobMetrics = JobMetrics {
 };
 
 fn evaluate(config: &CanaryAnalysisConfig, canary: &[JobSample], stable: &[JobSample]) -> CanaryAction {
-    match config.select_evaluation(canary) {
-        Some(look) => {
-            let mut beside: Vec<JobSample> = stable.to_vec();
-            beside.retain(|job| job.ended_at_millis <= look.last_job_ended_at_millis());
-            beside.truncate(look.max_stable_jobs() as usize);
-            look.decide_canary_action(&beside)
+    match config.select_latest_due_evaluation(canary) {
+        Some(evaluation) => {
+            let mut stable_until_then: Vec<JobSample> = stable.to_vec();
+            stable_until_then.retain(|job| job.ended_at_millis <= evaluation.last_job_ended_at_millis());
+            stable_until_then.truncate(evaluation.max_stable_jobs() as usize);
+            evaluation.decide_canary_action(&stable_until_then)
         }
         None => CanaryAction::Wait(String::new()),
     }
@@ -41,7 +41,7 @@ fn evaluate(config: &CanaryAnalysisConfig, canary: &[JobSample], stable: &[JobSa
 fn worse_canary_is_rolled_back_with_the_reason() {
     let config = CanaryAnalysisConfig::default();
     let good = |many| make_jobs(many, GOOD_JOB);
-    assert!(config.select_evaluation(&good(4)).is_none());
+    assert!(config.select_latest_due_evaluation(&good(4)).is_none());
     assert!(matches!(
         evaluate(&config, &good(19), &good(80)),
         CanaryAction::Wait(_)
@@ -85,15 +85,15 @@ fn worse_canary_is_rolled_back_with_the_reason() {
             },
         ),
     ];
-    for (what, showing) in worse {
-        let canary = make_jobs(40, showing);
+    for (expected, metrics) in worse {
+        let canary = make_jobs(40, metrics);
         match evaluate(&config, &canary, &good(80)) {
-            CanaryAction::RollBack(reason) => assert!(reason.contains(what), "{reason}"),
-            other => panic!("{what}: {other:?}"),
+            CanaryAction::RollBack(reason) => assert!(reason.contains(expected), "{reason}"),
+            other => panic!("{expected}: {other:?}"),
         }
         // If both revisions do it, the canary is promoted, but it takes more jobs to show that they are equal.
-        let all = evaluate(&config, &make_jobs(320, showing), &make_jobs(320, showing));
-        assert!(matches!(all, CanaryAction::Promote(_)), "{what}: {all:?}");
+        let all = evaluate(&config, &make_jobs(320, metrics), &make_jobs(320, metrics));
+        assert!(matches!(all, CanaryAction::Promote(_)), "{expected}: {all:?}");
     }
 }
 
@@ -125,9 +125,9 @@ fn constant_failure_is_found_early_and_one_failure_is_not() {
     // One failure of five jobs is four times the limit, but it can come from a broken document.
     let mut one = make_jobs(20, GOOD_JOB);
     one[3].metrics = failing;
-    for seen in [5, 10, 20] {
-        let said = evaluate(&config, &one[..seen], &stable);
-        assert!(matches!(said, CanaryAction::Wait(_)), "{seen}: {said:?}");
+    for job_count in [5, 10, 20] {
+        let action = evaluate(&config, &one[..job_count], &stable);
+        assert!(matches!(action, CanaryAction::Wait(_)), "{job_count}: {action:?}");
     }
 }
 
@@ -165,22 +165,28 @@ fn evaluation_ignores_jobs_after_its_job_count() {
     assert_ne!(evaluate(&config, &canary, &stable), first);
     // Cancelled jobs do not count.
     let cancelled = make_jobs(40, JobMetrics { jobs: 0, ..GOOD_JOB });
-    assert!(config.select_evaluation(&cancelled).is_none());
+    assert!(config.select_latest_due_evaluation(&cancelled).is_none());
 }
 
 #[test]
 fn trial_ends_at_the_last_evaluation() {
-    let asked = |jobs| CanaryAnalysisConfig {
+    let config_with_min_jobs = |jobs| CanaryAnalysisConfig {
         min_jobs: jobs,
         ..CanaryAnalysisConfig::default()
     };
-    assert_eq!(asked(20).evaluation_job_counts(), [5, 10, 20, 40, 80, 160, 320]);
-    assert_eq!(asked(1).evaluation_job_counts(), [1, 2, 4, 8, 16]);
-    assert_eq!(asked(7).evaluation_job_counts(), [7, 14, 28, 56, 112]);
+    assert_eq!(
+        config_with_min_jobs(20).evaluation_job_counts(),
+        [5, 10, 20, 40, 80, 160, 320]
+    );
+    assert_eq!(config_with_min_jobs(1).evaluation_job_counts(), [1, 2, 4, 8, 16]);
+    assert_eq!(
+        config_with_min_jobs(7).evaluation_job_counts(),
+        [7, 14, 28, 56, 112]
+    );
     assert_eq!(
         (
-            asked(20).max_evaluated_jobs(),
-            asked(u32::MAX).max_evaluated_jobs()
+            config_with_min_jobs(20).max_evaluated_jobs(),
+            config_with_min_jobs(u32::MAX).max_evaluated_jobs()
         ),
         (320, 16_000)
     );
@@ -190,11 +196,25 @@ fn trial_ends_at_the_last_evaluation() {
         millis: 0,
         ..GOOD_JOB
     };
-    let said = |many| evaluate(&asked(20), &make_jobs(many, nothing), &make_jobs(many, nothing));
-    assert!(matches!(said(160), CanaryAction::Wait(_)), "{:?}", said(160));
-    assert!(matches!(said(320), CanaryAction::Promote(_)), "{:?}", said(320));
+    let action_after = |many| {
+        evaluate(
+            &config_with_min_jobs(20),
+            &make_jobs(many, nothing),
+            &make_jobs(many, nothing),
+        )
+    };
+    assert!(
+        matches!(action_after(160), CanaryAction::Wait(_)),
+        "{:?}",
+        action_after(160)
+    );
+    assert!(
+        matches!(action_after(320), CanaryAction::Promote(_)),
+        "{:?}",
+        action_after(320)
+    );
     // A canary without jobs of the stable revision waits for them.
-    let last = evaluate(&asked(20), &make_jobs(320, GOOD_JOB), &[]);
+    let last = evaluate(&config_with_min_jobs(20), &make_jobs(320, GOOD_JOB), &[]);
     assert!(matches!(last, CanaryAction::Wait(_)), "{last:?}");
 }
 
@@ -283,42 +303,45 @@ fn simulate_trial(
     kind: SimulatedRevision,
     load: SimulatedLoad,
     percent: f64,
-    draw: &mut SplitMixRng,
+    rng: &mut SplitMixRng,
 ) -> (CanaryAction, usize) {
     let config = CanaryAnalysisConfig::default();
     let (mut canary, mut stable, mut host) = (Vec::new(), Vec::new(), 0.0);
-    let mut seen = None;
-    let looks = config.evaluation_job_counts();
+    let mut evaluated_jobs = None;
+    let evaluation_job_counts = config.evaluation_job_counts();
     for at_millis in 0.. {
-        host = 0.9 * host + 0.11 * draw.next_normal();
-        let given = draw.next_bool(percent);
+        host = 0.9 * host + 0.11 * rng.next_normal();
+        let is_canary = rng.next_bool(percent);
         let SimulatedRevision {
             duration_factor: slower,
             trap_rate: traps,
-        } = if given { kind } else { UNCHANGED_REVISION };
-        let pages = 1 + draw.next_below(load.max_pages);
-        let scan = if draw.next_bool(load.scan_rate) { 30.0 } else { 1.0 };
-        let pace = 70.0 * scan * slower * (host + 0.2 * draw.next_normal()).exp();
-        let broken = draw.next_bool(0.05);
-        let trapped = (0..pages).filter(|_| draw.next_bool(traps) || broken && draw.next_bool(0.3));
+        } = if is_canary { kind } else { UNCHANGED_REVISION };
+        let pages = 1 + rng.next_below(load.max_pages);
+        let scan = if rng.next_bool(load.scan_rate) { 30.0 } else { 1.0 };
+        let millis_per_page = 70.0 * scan * slower * (host + 0.2 * rng.next_normal()).exp();
+        let broken = rng.next_bool(0.05);
+        let trapped = (0..pages).filter(|_| rng.next_bool(traps) || broken && rng.next_bool(0.3));
         let trapped = trapped.count() as u64;
-        let showing = JobMetrics {
+        let job_metrics = JobMetrics {
             jobs: 1,
-            failed_jobs: u64::from(draw.next_bool(load.failure_rate)),
+            failed_jobs: u64::from(rng.next_bool(load.failure_rate)),
             pages,
             calls: 3 * pages,
             traps: trapped,
-            millis: (50.0 * slower * (host + 0.2 * draw.next_normal()).exp() + pace * pages as f64) as u64,
+            millis: (50.0 * slower * (host + 0.2 * rng.next_normal()).exp() + millis_per_page * pages as f64)
+                as u64,
             ..JobMetrics::default()
         };
-        let arm = if given { &mut canary } else { &mut stable };
+        let arm = if is_canary { &mut canary } else { &mut stable };
         arm.push(JobSample {
             ended_at_millis: at_millis,
-            metrics: showing,
+            metrics: job_metrics,
         });
-        let look = looks.contains(&canary.len()).then_some(canary.len());
-        if given && look != seen {
-            seen = look.or(seen);
+        let due_evaluation = evaluation_job_counts
+            .contains(&canary.len())
+            .then_some(canary.len());
+        if is_canary && due_evaluation != evaluated_jobs {
+            evaluated_jobs = due_evaluation.or(evaluated_jobs);
             match evaluate(&config, &canary, &stable) {
                 CanaryAction::Wait(_) => {}
                 ended => return (ended, canary.len()),
@@ -335,9 +358,9 @@ fn simulate_trial(
 /// Returns the fractions of trials that were rolled back and promoted, and the median number of jobs.
 fn simulate_trials(kind: SimulatedRevision, load: SimulatedLoad, percent: f64) -> (f64, f64, usize) {
     const TRIALS: usize = 200;
-    let mut draw = SplitMixRng(20_261_121);
+    let mut rng = SplitMixRng(20_261_121);
     let ended: Vec<_> = (0..TRIALS)
-        .map(|_| simulate_trial(kind, load, percent, &mut draw))
+        .map(|_| simulate_trial(kind, load, percent, &mut rng))
         .collect();
     let count = |wanted: fn(&CanaryAction) -> bool| ended.iter().filter(|(end, _)| wanted(end)).count();
     let mut took: Vec<usize> = ended.iter().map(|(_, jobs)| *jobs).collect();
@@ -374,9 +397,9 @@ fn noise_rolls_back_few_good_canaries() {
         (BOOK_LOAD, 0.2),
         (MIXED_LOAD, 0.2),
     ] {
-        let (undone, promoted, jobs) = simulate_trials(UNCHANGED_REVISION, load, percent);
-        println!("unchanged: {undone} rolled back, {promoted} promoted, {jobs} jobs");
-        assert!(undone <= 0.05, "{undone}");
+        let (rolled_back, promoted, jobs) = simulate_trials(UNCHANGED_REVISION, load, percent);
+        println!("unchanged: {rolled_back} rolled back, {promoted} promoted, {jobs} jobs");
+        assert!(rolled_back <= 0.05, "{rolled_back}");
         assert!(promoted >= 0.95, "{promoted}");
     }
 }
@@ -393,8 +416,8 @@ fn fifteen_percent_slower_canary_is_not_promoted() {
         (BOOK_LOAD, 0.2),
         (MIXED_LOAD, 0.2),
     ] {
-        let (undone, promoted, jobs) = simulate_trials(slow, load, percent);
-        println!("slower: {undone} rolled back, {promoted} promoted, {jobs} jobs");
+        let (rolled_back, promoted, jobs) = simulate_trials(slow, load, percent);
+        println!("slower: {rolled_back} rolled back, {promoted} promoted, {jobs} jobs");
         assert!(promoted <= 0.1, "{promoted}");
     }
 }
@@ -411,8 +434,8 @@ fn canary_that_traps_on_one_page_of_twenty_is_not_promoted() {
         (BOOK_LOAD, 0.2),
         (MIXED_LOAD, 0.2),
     ] {
-        let (undone, promoted, jobs) = simulate_trials(traps, load, percent);
-        println!("traps: {undone} rolled back, {promoted} promoted, {jobs} jobs");
+        let (rolled_back, promoted, jobs) = simulate_trials(traps, load, percent);
+        println!("traps: {rolled_back} rolled back, {promoted} promoted, {jobs} jobs");
         assert!(promoted <= 0.05, "{promoted}");
     }
 }

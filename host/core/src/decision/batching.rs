@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
-use super::function::PolicyFunction;
+use super::policy_function::PolicyFunction;
 use super::stage_state::{QueueState, StageTiming};
 use crate::id::DocumentId;
 use crate::manifest::Role;
@@ -76,7 +76,7 @@ impl PolicyFunction for BatchContext {
     const NAME: &'static str = "batching.plan";
     type Decision = BatchPlan;
 
-    fn subject(&self) -> String {
+    fn describe_call_subject(&self) -> String {
         let first = self.next_pages.first().map_or(0, |facts| facts.number);
         format!("the batch from page {first}")
     }

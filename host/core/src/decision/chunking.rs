@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
-use super::function::PolicyFunction;
+use super::policy_function::PolicyFunction;
 use crate::id::{DocumentId, PageNumber};
 use crate::manifest::Role;
 
@@ -23,7 +23,7 @@ pub struct Heading {
 /// Text of a page that the chunking component splits into passages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct PassageSource {
+pub struct PageTextToSplit {
     /// The document.
     #[serde(default = "defaults::default_document")]
     pub document: DocumentId,
@@ -36,16 +36,16 @@ pub struct PassageSource {
     #[serde(default)]
     pub headings: Vec<Heading>,
     /// Maximum number of tokens that the embedding model accepts.
-    #[serde(default = "defaults::default_max_tokens")]
+    #[serde(default = "defaults::default_embedding_max_tokens")]
     pub max_tokens: u32,
 }
 
-impl PolicyFunction for PassageSource {
+impl PolicyFunction for PageTextToSplit {
     const ROLE: Role = Role::Chunking;
     const NAME: &'static str = "chunking.passages";
     type Decision = Vec<Range<u32>>;
 
-    fn subject(&self) -> String {
+    fn describe_call_subject(&self) -> String {
         format!("page {}", self.page)
     }
 }
@@ -53,14 +53,14 @@ impl PolicyFunction for PassageSource {
 /// Text of a section that the chunking component plans a summary for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct SummarySource {
+pub struct SectionToSummarize {
     /// The document.
     #[serde(default = "defaults::default_document")]
     pub document: DocumentId,
     /// Its heading.
     pub title: String,
     /// 1 for the highest level.
-    #[serde(default = "defaults::default_level")]
+    #[serde(default = "defaults::default_heading_level")]
     pub level: u8,
     /// First page.
     #[serde(default = "defaults::default_one")]
@@ -72,12 +72,12 @@ pub struct SummarySource {
     pub text: String,
 }
 
-impl PolicyFunction for SummarySource {
+impl PolicyFunction for SectionToSummarize {
     const ROLE: Role = Role::Chunking;
     const NAME: &'static str = "chunking.summarize";
     type Decision = SummaryPlan;
 
-    fn subject(&self) -> String {
+    fn describe_call_subject(&self) -> String {
         self.title.clone()
     }
 }

@@ -16,12 +16,12 @@ pub(super) const fn default_one() -> u32 {
 }
 
 /// Level of a section without a parent.
-pub(super) const fn default_level() -> u8 {
+pub(super) const fn default_heading_level() -> u8 {
     1
 }
 
 /// Maximum tokens of the default embedding model.
-pub(super) const fn default_max_tokens() -> u32 {
+pub(super) const fn default_embedding_max_tokens() -> u32 {
     256
 }
 

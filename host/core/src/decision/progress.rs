@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
-use super::function::PolicyFunction;
+use super::policy_function::PolicyFunction;
 use super::stage_state::{QueueState, StageTiming};
 use crate::id::{DocumentId, PageNumber};
 use crate::manifest::Role;
@@ -110,7 +110,7 @@ impl PolicyFunction for TimedEvent {
     const NAME: &'static str = "progress.observe";
     type Decision = Vec<ProgressUpdate>;
 
-    fn subject(&self) -> String {
+    fn describe_call_subject(&self) -> String {
         match &self.event {
             ObservedEvent::DocumentStarted { name, .. } => format!("document-started {name}"),
             ObservedEvent::BatchRasterized { pages, .. } => format!("batch-rasterized {pages}"),

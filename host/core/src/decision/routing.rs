@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
-use super::function::PolicyFunction;
 use super::label::{self, Label};
+use super::policy_function::PolicyFunction;
 use crate::id::{DocumentId, PageNumber};
 use crate::manifest::Role;
-use crate::page::{Lane, PageFacts, Stage};
+use crate::page::{PageFacts, PriorityLane, Stage};
 
 /// Input of the routing component, once for each document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ impl PolicyFunction for DocumentFacts {
     const NAME: &'static str = "routing.document";
     type Decision = DocumentRoute;
 
-    fn subject(&self) -> String {
+    fn describe_call_subject(&self) -> String {
         self.name.clone()
     }
 }
@@ -51,7 +51,7 @@ pub struct DocumentRoute {
     /// Collection that its passages are indexed in. The name is valid by [`crate::id::is_valid_name`].
     pub collection: String,
     /// Lane of the document.
-    pub lane: Lane,
+    pub lane: PriorityLane,
     /// Models for the document.
     pub models: ModelPreferences,
     /// Labels of every passage, at most 16.
@@ -85,7 +85,7 @@ impl PolicyFunction for PageToRoute {
     const NAME: &'static str = "routing.page";
     type Decision = PageRoute;
 
-    fn subject(&self) -> String {
+    fn describe_call_subject(&self) -> String {
         format!("page {}", self.facts.number)
     }
 }
@@ -131,7 +131,7 @@ impl PageRoute {
 /// Input of the routing component after a page has failed in a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct StageFailure {
+pub struct PageStageFailure {
     /// The document.
     #[serde(default = "defaults::default_document")]
     pub document: DocumentId,
@@ -148,12 +148,12 @@ pub struct StageFailure {
     pub message: String,
 }
 
-impl PolicyFunction for StageFailure {
+impl PolicyFunction for PageStageFailure {
     const ROLE: Role = Role::Routing;
     const NAME: &'static str = "routing.failed";
     type Decision = FailureAction;
 
-    fn subject(&self) -> String {
+    fn describe_call_subject(&self) -> String {
         format!("page {}, {}, attempt {}", self.page, self.stage, self.attempt)
     }
 }

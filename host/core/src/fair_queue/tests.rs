@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::*;
 
-fn flow(tenant: &str, lane: Lane) -> Flow {
+fn flow(tenant: &str, lane: PriorityLane) -> Flow {
     Flow {
         lane,
         tenant: tenant.parse().unwrap(),
@@ -12,7 +12,7 @@ fn flow(tenant: &str, lane: Lane) -> Flow {
 }
 
 fn bulk(tenant: &str) -> Flow {
-    flow(tenant, Lane::Bulk)
+    flow(tenant, PriorityLane::Bulk)
 }
 
 fn push_many(queue: &mut FairQueue<&'static str>, flow: &Flow, count: u64, cost: f64, item: &'static str) {
@@ -36,7 +36,7 @@ fn three_requests_do_not_wait_behind_a_thousand() {
     let next = pop_many(&mut queue, 7);
     assert_eq!(count(&next, "late"), 3, "{next:?}");
     assert_eq!(queue.len(), 1000 - 100 - 4);
-    assert_eq!(queue.len_of(&"crowd".parse().unwrap()), queue.len());
+    assert_eq!(queue.len_of_tenant(&"crowd".parse().unwrap()), queue.len());
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn weights_share_a_lane_and_lanes_share_the_resource() {
     push_many(&mut queue, &heavy, 1000, 1.0, "b");
     let invalid = Flow {
         weight: f64::NAN,
-        ..flow("c", Lane::Interactive)
+        ..flow("c", PriorityLane::Interactive)
     };
     push_many(&mut queue, &invalid, 1000, 1.0, "c");
     let mut served: HashMap<_, i32> = HashMap::new();
@@ -115,7 +115,7 @@ fn interactive_work_goes_first_and_bulk_work_still_moves() {
     push_many(&mut queue, &bulk("a"), 1000, 1.0, "bulk");
     push_many(
         &mut queue,
-        &flow("b", Lane::Interactive),
+        &flow("b", PriorityLane::Interactive),
         1000,
         1.0,
         "interactive",
@@ -148,7 +148,7 @@ fn requests_of_a_group_keep_their_order_and_a_retry_its_place() {
 }
 
 #[test]
-fn groups_of_a_tenant_alternate_whatever_their_number() {
+fn many_groups_give_a_tenant_no_larger_share() {
     let mut queue = FairQueue::new();
     for group in 0..50 {
         let many = Flow {
@@ -172,11 +172,11 @@ fn groups_of_a_tenant_alternate_whatever_their_number() {
 }
 
 #[test]
-fn next_of_each_tenant_follows_the_tenants_turns() {
+fn next_request_of_each_tenant_is_in_order_of_turns() {
     let mut queue = FairQueue::new();
     for (tenant, group, item) in [(1_u64, 1, "a1"), (1, 2, "a2"), (2, 3, "b1"), (2, 4, "b2")] {
         let flow = Flow {
-            lane: Lane::Bulk,
+            lane: PriorityLane::Bulk,
             tenant,
             group,
             weight: 1.0,
@@ -184,16 +184,20 @@ fn next_of_each_tenant_follows_the_tenants_turns() {
         queue.push(&flow, 0, 1.0, item);
     }
     let items = |queue: &FairQueue<&'static str, u64>| {
-        let next = queue.next_of_each_tenant(Lane::Bulk);
+        let next = queue.next_request_of_each_tenant(PriorityLane::Bulk);
         next.into_iter().map(|(_, item)| *item).collect::<Vec<_>>()
     };
     assert_eq!(items(&queue), ["a1", "b1"]);
-    let second = queue.next_of_each_tenant(Lane::Bulk)[1].0.clone();
-    assert_eq!(queue.take(&second), Some("b1"));
+    let second = queue.next_request_of_each_tenant(PriorityLane::Bulk)[1].0.clone();
+    assert_eq!(queue.take_request(&second), Some("b1"));
     assert_eq!(items(&queue), ["a1", "b2"]);
     assert_eq!(queue.pop(), Some("a1"));
     assert_eq!(items(&queue), ["b2", "a2"]);
-    assert!(queue.next_of_each_tenant(Lane::Interactive).is_empty());
+    assert!(
+        queue
+            .next_request_of_each_tenant(PriorityLane::Interactive)
+            .is_empty()
+    );
 }
 
 #[test]
@@ -207,8 +211,14 @@ fn equal_tenants_are_served_in_order_of_arrival() {
 
 #[test]
 fn idle_bulk_lane_gains_no_credit() {
-    let mut queue = FairQueue::with_credit(100.0);
-    push_many(&mut queue, &flow("a", Lane::Interactive), 100, 1.0, "interactive");
+    let mut queue = FairQueue::with_max_credit(100.0);
+    push_many(
+        &mut queue,
+        &flow("a", PriorityLane::Interactive),
+        100,
+        1.0,
+        "interactive",
+    );
     pop_many(&mut queue, 50);
     push_many(&mut queue, &bulk("b"), 20, 1.0, "bulk");
     let bulk = count(&pop_many(&mut queue, 27), "bulk");
@@ -222,12 +232,12 @@ fn request_that_is_not_accepted_keeps_its_turn() {
     queue.push(&one, 1, 1.0, "image");
     queue.push(&one, 3, 1.0, "text");
     queue.push(&one, 2, 1.0, "retried");
-    let (position, item) = queue.next_accepted(|item| *item != "image").unwrap();
+    let (position, item) = queue.find_next_accepted_request(|item| *item != "image").unwrap();
     assert_eq!(*item, "retried");
-    assert_eq!(queue.take(&position), Some("retried"));
+    assert_eq!(queue.take_request(&position), Some("retried"));
     assert_eq!(queue.pop(), Some("image"));
-    assert_eq!(queue.withdraw(&one, 3), Some("text"));
-    assert_eq!(queue.withdraw(&one, 3), None);
+    assert_eq!(queue.withdraw_uncharged(&one, 3), Some("text"));
+    assert_eq!(queue.withdraw_uncharged(&one, 3), None);
     assert!(queue.is_empty() && queue.bulk.tenants.is_empty());
 }
 
@@ -236,15 +246,18 @@ fn withdrawn_requests_are_gone_and_charge_nobody() {
     let mut queue = FairQueue::new();
     for order in 0..10 {
         queue.push(&bulk("a"), order, 1.0, order);
-        queue.push(&flow("b", Lane::Interactive), order, 1.0, order);
+        queue.push(&flow("b", PriorityLane::Interactive), order, 1.0, order);
     }
-    assert_eq!(queue.withdraw_where(|order| order % 2 == 0).len(), 10);
+    assert_eq!(
+        queue.withdraw_matching_uncharged(|order| order % 2 == 0).len(),
+        10
+    );
     assert_eq!((queue.len(), queue.iter().count()), (10, 10));
     assert!(pop_many(&mut queue, 20).iter().all(|order| order % 2 == 1));
 }
 
 #[test]
-fn tenants_that_left_are_forgotten() {
+fn tags_of_tenants_without_requests_are_dropped() {
     let mut queue = FairQueue::new();
     for n in 0..500 {
         queue.push(&bulk(&format!("t{n}")), n, 1.0, n);
@@ -254,7 +267,7 @@ fn tenants_that_left_are_forgotten() {
 }
 
 #[test]
-fn settled_request_is_charged_what_it_cost() {
+fn corrected_charge_equals_actual_cost() {
     let mut queue = FairQueue::new();
     push_many(&mut queue, &bulk("modest"), 100, 1.0, "modest");
     push_many(&mut queue, &bulk("costly"), 100, 1.0, "costly");
@@ -262,7 +275,7 @@ fn settled_request_is_charged_what_it_cost() {
     for _ in 0..44 {
         if queue.pop() == Some("costly") {
             costly += 1;
-            queue.settle(&bulk("costly"), 1.0, 10.0);
+            queue.correct_charge_to_actual_cost(&bulk("costly"), 1.0, 10.0);
         }
     }
     assert!((4..=5).contains(&costly), "{costly}");
@@ -270,7 +283,7 @@ fn settled_request_is_charged_what_it_cost() {
 
 #[test]
 fn newcomer_goes_ahead_until_its_credit_is_used() {
-    let mut queue = FairQueue::with_credit(5.0);
+    let mut queue = FairQueue::with_max_credit(5.0);
     push_many(&mut queue, &bulk("flood"), 1000, 1.0, "flood");
     pop_many(&mut queue, 50);
     push_many(&mut queue, &bulk("newcomer"), 100, 1.0, "newcomer");
@@ -283,14 +296,14 @@ fn newcomer_goes_ahead_until_its_credit_is_used() {
 
 #[test]
 fn credit_grows_only_with_unused_share() {
-    let mut queue = FairQueue::with_credit(5.0);
+    let mut queue = FairQueue::with_max_credit(5.0);
     push_many(&mut queue, &bulk("flood"), 10_000, 1.0, "flood");
     pop_many(&mut queue, 50);
     // A tenant that comes back for one request after each served request of the other gets no more than half.
     let mut order = 0;
     let mut returning = 0;
     for _ in 0..1000 {
-        if queue.len_of(&"returning".parse().unwrap()) == 0 {
+        if queue.len_of_tenant(&"returning".parse().unwrap()) == 0 {
             order += 1;
             queue.push(&bulk("returning"), order, 1.0, "returning");
         }
@@ -301,7 +314,7 @@ fn credit_grows_only_with_unused_share() {
 
 #[test]
 fn credit_of_many_newcomers_moves_no_other_tag() {
-    let mut queue = FairQueue::with_credit(5.0);
+    let mut queue = FairQueue::with_max_credit(5.0);
     push_many(&mut queue, &bulk("flood"), 1000, 1.0, "flood");
     pop_many(&mut queue, 50);
     for n in 0..10 {
@@ -313,24 +326,24 @@ fn credit_of_many_newcomers_moves_no_other_tag() {
 }
 
 #[test]
-fn request_that_is_taken_ahead_is_repaid() {
-    for late in [bulk("late"), flow("late", Lane::Interactive)] {
+fn request_taken_out_of_turn_is_repaid() {
+    for late in [bulk("late"), flow("late", PriorityLane::Interactive)] {
         let mut queue = FairQueue::new();
         push_many(&mut queue, &bulk("flood"), 1000, 1.0, "flood");
         pop_many(&mut queue, 50);
         push_many(&mut queue, &late, 1000, 1.0, "late");
         for _ in 0..20 {
-            let (position, _) = queue.next_accepted(|item| *item == "late").unwrap();
-            queue.take_ahead(&position);
+            let (position, _) = queue.find_next_accepted_request(|item| *item == "late").unwrap();
+            queue.take_request_out_of_turn(&position);
         }
         let repaid = match late.lane {
-            Lane::Bulk => 19,
-            Lane::Interactive => 2,
+            PriorityLane::Bulk => 19,
+            PriorityLane::Interactive => 2,
         };
         let next = pop_many(&mut queue, 400);
         assert_eq!(count(&next[..repaid], "flood"), repaid, "{next:?}");
         let share = (count(&next, "late") + 20) as f64 / count(&next, "flood") as f64;
-        let expected = late.lane.weight();
+        let expected = late.lane.lane_weight();
         assert!((share / expected - 1.0).abs() < 0.1, "{share}");
     }
 }

@@ -66,7 +66,7 @@ impl ColumnEdges {
     }
 
     /// Returns whether a column starts between two adjacent boxes.
-    pub fn separates(&self, a: &Rect, b: &Rect) -> bool {
+    pub fn column_starts_between(&self, a: &Rect, b: &Rect) -> bool {
         let (left, right) = if a.x <= b.x { (a, b) } else { (b, a) };
         let from = left.right() - EDGE_TOLERANCE;
         let edge = self.0.get(self.0.partition_point(|edge| *edge < from));

@@ -6,7 +6,7 @@
 //! sentence. Bold type would be a third sign, but neither source reports it. A vision model sees the page and marks
 //! headings itself.
 
-use super::writing_systems::is_unspaced;
+use super::writing_systems::is_in_unspaced_script;
 use crate::id::PageNumber;
 use crate::markdown::vision_markdown;
 use crate::page::OutlineEntry;
@@ -126,10 +126,13 @@ fn mark_markdown_headings(lines: &[Line], levels: &mut [Option<u8>]) {
 
 /// Marks lines in type that is clearly larger than the body text.
 fn mark_large_type_headings(lines: &[Line], levels: &mut [Option<u8>]) {
-    let Some(body) = BodyType::measure(lines) else {
+    let Some(body) = BodyTextMetrics::measure_body_text(lines) else {
         return;
     };
-    let sizes: Vec<f32> = lines.iter().map(|line| body.relative_size(line)).collect();
+    let sizes: Vec<f32> = lines
+        .iter()
+        .map(|line| body.size_relative_to_body_text(line))
+        .collect();
     let is_heading =
         |(line, size): (&Line, &f32)| *size >= MIN_HEADING_SCALE && looks_like_heading(&line.text);
     let headings: Vec<bool> = lines.iter().zip(&sizes).map(is_heading).collect();
@@ -153,19 +156,19 @@ fn mark_large_type_headings(lines: &[Line], levels: &mut [Option<u8>]) {
 }
 
 /// The type of a page's body text.
-struct BodyType {
+struct BodyTextMetrics {
     /// Size in points.
     size: f32,
     /// Mean width of a character as a fraction of the page width. Known for OCR only.
     char_width: Option<f32>,
 }
 
-impl BodyType {
-    fn measure(lines: &[Line]) -> Option<Self> {
+impl BodyTextMetrics {
+    fn measure_body_text(lines: &[Line]) -> Option<Self> {
         let is_recognized = |line: &&Line| line.confidence < 1.0;
         if lines.iter().filter(is_recognized).count() * 2 <= lines.len() {
             return Some(Self {
-                size: find_body_size(lines)?,
+                size: find_body_text_size(lines)?,
                 char_width: None,
             });
         }
@@ -181,15 +184,15 @@ impl BodyType {
     /// OCR reports the heights of boxes, which vary with ascenders and with the skew of the page. The mean character
     /// width does not, but it varies with the characters. The geometric mean of both is good enough. On the sample
     /// documents, headings had 1.17 and more, and lines of body text 1.14 and less.
-    fn relative_size(&self, line: &Line) -> f32 {
+    fn size_relative_to_body_text(&self, line: &Line) -> f32 {
         let height = line.size / self.size;
-        let times = match self.char_width {
-            Some(width) if !line.text.chars().any(is_unspaced) => {
+        let ratio = match self.char_width {
+            Some(width) if !line.text.chars().any(is_in_unspaced_script) => {
                 (height * mean_char_width(line) / width).sqrt()
             }
             _ => height,
         };
-        if times.is_finite() { times } else { 0.0 }
+        if ratio.is_finite() { ratio } else { 0.0 }
     }
 }
 
@@ -205,7 +208,7 @@ fn median_of_positive(values: impl Iterator<Item = f32>) -> Option<f32> {
 }
 
 /// Returns the size, to half a point, of most characters of the page.
-fn find_body_size(lines: &[Line]) -> Option<f32> {
+fn find_body_text_size(lines: &[Line]) -> Option<f32> {
     let mut sizes: Vec<(i32, usize)> = lines
         .iter()
         .filter(|l| l.size.is_finite() && l.size > 0.0)
@@ -231,7 +234,7 @@ fn looks_like_heading(text: &str) -> bool {
     let letters = text.chars().filter(|c| c.is_alphabetic()).count();
     // Labels along the axis of a chart are large letters, too, but form no word.
     let mut words = text.split(|c: char| !c.is_alphabetic());
-    let has_word = words.any(|w| w.chars().count() >= 3 || w.chars().any(is_unspaced));
+    let has_word = words.any(|w| w.chars().count() >= 3 || w.chars().any(is_in_unspaced_script));
     chars <= MAX_HEADING_CHARS
         && has_word
         && letters * 2 >= chars
@@ -263,7 +266,7 @@ mod tests {
     const BODY_TEXT: &str = "The lock keeper opens the upper gate when the gauge reads two metres or less.";
 
     #[test]
-    fn the_outline_gives_the_level() {
+    fn outline_gives_the_heading_level() {
         let lines = [
             make_line("3 Gates and valves", 9.0),
             make_line("3 Gates and Valves", 10.0),
@@ -306,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn type_decides_without_an_outline() {
+    fn type_size_decides_without_an_outline() {
         let lines = [
             make_line("Handbook", 24.0),
             make_line("Winter service", 14.0),

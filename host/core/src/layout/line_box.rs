@@ -50,7 +50,7 @@ impl LineBox {
 
     /// Returns the middle half of its height. Boxes of adjacent lines touch or overlap (ascenders, padding of OCR, a
     /// slight skew), but their middles do not.
-    pub(super) fn middle_half(&self) -> (f32, f32) {
+    pub(super) fn vertical_middle_half(&self) -> (f32, f32) {
         let quarter = self.height() / 4.0;
         (self.top + quarter, self.bottom - quarter)
     }

@@ -6,16 +6,16 @@
 //! - The plain XY-cut cuts at the widest gap, and so splits columns where their paragraph breaks align. Here the page
 //!   is first cut into rows. Adjacent rows are joined again as long as one gutter runs through all of them. So a
 //!   heading across the page separates the columns above it from those below it. Regions of columns whose baselines
-//!   do not match are found before that, in `columns.rs`.
+//!   do not match are found before that, in `column_regions.rs`.
 //! - Rows of short cells on common baselines are a table and are read row by row.
 //! - Headers and footers are separated first. Otherwise a page number could end up in the left column.
 //!
 //! Malicious boxes cost no more than normal ones: coordinates are clamped to the page, the minimum width of a gutter
 //! limits their number, and the depth of the recursion is limited. Each level of the recursion costs one sort.
 
-use super::columns::find_column_regions;
-use super::fragments::join_fragments;
+use super::column_regions::find_column_regions;
 use super::line_box::{LineBox, median_or_zero};
+use super::line_fragments::join_fragments;
 use super::writing_systems::is_right_to_left;
 use crate::page_text::Line;
 
@@ -58,13 +58,13 @@ pub fn sort_into_reading_order(lines: Vec<Line>) -> Vec<Line> {
         .map(|(i, l)| LineBox::from_line(i, l))
         .collect();
     // Vertical text in a margin is beside all other lines, so no rows could be separated.
-    let (upright, level): (Vec<LineBox>, Vec<LineBox>) =
+    let (vertical, horizontal): (Vec<LineBox>, Vec<LineBox>) =
         blocks.into_iter().partition(LineBox::is_vertical_text);
-    let [header, body, footer] = split_header_body_footer(level);
+    let [header, body, footer] = split_header_body_footer(horizontal);
     let mut order = Vec::with_capacity(lines.len());
     append_in_reading_order(header, MAX_CUT_DEPTH, &mut order);
     append_in_reading_order(body, MAX_CUT_DEPTH, &mut order);
-    order.extend(upright.iter().map(|b| b.line_index));
+    order.extend(vertical.iter().map(|b| b.line_index));
     append_in_reading_order(footer, MAX_CUT_DEPTH, &mut order);
     let mut lines: Vec<Option<Line>> = lines.into_iter().map(Some).collect();
     order
@@ -118,12 +118,12 @@ fn split_header_body_footer(mut blocks: Vec<LineBox>) -> [Vec<LineBox>; 3] {
 /// Appends the lines of a region in reading order.
 fn append_in_reading_order(blocks: Vec<LineBox>, depth: u32, order: &mut Vec<usize>) {
     if blocks.len() < 2 || depth == 0 {
-        return append_rows(blocks, order);
+        return append_row_by_row(blocks, order);
     }
-    for group in group_rows(split_into_rows(blocks)) {
+    for group in group_rows_by_region_and_gutter(split_into_rows(blocks)) {
         if group.inner_gutters.is_empty() || group.is_table() {
             for row in group.rows {
-                append_rows(row, order);
+                append_row_by_row(row, order);
             }
         } else {
             let gutters = group.column_gutters();
@@ -136,11 +136,11 @@ fn append_in_reading_order(blocks: Vec<LineBox>, depth: u32, order: &mut Vec<usi
 
 /// Cuts at every height that no line's middle half crosses. Returns the rows from top to bottom.
 fn split_into_rows(mut blocks: Vec<LineBox>) -> Vec<Vec<LineBox>> {
-    blocks.sort_by(|a, b| a.middle_half().0.total_cmp(&b.middle_half().0));
+    blocks.sort_by(|a, b| a.vertical_middle_half().0.total_cmp(&b.vertical_middle_half().0));
     let mut rows: Vec<Vec<LineBox>> = Vec::new();
     let mut bottom = f32::MIN;
     for block in blocks {
-        let (top, end) = block.middle_half();
+        let (top, end) = block.vertical_middle_half();
         match rows.last_mut() {
             Some(row) if top < bottom => row.push(block),
             _ => rows.push(vec![block]),
@@ -173,7 +173,7 @@ impl RowGroup {
     }
 
     fn from_rows(rows: Vec<Vec<LineBox>>, narrowest: f32) -> Self {
-        let white = find_white_spans(rows.iter().flatten(), narrowest);
+        let white = find_spans_without_boxes(rows.iter().flatten(), narrowest);
         let left = rows.iter().flatten().map(|b| b.left).fold(1.0, f32::min);
         let right = rows.iter().flatten().map(|b| b.right).fold(0.0, f32::max);
         Self {
@@ -187,7 +187,7 @@ impl RowGroup {
     }
 
     /// Merges `next` if a gutter remains and at least one of the two had a gutter. Returns `next` otherwise.
-    fn merge_next(&mut self, next: Self) -> Result<(), Self> {
+    fn merge_if_common_gutter(&mut self, next: Self) -> Result<(), Self> {
         let white = intersect_spans(&self.white_spans, &next.white_spans);
         let (left, right) = (self.left.min(next.left), self.right.max(next.right));
         let gutters = select_inner_spans(&white, left, right);
@@ -211,11 +211,11 @@ impl RowGroup {
     fn is_table(&self) -> bool {
         let (rows, gutters) = (&self.rows, &self.inner_gutters);
         let columns = split_into_columns(rows.iter().flatten().copied(), gutters);
-        let prose: Vec<bool> = columns.iter().map(|c| is_running_text(c)).collect();
+        let prose: Vec<bool> = columns.iter().map(|c| is_prose_column(c)).collect();
         let cells = (0..columns.len()).filter(|c| prose.get(*c) == Some(&false));
-        let (level, all) = count_level_boxes(rows, gutters, cells, |own, other| own != other);
+        let (sharing, all) = count_boxes_sharing_baseline(rows, gutters, cells, |own, other| own != other);
         let share = if self.is_region { 85 } else { 70 };
-        prose.iter().filter(|p| **p).count() <= 1 && level * 100 >= all * share
+        prose.iter().filter(|p| **p).count() <= 1 && sharing * 100 >= all * share
     }
 
     /// Returns the gutters that separate columns. Gaps after bullets and numbers, gaps between table cells and wide
@@ -223,10 +223,11 @@ impl RowGroup {
     fn column_gutters(&self) -> Vec<HorizontalSpan> {
         let (rows, gutters) = (&self.rows, &self.inner_gutters);
         let columns = split_into_columns(rows.iter().flatten().copied(), gutters);
-        let prose: Vec<bool> = columns.iter().map(|c| is_running_text(c)).collect();
+        let prose: Vec<bool> = columns.iter().map(|c| is_prose_column(c)).collect();
         let is_part = |column: usize, of: usize| {
-            let (level, all) = count_level_boxes(rows, gutters, [column].into_iter(), |_, other| other == of);
-            prose.get(column) == Some(&false) && level * 10 >= all * 7
+            let (sharing, all) =
+                count_boxes_sharing_baseline(rows, gutters, [column].into_iter(), |_, other| other == of);
+            prose.get(column) == Some(&false) && sharing * 10 >= all * 7
         };
         let parts = |left: usize| is_part(left, left + 1) || is_part(left + 1, left);
         let widths = rows
@@ -253,29 +254,29 @@ impl RowGroup {
 
 /// Groups the rows: each region of columns is a group, and the rows between regions are grouped by their common
 /// gutters.
-fn group_rows(rows: Vec<Vec<LineBox>>) -> Vec<RowGroup> {
+fn group_rows_by_region_and_gutter(rows: Vec<Vec<LineBox>>) -> Vec<RowGroup> {
     let mut groups: Vec<RowGroup> = Vec::new();
     let regions = find_column_regions(&rows);
     let mut rows = rows.into_iter();
     let mut at = 0;
     for region in regions {
-        groups.extend(group_adjacent_rows(rows.by_ref().take(region.start - at)));
+        groups.extend(group_rows_by_common_gutter(rows.by_ref().take(region.start - at)));
         at = region.end;
         let columns = rows.by_ref().take(region.len()).collect();
         groups.push(RowGroup::from_column_region(columns));
     }
-    groups.extend(group_adjacent_rows(rows));
+    groups.extend(group_rows_by_common_gutter(rows));
     groups
 }
 
 /// Groups adjacent rows as long as one gutter runs through all of them.
-fn group_adjacent_rows(rows: impl Iterator<Item = Vec<LineBox>>) -> Vec<RowGroup> {
+fn group_rows_by_common_gutter(rows: impl Iterator<Item = Vec<LineBox>>) -> Vec<RowGroup> {
     let mut groups: Vec<RowGroup> = Vec::new();
     for row in rows {
         let row = RowGroup::from_rows(vec![row], MIN_GUTTER_WIDTH);
         match groups.last_mut() {
             Some(group) => {
-                if let Err(row) = group.merge_next(row) {
+                if let Err(row) = group.merge_if_common_gutter(row) {
                     groups.push(row);
                 }
             }
@@ -286,7 +287,10 @@ fn group_adjacent_rows(rows: impl Iterator<Item = Vec<LineBox>>) -> Vec<RowGroup
 }
 
 /// Returns the gaps without boxes, from the left edge of the page to the right, that are at least `narrowest` wide.
-fn find_white_spans<'a>(blocks: impl Iterator<Item = &'a LineBox>, narrowest: f32) -> Vec<HorizontalSpan> {
+fn find_spans_without_boxes<'a>(
+    blocks: impl Iterator<Item = &'a LineBox>,
+    narrowest: f32,
+) -> Vec<HorizontalSpan> {
     let mut spans: Vec<HorizontalSpan> = blocks.map(|b| (b.left, b.right)).collect();
     spans.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut white = Vec::new();
@@ -344,33 +348,33 @@ fn split_into_columns(
 
 /// Counts the boxes in some columns that have another box on their baseline in an accepted column. Returns this count
 /// and the number of all boxes in these columns.
-fn count_level_boxes(
+fn count_boxes_sharing_baseline(
     rows: &[Vec<LineBox>],
     gutters: &[HorizontalSpan],
     columns: impl Iterator<Item = usize>,
-    will_do: impl Fn(usize, usize) -> bool,
+    accepts_columns: impl Fn(usize, usize) -> bool,
 ) -> (usize, usize) {
     /// Rows with more boxes are searched only up to here, because tables do not have so many columns.
     const MAX_ROW_BOXES: usize = 64;
     let columns: Vec<usize> = columns.collect();
-    let (mut level, mut all) = (0, 0);
+    let (mut sharing, mut all) = (0, 0);
     for row in rows {
         for block in row {
             let own = column_index(block, gutters);
             if columns.binary_search(&own).is_err() {
                 continue;
             }
-            let beside =
-                |b: &LineBox| will_do(own, column_index(b, gutters)) && b.shares_baseline_with(block);
+            let is_on_same_baseline =
+                |b: &LineBox| accepts_columns(own, column_index(b, gutters)) && b.shares_baseline_with(block);
             all += 1;
-            level += usize::from(row.iter().take(MAX_ROW_BOXES).any(beside));
+            sharing += usize::from(row.iter().take(MAX_ROW_BOXES).any(is_on_same_baseline));
         }
     }
-    (level, all)
+    (sharing, all)
 }
 
 /// Returns whether lines are running text: at least half of them are long and nearly as wide as their column.
-fn is_running_text(column: &[LineBox]) -> bool {
+fn is_prose_column(column: &[LineBox]) -> bool {
     let left = column.iter().map(|b| b.left).fold(1.0, f32::min);
     let right = column.iter().map(|b| b.right).fold(0.0, f32::max);
     // Wide spaces split a line of justified text.
@@ -385,7 +389,7 @@ fn is_running_text(column: &[LineBox]) -> bool {
 }
 
 /// Appends lines from top to bottom, and lines on one baseline from left to right.
-fn append_rows(blocks: Vec<LineBox>, order: &mut Vec<usize>) {
+fn append_row_by_row(blocks: Vec<LineBox>, order: &mut Vec<usize>) {
     for mut row in split_by_baseline(blocks) {
         row.sort_by(|a, b| a.left.total_cmp(&b.left).then(a.line_index.cmp(&b.line_index)));
         order.extend(row.iter().map(|b| b.line_index));

@@ -7,6 +7,6 @@ pub(super) fn is_right_to_left(c: char) -> bool {
 }
 
 /// Returns whether the character belongs to a script without spaces between words.
-pub(super) fn is_unspaced(c: char) -> bool {
+pub(super) fn is_in_unspaced_script(c: char) -> bool {
     matches!(c, '\u{2e80}'..='\u{a4cf}' | '\u{f900}'..='\u{faff}' | '\u{ff00}'..='\u{ffef}' | '\u{20000}'..='\u{3ffff}')
 }

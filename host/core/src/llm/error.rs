@@ -47,13 +47,13 @@ pub enum ProviderError {
     },
     /// The prompt and the response exceed the context length of the provider.
     #[error(
-        "has a context of {room} tokens, and the prompt with its response needs {needed} or more: send less text, or raise context_tokens"
+        "has a context of {context_tokens} tokens, and the prompt with its response needs {needed} or more: send less text, or raise context_tokens"
     )]
     ContextTooLong {
         /// Tokens that the request needs at least.
         needed: usize,
         /// Context length in tokens.
-        room: usize,
+        context_tokens: usize,
     },
     /// The provider is extractive, and the text has no sentence to quote, such as a table of contents or a list of
     /// addresses.
@@ -123,7 +123,7 @@ impl ProviderError {
     }
 
     /// Returns whether the provider denies all requests; see [`DenialReason`].
-    pub const fn is_denial(&self) -> bool {
+    pub const fn is_denied_by_provider(&self) -> bool {
         matches!(self, Self::Denied { .. })
     }
 
@@ -227,8 +227,8 @@ impl LlmError {
     }
 
     /// Returns whether every suitable provider denies all requests. A further attempt then fails, too.
-    pub fn is_denied(&self) -> bool {
-        matches!(self, Self::AllProvidersFailed(faults) if !faults.is_empty() && faults.iter().all(|(_, fault)| fault.is_denial()))
+    pub fn is_denied_by_all_providers(&self) -> bool {
+        matches!(self, Self::AllProvidersFailed(faults) if !faults.is_empty() && faults.iter().all(|(_, fault)| fault.is_denied_by_provider()))
     }
 
     /// Returns the stable error kind for programs.
@@ -236,7 +236,7 @@ impl LlmError {
         match self {
             Self::Unavailable { .. } => "llm-unavailable",
             Self::ProviderFailed { .. } => "llm-failed",
-            Self::AllProvidersFailed(_) if self.is_denied() => "llm-denied",
+            Self::AllProvidersFailed(_) if self.is_denied_by_all_providers() => "llm-denied",
             Self::AllProvidersFailed(_) => "llm-down",
             Self::TimedOut { .. } => "llm-timeout",
             Self::QueueFull { .. } => "llm-queue-full",

@@ -1,13 +1,13 @@
 //! Tests of requests, prompt rendering and provider errors.
 
 use super::*;
-use crate::page::Lane;
+use crate::page::PriorityLane;
 
 fn make_request(prompt: &str, text: &str) -> LlmRequest {
     LlmRequest {
         scheduling: SchedulingContext {
             tenant: TenantId::default_tenant(),
-            lane: Lane::Bulk,
+            lane: PriorityLane::Bulk,
             group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,
@@ -25,14 +25,14 @@ fn make_request(prompt: &str, text: &str) -> LlmRequest {
 
 #[test]
 fn placeholder_inside_the_text_is_not_replaced() {
-    let question = make_request("Of this: {text}. Yes?", "so {text} it is");
-    assert_eq!(question.render_prompt(), "Of this: so {text} it is. Yes?");
+    let request = make_request("Of this: {text}. Yes?", "so {text} it is");
+    assert_eq!(request.render_prompt(), "Of this: so {text} it is. Yes?");
 }
 
 #[test]
 fn debug_output_hides_prompt_and_text() {
-    let shown = format!("{:?}", make_request("a private prompt", "a private text"));
-    assert!(!shown.contains("private"), "{shown}");
+    let debug_text = format!("{:?}", make_request("a private prompt", "a private text"));
+    assert!(!debug_text.contains("private"), "{debug_text}");
 }
 
 #[test]

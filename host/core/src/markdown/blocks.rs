@@ -32,7 +32,7 @@ pub(super) fn group_lines_into_blocks(
     while let Some(first) = rest.first() {
         let rows = rest.iter().take_while(|p| is_table_row(p, first)).count();
         let taken = if rows >= 2 {
-            let row = |p: &BaselinePiece<'_>| p.cells.iter().map(|c| (*c).to_owned()).collect();
+            let row = |p: &BaselineRow<'_>| p.cells.iter().map(|c| (*c).to_owned()).collect();
             blocks.push(MarkdownBlock::Table(rest.iter().take(rows).map(row).collect()));
             rows
         } else {
@@ -52,7 +52,7 @@ pub(super) fn group_lines_into_blocks(
 }
 
 /// The lines on one baseline.
-struct BaselinePiece<'a> {
+struct BaselineRow<'a> {
     cells: Vec<&'a str>,
     level: Option<u8>,
     rect: Rect,
@@ -63,7 +63,7 @@ struct BaselinePiece<'a> {
     is_ocr: bool,
 }
 
-impl BaselinePiece<'_> {
+impl BaselineRow<'_> {
     fn vertical_center(&self) -> f32 {
         self.rect.y + self.rect.height / 2.0
     }
@@ -94,8 +94,8 @@ fn join_lines_on_baseline<'a>(
     lines: &'a [Line],
     headings: &[(usize, u8)],
     left_out: &[bool],
-) -> Vec<BaselinePiece<'a>> {
-    let mut pieces: Vec<BaselinePiece<'a>> = Vec::with_capacity(lines.len());
+) -> Vec<BaselineRow<'a>> {
+    let mut pieces: Vec<BaselineRow<'a>> = Vec::with_capacity(lines.len());
     let mut headings = headings.iter().peekable();
     for (i, line) in lines.iter().enumerate() {
         while headings.next_if(|(at, _)| *at < i).is_some() {}
@@ -113,7 +113,7 @@ fn join_lines_on_baseline<'a>(
                 piece.cells.push(&line.text);
                 piece.rect = piece.rect.union(&line.rect);
             }
-            _ => pieces.push(BaselinePiece {
+            _ => pieces.push(BaselineRow {
                 cells: vec![&line.text],
                 level,
                 rect: line.rect,
@@ -140,7 +140,7 @@ fn is_beside(left: &Rect, right: &Rect) -> bool {
 }
 
 /// Returns whether a piece is a row of the table that starts with `first`.
-fn is_table_row(piece: &BaselinePiece<'_>, first: &BaselinePiece<'_>) -> bool {
+fn is_table_row(piece: &BaselineRow<'_>, first: &BaselineRow<'_>) -> bool {
     piece.cells.len() >= 2
         && piece.cells.len() == first.cells.len()
         && piece.level.is_none()
@@ -148,7 +148,7 @@ fn is_table_row(piece: &BaselinePiece<'_>, first: &BaselinePiece<'_>) -> bool {
 }
 
 /// Returns the median distance between lines, as a fraction of the page height.
-fn median_line_pitch(pieces: &[BaselinePiece<'_>]) -> f32 {
+fn median_line_pitch(pieces: &[BaselineRow<'_>]) -> f32 {
     let steps = pieces.windows(2).filter_map(|pair| match pair {
         [a, b] if is_below(a, b) => Some(b.vertical_center() - a.vertical_center()),
         _ => None,
@@ -159,12 +159,12 @@ fn median_line_pitch(pieces: &[BaselinePiece<'_>]) -> f32 {
 }
 
 /// Returns whether `b` is below `a` in the same column.
-fn is_below(a: &BaselinePiece<'_>, b: &BaselinePiece<'_>) -> bool {
+fn is_below(a: &BaselineRow<'_>, b: &BaselineRow<'_>) -> bool {
     b.vertical_center() > a.vertical_center() && b.rect.x < a.rect.right() && a.rect.x < b.rect.right()
 }
 
 /// Returns whether the second piece belongs to the block of the first.
-fn continues_block(pair: &[BaselinePiece<'_>], pitch: f32) -> bool {
+fn continues_block(pair: &[BaselineRow<'_>], pitch: f32) -> bool {
     let [a, b] = pair else {
         return false;
     };
@@ -190,7 +190,7 @@ fn continues_block(pair: &[BaselinePiece<'_>], pitch: f32) -> bool {
     !(a.ends_sentence() && (indented || ended_early))
 }
 
-fn build_text_block(pieces: &[BaselinePiece<'_>], level: Option<u8>) -> MarkdownBlock {
+fn build_text_block(pieces: &[BaselineRow<'_>], level: Option<u8>) -> MarkdownBlock {
     let mut text = String::new();
     let mut item = None;
     for (i, cell) in pieces.iter().flat_map(|p| &p.cells).map(|c| c.trim()).enumerate() {
@@ -201,7 +201,7 @@ fn build_text_block(pieces: &[BaselinePiece<'_>], level: Option<u8>) -> Markdown
             }
             _ => cell,
         };
-        append_line_text(&mut text, cell);
+        append_line_dehyphenated(&mut text, cell);
     }
     match (level, item) {
         (Some(level), _) => MarkdownBlock::Heading(level, text),
@@ -213,7 +213,7 @@ fn build_text_block(pieces: &[BaselinePiece<'_>], level: Option<u8>) -> Markdown
 /// Appends a line and removes the hyphen of a word that is split at the end of the previous line. A compound word
 /// that is split at its own hyphen loses it: without a dictionary both look alike, and splits inside words are far
 /// more common.
-fn append_line_text(text: &mut String, line: &str) {
+fn append_line_dehyphenated(text: &mut String, line: &str) {
     let broken = text
         .strip_suffix(['-', '\u{ad}', '\u{2010}'])
         .filter(|t| t.ends_with(char::is_alphabetic));

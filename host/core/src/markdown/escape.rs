@@ -10,7 +10,7 @@ pub(super) fn escape_text(text: &str) -> String {
     for (i, word) in words.enumerate() {
         if i > 0 {
             out.push(' ');
-        } else if let Some(at) = find_marker_end(word) {
+        } else if let Some(at) = block_marker_escape_index(word) {
             let (before, rest) = word.split_at(at);
             append_escaped_word(before, &mut out);
             out.push('\\');
@@ -23,7 +23,7 @@ pub(super) fn escape_text(text: &str) -> String {
 }
 
 /// Returns the position for a backslash in a word that would start a heading, list, quote, rule or code block.
-fn find_marker_end(word: &str) -> Option<usize> {
+fn block_marker_escape_index(word: &str) -> Option<usize> {
     let digits = word.bytes().take_while(u8::is_ascii_digit).count();
     let rest = word.get(digits..)?;
     if digits > 0 {

@@ -46,7 +46,7 @@ fn render_blocks(lines: &[Line]) -> Vec<String> {
 }
 
 #[test]
-fn lines_become_paragraphs_and_broken_words_whole() {
+fn lines_are_joined_to_paragraphs_and_hyphenated_words() {
     let page = make_lines(
         0.1,
         0.2,
@@ -69,7 +69,7 @@ fn lines_become_paragraphs_and_broken_words_whole() {
 }
 
 #[test]
-fn gaps_and_indents_part_paragraphs() {
+fn gaps_and_indents_separate_paragraphs() {
     let mut page = make_lines(
         0.1,
         0.2,
@@ -120,7 +120,7 @@ fn sentence_continues_in_the_next_column() {
 }
 
 #[test]
-fn headings_lists_and_tables_are_marked() {
+fn headings_lists_and_tables_become_markdown() {
     let mut page = vec![Line {
         size: 18.0,
         ..make_line("Gates", 0.1, 0.1)
@@ -219,7 +219,7 @@ fn title_on_the_first_page_is_not_repeated() {
 }
 
 #[test]
-fn running_lines_are_dropped_and_other_text_stays() {
+fn running_headers_are_dropped_and_other_text_stays() {
     let texts: Vec<Vec<Line>> = (1..=5_usize)
         .map(|n| {
             vec![
@@ -251,7 +251,7 @@ fn running_lines_are_dropped_and_other_text_stays() {
 }
 
 #[test]
-fn failed_pages_say_so_and_images_are_linked() {
+fn failed_page_shows_its_error_and_image_is_linked() {
     let pages = [MarkdownPage {
         number: 3,
         source: TextSource::None,
@@ -269,8 +269,9 @@ fn failed_pages_say_so_and_images_are_linked() {
 
 #[test]
 fn vision_model_page_stays_unchanged() {
-    let written =
-        vision_markdown::parse_lines("# **Handbook**\n\n1. *first*\n\n| a | b |\n|---|---|\n| <i> | 2 |");
+    let written = vision_markdown::split_transcription_lines(
+        "# **Handbook**\n\n1. *first*\n\n| a | b |\n|---|---|\n| <i> | 2 |",
+    );
     let pages = [MarkdownPage {
         source: TextSource::VisionModel,
         headings: detect_headings(TextSource::VisionModel, &written, &[], 1),

@@ -11,7 +11,7 @@ use crate::page::Rect;
 use crate::page_text::Line;
 
 /// Splits a transcription into lines, blank lines included. A code block around the whole text is removed.
-pub fn parse_lines(written: &str) -> Vec<Line> {
+pub fn split_transcription_lines(written: &str) -> Vec<Line> {
     let written = strip_wrapping_fence(written.trim());
     let mut lines: Vec<Line> = written.lines().map(make_line).collect();
     let blank = |line: &Line| line.text.trim().is_empty();
@@ -23,9 +23,9 @@ pub fn parse_lines(written: &str) -> Vec<Line> {
 }
 
 fn make_line(text: &str) -> Line {
-    let seen = |c: &char| !c.is_control() || *c == '\t';
+    let is_visible = |c: &char| !c.is_control() || *c == '\t';
     Line {
-        text: text.trim_end().chars().filter(seen).collect(),
+        text: text.trim_end().chars().filter(is_visible).collect(),
         rect: Rect::WHOLE_PAGE,
         size: 0.0,
         confidence: 0.0,
@@ -36,7 +36,7 @@ fn make_line(text: &str) -> Line {
 pub(crate) fn find_headings(lines: &[Line]) -> Vec<(usize, u8)> {
     let mut fences = CodeFenceTracker::default();
     let heading = |(index, line): (usize, &Line)| {
-        let level = (!fences.advance_line(&line.text))
+        let level = (!fences.advance_and_check_code(&line.text))
             .then(|| heading_level(&line.text))
             .flatten()?;
         Some((index, level))
@@ -60,13 +60,13 @@ pub(crate) fn strip_heading_marks(line: &str) -> &str {
 }
 
 /// Appends the lines of a page and a blank line.
-pub(super) fn append_lines(out: &mut String, lines: &[Line]) {
+pub(super) fn append_lines_escaping_html(out: &mut String, lines: &[Line]) {
     let mut fences = CodeFenceTracker::default();
     for line in lines {
-        if fences.advance_line(&line.text) {
+        if fences.advance_and_check_code(&line.text) {
             out.push_str(&line.text);
         } else {
-            append_without_html(&line.text, out);
+            append_line_escaping_html(&line.text, out);
         }
         out.push('\n');
     }
@@ -80,7 +80,7 @@ pub(super) fn append_lines(out: &mut String, lines: &[Line]) {
 }
 
 /// Appends a line with a backslash before HTML and images.
-fn append_without_html(line: &str, out: &mut String) {
+fn append_line_escaping_html(line: &str, out: &mut String) {
     let mut chars = line.chars().peekable();
     let mut escaped = false;
     while let Some(c) = chars.next() {
@@ -103,14 +103,17 @@ fn strip_wrapping_fence(text: &str) -> &str {
     let Some((first, rest)) = text.split_once('\n') else {
         return text;
     };
-    let Some(fence) = CodeFence::parse_opening(first.trim_end()) else {
+    let Some(fence) = CodeFence::parse_opening_fence(first.trim_end()) else {
         return text;
     };
     let Some((inside, last)) = rest.trim_end().rsplit_once('\n') else {
         return text;
     };
     let mut fences = CodeFenceTracker::default();
-    let code = inside.lines().filter(|line| fences.advance_line(line)).count();
+    let code = inside
+        .lines()
+        .filter(|line| fences.advance_and_check_code(line))
+        .count();
     let language = first.trim_start_matches(fence.mark).trim().to_ascii_lowercase();
     let wraps = match language.as_str() {
         "markdown" | "md" => fences.open_fence.is_none(),
@@ -133,7 +136,7 @@ struct CodeFence {
 
 impl CodeFence {
     /// Parses a fence at the very start of a line. An indented fence can belong to a list item and would end with it.
-    fn parse_opening(line: &str) -> Option<Self> {
+    fn parse_opening_fence(line: &str) -> Option<Self> {
         let mark = line.chars().next().filter(|c| matches!(c, '`' | '~'))?;
         let rest = line.trim_start_matches(mark);
         let length = line.len() - rest.len();
@@ -157,7 +160,7 @@ struct CodeFenceTracker {
 
 impl CodeFenceTracker {
     /// Advances by one line. Returns whether it is code or a fence.
-    fn advance_line(&mut self, line: &str) -> bool {
+    fn advance_and_check_code(&mut self, line: &str) -> bool {
         match self.open_fence {
             Some(fence) => {
                 if fence.is_closed_by(line) {
@@ -166,7 +169,7 @@ impl CodeFenceTracker {
                 true
             }
             None => {
-                self.open_fence = CodeFence::parse_opening(line);
+                self.open_fence = CodeFence::parse_opening_fence(line);
                 self.open_fence.is_some()
             }
         }
@@ -184,12 +187,15 @@ mod tests {
     use super::*;
 
     fn line_texts(written: &str) -> Vec<String> {
-        parse_lines(written).into_iter().map(|line| line.text).collect()
+        split_transcription_lines(written)
+            .into_iter()
+            .map(|line| line.text)
+            .collect()
     }
 
     fn render_text(written: &str) -> String {
         let mut out = String::new();
-        append_lines(&mut out, &parse_lines(written));
+        append_lines_escaping_html(&mut out, &split_transcription_lines(written));
         out
     }
 
@@ -199,7 +205,7 @@ mod tests {
         let expected = ["# Title", "", "- one", "  - two", "", "| a | b |"];
         assert_eq!(line_texts(written), expected);
         assert!(
-            parse_lines(written)
+            split_transcription_lines(written)
                 .iter()
                 .all(|l| l.rect == Rect::WHOLE_PAGE && l.confidence == 0.0)
         );
@@ -233,7 +239,7 @@ mod tests {
     fn headings_inside_code_are_ignored() {
         let written =
             "# One\n\ntext # not\n#not\n```\n# code\n```\n   ### Three ###\n    # code\n## **Bold**\n#";
-        let lines = parse_lines(written);
+        let lines = split_transcription_lines(written);
         let found = find_headings(&lines);
         assert_eq!(found, [(0, 1), (7, 3), (9, 2)]);
         let text = |at: usize| strip_heading_marks(&lines[at].text);

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::component_log::ComponentLogRecord;
-use crate::component_state::{StateChange, StateSizes};
+use crate::component_state_limits::{StateChange, StateSizes};
 use crate::decision::{
     BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ObservedEvent, PageRoute,
-    PassageSource, ProgressUpdate, StageFailure, SummaryPlan, SummarySource,
+    PageStageFailure, PageTextToSplit, ProgressUpdate, SectionToSummarize, SummaryPlan,
 };
 use crate::error::PolicyError;
 use crate::event::ErrorInfo;
@@ -20,7 +20,7 @@ use crate::page::{PageFacts, Rect};
 /// Host functions for the components of one job. A call to a capability that the manifest does not grant does not
 /// reach this trait.
 #[async_trait]
-pub trait Capabilities: Send + Sync {
+pub trait HostCapabilities: Send + Sync {
     /// Returns a gray preview of a page: width, height and pixels.
     async fn render_preview(
         &self,
@@ -53,7 +53,7 @@ pub trait Capabilities: Send + Sync {
     fn report_policy_fallback(&self, error: &PolicyError);
 
     /// Appends to the component log. Does not block.
-    fn append_component_log(&self, remark: ComponentLogRecord);
+    fn append_component_log(&self, record: ComponentLogRecord);
 }
 
 /// Stores the state of components between jobs, for each tenant and pipeline, within the limits of
@@ -61,7 +61,7 @@ pub trait Capabilities: Send + Sync {
 #[async_trait]
 pub trait ComponentStateStore: Send + Sync {
     /// Returns a value; `None` if the key does not exist.
-    async fn get_value(
+    async fn get_state_value(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -69,11 +69,11 @@ pub trait ComponentStateStore: Send + Sync {
     ) -> Result<Option<Vec<u8>>, ErrorInfo>;
 
     /// Returns the keys with the sizes of their values in bytes.
-    async fn list_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo>;
+    async fn list_value_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo>;
 
     /// Applies all changes in order, or none. They are durable when this returns. Changes that exceed a limit
     /// together are refused with kind `exhausted`.
-    async fn apply_changes(
+    async fn apply_state_changes(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -90,7 +90,7 @@ pub struct OpenPolicyRequest<'a> {
     /// The pipeline it runs.
     pub pipeline: &'a Pipeline,
     /// Host functions for the components.
-    pub capabilities: Arc<dyn Capabilities>,
+    pub capabilities: Arc<dyn HostCapabilities>,
 }
 
 /// Opens the components of jobs.
@@ -121,7 +121,7 @@ pub trait JobPolicy: Send + Sync {
     fn call_counts(&self) -> PolicyCallCounts;
 
     /// Decides how to take the next batch.
-    async fn plan_batch(&self, situation: BatchContext) -> Result<BatchPlan, PolicyError>;
+    async fn plan_batch(&self, context: BatchContext) -> Result<BatchPlan, PolicyError>;
 
     /// Decides the route of a document.
     async fn route_document(&self, facts: DocumentFacts) -> Result<DocumentRoute, PolicyError>;
@@ -130,18 +130,18 @@ pub trait JobPolicy: Send + Sync {
     async fn route_page(&self, document: &DocumentId, facts: PageFacts) -> Result<PageRoute, PolicyError>;
 
     /// Decides what happens after a failure.
-    async fn choose_failure_action(&self, failure: StageFailure) -> Result<FailureAction, PolicyError>;
+    async fn choose_failure_action(&self, failure: PageStageFailure) -> Result<FailureAction, PolicyError>;
 
     /// Returns the byte ranges of the text to index as passages.
-    async fn split_passages(&self, source: PassageSource) -> Result<Vec<Range<u32>>, PolicyError>;
+    async fn split_passages(&self, source: PageTextToSplit) -> Result<Vec<Range<u32>>, PolicyError>;
 
     /// Decides how a section is summarized.
-    async fn plan_summary(&self, section: SummarySource) -> Result<SummaryPlan, PolicyError>;
+    async fn plan_summary(&self, section: SectionToSummarize) -> Result<SummaryPlan, PolicyError>;
 
     /// Passes an event to the progress component and returns the progress to show.
-    async fn handle_event(
+    async fn decide_progress_updates(
         &self,
         at_millis: u64,
-        what: ObservedEvent,
+        event: ObservedEvent,
     ) -> Result<Vec<ProgressUpdate>, PolicyError>;
 }

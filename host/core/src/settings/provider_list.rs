@@ -2,25 +2,25 @@
 
 use super::declarations::Settings;
 use super::providers::{PROVIDER_DECLARATIONS, PROVIDER_PREFIX, ProviderSettings};
-use super::renamed::former_names;
-use super::setting_type::{SettingError, plain_toml_text};
+use super::renamed_settings::former_setting_names;
+use super::setting_type::{SettingError, toml_scalar_as_text};
 
 /// Prefix of the environment variables of providers.
 const PROVIDER_VARIABLE_PREFIX: &str = "WEIR_LLM_PROVIDER_";
 
 /// Returns whether a name in a file is that of the provider list.
-pub(super) fn is_provider_list(name: &str) -> bool {
+pub(super) fn is_provider_list_name(name: &str) -> bool {
     PROVIDER_PREFIX.strip_suffix('.') == Some(name)
 }
 
 /// Returns the setting that an environment variable names, if it names a key of a provider.
-pub(super) fn setting_from_variable(variable: &str) -> Option<String> {
+pub(super) fn provider_setting_from_variable(variable: &str) -> Option<String> {
     let rest = variable.strip_prefix(PROVIDER_VARIABLE_PREFIX)?;
     // Use the longest matching key, because one key can end like another.
     let key = PROVIDER_DECLARATIONS
         .iter()
         .map(|declaration| declaration.name)
-        .chain(former_names())
+        .chain(former_setting_names())
         .filter_map(|name| name.strip_prefix(PROVIDER_PREFIX))
         .filter(|key| {
             rest.strip_suffix(&key.to_ascii_uppercase())
@@ -36,7 +36,7 @@ pub(super) fn setting_from_variable(variable: &str) -> Option<String> {
 
 impl Settings {
     /// Sets `NAME.KEY`.
-    pub(super) fn set_provider(&mut self, rest: &str, value: &str) -> Result<(), SettingError> {
+    pub(super) fn set_provider_value(&mut self, rest: &str, value: &str) -> Result<(), SettingError> {
         let unknown = || SettingError::UnknownSetting {
             name: format!("{PROVIDER_PREFIX}{rest}"),
             hint: None,
@@ -45,8 +45,8 @@ impl Settings {
         if key == "name" {
             return Err(unknown());
         }
-        let place = self.llm_providers.iter().position(|p| p.name == entry);
-        let mut provider = match place.and_then(|place| self.llm_providers.get(place)) {
+        let index = self.llm_providers.iter().position(|p| p.name == entry);
+        let mut provider = match index.and_then(|place| self.llm_providers.get(place)) {
             Some(known) => known.clone(),
             None => {
                 let mut new = ProviderSettings::default();
@@ -60,7 +60,7 @@ impl Settings {
                 entry: format!("provider '{entry}'"),
                 error: Box::new(error),
             })?;
-        match place.and_then(|place| self.llm_providers.get_mut(place)) {
+        match index.and_then(|place| self.llm_providers.get_mut(place)) {
             Some(known) => *known = provider,
             None => self.llm_providers.push(provider),
         }
@@ -68,14 +68,14 @@ impl Settings {
     }
 
     /// Returns the value of `NAME.KEY` as text.
-    pub(super) fn get_provider(&self, rest: &str) -> Option<String> {
+    pub(super) fn get_provider_value(&self, rest: &str) -> Option<String> {
         let (entry, key) = rest.split_once('.')?;
         let provider = self.llm_providers.iter().find(|p| p.name == entry)?;
         provider.get_declared(&format!("{PROVIDER_PREFIX}{key}"))
     }
 
     /// Applies an entry `[[llm.provider]]`. The error concerns the file or one setting.
-    pub(super) fn merge_provider(&mut self, entry: &toml::Value) -> Result<(), ProviderEntryError> {
+    pub(super) fn merge_provider_entry(&mut self, entry: &toml::Value) -> Result<(), ProviderEntryError> {
         let wrong =
             |reason: &str| ProviderEntryError::InvalidEntry(format!("an entry of llm.provider {reason}"));
         let toml::Value::Table(values) = entry else {
@@ -85,9 +85,9 @@ impl Settings {
             return Err(wrong("has no name: give it one"));
         };
         for (key, value) in values.iter().filter(|(key, _)| *key != "name") {
-            let value = plain_toml_text(value)
+            let value = toml_scalar_as_text(value)
                 .ok_or_else(|| wrong(&format!("has a {key} that is not a plain value")))?;
-            self.set_provider(&format!("{name}.{key}"), &value)
+            self.set_provider_value(&format!("{name}.{key}"), &value)
                 .map_err(ProviderEntryError::InvalidSetting)?;
         }
         Ok(())

@@ -41,10 +41,10 @@ pub enum SettingError {
         error: Box<SettingError>,
     },
     /// The file is not valid TOML, or a value is neither a plain value nor a list of tables.
-    #[error("cannot read the settings in {place}: {reason}")]
+    #[error("cannot read the settings in {file}: {reason}")]
     InvalidFile {
         /// The file.
-        place: String,
+        file: String,
         /// Why it is not valid.
         reason: String,
     },
@@ -246,12 +246,12 @@ macro_rules! settings {
 impl SettingDeclaration {
     /// Returns the environment variable that sets it.
     pub fn environment_variable(&self) -> String {
-        variable_name(self.name)
+        environment_variable_of_setting(self.name)
     }
 }
 
 /// Returns a TOML value as text; `None` for a table, an array or a date.
-pub(super) fn plain_toml_text(value: &toml::Value) -> Option<String> {
+pub(super) fn toml_scalar_as_text(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(s) => Some(s.clone()),
         toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => Some(value.to_string()),
@@ -260,6 +260,6 @@ pub(super) fn plain_toml_text(value: &toml::Value) -> Option<String> {
 }
 
 /// Returns the environment variable of a setting.
-pub(super) fn variable_name(setting: &str) -> String {
+pub(super) fn environment_variable_of_setting(setting: &str) -> String {
     format!("WEIR_{}", setting.replace('.', "_").to_ascii_uppercase())
 }

@@ -1,11 +1,11 @@
 //! Errors for names of settings that are not declared.
 
-use super::renamed;
+use super::renamed_settings;
 use super::setting_type::{SettingDeclaration, SettingError};
 
 /// Returns the error for a name that is not declared.
 pub(super) fn unknown_setting(declarations: &'static [SettingDeclaration], name: &str) -> SettingError {
-    match renamed::present_name(name) {
+    match renamed_settings::current_setting_name(name) {
         Some(present) => SettingError::Renamed {
             name: name.to_owned(),
             present,
@@ -22,7 +22,7 @@ fn suggest_setting(declarations: &'static [SettingDeclaration], name: &str) -> O
     /// Names that differ in a few letters, and a part of a name, are more similar than this.
     const MIN_SIMILARITY: f64 = 0.85;
     let scored = declarations.iter().map(|d| {
-        let key = strsim::jaro_winkler(key_of(d.name), key_of(name));
+        let key = strsim::jaro_winkler(key_without_section(d.name), key_without_section(name));
         (strsim::jaro_winkler(d.name, name).max(key), d.name)
     });
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0));
@@ -30,6 +30,6 @@ fn suggest_setting(declarations: &'static [SettingDeclaration], name: &str) -> O
         .map(|(_, name)| name)
 }
 
-fn key_of(name: &str) -> &str {
+fn key_without_section(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }

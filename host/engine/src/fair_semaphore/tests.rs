@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::sleep;
-use weir_core::Lane;
+use weir_core::PriorityLane;
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn no_boosts() -> Arc<LatencyBoosts> {
 
 fn test_flow(tenant: &str, group: u64) -> Arc<Flow> {
     Arc::new(Flow {
-        lane: Lane::Bulk,
+        lane: PriorityLane::Bulk,
         tenant: tenant.parse().unwrap(),
         group,
         weight: 1.0,
@@ -134,7 +134,7 @@ async fn larger_half_is_reserved_for_boosted_tenants() {
     waits.iter_mut().for_each(|w| assert!(w.now_or_never().is_none()));
 
     // Returned permits stay free until only two are in use, so the boosted tenant gets one at once.
-    boosts.start_job(&small.tenant, true, Instant::now());
+    boosts.register_job(&small.tenant, true, Instant::now());
     held.truncate(2);
     waits.iter_mut().for_each(|w| assert!(w.now_or_never().is_none()));
     let boosted = semaphore.acquire(&small).now_or_never().unwrap();
@@ -143,8 +143,8 @@ async fn larger_half_is_reserved_for_boosted_tenants() {
     assert_eq!(granted.len(), 1);
 
     drop(boosted);
-    boosts.end_job(&small.tenant, Instant::now());
-    semaphore.grant_waiting();
+    boosts.unregister_job(&small.tenant, Instant::now());
+    semaphore.grant_permits_to_waiters();
     let granted: Vec<_> = waits
         .into_iter()
         .skip(1)
@@ -204,13 +204,13 @@ async fn boosted_tenant_repays_the_boost() {
     workers.submit(1000, &flood, millis(100)).await;
     sleep(millis(1000)).await;
     workers.take_order();
-    boosts.start_job(&late.tenant, true, Instant::now());
+    boosts.register_job(&late.tenant, true, Instant::now());
     workers.submit(1000, &late, millis(100)).await;
     sleep(millis(2000)).await;
     assert!(workers.seconds_of("late") >= 3.6);
     // Now the other tenant goes first until both have had their share.
-    boosts.end_job(&late.tenant, Instant::now());
-    workers.semaphore.grant_waiting();
+    boosts.unregister_job(&late.tenant, Instant::now());
+    workers.semaphore.grant_permits_to_waiters();
     sleep(millis(20_000)).await;
     let (flood, late) = (workers.seconds_of("flood"), workers.seconds_of("late"));
     assert!((late / flood - 1.0).abs() < 0.03, "{flood} and {late}");

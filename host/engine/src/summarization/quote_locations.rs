@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use weir_core::grounding::find_ungrounded_ranges;
 use weir_core::llm::LlmResponse;
-use weir_core::summary::{Summary, SummaryQuote, make_preview};
+use weir_core::summary::{Summary, SummaryQuote, make_first_sentence_preview};
 use weir_core::{PageNumber, Rect};
 
 /// A text that is summarized, with a lookup from its ranges to locations in the document.
-pub(super) struct SourceText<'a> {
+pub(super) struct LocatableText<'a> {
     pub(super) text: &'a str,
     pub(super) locate: &'a LocateRange<'a>,
 }
@@ -25,7 +25,7 @@ pub(super) struct JoinedSummaries {
 
 impl JoinedSummaries {
     /// Appends a text as a paragraph of its own.
-    pub(super) fn append(&mut self, text: &str, quotes: &[SummaryQuote]) {
+    pub(super) fn append_summary(&mut self, text: &str, quotes: &[SummaryQuote]) {
         if !self.text.is_empty() {
             self.text.push_str("\n\n");
         }
@@ -39,7 +39,7 @@ impl JoinedSummaries {
     }
 
     /// Returns the location of the first quote that overlaps with a range.
-    pub(super) fn locate_range(&self, range: &Range<usize>) -> Option<(PageNumber, Rect)> {
+    pub(super) fn locate_first_overlapping_quote(&self, range: &Range<usize>) -> Option<(PageNumber, Rect)> {
         let touches = |quote: &&SummaryQuote| {
             (quote.summary_range.start as usize) < range.end && range.start < quote.summary_range.end as usize
         };
@@ -52,11 +52,11 @@ impl JoinedSummaries {
 
 /// Locates the quotes of a response in the document. `offset` is where the text of the request begins in the source.
 pub(super) fn locate_quotes(
-    answer: &LlmResponse,
-    source: &SourceText<'_>,
+    response: &LlmResponse,
+    source: &LocatableText<'_>,
     offset: usize,
 ) -> Vec<SummaryQuote> {
-    let quoted = answer.quotes.iter().filter_map(|quote| {
+    let quoted = response.quotes.iter().filter_map(|quote| {
         let at = offset + quote.source_range.start as usize..offset + quote.source_range.end as usize;
         let (page, rect) = (source.locate)(&at)?;
         Some(SummaryQuote {
@@ -69,9 +69,9 @@ pub(super) fn locate_quotes(
 }
 
 /// Builds a summary from the response for the text `requested`. The summary is checked against the text `source`.
-pub(super) fn build_summary(requested: &SourceText<'_>, response: &LlmResponse, source: &str) -> Summary {
+pub(super) fn build_summary(requested: &LocatableText<'_>, response: &LlmResponse, source: &str) -> Summary {
     Summary {
-        preview: make_preview(&response.text),
+        preview: make_first_sentence_preview(&response.text),
         ungrounded: find_ungrounded_ranges(&response.text, source),
         quotes: locate_quotes(response, requested, 0),
         text: response.text.clone(),

@@ -11,7 +11,7 @@ use weir_core::event::EventKind;
 use weir_core::ledger::JobState;
 use weir_engine::{DocumentEndState, DocumentOutcome};
 
-use crate::document_flow::{collect_events, done_end, page_done_times};
+use crate::document_ingestion::{collect_events, done_end, page_done_times};
 use crate::fakes::{FakeHost, InjectedFault, single_tenant_job};
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +161,10 @@ async fn job_can_be_stopped_while_its_components_open() {
     let handle = engine.start_job(single_tenant_job(documents.clone()));
     sleep(Duration::from_secs(60)).await;
     let stopping = Instant::now();
-    engine.suspend_all_jobs(Duration::from_secs(5)).await.unwrap();
+    engine
+        .suspend_jobs_and_shutdown(Duration::from_secs(5))
+        .await
+        .unwrap();
     assert!(stopping.elapsed() < Duration::from_secs(1));
     let outcome = handle.await_outcome().await;
     assert_eq!((outcome.state, outcome.error), (JobState::Running, None));
@@ -207,7 +210,10 @@ async fn shutdown_keeps_finished_pages_and_leaves_nothing_running() {
         .into();
     sleep(Duration::from_secs(3)).await;
     let began = Instant::now();
-    engine.shutdown(Duration::from_secs(5)).await.unwrap();
+    engine
+        .cancel_jobs_and_shutdown(Duration::from_secs(5))
+        .await
+        .unwrap();
     assert!(began.elapsed() <= Duration::from_millis(1100));
     for handle in &handles {
         assert_eq!(handle.await_outcome().await.state, JobState::Cancelled);
@@ -222,7 +228,7 @@ async fn shutdown_keeps_finished_pages_and_leaves_nothing_running() {
     let engine = fakes.build_engine();
     let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]));
     sleep(Duration::from_secs(1)).await;
-    engine.shutdown(Duration::ZERO).await.unwrap();
+    engine.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
     assert_eq!(handle.await_outcome().await.state, JobState::Running);
     handle.stream_events().for_each(|_| async {}).await;
     assert_eq!(fakes.stages.live_images.in_flight(), 0);

@@ -7,20 +7,21 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 use weir_core::Stage;
 use weir_core::page::Rect;
-use weir_core::ports::Capabilities;
+use weir_core::ports::HostCapabilities;
 
 use crate::fakes::{FakeHost, single_tenant_job};
 
 #[tokio::test(start_paused = true)]
 async fn components_see_the_open_documents_of_their_job_and_the_models() {
     let mut fakes = FakeHost::new().with_cost(Stage::Read, 1000);
-    let given: Arc<Mutex<Option<Arc<dyn Capabilities>>>> = Arc::default();
-    let taken = Arc::clone(&given);
-    fakes.script.on_open = Arc::new(move |capabilities| *taken.lock() = Some(Arc::clone(capabilities)));
+    let captured: Arc<Mutex<Option<Arc<dyn HostCapabilities>>>> = Arc::default();
+    let captured_clone = Arc::clone(&captured);
+    fakes.script.on_open =
+        Arc::new(move |capabilities| *captured_clone.lock() = Some(Arc::clone(capabilities)));
     let engine = fakes.build_engine();
     let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
     sleep(Duration::from_millis(1500)).await;
-    let ask = given.lock().clone().unwrap();
+    let ask = captured.lock().clone().unwrap();
     let id = fakes.document_id("a.pdf");
 
     let text = ask.read_page_text(&id, 3).await.unwrap();

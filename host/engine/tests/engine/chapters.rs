@@ -159,8 +159,8 @@ struct AdmissionTimingModel {
 
 #[async_trait]
 impl LanguageModel for AdmissionTimingModel {
-    async fn complete(&self, question: LlmRequest) -> Result<LlmResponse, LlmError> {
-        self.models.complete(question).await
+    async fn request_completion(&self, question: LlmRequest) -> Result<LlmResponse, LlmError> {
+        self.models.request_completion(question).await
     }
 
     fn supports_images(&self) -> bool {
@@ -175,8 +175,8 @@ impl LanguageModel for AdmissionTimingModel {
         self.models.useful_concurrency()
     }
 
-    async fn clear_cache(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.models.clear_cache(tenant).await
+    async fn clear_tenant_cache(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.models.clear_tenant_cache(tenant).await
     }
 
     async fn clear_document_cache(
@@ -263,7 +263,7 @@ pub async fn summarize_book(setup: &BookSetup) -> BookRun {
     };
     let (mut timeouts, mut opened, mut blocked) = (0, 0, Duration::ZERO);
     let mut look = |watched: &AdmissionTimingModel| {
-        let stats = watched.models.stats();
+        let stats = watched.models.router_stats();
         timeouts += stats.providers.iter().map(|p| p.timeouts).sum::<u64>();
         opened += stats.providers.iter().map(|p| p.breaker_openings).sum::<u64>();
         blocked = blocked.max(*watched.longest_wait.lock());
@@ -274,13 +274,13 @@ pub async fn summarize_book(setup: &BookSetup) -> BookRun {
         let engine = fakes.build_engine();
         let handle = engine.start_job(spec.clone());
         let answered = || -> u64 {
-            let stats = watching.models.stats();
+            let stats = watching.models.router_stats();
             stats.providers.iter().map(|p| p.successes).sum()
         };
         while answered() < answers {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        engine.suspend_all_jobs(Duration::ZERO).await.unwrap();
+        engine.suspend_jobs_and_shutdown(Duration::ZERO).await.unwrap();
         assert_eq!(handle.await_outcome().await.state, JobState::Running);
         look(&watching);
     }

@@ -7,7 +7,7 @@ use weir_core::Stage;
 use weir_core::event::EventKind;
 use weir_engine::DocumentEndState;
 
-use crate::document_flow::{collect_events, page_done_times};
+use crate::document_ingestion::{collect_events, page_done_times};
 use crate::fakes::{FakeHost, single_tenant_job};
 
 /// Creates a host whose stages take about the same time, so that each stage has pages when it crashes.
@@ -44,21 +44,21 @@ enum CrashKind {
 }
 
 /// Runs a job for some time and crashes the host. All tasks end with their runtime.
-fn crash_after(fakes: &FakeHost, millis: u64, death: CrashKind, force: bool) {
-    let machine = tokio::runtime::Builder::new_current_thread()
+fn crash_after(fakes: &FakeHost, millis: u64, crash_kind: CrashKind, force: bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
-    machine.block_on(async {
+    runtime.block_on(async {
         let engine = fakes.build_engine();
         let mut spec = single_tenant_job([fakes.document_spec("a.pdf", 40)]);
         spec.force = force;
         let _job = engine.start_job(spec);
         sleep(Duration::from_millis(millis)).await;
     });
-    drop(machine);
-    match death {
+    drop(runtime);
+    match crash_kind {
         CrashKind::Kill => fakes.simulate_process_kill(),
         CrashKind::PowerCut => fakes.simulate_power_cut(),
     }
@@ -68,30 +68,30 @@ fn crash_after(fakes: &FakeHost, millis: u64, death: CrashKind, force: bool) {
 const RUN_MILLIS: u64 = 40 * 40 + 500;
 
 #[test]
-fn two_hundred_crashes_at_scattered_moments() {
+fn document_completes_after_a_crash_at_any_moment() {
     for (i, millis) in pseudo_random_numbers(1, RUN_MILLIS).take(200).enumerate() {
         let fakes = host_with_balanced_stages();
-        let death = if i % 2 == 0 {
+        let crash_kind = if i % 2 == 0 {
             CrashKind::Kill
         } else {
             CrashKind::PowerCut
         };
-        crash_after(&fakes, millis, death, false);
+        crash_after(&fakes, millis, crash_kind, false);
         finish_and_check(&fakes, &format!("{i}, after {millis} ms"));
     }
 }
 
 #[test]
-fn crashes_while_a_done_document_is_done_again() {
+fn crash_during_a_forced_rerun_loses_no_page() {
     for (i, millis) in pseudo_random_numbers(2, RUN_MILLIS).take(100).enumerate() {
         let fakes = host_with_balanced_stages();
         crash_after(&fakes, RUN_MILLIS * 2, CrashKind::PowerCut, false);
-        let death = if i % 2 == 0 {
+        let crash_kind = if i % 2 == 0 {
             CrashKind::Kill
         } else {
             CrashKind::PowerCut
         };
-        crash_after(&fakes, millis, death, true);
+        crash_after(&fakes, millis, crash_kind, true);
         finish_and_check(&fakes, &format!("{i}, after {millis} ms"));
     }
 }
@@ -109,12 +109,12 @@ fn document_is_done_after_repeated_crashes() {
 
 /// Runs the job to its end and checks that every page is stored once.
 fn finish_and_check(fakes: &FakeHost, which: &str) {
-    let machine = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
-    machine.block_on(async {
+    runtime.block_on(async {
         let engine = fakes.build_engine();
         let outcome = engine
             .start_job(single_tenant_job([fakes.document_spec("a.pdf", 40)]))
@@ -131,7 +131,7 @@ fn finish_and_check(fakes: &FakeHost, which: &str) {
             ),
             "{which}: {outcome:?}"
         );
-        engine.shutdown(Duration::ZERO).await.unwrap();
+        engine.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
         fakes.simulate_power_cut();
         fakes.assert_document_complete("a.pdf", 40).await;
     });

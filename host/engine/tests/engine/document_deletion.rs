@@ -157,7 +157,7 @@ async fn interrupted_deletion_hides_removed_pages_and_can_be_repeated() {
             }
             assert_eq!(engine.delete_document(&tenant, id).await, Ok(true), "{which}");
             assert_eq!(count_remaining(&fakes).await, NO_ITEMS, "{which}");
-            engine.shutdown(Duration::ZERO).await.unwrap();
+            engine.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
             fakes.simulate_power_cut();
             assert_eq!(count_remaining(&fakes).await, NO_ITEMS, "{which}");
         }

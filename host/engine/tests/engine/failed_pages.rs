@@ -11,7 +11,7 @@ use weir_core::decision::FailureAction;
 use weir_core::ledger::JobState;
 use weir_engine::DocumentEndState;
 
-use crate::document_flow::done_end;
+use crate::document_ingestion::done_end;
 use crate::fakes::{FakeHost, InjectedFault, single_tenant_job};
 
 #[tokio::test(start_paused = true)]

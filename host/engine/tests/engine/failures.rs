@@ -14,7 +14,7 @@ use weir_core::ports::Ledger as _;
 use weir_core::{PolicyError, Stage};
 use weir_engine::{DocumentEndState, DocumentSpec};
 
-use crate::document_flow::{collect_events, done_end};
+use crate::document_ingestion::{collect_events, done_end};
 use crate::fakes::{FakeHost, InjectedFault, route_with_all_steps, single_tenant_job, test_pipeline};
 
 fn failure_details(end: &DocumentEndState) -> (&str, &str, u32) {
@@ -33,15 +33,15 @@ fn trap_error() -> PolicyError {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_every_stage_the_rule_decides_between_skip_fail_and_retry() {
+async fn failure_rule_decides_skip_fail_or_retry_in_every_stage() {
     for stage in Stage::ALL {
-        let trouble = move |s, page, _| (s == stage && page == 7).then_some(InjectedFault::Page);
+        let faults = move |s, page, _| (s == stage && page == 7).then_some(InjectedFault::Page);
         for verdict in [
             FailureAction::SkipPage,
             FailureAction::FailDocument,
             FailureAction::RetryAfter(1000),
         ] {
-            let mut fakes = FakeHost::new().with_faults(trouble).with_cost(Stage::Read, 10);
+            let mut fakes = FakeHost::new().with_faults(faults).with_cost(Stage::Read, 10);
             fakes.script.on_failure = Arc::new(move |failure| {
                 assert_eq!((failure.page, failure.stage), (7, stage));
                 Ok(verdict)
@@ -97,12 +97,12 @@ async fn in_every_stage_the_rule_decides_between_skip_fail_and_retry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_that_recovers_is_done() {
+async fn page_that_succeeds_on_retry_is_done() {
     for stage in Stage::ALL {
-        let trouble = move |s, page: u32, attempt| {
+        let faults = move |s, page: u32, attempt| {
             (s == stage && page.is_multiple_of(3) && attempt < 3).then_some(InjectedFault::Page)
         };
-        let mut fakes = FakeHost::new().with_faults(trouble).with_cost(Stage::Read, 10);
+        let mut fakes = FakeHost::new().with_faults(faults).with_cost(Stage::Read, 10);
         fakes.script.on_failure = Arc::new(|_| Ok(FailureAction::RetryAfter(500)));
         let engine = fakes.build_engine();
         let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 60)]));
@@ -116,7 +116,7 @@ async fn a_page_that_recovers_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_that_waits_to_try_again_occupies_no_worker() {
+async fn page_in_retry_backoff_occupies_no_worker() {
     let mut fakes = FakeHost::new()
         .with_cost(Stage::Read, 100)
         .with_faults(|s, page, attempt| {
@@ -126,7 +126,7 @@ async fn a_page_that_waits_to_try_again_occupies_no_worker() {
     let engine = fakes.build_engine();
     let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
     let (events, _) = collect_events(&handle).await;
-    let pages = crate::document_flow::page_done_times(&events);
+    let pages = crate::document_ingestion::page_done_times(&events);
     let last_of_the_others = pages[pages.len() - 2].1;
     assert!(last_of_the_others <= 2200, "{pages:?}");
     assert_eq!(pages.last().unwrap().0, 1);
@@ -161,11 +161,11 @@ async fn error_that_affects_every_page_fails_the_document_at_once() {
 #[tokio::test(start_paused = true)]
 async fn missing_ocr_or_vision_model_is_reported_as_unavailable() {
     let mut fakes = FakeHost::new();
-    let skip: Arc<AtomicU32> = Arc::default();
-    let asked = Arc::clone(&skip);
+    let failure_count: Arc<AtomicU32> = Arc::default();
+    let counter = Arc::clone(&failure_count);
     fakes.script.on_failure = Arc::new(move |failure| {
         assert_eq!(failure.kind, "model-unavailable");
-        asked.fetch_add(1, Ordering::SeqCst);
+        counter.fetch_add(1, Ordering::SeqCst);
         Ok(FailureAction::SkipPage)
     });
     fakes.script.route = Arc::new(|facts| {
@@ -190,10 +190,10 @@ async fn missing_ocr_or_vision_model_is_reported_as_unavailable() {
         (pages[0].page, pages[0].error.kind.as_str()),
         (2, "model-unavailable")
     );
-    assert_eq!(skip.load(Ordering::SeqCst), 1);
+    assert_eq!(failure_count.load(Ordering::SeqCst), 1);
 
     let mut ports = fakes.fake_ports();
-    ports.reader = None;
+    ports.ocr_engine = None;
     let engine = weir_engine::Engine::new(ports, fakes.config.clone());
     let mut spec = single_tenant_job([fakes.document_spec("b.pdf", 3)]);
     spec.pipeline = test_pipeline(1);
@@ -202,7 +202,7 @@ async fn missing_ocr_or_vision_model_is_reported_as_unavailable() {
     let mut fakes = fakes;
     fakes.script.route = Arc::new(|_| Ok(route_with_all_steps()));
     let mut ports = fakes.fake_ports();
-    ports.reader = None;
+    ports.ocr_engine = None;
     let engine = weir_engine::Engine::new(ports, fakes.config.clone());
     spec.force = true;
     let outcome = engine.start_job(spec).await_outcome().await;
@@ -266,8 +266,8 @@ async fn component_that_fails_on_document_done_fails_the_document() {
 async fn passage_ranges_outside_the_text_fail_the_document() {
     for range in [0..100_000, 70..71, 5..3] {
         let mut fakes = FakeHost::new();
-        let answer = range.clone();
-        fakes.script.passages = Arc::new(move |_| Ok(vec![answer.clone()]));
+        let passage_range = range.clone();
+        fakes.script.passages = Arc::new(move |_| Ok(vec![passage_range.clone()]));
         let engine = fakes.build_engine();
         let outcome = engine
             .start_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]))
@@ -282,7 +282,7 @@ async fn passage_ranges_outside_the_text_fail_the_document() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stage_that_panics_is_never_a_completed_job() {
+async fn panic_in_a_stage_fails_the_job() {
     for stage in Stage::ALL {
         let fakes = FakeHost::new()
             .with_faults(move |s, page, _| (s == stage && page == 5).then_some(InjectedFault::Panic));
@@ -303,7 +303,7 @@ async fn a_stage_that_panics_is_never_a_completed_job() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_between_the_stages_is_never_a_completed_job_either() {
+async fn panic_outside_the_stages_fails_the_job() {
     type ScriptChange = fn(&mut FakeHost);
     let broken: [ScriptChange; 4] = [
         |f| f.script.plan = Arc::new(|_| panic!("injected panic")),
@@ -325,12 +325,15 @@ async fn a_panic_between_the_stages_is_never_a_completed_job_either() {
             _ => None,
         };
         assert_eq!(state, Some(JobState::Failed), "{which}");
-        engine.shutdown(Duration::from_secs(1)).await.unwrap();
+        engine
+            .cancel_jobs_and_shutdown(Duration::from_secs(1))
+            .await
+            .unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_document_that_cannot_be_opened_harms_no_other() {
+async fn unreadable_document_does_not_affect_the_others() {
     let fakes = FakeHost::new();
     let engine = fakes.build_engine();
     let path = fakes.files.path().join("c.pdf");
@@ -363,11 +366,11 @@ async fn fallback_to_a_default_component_is_reported() {
     let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]));
     let (events, outcome) = collect_events(&handle).await;
     assert_eq!(outcome.state, JobState::Done);
-    let told = events.iter().find_map(|e| match &e.kind {
+    let reported_kind = events.iter().find_map(|e| match &e.kind {
         EventKind::PolicyFallback { error } => Some(error.kind.clone()),
         _ => None,
     });
-    assert_eq!(told.as_deref(), Some("component-trap"));
+    assert_eq!(reported_kind.as_deref(), Some("component-trap"));
 }
 
 fn log_remark(message: &str) -> ComponentLogRecord {
@@ -396,12 +399,12 @@ async fn component_log_keeps_its_order_across_a_restart() {
         let engine = fakes.build_engine();
         let outcome = engine.start_job(spec.clone()).await_outcome().await;
         assert_eq!(outcome.state, JobState::Done);
-        engine.shutdown(Duration::ZERO).await.unwrap();
+        engine.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
     }
     let ledger = &fakes.ledger;
     let tenant = TenantId::default_tenant();
-    let said = ledger.list_component_log(&tenant, &id, 0, 100).await.unwrap();
-    let lines: Vec<_> = said
+    let log_entries = ledger.list_component_log(&tenant, &id, 0, 100).await.unwrap();
+    let lines: Vec<_> = log_entries
         .iter()
         .map(|entry| (entry.seq, entry.record.clone()))
         .collect();

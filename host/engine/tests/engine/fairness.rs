@@ -10,7 +10,7 @@ use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
 use weir_core::ports::Ledger as _;
-use weir_core::{Lane, Stage};
+use weir_core::{PriorityLane, Stage};
 use weir_engine::{Engine, JobSpec};
 
 use crate::fakes::{FakeHost, route_with_all_steps, tenant_job};
@@ -45,7 +45,12 @@ fn start_many_jobs(fakes: &FakeHost, engine: &Engine, spec: &JobSpec, jobs: usiz
 }
 
 /// Runs a job with a document of three pages. Returns its duration in milliseconds.
-async fn time_three_page_job(fakes: &FakeHost, engine: &Engine, name: &str, lane: Option<Lane>) -> u64 {
+async fn time_three_page_job(
+    fakes: &FakeHost,
+    engine: &Engine,
+    name: &str,
+    lane: Option<PriorityLane>,
+) -> u64 {
     let spec = JobSpec {
         lane,
         ..tenant_job(tenant_id("late"), [fakes.document_spec(name, 3)])
@@ -57,7 +62,12 @@ async fn time_three_page_job(fakes: &FakeHost, engine: &Engine, name: &str, lane
 }
 
 /// Returns the 95th percentile of these durations for forty documents, submitted at irregular times.
-async fn p95_of_three_page_jobs(fakes: &FakeHost, engine: &Engine, name: &str, lane: Option<Lane>) -> f64 {
+async fn p95_of_three_page_jobs(
+    fakes: &FakeHost,
+    engine: &Engine,
+    name: &str,
+    lane: Option<PriorityLane>,
+) -> f64 {
     let mut times = Vec::new();
     for n in 0..40 {
         sleep(Duration::from_millis(137 * (n % 7))).await;
@@ -68,7 +78,7 @@ async fn p95_of_three_page_jobs(fakes: &FakeHost, engine: &Engine, name: &str, l
 }
 
 /// Returns by what factor that percentile grows beside two hundred jobs of another tenant.
-async fn slowdown_beside_a_flood(workers: u32, lane: Option<Lane>) -> f64 {
+async fn slowdown_beside_a_flood(workers: u32, lane: Option<PriorityLane>) -> f64 {
     let fakes = host_with_workers(workers);
     let engine = fakes.build_engine();
     let idle = p95_of_three_page_jobs(&fakes, &engine, "idle", lane).await;
@@ -82,13 +92,13 @@ async fn slowdown_beside_a_flood(workers: u32, lane: Option<Lane>) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_pages_beside_a_flood_take_at_most_half_as_long_again() {
+async fn other_tenants_jobs_slow_three_pages_by_at_most_half() {
     for workers in [2, 3, 8, 16] {
         let ratio = slowdown_beside_a_flood(workers, None).await;
         assert!(ratio <= 1.5, "{ratio:.2} with {workers} workers a stage");
     }
     // With one worker in each stage, a page of the other tenant always holds it. Only the interactive lane is next then.
-    let ratio = slowdown_beside_a_flood(1, Some(Lane::Interactive)).await;
+    let ratio = slowdown_beside_a_flood(1, Some(PriorityLane::Interactive)).await;
     assert!(ratio <= 1.5, "{ratio:.2} in the interactive lane");
 }
 
@@ -132,7 +142,7 @@ async fn latency_boost_compensates_for_shared_cores() {
 
 /// Returns the 95th percentile of the duration of three pages, on an idle host and beside ten scans of three hundred pages by
 /// another tenant. The host has two workers in each stage and memory for nineteen page images, the defaults for two cores.
-async fn p95_beside_ten_scans(name: &str, lane: Option<Lane>) -> (f64, f64) {
+async fn p95_beside_ten_scans(name: &str, lane: Option<PriorityLane>) -> (f64, f64) {
     let mut fakes = FakeHost::new().with_image_memory(19);
     for (stage, millis) in [
         (Stage::Rasterize, 50),
@@ -172,7 +182,7 @@ async fn p95_beside_ten_scans(name: &str, lane: Option<Lane>) -> (f64, f64) {
     );
     // OCR never had to wait for a page meanwhile.
     let read = jobs[0]
-        .stage_work()
+        .stage_totals()
         .into_iter()
         .find(|work| work.stage == Stage::Read);
     assert!(read.unwrap().pages > 5);
@@ -181,8 +191,8 @@ async fn p95_beside_ten_scans(name: &str, lane: Option<Lane>) -> (f64, f64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_pages_beside_ten_scans_take_at_most_twice_as_long() {
-    for (name, lane) in [("text", None), ("scan", Some(Lane::Interactive))] {
+async fn ten_scans_at_most_double_the_time_of_three_pages() {
+    for (name, lane) in [("text", None), ("scan", Some(PriorityLane::Interactive))] {
         let (idle, busy) = p95_beside_ten_scans(name, lane).await;
         assert!(
             busy <= 2.0 * idle,
@@ -234,7 +244,7 @@ async fn pages_per_second_follow_the_weights() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tenant_with_fifty_documents_gets_no_more_than_one_with_one() {
+async fn tenant_share_does_not_grow_with_its_documents() {
     let fakes = host_with_workers(4);
     let engine = fakes.build_engine();
     start_many_jobs(&fakes, &engine, &tenant_job(tenant_id("many"), []), 50, 100);

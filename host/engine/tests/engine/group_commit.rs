@@ -14,7 +14,7 @@ use weir_core::ledger::JobState;
 use weir_core::ports::Ledger as _;
 use weir_engine::DocumentEndState;
 
-use crate::document_flow::{collect_events, done_end};
+use crate::document_ingestion::{collect_events, done_end};
 use crate::fakes::{FakeHost, FakeLedger, single_tenant_job};
 
 #[tokio::test(start_paused = true)]
@@ -108,7 +108,7 @@ async fn a_full_disk_fails_the_jobs_at_once_and_loses_nothing_finished() {
         .await_outcome()
         .await;
     assert_eq!(again.documents[0].end, done_end(1000, *finished));
-    engine.shutdown(Duration::ZERO).await.unwrap();
+    engine.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +122,11 @@ async fn shutdown_reports_a_disk_that_stays_full() {
         .await;
     assert_eq!(outcome.state, JobState::Failed);
     assert_eq!(
-        engine.shutdown(Duration::ZERO).await.unwrap_err().kind(),
+        engine
+            .cancel_jobs_and_shutdown(Duration::ZERO)
+            .await
+            .unwrap_err()
+            .kind(),
         "storage-full"
     );
 }
@@ -166,18 +170,18 @@ async fn slow_subscriber_delays_nothing_and_misses_no_event() {
 #[tokio::test(start_paused = true)]
 async fn progress_component_sees_every_event_in_order() {
     let mut fakes = FakeHost::new();
-    let (seen, all) = std::sync::mpsc::channel();
-    fakes.script.observe = Arc::new(move |what| {
+    let (event_sender, all) = std::sync::mpsc::channel();
+    fakes.script.observe = Arc::new(move |event| {
         use weir_core::decision::ObservedEvent as O;
-        let (document, percent) = match &what {
+        let (document, percent) = match &event {
             O::DocumentDone { document, .. } => (*document, 100.0),
             O::PageDone { document, .. } => (*document, 50.0),
             _ => {
-                seen.send(what).unwrap();
+                event_sender.send(event).unwrap();
                 return Ok(vec![]);
             }
         };
-        seen.send(what).unwrap();
+        event_sender.send(event).unwrap();
         Ok(vec![ProgressUpdate {
             document,
             percent,

@@ -12,12 +12,12 @@
 mod cancel;
 mod capabilities;
 mod chapters;
+mod collection_and_labels;
 #[path = "../../../core/conformance/vector_store.rs"]
 mod conformance;
 mod crash;
 mod document_deletion;
-mod document_filing;
-mod document_flow;
+mod document_ingestion;
 mod failed_pages;
 mod failures;
 mod fairness;

@@ -19,7 +19,11 @@ struct RecordingMeter(Mutex<HashMap<TenantId, Usage>>);
 
 impl UsageMeter for RecordingMeter {
     fn record_usage(&self, tenant: &TenantId, usage: &Usage) {
-        self.0.lock().entry(tenant.clone()).or_default().add(usage);
+        self.0
+            .lock()
+            .entry(tenant.clone())
+            .or_default()
+            .add_amounts(usage);
     }
 }
 
@@ -33,9 +37,9 @@ fn host_with_failing_page() -> FakeHost {
 
 #[tokio::test(start_paused = true)]
 async fn pages_that_ended_are_metered_to_their_tenant() {
-    let book = Arc::new(RecordingMeter::default());
+    let meter = Arc::new(RecordingMeter::default());
     let fakes = FakeHost {
-        meter: Some(Arc::clone(&book) as _),
+        meter: Some(Arc::clone(&meter) as _),
         ..host_with_failing_page()
     };
     let engine = fakes.build_engine();
@@ -59,7 +63,7 @@ async fn pages_that_ended_are_metered_to_their_tenant() {
         ..Usage::default()
     };
     let expected = HashMap::from([(TenantId::default_tenant(), pages(10)), (other, pages(3))]);
-    assert_eq!(*book.0.lock(), expected);
+    assert_eq!(*meter.0.lock(), expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use weir_core::llm::{DenialReason, LlmRequest, ProviderError};
 use weir_engine::{DocumentEndState, JobSpec};
 use weir_llm::{Provider, ProviderEntry, ProviderOptions, ProviderResponse, Router, RouterConfig};
 
-use crate::document_flow::collect_events;
+use crate::document_ingestion::collect_events;
 use crate::fakes::{FakeHost, route_with_all_steps, single_tenant_job};
 
 /// Fails until a given time, and responds after it.
@@ -52,7 +52,7 @@ fn host_with_failing_model(fault: ProviderError, seconds: u64) -> FakeHost {
             max_tokens: 100,
         }))
     });
-    let member = ProviderEntry {
+    let entry = ProviderEntry {
         name: "far".into(),
         provider: Arc::new(TemporarilyFailingModel {
             fault,
@@ -60,7 +60,7 @@ fn host_with_failing_model(fault: ProviderError, seconds: u64) -> FakeHost {
         }),
         options: ProviderOptions::default(),
     };
-    fakes.language_model = Some(Arc::new(Router::new(vec![member], RouterConfig::default())));
+    fakes.language_model = Some(Arc::new(Router::new(vec![entry], RouterConfig::default())));
     fakes
 }
 
@@ -108,7 +108,7 @@ async fn summaries_that_are_denied_fail_at_once_and_pages_stay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn denied_pages_fail_with_kind_language_denied_without_retries() {
+async fn denied_pages_fail_with_kind_llm_denied_without_retries() {
     let mut fakes = host_with_failing_model(denied_fault(), 1_000_000);
     fakes.script.route = Arc::new(|_| {
         Ok(PageRoute {

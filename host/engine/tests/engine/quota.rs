@@ -11,7 +11,7 @@ use weir_core::usage::{QuotaExhausted, QuotaReserveError, Usage, UsageQuotaLimit
 use weir_core::{JobId, Stage};
 use weir_engine::{DocumentEndState, JobSpec};
 
-use crate::document_flow::{collect_events, done_end};
+use crate::document_ingestion::{collect_events, done_end};
 use crate::fakes::{FakeHost, single_tenant_job};
 
 const EXHAUSTED_QUOTA: QuotaExhausted = QuotaExhausted {
@@ -28,9 +28,9 @@ struct FakeQuota {
 
 #[async_trait]
 impl UsageQuotaLimiter for FakeQuota {
-    async fn reserve_pages(&self, _: &TenantId, most: u32) -> Result<u32, QuotaReserveError> {
+    async fn reserve_pages(&self, _: &TenantId, max_pages: u32) -> Result<u32, QuotaReserveError> {
         let mut left = self.left.lock();
-        let granted = most.min(*left);
+        let granted = max_pages.min(*left);
         *left -= granted;
         match granted {
             0 => Err(EXHAUSTED_QUOTA.into()),

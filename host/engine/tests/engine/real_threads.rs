@@ -8,13 +8,13 @@ use weir_core::Stage;
 use weir_core::decision::FailureAction;
 use weir_core::ledger::JobState;
 
-use crate::document_flow::{collect_events, done_end};
+use crate::document_ingestion::{collect_events, done_end};
 use crate::fakes::{FakeHost, InjectedFault, single_tenant_job};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn documents_with_retried_failures_are_complete() {
     // Every seventh page fails once in some stage.
-    let trouble = |stage: Stage, page: u32, attempt| {
+    let faults = |stage: Stage, page: u32, attempt| {
         (page.is_multiple_of(7) && page as usize % Stage::ALL.len() == stage as usize && attempt == 1)
             .then_some(InjectedFault::Page)
     };
@@ -22,7 +22,7 @@ async fn documents_with_retried_failures_are_complete() {
         .with_workers(Stage::Rasterize, 4)
         .with_workers(Stage::Read, 3)
         .with_workers(Stage::Embed, 2)
-        .with_faults(trouble);
+        .with_faults(faults);
     fakes.script.on_failure = Arc::new(|_| Ok(FailureAction::RetryAfter(1)));
     fakes.config.max_active_documents = 4;
     let engine = fakes.build_engine();
@@ -41,7 +41,10 @@ async fn documents_with_retried_failures_are_complete() {
     assert_eq!(fakes.vectors.sorted_points().len(), 8 * 50 * 2);
     assert_eq!(fakes.blobs.keys().len(), 8 * 50 * 2);
     assert_eq!(fakes.stages.live_images.in_flight(), 0);
-    engine.shutdown(Duration::from_secs(5)).await.unwrap();
+    engine
+        .cancel_jobs_and_shutdown(Duration::from_secs(5))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -13,7 +13,7 @@ use weir_core::{JobId, Stage};
 use weir_engine::{DocumentEndState, JobSpec};
 
 use crate::crash::pseudo_random_numbers;
-use crate::document_flow::{collect_events, done_end, page_done_times};
+use crate::document_ingestion::{collect_events, done_end, page_done_times};
 use crate::fakes::{FakeHost, single_tenant_job};
 
 fn host_with_stage_costs() -> FakeHost {
@@ -41,13 +41,13 @@ fn two_document_job(fakes: &FakeHost, id: JobId) -> JobSpec {
 }
 
 /// Runs a future on a new runtime in virtual time. All its tasks end with the runtime.
-fn run_on_new_runtime<T>(life: impl Future<Output = T>) -> T {
+fn run_on_new_runtime<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap()
-        .block_on(life)
+        .block_on(future)
 }
 
 /// Checks the log of a finished job [`two_document_job`]: its numbers have no gaps, its times do not go back, each page is done
@@ -108,7 +108,7 @@ fn job_that_crashes_repeatedly_resumes_in_one_log() {
             let (events, outcome) = collect_events(&handle).await;
             assert_eq!(outcome.state, JobState::Done, "seed {seed}");
             assert_complete_log(&events, &format!("seed {seed}"));
-            engine.shutdown(Duration::ZERO).await.unwrap();
+            engine.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
             assert_eq!(fakes.ledger.job_events(id), events, "seed {seed}");
         });
         // Recorded pages are not processed again.
@@ -125,7 +125,10 @@ async fn suspended_job_finishes_pages_in_flight_and_resumes_later() {
     sleep(Duration::from_millis(700)).await;
     let drawn = fakes.stages.call_counter(Stage::Rasterize).call_count();
     let began = Instant::now();
-    engine.suspend_all_jobs(Duration::from_secs(10)).await.unwrap();
+    engine
+        .suspend_jobs_and_shutdown(Duration::from_secs(10))
+        .await
+        .unwrap();
     // The suspension waits for the pages in flight only.
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert_eq!(fakes.stages.live_images.in_flight(), 0);
@@ -180,7 +183,10 @@ async fn pages_that_hang_are_dropped_after_the_grace() {
     let handle = engine.start_job(two_document_job(&fakes, JobId::new()));
     sleep(Duration::from_secs(1)).await;
     let began = Instant::now();
-    engine.suspend_all_jobs(Duration::from_secs(10)).await.unwrap();
+    engine
+        .suspend_jobs_and_shutdown(Duration::from_secs(10))
+        .await
+        .unwrap();
     assert!(
         began.elapsed() <= Duration::from_secs(11),
         "{:?}",
@@ -199,7 +205,10 @@ async fn suspended_job_whose_last_pages_are_in_flight_is_done() {
     while fakes.stages.call_counter(Stage::Read).call_count() < 3 {
         sleep(Duration::from_millis(1)).await;
     }
-    engine.suspend_all_jobs(Duration::from_secs(10)).await.unwrap();
+    engine
+        .suspend_jobs_and_shutdown(Duration::from_secs(10))
+        .await
+        .unwrap();
     let outcome = handle.await_outcome().await;
     assert_eq!(outcome.state, JobState::Done);
     assert_eq!(outcome.documents[0].end, done_end(3, 0));

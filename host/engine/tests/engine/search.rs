@@ -55,7 +55,7 @@ impl Embedder for RecordingEmbedder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fake_vector_store_conforms() {
+async fn fake_vector_store_passes_the_conformance_suite() {
     let fakes = FakeHost::new();
     crate::conformance::check_vector_store(&*fakes.vectors, 4).await;
 }
@@ -92,19 +92,19 @@ async fn queries_of_a_tenant_are_embedded_in_one_call() {
         ..fakes.fake_ports()
     };
     let engine = Engine::new(ports, EngineConfig::default());
-    let ask = |tenant: usize, text: &str| SearchRequest::new(tenants[tenant].clone(), text);
+    let request = |tenant: usize, text: &str| SearchRequest::new(tenants[tenant].clone(), text);
     let requests = vec![
-        ask(0, "word3"),
-        ask(1, "word0"),
-        ask(2, "word1"),
-        ask(0, "word1"),
-        ask(0, "none"),
-        ask(1, "word2"),
+        request(0, "word3"),
+        request(1, "word0"),
+        request(2, "word1"),
+        request(0, "word1"),
+        request(0, "none"),
+        request(1, "word2"),
     ];
-    let answers = engine.search_many(requests).await;
-    let pages: Vec<_> = answers
+    let results = engine.search_many(requests).await;
+    let pages: Vec<_> = results
         .iter()
-        .map(|answer| match answer {
+        .map(|result| match result {
             Ok(hits) => Ok(hits.iter().map(|hit| hit.page).collect::<Vec<_>>()),
             Err(error) => Err(error.kind()),
         })
@@ -121,13 +121,13 @@ async fn queries_of_a_tenant_are_embedded_in_one_call() {
             Ok(vec![3])
         ]
     );
-    assert!(matches!(answers[2], Err(SearchError::Inference(_))));
-    let mut asked = embedder.0.lock().clone();
-    asked.sort();
+    assert!(matches!(results[2], Err(SearchError::Inference(_))));
+    let mut embed_calls = embedder.0.lock().clone();
+    embed_calls.sort();
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let [a, b, unlucky] = tenants.clone();
     assert_eq!(
-        asked,
+        embed_calls,
         [
             (a, words(&["word3", "word1", "none"])),
             (b, words(&["word0", "word2"])),

@@ -17,19 +17,19 @@ use weir_core::llm::{LlmRequest, LlmRequestKind, ProviderError, ResponseQuote};
 use weir_core::ports::BlobStore as _;
 use weir_core::search::FIRST_SUMMARY_NUMBER;
 use weir_core::settings::Settings;
-use weir_core::summary::{DocumentSummary, summary_key};
+use weir_core::summary::{DocumentSummary, summary_blob_key};
 use weir_engine::{DocumentEndState, EngineConfig, JobSpec};
 use weir_llm::{
     CachedLanguageModel, MemoryResponseCache, Provider, ProviderEntry, ProviderOptions, ProviderResponse,
     Router, RouterConfig,
 };
 
-use crate::document_flow::collect_events;
+use crate::document_ingestion::collect_events;
 use crate::fakes::{FakeHost, single_tenant_job, test_pipeline};
 
 /// Responds after a time with the beginning of the text as a quote, and refuses requests with a given text.
 pub(crate) struct QuotingModel {
-    answer_seconds: fn(&LlmRequest) -> f64,
+    response_seconds: fn(&LlmRequest) -> f64,
     refused_text: Mutex<Option<&'static str>>,
     requests: Mutex<Vec<(Instant, LlmRequestKind, String)>>,
 }
@@ -44,20 +44,20 @@ impl Provider for QuotingModel {
         false
     }
 
-    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
+    async fn call_model(&self, request: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
         self.requests
             .lock()
-            .push((Instant::now(), question.kind, question.text.clone()));
-        tokio::time::sleep(Duration::from_secs_f64((self.answer_seconds)(question))).await;
+            .push((Instant::now(), request.kind, request.text.clone()));
+        tokio::time::sleep(Duration::from_secs_f64((self.response_seconds)(request))).await;
         if self
             .refused_text
             .lock()
-            .is_some_and(|part| question.text.contains(part))
+            .is_some_and(|part| request.text.contains(part))
         {
             let reason = "not this one".into();
             return Err(ProviderError::RequestRejected { status: 400, reason });
         }
-        let text: String = question.text.chars().take(12).collect();
+        let text: String = request.text.chars().take(12).collect();
         let all = 0..u32::try_from(text.len()).unwrap();
         Ok(ProviderResponse {
             quotes: vec![ResponseQuote {
@@ -71,9 +71,9 @@ impl Provider for QuotingModel {
 }
 
 impl QuotingModel {
-    pub(crate) fn new(seconds: fn(&LlmRequest) -> f64) -> Arc<Self> {
+    pub(crate) fn new(response_seconds: fn(&LlmRequest) -> f64) -> Arc<Self> {
         Arc::new(Self {
-            answer_seconds: seconds,
+            response_seconds,
             refused_text: Mutex::new(None),
             requests: Mutex::default(),
         })
@@ -85,12 +85,12 @@ impl QuotingModel {
 }
 
 pub(crate) fn build_router(models: &[Arc<QuotingModel>]) -> Router {
-    let members = (0..).zip(models).map(|(number, model)| ProviderEntry {
+    let providers = (0..).zip(models).map(|(number, model)| ProviderEntry {
         name: format!("model-{number}"),
         provider: Arc::clone(model) as _,
         options: ProviderOptions::default(),
     });
-    Router::new(members.collect(), RouterConfig::default())
+    Router::new(providers.collect(), RouterConfig::default())
 }
 
 fn prompt_with_text(prompt: &str) -> Asked {
@@ -127,7 +127,7 @@ pub(crate) fn summarizing_job(documents: impl IntoIterator<Item = weir_engine::D
 }
 
 pub(crate) async fn load_summary(fakes: &FakeHost, name: &str) -> Option<DocumentSummary> {
-    let key = summary_key(&fakes.document_id(name), &test_pipeline(0).revision);
+    let key = summary_blob_key(&fakes.document_id(name), &test_pipeline(0).revision);
     let bytes = fakes
         .blobs
         .get_blob(&TenantId::default_tenant(), &key)
@@ -137,11 +137,11 @@ pub(crate) async fn load_summary(fakes: &FakeHost, name: &str) -> Option<Documen
 }
 
 fn summarized_sections(events: &[Event]) -> Vec<u32> {
-    let told = events.iter().filter_map(|event| match &event.kind {
+    let sections = events.iter().filter_map(|event| match &event.kind {
         EventKind::SectionSummarized { section, .. } => Some(*section),
         _ => None,
     });
-    told.collect()
+    sections.collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,16 +154,16 @@ async fn a_document_is_summarized_by_section_and_as_a_whole() {
     let (events, outcome) = collect_events(&handle).await;
     assert_eq!(outcome.state, JobState::Done);
 
-    let mut told = summarized_sections(&events);
-    told.sort_unstable();
-    assert_eq!(told, [1, 2, 3, 4]);
-    let place = |name: &str| events.iter().position(|e| e.kind.name() == name).unwrap();
-    assert!(place("page-done") < place("section-summarized"));
-    assert!(place("document-summarized") < place("document-done"));
+    let mut sections = summarized_sections(&events);
+    sections.sort_unstable();
+    assert_eq!(sections, [1, 2, 3, 4]);
+    let event_index = |name: &str| events.iter().position(|e| e.kind.name() == name).unwrap();
+    assert!(event_index("page-done") < event_index("section-summarized"));
+    assert!(event_index("document-summarized") < event_index("document-done"));
 
-    let kept = load_summary(&fakes, "a.pdf").await.unwrap();
-    assert_eq!((kept.pages, kept.sections.len()), (4, 4));
-    for (page, section) in (1..).zip(&kept.sections) {
+    let stored_summary = load_summary(&fakes, "a.pdf").await.unwrap();
+    assert_eq!((stored_summary.pages, stored_summary.sections.len()), (4, 4));
+    for (page, section) in (1..).zip(&stored_summary.sections) {
         let title = format!("page {page} says this and nothing else");
         assert_eq!(section.title.as_deref(), Some(title.as_str()));
         let summary = section.summary.as_ref().unwrap();
@@ -174,7 +174,7 @@ async fn a_document_is_summarized_by_section_and_as_a_whole() {
         assert_eq!((quote.page, summary.provider.as_str()), (page, "model-0"));
         assert!(quote.rect.y > 0.3, "{quote:?}");
     }
-    let whole = kept.summary.unwrap();
+    let whole = stored_summary.summary.unwrap();
     assert_eq!(whole.quotes[0].page, 1);
     assert_eq!(model.count_requests(LlmRequestKind::Map), 4 * 3 + 1);
     assert_eq!(model.count_requests(LlmRequestKind::Reduce), 4);
@@ -208,11 +208,11 @@ async fn section_that_fails_is_reported_and_the_others_are_kept() {
     let mut fakes = host_with_chapters(0, |_| 1);
     let model = QuotingModel::new(|_| 1.0);
     *model.refused_text.lock() = Some("page 3 says that");
-    let answers = CachedLanguageModel::new(
+    let cached_model = CachedLanguageModel::new(
         build_router(&[Arc::clone(&model)]),
         Some(Arc::new(MemoryResponseCache::new(1 << 20))),
     );
-    fakes.language_model = Some(Arc::new(answers));
+    fakes.language_model = Some(Arc::new(cached_model));
     let engine = fakes.build_engine();
     let text = fakes.document_spec("a.pdf", 5);
     let handle = engine.start_job(summarizing_job([text.clone()]));
@@ -313,13 +313,13 @@ async fn cancelled_job_sends_no_further_requests() {
 async fn resumed_job_reuses_cached_responses() {
     let mut fakes = host_with_chapters(50, |_| 2);
     let model = QuotingModel::new(|_| 10.0);
-    let answers = Arc::new(MemoryResponseCache::new(1 << 20));
+    let cache = Arc::new(MemoryResponseCache::new(1 << 20));
     let spec = JobSpec {
         id: JobId::new(),
         ..summarizing_job([fakes.document_spec("a.pdf", 30)])
     };
     let language = |model: &Arc<QuotingModel>| {
-        CachedLanguageModel::new(build_router(&[Arc::clone(model)]), Some(answers.clone()))
+        CachedLanguageModel::new(build_router(&[Arc::clone(model)]), Some(cache.clone()))
     };
     fakes.language_model = Some(Arc::new(language(&model)));
     let engine = fakes.build_engine();
@@ -327,7 +327,7 @@ async fn resumed_job_reuses_cached_responses() {
     while model.requests.lock().len() < 40 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    engine.suspend_all_jobs(Duration::ZERO).await.unwrap();
+    engine.suspend_jobs_and_shutdown(Duration::ZERO).await.unwrap();
     assert_eq!(handle.await_outcome().await.state, JobState::Running);
     let finished = 36; // Four of the 40 requests were in flight.
     fakes.language_model = Some(Arc::new(language(&model)));

@@ -20,14 +20,14 @@ use weir_core::{Rect, Stage, StorageError};
 use weir_engine::{DocumentEndState, VisionConfig};
 use weir_llm::{Provider, ProviderEntry, ProviderOptions, ProviderResponse, Router, RouterConfig};
 
-use crate::document_flow::{collect_events, done_end, page_done_times};
+use crate::document_ingestion::{collect_events, done_end, page_done_times};
 use crate::fakes::{CallCounter, FakeHost, FakeStages, route_with_all_steps, single_tenant_job};
 
 /// Returns the page number from the image of a request.
-fn page_number_in_image(question: &LlmRequest) -> u32 {
-    assert_eq!(question.kind, LlmRequestKind::Page);
-    assert!(question.text.is_empty() && question.prompt.contains("Markdown"));
-    let image = question.image.as_ref().unwrap();
+fn page_number_in_image(request: &LlmRequest) -> u32 {
+    assert_eq!(request.kind, LlmRequestKind::Page);
+    assert!(request.text.is_empty() && request.prompt.contains("Markdown"));
+    let image = request.image.as_ref().unwrap();
     u32::from_be_bytes(image.bytes.as_ref().try_into().unwrap())
 }
 
@@ -60,11 +60,11 @@ impl TranscribingModel {
 
 #[async_trait]
 impl LanguageModel for TranscribingModel {
-    async fn complete(&self, question: LlmRequest) -> Result<LlmResponse, LlmError> {
+    async fn request_completion(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
         let _inside = self.calls.start_call();
         self.max_live_images
             .fetch_max(self.stages.live_encoded_images(), Ordering::SeqCst);
-        let page = page_number_in_image(&question);
+        let page = page_number_in_image(&request);
         sleep(Duration::from_millis((self.millis)(page))).await;
         let text = match (self.instead)(page) {
             Some(instead) => instead?.to_owned(),
@@ -83,7 +83,7 @@ impl LanguageModel for TranscribingModel {
         })
     }
 
-    async fn clear_cache(&self, _: &TenantId) -> Result<(), StorageError> {
+    async fn clear_tenant_cache(&self, _: &TenantId) -> Result<(), StorageError> {
         Ok(())
     }
 
@@ -131,8 +131,8 @@ async fn ten_pages_of_three_seconds_take_five_workers_six_seconds() {
     let mut fakes = vision_host(true)
         .with_cost(Stage::Rasterize, 5)
         .with_cost(Stage::Embed, 10);
-    let writer = Arc::new(TranscribingModel::new(&fakes, |_| 3000));
-    fakes.language_model = Some(Arc::clone(&writer) as _);
+    let model = Arc::new(TranscribingModel::new(&fakes, |_| 3000));
+    fakes.language_model = Some(Arc::clone(&model) as _);
     let engine = fakes.build_engine();
     let began = Instant::now();
     let outcome = engine
@@ -142,7 +142,7 @@ async fn ten_pages_of_three_seconds_take_five_workers_six_seconds() {
     let took = began.elapsed().as_secs_f64();
     assert!((5.7..=6.3).contains(&took), "{took}");
     assert_eq!(outcome.documents[0].end, done_end(10, 0));
-    assert_eq!((writer.calls.call_count(), writer.calls.max_in_flight()), (10, 5));
+    assert_eq!((model.calls.call_count(), model.calls.max_in_flight()), (10, 5));
     fakes.assert_document_complete("a.pdf", 10).await;
     for page in 1..=10 {
         let read = load_page_lines(&fakes, "a.pdf", page);
@@ -165,7 +165,7 @@ async fn ten_pages_of_three_seconds_take_five_workers_six_seconds() {
         .await_outcome()
         .await;
     assert_eq!(again.documents[0].end, done_end(10, 10));
-    assert_eq!(writer.calls.call_count(), 10);
+    assert_eq!(model.calls.call_count(), 10);
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,16 +174,19 @@ async fn live_images_grow_with_workers_not_with_pages() {
         // Earlier pages take longer, so pages end out of order.
         let mut fakes = vision_host(false);
         fakes.config.vision.workers = workers;
-        let writer = Arc::new(TranscribingModel::new(&fakes, |page| {
+        let model = Arc::new(TranscribingModel::new(&fakes, |page| {
             2000 - 7 * u64::from(page % 11)
         }));
-        fakes.language_model = Some(Arc::clone(&writer) as _);
+        fakes.language_model = Some(Arc::clone(&model) as _);
         let engine = fakes.build_engine();
         let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", pages)]));
         let (events, outcome) = collect_events(&handle).await;
         assert_eq!(outcome.documents[0].end, done_end(pages, 0));
-        let most = writer.max_live_images.load(Ordering::SeqCst);
-        assert_eq!((most, writer.calls.max_in_flight()), (workers as usize, workers));
+        let max_live_images = model.max_live_images.load(Ordering::SeqCst);
+        assert_eq!(
+            (max_live_images, model.calls.max_in_flight()),
+            (workers as usize, workers)
+        );
         assert_eq!(fakes.stages.live_encoded_images(), 0);
         if workers > 1 {
             assert!(!page_done_times(&events).is_sorted());
@@ -203,8 +206,8 @@ async fn page_that_is_not_transcribed_is_reported_and_the_rest_is_kept() {
         assert_eq!((failure.stage, failure.attempt), (Stage::Read, 1));
         Ok(FailureAction::SkipPage)
     });
-    let mut writer = TranscribingModel::new(&fakes, |_| 1000);
-    writer.instead = |page| {
+    let mut model = TranscribingModel::new(&fakes, |_| 1000);
+    model.instead = |page| {
         let provider = || "seer".to_owned();
         let broken = ProviderError::ServerError {
             status: 500,
@@ -230,7 +233,7 @@ async fn page_that_is_not_transcribed_is_reported_and_the_rest_is_kept() {
             _ => return None,
         })
     };
-    fakes.language_model = Some(Arc::new(writer));
+    fakes.language_model = Some(Arc::new(model));
     let engine = fakes.build_engine();
     let outcome = engine
         .start_job(single_tenant_job([fakes.document_spec("a.pdf", 8)]))
@@ -301,8 +304,8 @@ async fn model_request_uses_prompt_and_limits_from_the_settings() {
     struct RecordingModel(Mutex<Option<LlmRequest>>);
     #[async_trait]
     impl LanguageModel for RecordingModel {
-        async fn complete(&self, question: LlmRequest) -> Result<LlmResponse, LlmError> {
-            *self.0.lock() = Some(question);
+        async fn request_completion(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
+            *self.0.lock() = Some(request);
             Err(LlmError::QueueFull { waiting: 1 })
         }
         fn supports_images(&self) -> bool {
@@ -314,7 +317,7 @@ async fn model_request_uses_prompt_and_limits_from_the_settings() {
         fn useful_concurrency(&self) -> u32 {
             1
         }
-        async fn clear_cache(&self, _: &TenantId) -> Result<(), StorageError> {
+        async fn clear_tenant_cache(&self, _: &TenantId) -> Result<(), StorageError> {
             Ok(())
         }
         async fn clear_document_cache(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
@@ -329,8 +332,8 @@ async fn model_request_uses_prompt_and_limits_from_the_settings() {
         prompt: Some("OCR:".into()),
         ..fakes.config.vision
     };
-    let asked = Arc::new(RecordingModel(Mutex::default()));
-    fakes.language_model = Some(Arc::clone(&asked) as _);
+    let model = Arc::new(RecordingModel(Mutex::default()));
+    fakes.language_model = Some(Arc::clone(&model) as _);
     let outcome = fakes
         .build_engine()
         .start_job(single_tenant_job([fakes.document_spec("a.pdf", 1)]))
@@ -341,12 +344,12 @@ async fn model_request_uses_prompt_and_limits_from_the_settings() {
         matches!(end, DocumentEndState::Failed { error, .. } if error.kind == "llm-queue-full"),
         "{end:?}"
     );
-    let question = asked.0.lock().take().unwrap();
+    let request = model.0.lock().take().unwrap();
     assert_eq!(
         (
-            question.prompt.as_str(),
-            question.max_response_tokens,
-            question.timeout
+            request.prompt.as_str(),
+            request.max_response_tokens,
+            request.timeout
         ),
         ("OCR:", 77, Duration::from_secs(8))
     );
@@ -361,8 +364,8 @@ async fn pages_that_wait_for_a_vision_model_hold_up_no_others() {
             _ => route_with_all_steps(),
         })
     });
-    let writer = TranscribingModel::new(&fakes, |_| 60_000);
-    fakes.language_model = Some(Arc::new(writer));
+    let model = TranscribingModel::new(&fakes, |_| 60_000);
+    fakes.language_model = Some(Arc::new(model));
     fakes.config.vision.workers = 1;
     let engine = fakes.build_engine();
     let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
@@ -377,10 +380,10 @@ async fn pages_that_wait_for_a_vision_model_hold_up_no_others() {
 #[tokio::test(start_paused = true)]
 async fn cancelled_job_sends_no_further_page_and_frees_its_images() {
     let mut fakes = vision_host(true);
-    let writer = Arc::new(TranscribingModel::new(&fakes, |page| {
+    let model = Arc::new(TranscribingModel::new(&fakes, |page| {
         if page <= 5 { 10_500 } else { 60_000 }
     }));
-    fakes.language_model = Some(Arc::clone(&writer) as _);
+    fakes.language_model = Some(Arc::clone(&model) as _);
     let engine = fakes.build_engine();
     let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 50)]));
     sleep(Duration::from_secs(10)).await;
@@ -388,7 +391,7 @@ async fn cancelled_job_sends_no_further_page_and_frees_its_images() {
     let outcome = handle.await_outcome().await;
     // Requests in flight at the cancellation ended within the grace period, and their slots were not used again.
     assert_eq!(outcome.documents[0].end, DocumentEndState::Cancelled { done: 5 });
-    assert_eq!((writer.calls.call_count(), writer.calls.in_flight()), (5, 0));
+    assert_eq!((model.calls.call_count(), model.calls.in_flight()), (5, 0));
     assert_eq!(fakes.stages.live_encoded_images(), 0);
 }
 
@@ -408,11 +411,11 @@ impl Provider for RateLimitedProvider {
         true
     }
 
-    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
+    async fn call_model(&self, request: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
         let number = {
-            let mut asked = self.call_times.lock();
-            asked.push(Instant::now());
-            asked.len()
+            let mut call_times = self.call_times.lock();
+            call_times.push(Instant::now());
+            call_times.len()
         };
         sleep(Duration::from_secs(1)).await;
         if number <= self.refuses_first {
@@ -420,7 +423,7 @@ impl Provider for RateLimitedProvider {
             return Err(ProviderError::RateLimited { after });
         }
         Ok(ProviderResponse {
-            text: transcription_of_page(page_number_in_image(question)),
+            text: transcription_of_page(page_number_in_image(request)),
             ..ProviderResponse::default()
         })
     }
@@ -434,7 +437,7 @@ async fn vision_requests_respect_provider_rate_limits() {
             call_times: Mutex::default(),
             refuses_first,
         });
-        let member = ProviderEntry {
+        let entry = ProviderEntry {
             name: "strict".into(),
             provider: Arc::clone(&strict) as _,
             options: ProviderOptions {
@@ -442,7 +445,7 @@ async fn vision_requests_respect_provider_rate_limits() {
                 ..ProviderOptions::default()
             },
         };
-        fakes.language_model = Some(Arc::new(Router::new(vec![member], RouterConfig::default())));
+        fakes.language_model = Some(Arc::new(Router::new(vec![entry], RouterConfig::default())));
         let outcome = fakes
             .build_engine()
             .start_job(single_tenant_job([fakes.document_spec("a.pdf", 25)]))

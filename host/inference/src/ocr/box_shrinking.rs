@@ -21,7 +21,7 @@ const FOREGROUND_PADDING: (f32, f32) = (1.3, 5.0);
 
 /// The rows of a box that contain foreground.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct ForegroundRows {
+pub(crate) struct ForegroundRowSpan {
     /// Distance from the center of the box to the center of the foreground, downward, in pixels.
     offset: f32,
     /// Height of the foreground in pixels.
@@ -30,37 +30,40 @@ pub(crate) struct ForegroundRows {
 
 /// Finds the rows around the center of a box that contain its line. The contrast along each row decides, so dark and light paper work
 /// alike. Neighboring lines that reach into the box are excluded if a blank row separates them.
-pub(crate) fn find_foreground_rows(picture: &OcrImage, line: &TextBox) -> Option<ForegroundRows> {
+pub(crate) fn find_foreground_row_span(picture: &OcrImage, line: &TextBox) -> Option<ForegroundRowSpan> {
     let contrasts = row_contrasts(picture, line);
-    let least = contrasts.iter().copied().fold(f32::INFINITY, f32::min);
-    let (middle, most) = contrasts
+    let min_contrast = contrasts.iter().copied().fold(f32::INFINITY, f32::min);
+    let (middle, max_contrast) = contrasts
         .iter()
         .copied()
         .enumerate()
         .skip(contrasts.len() / 4)
         .take(contrasts.len().div_ceil(2))
         .max_by(|a, b| a.1.total_cmp(&b.1))?;
-    let is_blank = |contrast: &f32| *contrast <= least + MIN_ROW_CONTRAST_SHARE * (most - least);
+    let is_blank =
+        |contrast: &f32| *contrast <= min_contrast + MIN_ROW_CONTRAST_SHARE * (max_contrast - min_contrast);
     let (above, below) = contrasts.split_at_checked(middle)?;
     let top = above.iter().rposition(is_blank).map_or(0, |blank| blank + 1);
     let bottom = below
         .iter()
         .position(is_blank)
         .map_or(contrasts.len(), |blank| middle + blank);
-    (bottom > top).then(|| ForegroundRows {
+    (bottom > top).then(|| ForegroundRowSpan {
         offset: (top + bottom) as f32 / 2.0 - contrasts.len() as f32 / 2.0,
         height: (bottom - top) as f32,
     })
 }
 
 /// Returns the box, no higher than its foreground requires.
-pub(crate) fn shrink_box_to_foreground(line: &TextBox, ink: &ForegroundRows) -> TextBox {
-    let height = ink.height.mul_add(FOREGROUND_PADDING.0, FOREGROUND_PADDING.1);
+pub(crate) fn shrink_box_to_foreground(line: &TextBox, foreground: &ForegroundRowSpan) -> TextBox {
+    let height = foreground
+        .height
+        .mul_add(FOREGROUND_PADDING.0, FOREGROUND_PADDING.1);
     if height >= line.height {
         return *line;
     }
     let slack = (line.height - height) / 2.0;
-    let offset = ink.offset.clamp(-slack, slack);
+    let offset = foreground.offset.clamp(-slack, slack);
     let (_, [vx, vy]) = line.axes();
     TextBox {
         x: line.x + offset * vx,
@@ -82,7 +85,8 @@ fn row_contrasts(picture: &OcrImage, line: &TextBox) -> Vec<f32> {
             let (mut sum, mut squares) = (0.0, 0.0);
             for n in 0..count {
                 let u = (n as f32 + 0.5) * step;
-                let value = picture.nearest_brightness(left + u * ux + v * vx, top + u * uy + v * vy);
+                let value =
+                    picture.brightness_at_nearest_pixel(left + u * ux + v * vx, top + u * uy + v * vy);
                 sum += value;
                 squares += value * value;
             }
@@ -128,9 +132,9 @@ mod tests {
     #[test]
     fn loose_box_shrinks_to_its_line_and_excludes_neighbors() {
         let picture = image_with_striped_lines(&[26..36, 42..52, 58..68]);
-        let ink = find_foreground_rows(&picture, &LOOSE_BOX).unwrap();
-        assert_eq!((ink.offset, ink.height), (-3.0, 10.0));
-        let fit = shrink_box_to_foreground(&LOOSE_BOX, &ink);
+        let foreground = find_foreground_row_span(&picture, &LOOSE_BOX).unwrap();
+        assert_eq!((foreground.offset, foreground.height), (-3.0, 10.0));
+        let fit = shrink_box_to_foreground(&LOOSE_BOX, &foreground);
         assert!(
             (fit.y - 47.0).abs() < 0.01 && (fit.height - 18.0).abs() < 0.01,
             "{fit:?}"
@@ -141,9 +145,9 @@ mod tests {
     #[test]
     fn tight_box_is_unchanged() {
         let picture = image_with_striped_lines(std::slice::from_ref(&(34..66)));
-        let ink = find_foreground_rows(&picture, &LOOSE_BOX).unwrap();
-        assert_eq!(ink.height, 32.0);
-        assert_eq!(shrink_box_to_foreground(&LOOSE_BOX, &ink), LOOSE_BOX);
+        let foreground = find_foreground_row_span(&picture, &LOOSE_BOX).unwrap();
+        assert_eq!(foreground.height, 32.0);
+        assert_eq!(shrink_box_to_foreground(&LOOSE_BOX, &foreground), LOOSE_BOX);
     }
 
     #[test]
@@ -152,6 +156,9 @@ mod tests {
             height: 0.0,
             ..LOOSE_BOX
         };
-        assert_eq!(find_foreground_rows(&image_with_striped_lines(&[]), &flat), None);
+        assert_eq!(
+            find_foreground_row_span(&image_with_striped_lines(&[]), &flat),
+            None
+        );
     }
 }

@@ -5,13 +5,13 @@ use ort::value::TensorRef;
 use weir_core::InferenceError;
 
 use super::detection_bands;
-use super::networks::{INPUT_NAME, MODEL_NAME, OUTPUT_NAME, canceled_error};
+use super::network_names::{INPUT_NAME, MODEL_NAME, OUTPUT_NAME, page_canceled_error};
 use super::ocr_image::{OcrImage, PixelRegion};
 use super::resize::{self, InputCanvas};
 use super::text_boxes::{self, TextBox};
+use crate::model_session::{ModelFile, ModelRunner};
 use crate::onnx_runtime;
 use crate::scheduler::StopSignal;
-use crate::session::{ModelFile, ModelRunner};
 
 /// The sides of the model's input are multiples of this.
 const INPUT_SIDE_MULTIPLE: usize = 32;
@@ -49,19 +49,19 @@ impl Detector {
         &mut self,
         picture: &OcrImage,
         dpi: u32,
-        go_on: &dyn Fn() -> bool,
+        should_continue: &dyn Fn() -> bool,
     ) -> Result<Vec<TextBox>, InferenceError> {
         let scale = (DETECTION_DPI / dpi.max(1) as f32)
             .min(MAX_INPUT_SIDE / picture.width.max(picture.height) as f32)
             .clamp(SCALE_RANGE.0, SCALE_RANGE.1);
         let scale = if (scale - 1.0).abs() < 0.02 { 1.0 } else { scale };
-        let ink = picture.foreground_mask();
+        let mask = picture.foreground_mask();
         let mut boxes = Vec::new();
-        for band in detection_bands::split_into_bands(&ink, picture.height, scale) {
-            if !go_on() {
-                return Err(canceled_error());
+        for band in detection_bands::split_into_bands(&mask, picture.height, scale) {
+            if !should_continue() {
+                return Err(page_canceled_error());
             }
-            boxes.extend(self.detect_in_band(picture, band, scale, ink.background)?);
+            boxes.extend(self.detect_in_band(picture, band, scale, mask.background)?);
         }
         Ok(detection_bands::remove_duplicate_boxes(boxes))
     }
@@ -71,7 +71,7 @@ impl Detector {
         picture: &OcrImage,
         band: PixelRegion,
         scale: f32,
-        paper: u8,
+        background_brightness: u8,
     ) -> Result<Vec<TextBox>, InferenceError> {
         let side = |pixels: usize| {
             let scaled = (pixels as f32 * scale).round() as usize;
@@ -82,7 +82,7 @@ impl Detector {
             width,
             height,
             margin: BAND_MARGIN,
-            background: paper,
+            background: background_brightness,
         };
         resize::resize_into_planes(picture, band, scale, &canvas, &mut self.input);
         let input = TensorRef::from_array_view(([1, 3, height, width], self.input.as_slice()))

@@ -19,19 +19,19 @@ const BAND_HEIGHT: f32 = 256.0;
 const BAND_OVERLAP: f32 = 112.0;
 
 /// Splits a page into the bands that contain foreground, for detection at `scale`.
-pub(crate) fn split_into_bands(ink: &ForegroundMask, page_height: usize, scale: f32) -> Vec<PixelRegion> {
+pub(crate) fn split_into_bands(mask: &ForegroundMask, page_height: usize, scale: f32) -> Vec<PixelRegion> {
     let (height, overlap) = ((BAND_HEIGHT / scale) as usize, (BAND_OVERLAP / scale) as usize);
     let mut bands = Vec::new();
     let mut from = 0;
-    while let Some(rest) = ink.foreground_bounds(from, page_height) {
+    while let Some(rest) = mask.foreground_bounds_in_rows(from, page_height) {
         from = rest.y;
         // A last band that is slightly too high costs less than an additional band.
         if rest.height <= height + height / 4 {
             bands.push(rest);
             break;
         }
-        let gap = ink.middle_of_tallest_gap(from + height / 2, from + height);
-        bands.extend(ink.foreground_bounds(from, gap.unwrap_or(from + height)));
+        let gap = mask.middle_of_tallest_blank_strip(from + height / 2, from + height);
+        bands.extend(mask.foreground_bounds_in_rows(from, gap.unwrap_or(from + height)));
         from = gap.unwrap_or(from + height - overlap);
     }
     bands
@@ -40,17 +40,20 @@ pub(crate) fn split_into_bands(ink: &ForegroundMask, page_height: usize, scale: 
 /// Keeps one of the boxes that two bands detected for the same line.
 pub(crate) fn remove_duplicate_boxes(mut boxes: Vec<TextBox>) -> Vec<TextBox> {
     boxes.sort_by(|a, b| (b.width * b.height).total_cmp(&(a.width * a.height)));
-    let mut kept: Vec<TextBox> = Vec::with_capacity(boxes.len());
-    for one in boxes {
-        if !kept.iter().any(|whole| contains_middle_line(whole, &one)) {
-            kept.push(one);
+    let mut unique_boxes: Vec<TextBox> = Vec::with_capacity(boxes.len());
+    for candidate in boxes {
+        if !unique_boxes
+            .iter()
+            .any(|whole| contains_center_line_of_box(whole, &candidate))
+        {
+            unique_boxes.push(candidate);
         }
     }
-    kept
+    unique_boxes
 }
 
 /// Returns whether the middle line of `part` lies inside `whole`.
-fn contains_middle_line(whole: &TextBox, part: &TextBox) -> bool {
+fn contains_center_line_of_box(whole: &TextBox, part: &TextBox) -> bool {
     let ([ux, uy], [vx, vy]) = whole.axes();
     let ([px, py], _) = part.axes();
     [-0.4f32, 0.0, 0.4].into_iter().all(|share| {
@@ -68,7 +71,7 @@ mod tests {
     use crate::ocr::ocr_image::OcrImage;
 
     /// The foreground mask of a page 100 pixels wide that is black from 32 to 68 in these rows.
-    fn foreground_in_rows(height: usize, rows: &[std::ops::Range<usize>]) -> ForegroundMask {
+    fn mask_with_foreground_rows(height: usize, rows: &[std::ops::Range<usize>]) -> ForegroundMask {
         let mut pixels = vec![255u8; 100 * height];
         for y in rows.iter().cloned().flatten() {
             pixels[y * 100 + 32..y * 100 + 68].fill(0);
@@ -88,7 +91,7 @@ mod tests {
         let lines: Vec<_> = (0..40).map(|n| 40 + n * 24..56 + n * 24).collect();
         let mut rows = lines.clone();
         rows.push(1500..1516);
-        let bands = split_into_bands(&foreground_in_rows(1800, &rows), 1800, 1.0);
+        let bands = split_into_bands(&mask_with_foreground_rows(1800, &rows), 1800, 1.0);
         for line in &rows {
             let inside = |b: &&PixelRegion| b.y <= line.start && b.y + b.height >= line.end;
             assert_eq!(bands.iter().filter(inside).count(), 1, "{line:?} {bands:?}");
@@ -100,14 +103,14 @@ mod tests {
             "{bands:?}"
         );
         assert_eq!(bands.last().map(|b| (b.y, b.height)), Some((1500, 16)));
-        assert!(split_into_bands(&foreground_in_rows(300, &[]), 300, 1.0).is_empty());
+        assert!(split_into_bands(&mask_with_foreground_rows(300, &[]), 300, 1.0).is_empty());
     }
 
     #[test]
     fn bands_without_a_blank_strip_overlap_and_cover_the_page() {
         for scale in [1.0, 0.5, 2.0] {
             let bands = split_into_bands(
-                &foreground_in_rows(3000, std::slice::from_ref(&(100..2900))),
+                &mask_with_foreground_rows(3000, std::slice::from_ref(&(100..2900))),
                 3000,
                 scale,
             );
@@ -146,7 +149,7 @@ mod tests {
             width: 100.0,
             ..whole
         };
-        let kept = remove_duplicate_boxes(vec![cut, whole, next, beside, whole]);
-        assert_eq!(kept, [whole, next, beside]);
+        let unique_boxes = remove_duplicate_boxes(vec![cut, whole, next, beside, whole]);
+        assert_eq!(unique_boxes, [whole, next, beside]);
     }
 }

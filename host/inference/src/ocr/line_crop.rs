@@ -14,46 +14,46 @@ const MAX_SAMPLES_PER_AXIS: usize = 8;
 
 /// Fills the planes in `out`, each `LINE_HEIGHT × width`, with values from −1 to 1. Only the first `filled` columns are written.
 /// They may extend beyond the right side of the box and then show the pixels of the page there.
-pub(crate) fn crop_line_affine(
+pub(crate) fn crop_and_straighten_line(
     picture: &OcrImage,
     line: &TextBox,
-    columns_a_box: f32,
+    columns_per_box: f32,
     (width, filled): (usize, usize),
     out: &mut [f32],
 ) {
     match picture.channels {
-        1 => crop_line_channels::<1>(picture, line, columns_a_box, (width, filled), out),
-        _ => crop_line_channels::<3>(picture, line, columns_a_box, (width, filled), out),
+        1 => crop_line_of_channel_count::<1>(picture, line, columns_per_box, (width, filled), out),
+        _ => crop_line_of_channel_count::<3>(picture, line, columns_per_box, (width, filled), out),
     }
 }
 
-fn crop_line_channels<const C: usize>(
+fn crop_line_of_channel_count<const C: usize>(
     picture: &OcrImage,
     line: &TextBox,
-    columns_a_box: f32,
+    columns_per_box: f32,
     (width, filled): (usize, usize),
     out: &mut [f32],
 ) {
     let ([ux, uy], [vx, vy]) = line.axes();
     let [left, top] = line.corners()[0];
     let across = line.height / LINE_HEIGHT as f32;
-    let along = line.width / columns_a_box.max(1.0);
-    let fine = (across.max(along).round() as usize).clamp(1, MAX_SAMPLES_PER_AXIS);
-    let share = 1.0 / (fine * fine) as f32;
+    let along = line.width / columns_per_box.max(1.0);
+    let samples_per_axis = (across.max(along).round() as usize).clamp(1, MAX_SAMPLES_PER_AXIS);
+    let share = 1.0 / (samples_per_axis * samples_per_axis) as f32;
     let mut planes = out.chunks_exact_mut(LINE_HEIGHT * width);
     let (first, second, third) = (planes.next(), planes.next(), planes.next());
     let mut planes = [first, second, third].map(|p| p.unwrap_or_default().chunks_exact_mut(width));
     let mut row = vec![[0f32; C]; filled];
     for j in 0..LINE_HEIGHT {
         row.fill([0.0; C]);
-        for fine_j in 0..fine {
-            let v = (j as f32 + (fine_j as f32 + 0.5) / fine as f32) * across;
-            for fine_i in 0..fine {
-                let u = (fine_i as f32 + 0.5) / fine as f32 * along;
+        for fine_j in 0..samples_per_axis {
+            let v = (j as f32 + (fine_j as f32 + 0.5) / samples_per_axis as f32) * across;
+            for fine_i in 0..samples_per_axis {
+                let u = (fine_i as f32 + 0.5) / samples_per_axis as f32 * along;
                 // Coordinates are those of pixel edges, but a pixel's value is that of its center; hence half a pixel less.
                 let x = left + u * ux + v * vx - 0.5;
                 let y = top + u * uy + v * vy - 0.5;
-                accumulate_bilinear_row(picture, (x, y), (along * ux, along * uy), &mut row);
+                add_bilinear_samples_to_row(picture, (x, y), (along * ux, along * uy), &mut row);
             }
         }
         for (channel, plane) in planes.iter_mut().enumerate() {
@@ -67,7 +67,7 @@ fn crop_line_channels<const C: usize>(
 }
 
 /// Adds the bilinear sample at `start + n × step` to each element of `row`; outside the image the edge pixels repeat.
-fn accumulate_bilinear_row<const C: usize>(
+fn add_bilinear_samples_to_row<const C: usize>(
     picture: &OcrImage,
     start: (f32, f32),
     step: (f32, f32),
@@ -146,7 +146,7 @@ mod tests {
                 angle: degrees.to_radians(),
             };
             let mut out = vec![9.0; 3 * LINE_HEIGHT * 240];
-            crop_line_affine(
+            crop_and_straighten_line(
                 &image_from_shading(300, 300, half_dark_line_shading(line)),
                 &line,
                 240.0,
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn tall_lines_are_averaged() {
+    fn tall_line_is_downscaled_by_averaging() {
         // Stripes one pixel wide, and a line eight times as high as the output.
         let stripes = image_from_shading(500, 500, |x, _| {
             if (x as usize).is_multiple_of(2) {
@@ -179,7 +179,7 @@ mod tests {
             angle: 0.0,
         };
         let mut out = vec![0.0; 3 * LINE_HEIGHT * 50];
-        crop_line_affine(&stripes, &line, 50.0, (50, 50), &mut out);
+        crop_and_straighten_line(&stripes, &line, 50.0, (50, 50), &mut out);
         assert!(out.iter().all(|v| v.abs() < 0.2));
     }
 
@@ -194,7 +194,7 @@ mod tests {
         };
         for (width, height) in [(10, 10), (1, 1), (1, 10), (10, 1)] {
             let mut out = vec![9.0; 3 * LINE_HEIGHT * 96];
-            crop_line_affine(
+            crop_and_straighten_line(
                 &image_from_shading(width, height, |_, _| 102.0),
                 &line,
                 90.0,

@@ -11,7 +11,7 @@ mod box_shrinking;
 mod detection;
 mod detection_bands;
 mod line_crop;
-mod networks;
+mod network_names;
 mod ocr_image;
 mod page;
 mod recognition;
@@ -27,15 +27,15 @@ use weir_core::page::PageImage;
 use weir_core::page_text::Line;
 use weir_core::ports::{OcrEngine, SchedulingContext};
 
+use crate::model_session::ModelFile;
 use crate::onnx_runtime::OnnxRuntime;
 use crate::scheduler::{ActiveRequest, BatchModel, ModelStats, Scheduler, SchedulerConfig, StopSignal};
-use crate::session::ModelFile;
 
 use detection::Detector;
 use page::PageWithDetectedLines;
 use recognition::Recognizer;
 
-pub(crate) use networks::MODEL_NAME;
+pub(crate) use network_names::MODEL_NAME;
 
 /// The fixed cost of a page, in millions of pixels: even an empty page takes this time.
 const PAGE_BASE_COST: f64 = 0.1;
@@ -66,13 +66,13 @@ impl PpOcrEngine {
         runtime: OnnxRuntime,
         detector: PathBuf,
         recognizer: PathBuf,
-        sharing: SchedulerConfig,
+        scheduler_config: SchedulerConfig,
     ) -> Self {
         let detector = ModelFile::new(runtime.clone(), detector);
         let recognizer = ModelFile::new(runtime, recognizer);
         Self {
-            workers: u32::try_from(sharing.workers).unwrap_or(u32::MAX),
-            scheduler: Scheduler::new(sharing, move |stop| {
+            workers: u32::try_from(scheduler_config.workers).unwrap_or(u32::MAX),
+            scheduler: Scheduler::new(scheduler_config, move |stop| {
                 Ok(Box::new(OcrModel {
                     detector: Detector::open(&detector, stop)?,
                     recognizer: Recognizer::open(&recognizer, stop)?,
@@ -82,8 +82,8 @@ impl PpOcrEngine {
         }
     }
 
-    pub(crate) fn warm_up(&self) -> Result<(), InferenceError> {
-        self.scheduler.warm_up()
+    pub(crate) fn open_models_in_background(&self) -> Result<(), InferenceError> {
+        self.scheduler.open_model_in_background()
     }
 
     pub(crate) fn stats(&self) -> ModelStats {
@@ -99,16 +99,16 @@ impl PpOcrEngine {
 impl OcrEngine for PpOcrEngine {
     async fn recognize_text(
         &self,
-        account: &SchedulingContext,
+        scheduling: &SchedulingContext,
         image: PageImage,
         dpi: u32,
     ) -> Result<Vec<Line>, InferenceError> {
         let cost = f64::from(image.width) * f64::from(image.height) / 1e6 + PAGE_BASE_COST;
-        let answers = self
+        let results = self
             .scheduler
-            .submit(account, vec![(OcrStep::DetectLines { image, dpi }, cost)])
+            .submit_and_await_results(scheduling, vec![(OcrStep::DetectLines { image, dpi }, cost)])
             .await?;
-        Ok(answers.into_iter().flatten().collect())
+        Ok(results.into_iter().flatten().collect())
     }
 
     fn worker_count(&self) -> u32 {
@@ -124,33 +124,33 @@ struct OcrModel {
 
 impl BatchModel<OcrStep, Vec<Line>> for OcrModel {
     fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, OcrStep, Vec<Line>>>) {
-        for job in batch {
-            if job.is_awaited() && !self.stop_signal.is_stopped() {
-                self.run_step(job);
+        for request in batch {
+            if request.is_awaited() && !self.stop_signal.is_stopped() {
+                self.run_step(request);
             }
         }
     }
 }
 
 impl OcrModel {
-    fn run_step(&mut self, job: ActiveRequest<'_, OcrStep, Vec<Line>>) {
-        let go_on = || job.is_awaited() && !self.stop_signal.is_stopped();
-        match &job.item {
+    fn run_step(&mut self, request: ActiveRequest<'_, OcrStep, Vec<Line>>) {
+        let should_continue = || request.is_awaited() && !self.stop_signal.is_stopped();
+        match &request.item {
             OcrStep::DetectLines { image, dpi } => {
-                match PageWithDetectedLines::detect_lines(&mut self.detector, image, *dpi, &go_on) {
-                    Ok(page) if page.boxes().is_empty() => job.complete(Ok(Vec::new())),
-                    Ok(page) => job.split_into(self.recognition_steps(page)),
-                    Err(error) => job.complete(Err(error)),
+                match PageWithDetectedLines::detect_lines(&mut self.detector, image, *dpi, &should_continue) {
+                    Ok(page) if page.line_boxes().is_empty() => request.send_result(Ok(Vec::new())),
+                    Ok(page) => request.split_into_parts(self.recognition_steps(page)),
+                    Err(error) => request.send_result(Err(error)),
                 }
             }
             OcrStep::RecognizeLines {
                 page,
-                line_indexes: places,
-            } => match page.recognize_lines(&mut self.recognizer, places, &go_on) {
-                Ok(Some(lines)) => job.complete(Ok(lines)),
+                line_indexes: indexes,
+            } => match page.recognize_lines_at_indexes(&mut self.recognizer, indexes, &should_continue) {
+                Ok(Some(lines)) => request.send_result(Ok(lines)),
                 // Other requests still recognize the remaining lines.
                 Ok(None) => {}
-                Err(error) => job.complete(Err(error)),
+                Err(error) => request.send_result(Err(error)),
             },
         }
     }
@@ -158,17 +158,17 @@ impl OcrModel {
     /// Returns the steps that recognize the lines of a page, with their costs.
     fn recognition_steps(&self, page: PageWithDetectedLines) -> Vec<(OcrStep, f64)> {
         let page = Arc::new(page);
-        let groups = self.recognizer.group_lines(page.boxes());
+        let groups = self.recognizer.group_lines_for_workers(page.line_boxes());
         groups
             .into_iter()
             .map(|group| {
                 let page = Arc::clone(&page);
                 let cost = f64::from(group.columns) * COST_PER_COLUMN;
-                let places = group.line_indexes;
+                let indexes = group.line_indexes;
                 (
                     OcrStep::RecognizeLines {
                         page,
-                        line_indexes: places,
+                        line_indexes: indexes,
                     },
                     cost,
                 )

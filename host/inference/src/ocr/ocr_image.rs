@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::networks::MODEL_NAME;
+use super::network_names::MODEL_NAME;
 use weir_core::InferenceError;
 use weir_core::page::{PageImage, PixelBuffer, PixelFormat};
 
@@ -41,13 +41,13 @@ pub(crate) struct PixelRegion {
 impl OcrImage {
     /// Checks an image and converts it. A color image without colors, as most scans and drawn pages are, becomes gray.
     pub(crate) fn from_page_image(image: &PageImage) -> Result<Self, InferenceError> {
-        let wrong = |reason: String| InferenceError::InvalidInput {
+        let invalid_input = |reason: String| InferenceError::InvalidInput {
             model: MODEL_NAME.into(),
             reason,
         };
         let (width, height) = (image.width as usize, image.height as usize);
         if width == 0 || height == 0 || image.width.max(image.height) > MAX_IMAGE_SIDE {
-            return Err(wrong(format!("an image of {width} × {height} pixels")));
+            return Err(invalid_input(format!("an image of {width} × {height} pixels")));
         }
         let (bytes, channels) = (image.pixels.as_bytes(), image.format.bytes_per_pixel());
         let needed = image
@@ -55,7 +55,7 @@ impl OcrImage {
             .checked_mul(height - 1)
             .and_then(|n| n.checked_add(width * channels));
         if image.stride < width * channels || needed.is_none_or(|n| bytes.len() < n) {
-            return Err(wrong(format!(
+            return Err(invalid_input(format!(
                 "{} bytes for {width} × {height} pixels",
                 bytes.len()
             )));
@@ -68,7 +68,7 @@ impl OcrImage {
             pixels: Arc::clone(&image.pixels),
         };
         Ok(match image.format {
-            PixelFormat::Bgr if picture.is_grayscale() => picture.to_gray(),
+            PixelFormat::Bgr if picture.has_only_gray_pixels() => picture.to_gray(),
             PixelFormat::Gray | PixelFormat::Bgr => picture,
         })
     }
@@ -84,14 +84,14 @@ impl OcrImage {
     }
 
     /// Returns the brightness at a point (its green, in color). A point outside has the brightness of the nearest edge.
-    pub(crate) fn nearest_brightness(&self, x: f32, y: f32) -> f32 {
+    pub(crate) fn brightness_at_nearest_pixel(&self, x: f32, y: f32) -> f32 {
         let x = (x.max(0.0) as usize).min(self.width - 1);
         let y = (y.max(0.0) as usize).min(self.height - 1);
-        let at = y * self.stride + x * self.channels + self.channels / 2;
-        self.pixels.as_bytes().get(at).copied().map_or(0.0, f32::from)
+        let offset = y * self.stride + x * self.channels + self.channels / 2;
+        self.pixels.as_bytes().get(offset).copied().map_or(0.0, f32::from)
     }
 
-    fn is_grayscale(&self) -> bool {
+    fn has_only_gray_pixels(&self) -> bool {
         self.pixel_rows().all(|row| {
             row.chunks_exact(3).all(|p| match *p {
                 [b, g, r] => b.abs_diff(g) <= 2 && r.abs_diff(g) <= 2,
@@ -116,21 +116,21 @@ impl OcrImage {
 
     /// Computes the mask of cells that differ from the paper.
     pub(crate) fn foreground_mask(&self) -> ForegroundMask {
-        let means = self.mean_cell_brightness();
-        let paper = i32::from(most_frequent_value(&means));
+        let means = self.mean_brightness_per_cell();
+        let paper_brightness = i32::from(most_frequent_value(&means));
         ForegroundMask {
-            background: u8::try_from(paper).unwrap_or(u8::MAX),
+            background: u8::try_from(paper_brightness).unwrap_or(u8::MAX),
             cell_columns: self.width.div_ceil(CELL_SIDE),
             image_size: (self.width, self.height),
             foreground_cells: means
                 .into_iter()
-                .map(|mean| (i32::from(mean) - paper).abs() > MIN_FOREGROUND_CONTRAST)
+                .map(|mean| (i32::from(mean) - paper_brightness).abs() > MIN_FOREGROUND_CONTRAST)
                 .collect(),
         }
     }
 
     /// Returns the mean brightness of each cell (of its green, in color), row by row.
-    fn mean_cell_brightness(&self) -> Vec<u8> {
+    fn mean_brightness_per_cell(&self) -> Vec<u8> {
         let (columns, channels) = (self.width.div_ceil(CELL_SIDE), self.channels);
         let mut means = Vec::with_capacity(columns * self.height.div_ceil(CELL_SIDE));
         let mut sums = vec![0u32; columns];
@@ -173,15 +173,18 @@ pub(crate) struct ForegroundMask {
 
 impl ForegroundMask {
     /// Returns the smallest region that contains all foreground in the pixel rows `from..to`; `None` if they are blank.
-    pub(crate) fn foreground_bounds(&self, from: usize, to: usize) -> Option<PixelRegion> {
+    pub(crate) fn foreground_bounds_in_rows(&self, from: usize, to: usize) -> Option<PixelRegion> {
         let (mut left, mut right) = (self.cell_columns, 0);
         let (mut top, mut bottom) = (None, 0);
         let rows = self.foreground_cells.chunks(self.cell_columns).enumerate();
         for (y, row) in rows.take(to.div_ceil(CELL_SIDE)).skip(from / CELL_SIDE) {
-            let Some(first) = row.iter().position(|ink| *ink) else {
+            let Some(first) = row.iter().position(|is_foreground| *is_foreground) else {
                 continue;
             };
-            let last = row.iter().rposition(|ink| *ink).unwrap_or(first);
+            let last = row
+                .iter()
+                .rposition(|is_foreground| *is_foreground)
+                .unwrap_or(first);
             left = left.min(first);
             right = right.max(last + 1);
             top = top.or(Some(y));
@@ -200,7 +203,7 @@ impl ForegroundMask {
     }
 
     /// Returns the middle of the tallest blank strip in the pixel rows `from..to`; of equal strips, the lowest on the page.
-    pub(crate) fn middle_of_tallest_gap(&self, from: usize, to: usize) -> Option<usize> {
+    pub(crate) fn middle_of_tallest_blank_strip(&self, from: usize, to: usize) -> Option<usize> {
         let (mut run, mut best) = (0, None);
         let rows = self.foreground_cells.chunks(self.cell_columns).enumerate();
         for (y, row) in rows.take(to / CELL_SIDE).skip(from.div_ceil(CELL_SIDE)) {
@@ -292,26 +295,26 @@ mod tests {
         };
         for (paper, ink) in [(230, 30), (30, 230)] {
             let image = page(paper, ink);
-            let ink = OcrImage::from_page_image(&image).unwrap().foreground_mask();
-            assert_eq!(ink.foreground_bounds(0, 90), Some(wanted));
+            let mask = OcrImage::from_page_image(&image).unwrap().foreground_mask();
+            assert_eq!(mask.foreground_bounds_in_rows(0, 90), Some(wanted));
             assert_eq!(
-                ink.foreground_bounds(44, 90),
+                mask.foreground_bounds_in_rows(44, 90),
                 Some(PixelRegion {
                     y: 44,
                     height: 4,
                     ..wanted
                 })
             );
-            assert_eq!(ink.foreground_bounds(50, 90), None);
-            assert_eq!(ink.middle_of_tallest_gap(0, 90), Some(68));
-            assert_eq!(ink.middle_of_tallest_gap(0, 60), Some(20));
-            assert_eq!(ink.middle_of_tallest_gap(40, 48), None);
+            assert_eq!(mask.foreground_bounds_in_rows(50, 90), None);
+            assert_eq!(mask.middle_of_tallest_blank_strip(0, 90), Some(68));
+            assert_eq!(mask.middle_of_tallest_blank_strip(0, 60), Some(20));
+            assert_eq!(mask.middle_of_tallest_blank_strip(40, 48), None);
         }
         assert_eq!(
             OcrImage::from_page_image(&page(230, 230))
                 .unwrap()
                 .foreground_mask()
-                .foreground_bounds(0, 90),
+                .foreground_bounds_in_rows(0, 90),
             None
         );
     }

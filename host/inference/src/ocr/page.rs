@@ -46,14 +46,14 @@ impl PageWithDetectedLines {
         detector: &mut Detector,
         image: &PageImage,
         dpi: u32,
-        go_on: &dyn Fn() -> bool,
+        should_continue: &dyn Fn() -> bool,
     ) -> Result<Self, InferenceError> {
         let began = Instant::now();
         let picture = OcrImage::from_page_image(image)?;
-        let mut boxes = detector.detect_text_boxes(&picture, dpi, go_on)?;
-        for found in &mut boxes {
-            if let Some(ink) = box_shrinking::find_foreground_rows(&picture, found) {
-                *found = box_shrinking::shrink_box_to_foreground(found, &ink);
+        let mut boxes = detector.detect_text_boxes(&picture, dpi, should_continue)?;
+        for line_box in &mut boxes {
+            if let Some(foreground) = box_shrinking::find_foreground_row_span(&picture, line_box) {
+                *line_box = box_shrinking::shrink_box_to_foreground(line_box, &foreground);
             }
         }
         Ok(Self {
@@ -70,30 +70,30 @@ impl PageWithDetectedLines {
     }
 
     /// Returns the boxes of the lines.
-    pub(crate) fn boxes(&self) -> &[TextBox] {
+    pub(crate) fn line_boxes(&self) -> &[TextBox] {
         &self.boxes
     }
 
     /// Recognizes the lines at these indexes of [`Self::boxes`]. If they were the last ones, returns all lines of the page in the order
     /// of their boxes.
-    pub(crate) fn recognize_lines(
+    pub(crate) fn recognize_lines_at_indexes(
         &self,
         recognizer: &mut Recognizer,
-        places: &[usize],
-        go_on: &dyn Fn() -> bool,
+        indexes: &[usize],
+        should_continue: &dyn Fn() -> bool,
     ) -> Result<Option<Vec<Line>>, InferenceError> {
         let began = Instant::now();
-        let boxes: Vec<TextBox> = places
+        let boxes: Vec<TextBox> = indexes
             .iter()
             .filter_map(|n| self.boxes.get(*n))
             .copied()
             .collect();
-        let mut readings = recognizer.recognize_lines(&self.image, &boxes, go_on)?;
-        self.recheck_vertical_lines_reversed(recognizer, &boxes, &mut readings, go_on)?;
+        let mut readings = recognizer.recognize_lines(&self.image, &boxes, should_continue)?;
+        self.recheck_vertical_lines_reversed(recognizer, &boxes, &mut readings, should_continue)?;
         let mut progress = self.progress.lock();
         progress.recognition_time += began.elapsed();
-        for (place, reading) in places.iter().zip(readings) {
-            if let Some(slot @ None) = progress.recognized_lines.get_mut(*place) {
+        for (index, reading) in indexes.iter().zip(readings) {
+            if let Some(slot @ None) = progress.recognized_lines.get_mut(*index) {
                 *slot = Some(reading);
                 progress.unread_lines -= 1;
             }
@@ -108,7 +108,7 @@ impl PageWithDetectedLines {
             "page read"
         );
         let readings = std::mem::take(&mut progress.recognized_lines);
-        Ok(Some(self.collect_lines(readings)))
+        Ok(Some(self.collect_confident_lines(readings)))
     }
 
     /// A vertical line may run up or down. If the first result is doubtful, the direction with the higher confidence is used.
@@ -117,16 +117,18 @@ impl PageWithDetectedLines {
         recognizer: &mut Recognizer,
         boxes: &[TextBox],
         readings: &mut [RecognizedText],
-        go_on: &dyn Fn() -> bool,
+        should_continue: &dyn Fn() -> bool,
     ) -> Result<(), InferenceError> {
         let (reversed, doubtful): (Vec<TextBox>, Vec<&mut RecognizedText>) = boxes
             .iter()
             .zip(readings)
-            .filter(|(found, reading)| found.is_vertical() && reading.confidence < REVERSE_CHECK_CONFIDENCE)
-            .map(|(found, reading)| (found.reverse_reading_direction(), reading))
+            .filter(|(line_box, reading)| {
+                line_box.is_vertical() && reading.confidence < REVERSE_CHECK_CONFIDENCE
+            })
+            .map(|(line_box, reading)| (line_box.reverse_reading_direction(), reading))
             .unzip();
-        let again = recognizer.recognize_lines(&self.image, &reversed, go_on)?;
-        for (reading, other) in doubtful.into_iter().zip(again) {
+        let reversed_readings = recognizer.recognize_lines(&self.image, &reversed, should_continue)?;
+        for (reading, other) in doubtful.into_iter().zip(reversed_readings) {
             if other.confidence > reading.confidence {
                 *reading = other;
             }
@@ -134,19 +136,19 @@ impl PageWithDetectedLines {
         Ok(())
     }
 
-    fn collect_lines(&self, readings: Vec<Option<RecognizedText>>) -> Vec<Line> {
+    fn collect_confident_lines(&self, readings: Vec<Option<RecognizedText>>) -> Vec<Line> {
         self.boxes
             .iter()
             .zip(readings.into_iter().flatten())
             .filter(|(_, r)| r.confidence >= MIN_LINE_CONFIDENCE && !r.text.trim().is_empty())
-            .map(|(found, reading)| to_text_line(&self.image, found, reading, self.dpi))
+            .map(|(line_box, reading)| to_text_line(&self.image, line_box, reading, self.dpi))
             .collect()
     }
 }
 
-fn to_text_line(picture: &OcrImage, found: &TextBox, reading: RecognizedText, dpi: u32) -> Line {
+fn to_text_line(picture: &OcrImage, line_box: &TextBox, reading: RecognizedText, dpi: u32) -> Line {
     let (width, height) = (picture.width as f32, picture.height as f32);
-    let corners = found.corners();
+    let corners = line_box.corners();
     let shares = |axis: fn(&[f32; 2]) -> f32, side: f32| {
         let all = corners.iter().map(move |c| (axis(c) / side).clamp(0.0, 1.0));
         let low = all.clone().fold(1.0, f32::min);
@@ -162,7 +164,7 @@ fn to_text_line(picture: &OcrImage, found: &TextBox, reading: RecognizedText, dp
             width: across,
             height: down,
         },
-        size: found.height * FONT_SIZE_PER_BOX_HEIGHT * 72.0 / dpi.max(1) as f32,
+        size: line_box.height * FONT_SIZE_PER_BOX_HEIGHT * 72.0 / dpi.max(1) as f32,
         confidence: reading.confidence.clamp(0.0, 1.0),
     }
 }

@@ -8,12 +8,12 @@ use ort::value::TensorRef;
 use weir_core::InferenceError;
 
 use super::line_crop::{self, LINE_HEIGHT};
-use super::networks::{INPUT_NAME, MODEL_NAME, OUTPUT_NAME, canceled_error};
+use super::network_names::{INPUT_NAME, MODEL_NAME, OUTPUT_NAME, page_canceled_error};
 use super::ocr_image::OcrImage;
 use super::text_boxes::TextBox;
+use crate::model_session::{ModelFile, ModelRunner};
 use crate::onnx_runtime::{self, ExecutionProvider};
 use crate::scheduler::StopSignal;
-use crate::session::{ModelFile, ModelRunner};
 
 /// Input columns for each step of the output.
 const COLUMNS_PER_OUTPUT_STEP: usize = 8;
@@ -62,15 +62,15 @@ pub(crate) struct Recognizer {
 impl Recognizer {
     pub(crate) fn open(file: &ModelFile, stop: &StopSignal) -> Result<Self, InferenceError> {
         let model = file.open_runner(MODEL_NAME, stop)?;
-        let listed = model.custom_metadata("character");
-        let characters = parse_alphabet(&listed.ok_or_else(|| InferenceError::Unavailable {
+        let character_list = model.custom_metadata_value("character");
+        let characters = parse_alphabet(&character_list.ok_or_else(|| InferenceError::Unavailable {
             what: "the character list of the recognition model".into(),
             remedy: "run `make setup` to install the model for this version".into(),
         })?);
         Ok(Self {
             runner: model,
             alphabet: characters,
-            max_batch_lines: match file.provider() {
+            max_batch_lines: match file.execution_provider() {
                 ExecutionProvider::Cpu => 1,
                 ExecutionProvider::Cuda(_) => GPU_BATCH_LINES,
             },
@@ -79,7 +79,7 @@ impl Recognizer {
     }
 
     /// Divides lines into groups for the workers; on a GPU a group is a batch.
-    pub(crate) fn group_lines(&self, lines: &[TextBox]) -> Vec<LineGroup> {
+    pub(crate) fn group_lines_for_workers(&self, lines: &[TextBox]) -> Vec<LineGroup> {
         group_lines_by_width(lines, self.max_batch_lines)
     }
 
@@ -88,7 +88,7 @@ impl Recognizer {
         &mut self,
         picture: &OcrImage,
         lines: &[TextBox],
-        go_on: &dyn Fn() -> bool,
+        should_continue: &dyn Fn() -> bool,
     ) -> Result<Vec<RecognizedText>, InferenceError> {
         let mut order: Vec<(usize, f32, &TextBox)> = lines
             .iter()
@@ -100,15 +100,15 @@ impl Recognizer {
         let mut readings: Vec<(usize, RecognizedText)> = Vec::with_capacity(lines.len());
         let mut rest = order.as_slice();
         while let Some((_, widest, _)) = rest.first() {
-            if !go_on() {
-                return Err(canceled_error());
+            if !should_continue() {
+                return Err(page_canceled_error());
             }
-            let alike = rest
+            let similar_count = rest
                 .iter()
                 .take(self.max_batch_lines)
                 .take_while(|(_, columns, _)| columns * MAX_BATCH_WIDTH_RATIO >= *widest)
                 .count();
-            let (batch, later) = rest.split_at(alike.max(1));
+            let (batch, later) = rest.split_at(similar_count.max(1));
             rest = later;
             let texts = self.recognize_batch(picture, batch)?;
             readings.extend(batch.iter().map(|(n, ..)| *n).zip(texts));
@@ -134,7 +134,7 @@ impl Recognizer {
         self.input.clear();
         self.input.resize(batch.len() * size, 0.0);
         for ((_, columns, line), out) in batch.iter().zip(self.input.chunks_exact_mut(size)) {
-            line_crop::crop_line_affine(picture, line, *columns, (width, filled(*columns)), out);
+            line_crop::crop_and_straighten_line(picture, line, *columns, (width, filled(*columns)), out);
         }
         let shape = [batch.len(), 3, LINE_HEIGHT, width];
         let input = TensorRef::from_array_view((shape, self.input.as_slice()))
@@ -162,21 +162,21 @@ fn group_lines_by_width(lines: &[TextBox], batch: usize) -> Vec<LineGroup> {
     let mut order: Vec<(usize, f32)> = lines.iter().map(input_columns).enumerate().collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1));
     let (mut groups, mut widest) = (Vec::<LineGroup>::new(), 0.0);
-    for (place, columns) in order {
+    for (index, columns) in order {
         let fits = |group: &LineGroup| match batch {
             1 => group.columns + columns <= MAX_CPU_GROUP_COLUMNS,
             _ => group.line_indexes.len() < batch && columns * MAX_BATCH_WIDTH_RATIO >= widest,
         };
         match groups.last_mut() {
             Some(group) if fits(group) => {
-                group.line_indexes.push(place);
+                group.line_indexes.push(index);
                 group.columns += columns;
             }
             _ => {
                 widest = columns;
-                let places = vec![place];
+                let first_index = vec![index];
                 groups.push(LineGroup {
-                    line_indexes: places,
+                    line_indexes: first_index,
                     columns,
                 });
             }
@@ -192,9 +192,9 @@ fn input_columns(line: &TextBox) -> f32 {
 }
 
 /// Returns the characters by class: the blank class, the characters of the list, and a space, which the list does not contain.
-fn parse_alphabet(listed: &str) -> Vec<Box<str>> {
+fn parse_alphabet(character_list: &str) -> Vec<Box<str>> {
     std::iter::once("")
-        .chain(listed.lines())
+        .chain(character_list.lines())
         .chain(std::iter::once(" "))
         .map(Into::into)
         .collect()
@@ -202,15 +202,15 @@ fn parse_alphabet(listed: &str) -> Vec<Box<str>> {
 
 /// Decodes `probabilities`, which has a row of `characters.len()` values for each step.
 fn decode_ctc_greedy(probabilities: &[f32], characters: &[Box<str>]) -> RecognizedText {
-    let (mut text, mut sum, mut count, mut before) = (String::new(), 0.0, 0u32, 0);
+    let (mut text, mut sum, mut count, mut previous_class) = (String::new(), 0.0, 0u32, 0);
     for row in probabilities.chunks_exact(characters.len().max(1)) {
         let (class, probability) = argmax_with_value(row);
-        if class != 0 && class != before {
+        if class != 0 && class != previous_class {
             text.push_str(characters.get(class).map_or("", |c| c));
             sum += probability;
             count += 1;
         }
-        before = class;
+        previous_class = class;
     }
     RecognizedText {
         text,
@@ -234,8 +234,8 @@ fn argmax_with_value(row: &[f32]) -> (usize, f32) {
         .chain(rest)
         .copied()
         .fold(f32::NEG_INFINITY, f32::max);
-    let place = row.iter().position(|v| *v >= greatest).unwrap_or(0);
-    (place, greatest)
+    let index = row.iter().position(|v| *v >= greatest).unwrap_or(0);
+    (index, greatest)
 }
 
 #[cfg(test)]
@@ -291,10 +291,10 @@ mod tests {
             .collect();
         for batch in [1, GPU_BATCH_LINES] {
             let groups = group_lines_by_width(&lines, batch);
-            let mut places: Vec<usize> = groups.iter().flat_map(|g| g.line_indexes.clone()).collect();
-            assert_eq!(places.iter().take(3).collect::<Vec<_>>(), [&0, &2, &1]);
-            places.sort_unstable();
-            assert!(places.into_iter().eq(0..lines.len()));
+            let mut indexes: Vec<usize> = groups.iter().flat_map(|g| g.line_indexes.clone()).collect();
+            assert_eq!(indexes.iter().take(3).collect::<Vec<_>>(), [&0, &2, &1]);
+            indexes.sort_unstable();
+            assert!(indexes.into_iter().eq(0..lines.len()));
             let sum: f32 = groups.iter().map(|g| g.columns).sum();
             assert_eq!(sum, lines.iter().map(input_columns).sum::<f32>());
             match batch {
@@ -318,10 +318,10 @@ mod tests {
 
     #[test]
     fn argmax_finds_the_greatest_value_at_any_index() {
-        for place in [0, 1, 31, 32, 99, 100] {
+        for index in [0, 1, 31, 32, 99, 100] {
             let mut row = vec![0.25; 101];
-            row[place] = 0.75;
-            assert_eq!(argmax_with_value(&row), (place, 0.75));
+            row[index] = 0.75;
+            assert_eq!(argmax_with_value(&row), (index, 0.75));
         }
     }
 }

@@ -23,18 +23,18 @@ struct FilterTaps {
 
 /// Computes the weights for the output pixels of `length` source pixels from `from`. `scale` is the number of output pixels for each
 /// source pixel. No weight lies outside the source pixels.
-fn compute_filter_taps(from: usize, length: usize, scale: f32, most: usize) -> Vec<FilterTaps> {
+fn compute_filter_taps(from: usize, length: usize, scale: f32, max_outputs: usize) -> Vec<FilterTaps> {
     let support = (1.0 / scale).max(1.0);
     let (first_pixel, last_pixel) = (from as f32, (from + length.max(1) - 1) as f32);
-    let outputs = ((length as f32 * scale).round() as usize).min(most);
+    let outputs = ((length as f32 * scale).round() as usize).min(max_outputs);
     (0..outputs)
         .map(|n| {
-            let centre = first_pixel + (n as f32 + 0.5) / scale - 0.5;
-            let first = (centre - support).ceil().clamp(first_pixel, last_pixel);
-            let end = (centre + support).floor().clamp(first, last_pixel);
+            let center = first_pixel + (n as f32 + 0.5) / scale - 0.5;
+            let first = (center - support).ceil().clamp(first_pixel, last_pixel);
+            let end = (center + support).floor().clamp(first, last_pixel);
             let count = (end - first) as usize + 1;
             let mut weights: Vec<f32> = (0..count)
-                .map(|k| (1.0 - (first + k as f32 - centre).abs() / support).max(0.0))
+                .map(|k| (1.0 - (first + k as f32 - center).abs() / support).max(0.0))
                 .collect();
             let sum: f32 = weights.iter().sum();
             if sum > 0.0 {

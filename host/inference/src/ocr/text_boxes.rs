@@ -109,8 +109,8 @@ pub(crate) fn extract_text_boxes(map: &[f32], width: usize, height: usize) -> Ve
     found
         .into_iter()
         .map(|(hull, fit)| {
-            let sides = fit.width.max(fit.height) / fit.width.min(fit.height);
-            let fit = if sides < MIN_ASPECT_RATIO_FOR_OWN_SLOPE {
+            let aspect_ratio = fit.width.max(fit.height) / fit.width.min(fit.height);
+            let fit = if aspect_ratio < MIN_ASPECT_RATIO_FOR_OWN_SLOPE {
                 bounding_rectangle_at_angle(&hull, slope)
             } else {
                 fit
@@ -122,12 +122,13 @@ pub(crate) fn extract_text_boxes(map: &[f32], width: usize, height: usize) -> Ve
 }
 
 /// Enlarges a box to undo the shrinking of the training labels.
-fn unclip_box(fit: TextBox) -> TextBox {
-    let offset = UNCLIP_RATIO * fit.width * fit.height / (2.0 * (fit.width + fit.height)).max(f32::EPSILON);
+fn unclip_box(rectangle: TextBox) -> TextBox {
+    let offset = UNCLIP_RATIO * rectangle.width * rectangle.height
+        / (2.0 * (rectangle.width + rectangle.height)).max(f32::EPSILON);
     TextBox {
-        width: fit.width + 2.0 * offset,
-        height: fit.height + 2.0 * offset,
-        ..fit
+        width: rectangle.width + 2.0 * offset,
+        height: rectangle.height + 2.0 * offset,
+        ..rectangle
     }
 }
 
@@ -186,14 +187,14 @@ fn connected_component_hulls(map: &[f32], width: usize, height: usize) -> Vec<Ve
         for (bit, p) in mask.iter_mut().zip(row) {
             *bit = u8::from(*p > BINARIZATION_THRESHOLD);
         }
-        let mut here: Vec<PixelRun> = Vec::new();
+        let mut current_runs: Vec<PixelRun> = Vec::new();
         let mut before = 0u8;
         for (x, (now, up)) in mask.iter().zip(&last).enumerate() {
             let now = now | up;
             if now | before != 0 {
-                match here.last_mut() {
+                match current_runs.last_mut() {
                     Some(run) if run.end == x => run.end = x + 1,
-                    _ => here.push(PixelRun {
+                    _ => current_runs.push(PixelRun {
                         start: x,
                         end: x + 1,
                         label: usize::MAX,
@@ -202,9 +203,9 @@ fn connected_component_hulls(map: &[f32], width: usize, height: usize) -> Vec<Ve
             }
             before = now;
         }
-        label_connected_runs(&mut here, &above, &mut parents);
-        runs.extend(here.iter().map(|run| (y, *run)));
-        above = here;
+        label_connected_runs(&mut current_runs, &above, &mut parents);
+        runs.extend(current_runs.iter().map(|run| (y, *run)));
+        above = current_runs;
         std::mem::swap(&mut mask, &mut last);
     }
     let mut points: Vec<Vec<[f32; 2]>> = vec![Vec::new(); parents.len()];
@@ -220,9 +221,9 @@ fn connected_component_hulls(map: &[f32], width: usize, height: usize) -> Vec<Ve
 }
 
 /// Labels the runs of a row by the runs above that they touch, also diagonally. Labels that meet are merged.
-fn label_connected_runs(here: &mut [PixelRun], above: &[PixelRun], parents: &mut Vec<usize>) {
+fn label_connected_runs(current_runs: &mut [PixelRun], above: &[PixelRun], parents: &mut Vec<usize>) {
     let mut from = 0;
-    for run in here {
+    for run in current_runs {
         // A run above that ends before this run starts cannot touch a later run either.
         from += above.iter().skip(from).take_while(|a| a.end < run.start).count();
         for touching in above.iter().skip(from).take_while(|a| a.start <= run.end) {
@@ -291,8 +292,8 @@ fn bounding_rectangle_at_angle(points: &[[f32; 2]], angle: f32) -> TextBox {
     let (sin, cos) = angle.sin_cos();
     let (mut low, mut high) = ([f32::INFINITY; 2], [f32::NEG_INFINITY; 2]);
     for [x, y] in points {
-        let turned = [x * cos + y * sin, y * cos - x * sin];
-        for ((low, high), t) in low.iter_mut().zip(&mut high).zip(turned) {
+        let rotated = [x * cos + y * sin, y * cos - x * sin];
+        for ((low, high), t) in low.iter_mut().zip(&mut high).zip(rotated) {
             *low = low.min(t);
             *high = high.max(t);
         }

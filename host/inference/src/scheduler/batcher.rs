@@ -23,7 +23,7 @@ pub(crate) type CallId = u64;
 const ESTIMATE_DECAY: f64 = 0.9;
 
 /// A queued request.
-pub(crate) struct BatchItem<T> {
+pub(crate) struct QueuedItem<T> {
     /// The call it belongs to.
     pub(crate) call_id: CallId,
     /// Its cost for the model, in any unit that can be summed.
@@ -46,7 +46,7 @@ pub(crate) struct BatchCharge {
 
 /// Forms batches and decides what a free worker does.
 pub(crate) struct Batcher<T> {
-    queue: FairQueue<BatchItem<T>>,
+    queue: FairQueue<QueuedItem<T>>,
     workers: usize,
     busy_workers: usize,
     max_batch: usize,
@@ -59,7 +59,7 @@ pub(crate) struct Batcher<T> {
 /// The next action of a free worker.
 pub(crate) enum WorkerAction<T> {
     /// Run these requests, then call [`Batcher::mark_batch_done`].
-    RunBatch(Vec<BatchItem<T>>),
+    RunBatch(Vec<QueuedItem<T>>),
     /// Ask again at this time, or when a request was added or a batch is done.
     WaitUntil(Duration),
     /// Ask again when a request was added.
@@ -72,7 +72,7 @@ impl<T> Batcher<T> {
         // A tenant that is alone uses all workers, so its time is the sum of theirs.
         let max_credit = config.latency_boost.as_secs_f64() * config.workers as f64;
         Self {
-            queue: FairQueue::with_credit(max_credit),
+            queue: FairQueue::with_max_credit(max_credit),
             workers: config.workers,
             busy_workers: 0,
             max_batch: config.max_batch.max(1),
@@ -83,7 +83,7 @@ impl<T> Batcher<T> {
     }
 
     /// Adds a request behind those of its flow that belong to the same call or an older one.
-    pub(crate) fn push(&mut self, flow: &Flow, mut item: BatchItem<T>) {
+    pub(crate) fn push(&mut self, flow: &Flow, mut item: QueuedItem<T>) {
         // Before the first batch the estimate is 0, and flows take turns.
         if self.recent_cost > 0.0 {
             item.charged_seconds = item.cost * self.recent_seconds / self.recent_cost;
@@ -92,17 +92,17 @@ impl<T> Batcher<T> {
     }
 
     /// Removes the queued requests of a call and returns their number.
-    pub(crate) fn remove_call(&mut self, flow: &Flow, call: CallId) -> usize {
-        std::iter::from_fn(|| self.queue.withdraw(flow, call)).count()
+    pub(crate) fn remove_requests_of_call(&mut self, flow: &Flow, call: CallId) -> usize {
+        std::iter::from_fn(|| self.queue.withdraw_uncharged(flow, call)).count()
     }
 
     /// Removes all queued requests.
-    pub(crate) fn remove_all(&mut self) -> Vec<BatchItem<T>> {
-        self.queue.withdraw_where(|_| true)
+    pub(crate) fn remove_all_requests(&mut self) -> Vec<QueuedItem<T>> {
+        self.queue.withdraw_matching_uncharged(|_| true)
     }
 
     /// Divides the time of a batch among its flows by cost, and charges it instead of the estimates. Returns the seconds of each.
-    pub(crate) fn settle_batch(&mut self, charges: &[BatchCharge], took: Duration) -> Vec<f64> {
+    pub(crate) fn charge_actual_batch_time(&mut self, charges: &[BatchCharge], took: Duration) -> Vec<f64> {
         let took = took.as_secs_f64();
         let cost: f64 = charges.iter().map(|charge| charge.cost).sum();
         self.recent_seconds = self.recent_seconds * ESTIMATE_DECAY + took;
@@ -115,34 +115,34 @@ impl<T> Batcher<T> {
                 1.0 / charges.len() as f64
             };
             self.queue
-                .settle(&charge.flow, charge.charged_seconds, took * share);
+                .correct_charge_to_actual_cost(&charge.flow, charge.charged_seconds, took * share);
             seconds.push(took * share);
         }
         seconds
     }
 
     /// Returns the number of queued requests.
-    pub(crate) fn queued_requests(&self) -> usize {
+    pub(crate) fn queued_request_count(&self) -> usize {
         self.queue.len()
     }
 
-    fn earliest_deadline(&self) -> Option<Duration> {
+    fn earliest_dispatch_deadline(&self) -> Option<Duration> {
         self.queue.iter().map(|request| request.dispatch_deadline).min()
     }
 
     /// Returns what a free worker does at time `now`.
-    pub(crate) fn next_action(&mut self, now: Duration) -> WorkerAction<T> {
+    pub(crate) fn take_next_worker_action(&mut self, now: Duration) -> WorkerAction<T> {
         let waiting = self.queue.len();
         if waiting == 0 {
             return WorkerAction::WaitForRequest;
         }
-        let (count, enough) = match self.gain {
+        let (count, max_cost) = match self.gain {
             BatchGain::UpToCost(cost) => (
                 waiting.div_ceil(self.workers.saturating_sub(self.busy_workers).max(1)),
                 cost,
             ),
             BatchGain::AnySize => {
-                if let Some(due) = self.earliest_deadline()
+                if let Some(due) = self.earliest_dispatch_deadline()
                     && waiting < self.max_batch
                     && self.busy_workers > 0
                     && now < due
@@ -155,7 +155,7 @@ impl<T> Batcher<T> {
         self.busy_workers += 1;
         let (mut batch, mut cost) = (Vec::new(), 0.0);
         while batch.len() < count.min(self.max_batch)
-            && (batch.is_empty() || cost < enough)
+            && (batch.is_empty() || cost < max_cost)
             && let Some(request) = self.queue.pop()
         {
             cost += request.cost;

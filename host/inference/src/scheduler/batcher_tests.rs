@@ -1,6 +1,6 @@
 //! Tests of the batcher in simulated time.
 
-use weir_core::{Lane, TenantId};
+use weir_core::{PriorityLane, TenantId};
 
 use super::*;
 
@@ -35,7 +35,7 @@ const fn millis(n: u64) -> Duration {
 fn requests_at(tenant: &str, at: Duration, count: usize) -> Vec<Arrival> {
     let one = Arrival {
         flow: Flow {
-            lane: Lane::Bulk,
+            lane: PriorityLane::Bulk,
             tenant: tenant.parse().unwrap(),
             group: 0,
             weight: 1.0,
@@ -47,15 +47,15 @@ fn requests_at(tenant: &str, at: Duration, count: usize) -> Vec<Arrival> {
 }
 
 impl BatchSimulation {
-    fn new(workers: usize, largest: usize, gain: BatchGain) -> Self {
-        Self::with_boost(workers, largest, gain, Duration::ZERO)
+    fn new(workers: usize, max_batch_size: usize, gain: BatchGain) -> Self {
+        Self::with_boost(workers, max_batch_size, gain, Duration::ZERO)
     }
 
-    fn with_boost(workers: usize, largest: usize, gain: BatchGain, boost: Duration) -> Self {
+    fn with_boost(workers: usize, max_batch_size: usize, gain: BatchGain, boost: Duration) -> Self {
         let config = SchedulerConfig {
             model_name: "fake",
             workers,
-            max_batch: largest,
+            max_batch: max_batch_size,
             max_queued_per_tenant: 1000,
             batch_gain: gain,
             latency_boost: boost,
@@ -73,19 +73,19 @@ impl BatchSimulation {
     fn simulate(mut self) -> Vec<DispatchedRequest> {
         self.arrivals.sort_by_key(|a| a.arrived_at);
         let mut pending = self.arrivals.into_iter().peekable();
-        let mut free: Vec<Option<(Duration, Duration, Vec<BatchCharge>)>> = Vec::new();
-        free.resize_with(self.batcher.workers, || None);
-        let (mut left, mut now) = (Vec::new(), Duration::ZERO);
+        let mut worker_runs: Vec<Option<(Duration, Duration, Vec<BatchCharge>)>> = Vec::new();
+        worker_runs.resize_with(self.batcher.workers, || None);
+        let (mut dispatched, mut now) = (Vec::new(), Duration::ZERO);
         loop {
-            for end in &mut free {
+            for end in &mut worker_runs {
                 if let Some((_, took, charges)) = end.take_if(|(end, ..)| *end <= now) {
-                    self.batcher.settle_batch(&charges, took);
+                    self.batcher.charge_actual_batch_time(&charges, took);
                     self.batcher.mark_batch_done();
                 }
             }
             while let Some(arrival) = pending.next_if(|a| a.arrived_at <= now) {
                 let flow = arrival.flow.clone();
-                let request = BatchItem {
+                let request = QueuedItem {
                     call_id: 0,
                     cost: 1.0,
                     charged_seconds: 0.0,
@@ -95,9 +95,9 @@ impl BatchSimulation {
                 self.batcher.push(&flow, request);
             }
             let mut wake = pending.peek().map(|a| a.arrived_at);
-            for end in &mut free {
+            for end in &mut worker_runs {
                 if end.is_none() {
-                    match self.batcher.next_action(now) {
+                    match self.batcher.take_next_worker_action(now) {
                         WorkerAction::RunBatch(batch) => {
                             let size = batch.len();
                             let took = self.batch_time + self.time_per_request * u32::try_from(size).unwrap();
@@ -107,7 +107,7 @@ impl BatchSimulation {
                                 charged_seconds: r.charged_seconds,
                             });
                             *end = Some((now + took, took, charges.collect()));
-                            left.extend(batch.into_iter().map(|r| DispatchedRequest {
+                            dispatched.extend(batch.into_iter().map(|r| DispatchedRequest {
                                 wait_time: now - r.item.arrived_at,
                                 tenant: r.item.flow.tenant,
                                 group: r.item.flow.group,
@@ -123,10 +123,10 @@ impl BatchSimulation {
                     }
                 }
             }
-            let ends = free.iter().flatten().map(|(end, ..)| *end);
+            let ends = worker_runs.iter().flatten().map(|(end, ..)| *end);
             match ends.chain(wake).min() {
                 Some(next) => now = next,
-                None => return left,
+                None => return dispatched,
             }
         }
     }
@@ -137,10 +137,10 @@ fn backlog_of_one_tenant_delays_another_by_one_batch() {
     let mut simulation = BatchSimulation::new(1, 8, BatchGain::AnySize);
     simulation.arrivals = requests_at("crowd", millis(0), 1000);
     simulation.arrivals.extend(requests_at("late", millis(95), 3));
-    let left = simulation.simulate();
-    assert_eq!(left.len(), 1003);
+    let dispatched = simulation.simulate();
+    assert_eq!(dispatched.len(), 1003);
     // A batch of eight takes 90 ms, so the batch that starts at 90 ms ends at 180 ms.
-    for one in left.iter().filter(|l| l.tenant.as_str() == "late") {
+    for one in dispatched.iter().filter(|l| l.tenant.as_str() == "late") {
         assert_eq!(one.dispatched_at, millis(180), "{one:?}");
     }
 }
@@ -158,8 +158,8 @@ fn latency_boost_finishes_a_short_job_beside_long_ones() {
         simulation
             .arrivals
             .extend(requests_at("short", millis(ARRIVAL), 20));
-        let left = simulation.simulate();
-        let short = left.iter().filter(|l| l.tenant.as_str() == "short");
+        let dispatched = simulation.simulate();
+        let short = dispatched.iter().filter(|l| l.tenant.as_str() == "short");
         short.map(|l| l.dispatched_at).max().unwrap()
     };
     // Two workers take 20 ms for each of the 20 requests: 200 ms if the job were alone, and eleven times as long in its turns.
@@ -173,7 +173,7 @@ fn latency_boost_finishes_a_short_job_beside_long_ones() {
 }
 
 #[test]
-fn documents_of_a_tenant_share_its_part() {
+fn documents_of_a_tenant_share_its_model_time() {
     let mut simulation = BatchSimulation::new(1, 1, BatchGain::UpToCost(0.0));
     simulation.arrivals = requests_at("a", millis(0), 300);
     simulation.arrivals.extend(requests_at("b", millis(0), 300));
@@ -182,8 +182,8 @@ fn documents_of_a_tenant_share_its_part() {
         request
     });
     simulation.arrivals.extend(second);
-    let left = simulation.simulate();
-    let last = left
+    let dispatched = simulation.simulate();
+    let last = dispatched
         .iter()
         .filter(|l| l.group == 1)
         .map(|l| l.dispatched_at)
@@ -194,9 +194,9 @@ fn documents_of_a_tenant_share_its_part() {
 
 #[test]
 fn requests_are_charged_the_time_they_took() {
-    let config = BatchSimulation::new(1, 1, BatchGain::UpToCost(0.0));
-    let mut batcher = config.batcher;
-    let item = |call_id| BatchItem {
+    let simulation = BatchSimulation::new(1, 1, BatchGain::UpToCost(0.0));
+    let mut batcher = simulation.batcher;
+    let item = |call_id| QueuedItem {
         call_id,
         cost: 2.0,
         charged_seconds: 0.0,
@@ -212,12 +212,15 @@ fn requests_are_charged_the_time_they_took() {
     batcher.push(&flow, item(1));
     let first = batcher.queue.pop().unwrap();
     assert_eq!(first.charged_seconds, 0.0);
-    assert_eq!(batcher.settle_batch(&[charge(0.0)], millis(500)), [0.5]);
+    assert_eq!(
+        batcher.charge_actual_batch_time(&[charge(0.0)], millis(500)),
+        [0.5]
+    );
     batcher.push(&flow, item(2));
     let second = batcher.queue.pop().unwrap();
     assert!((second.charged_seconds - 0.5).abs() < 1e-9);
     assert_eq!(
-        batcher.settle_batch(&[charge(0.5), charge(0.5)], millis(500)),
+        batcher.charge_actual_batch_time(&[charge(0.5), charge(0.5)], millis(500)),
         [0.25; 2]
     );
     batcher.push(&flow, item(3));
@@ -225,7 +228,13 @@ fn requests_are_charged_the_time_they_took() {
     assert!((0.3..0.4).contains(&third), "{third}");
     batcher.push(&flow, item(4));
     batcher.push(&flow, item(5));
-    assert_eq!((batcher.remove_call(&flow, 4), batcher.queued_requests()), (1, 1));
+    assert_eq!(
+        (
+            batcher.remove_requests_of_call(&flow, 4),
+            batcher.queued_request_count()
+        ),
+        (1, 1)
+    );
 }
 
 #[test]
@@ -233,8 +242,11 @@ fn lone_request_is_dispatched_at_once_when_idle() {
     for gain in [BatchGain::AnySize, BatchGain::UpToCost(1.0)] {
         let mut simulation = BatchSimulation::new(2, 8, gain);
         simulation.arrivals = requests_at("a", millis(3), 1);
-        let left = simulation.simulate();
-        assert_eq!((left[0].wait_time, left[0].batch_size), (millis(0), 1));
+        let dispatched = simulation.simulate();
+        assert_eq!(
+            (dispatched[0].wait_time, dispatched[0].batch_size),
+            (millis(0), 1)
+        );
     }
 }
 
@@ -245,8 +257,8 @@ fn partial_batch_lingers_only_while_the_device_is_busy() {
     simulation.arrivals = requests_at("a", millis(0), 8);
     simulation.arrivals.extend(requests_at("a", millis(10), 3));
     simulation.arrivals.extend(requests_at("a", millis(100), 2));
-    let left = simulation.simulate();
-    let partial: Vec<_> = left.iter().filter(|l| l.batch_size != 8).collect();
+    let dispatched = simulation.simulate();
+    let partial: Vec<_> = dispatched.iter().filter(|l| l.batch_size != 8).collect();
     assert_eq!(partial.len(), 5);
     assert!(
         partial
@@ -264,40 +276,47 @@ fn a_full_batch_does_not_linger() {
     simulation.arrivals = requests_at("a", millis(0), 8);
     simulation.arrivals.extend(requests_at("b", millis(10), 5));
     simulation.arrivals.extend(requests_at("c", millis(20), 3));
-    let left = simulation.simulate();
-    assert!(left.iter().all(|l| l.batch_size == 8), "{left:?}");
-    assert!(left.iter().all(|l| l.dispatched_at <= millis(20)), "{left:?}");
+    let dispatched = simulation.simulate();
+    assert!(dispatched.iter().all(|l| l.batch_size == 8), "{dispatched:?}");
+    assert!(
+        dispatched.iter().all(|l| l.dispatched_at <= millis(20)),
+        "{dispatched:?}"
+    );
 }
 
 #[test]
 fn small_batch_gain_spreads_requests_over_workers() {
     let mut simulation = BatchSimulation::new(4, 8, BatchGain::UpToCost(100.0));
     simulation.arrivals = requests_at("a", millis(0), 8);
-    let left = simulation.simulate();
+    let dispatched = simulation.simulate();
     assert!(
-        left.iter()
+        dispatched
+            .iter()
             .all(|l| l.dispatched_at == millis(0) && l.batch_size == 2),
-        "{left:?}"
+        "{dispatched:?}"
     );
 }
 
 #[test]
 fn batch_cost_stops_at_the_gain_limit() {
-    for (enough, size) in [(0.0, 1), (1.0, 1), (3.0, 3), (100.0, 8)] {
-        let mut simulation = BatchSimulation::new(1, 8, BatchGain::UpToCost(enough));
+    for (max_cost, size) in [(0.0, 1), (1.0, 1), (3.0, 3), (100.0, 8)] {
+        let mut simulation = BatchSimulation::new(1, 8, BatchGain::UpToCost(max_cost));
         simulation.arrivals = requests_at("a", millis(0), 24);
-        let left = simulation.simulate();
-        assert!(left.iter().all(|l| l.batch_size == size), "{enough} {left:?}");
+        let dispatched = simulation.simulate();
+        assert!(
+            dispatched.iter().all(|l| l.batch_size == size),
+            "{max_cost} {dispatched:?}"
+        );
     }
 }
 
 #[test]
-fn small_batch_gain_leaves_no_worker_idle_with_requests() {
+fn no_worker_is_idle_while_requests_are_queued() {
     let mut simulation = BatchSimulation::new(3, 4, BatchGain::UpToCost(2.0));
     for n in 0..200 {
         simulation.arrivals.extend(requests_at("a", millis(n * 7), 1));
     }
-    let left = simulation.simulate();
-    assert_eq!(left.len(), 200);
-    assert!(left.iter().all(|l| l.wait_time <= millis(20)));
+    let dispatched = simulation.simulate();
+    assert_eq!(dispatched.len(), 200);
+    assert!(dispatched.iter().all(|l| l.wait_time <= millis(20)));
 }

@@ -6,7 +6,7 @@
 //! host that only reads text layers thus never opens the OCR models. Dropping a future removes its queued requests, and a model can
 //! check between two steps whether its result is still awaited.
 //!
-//! A request can be split into several: see [`ActiveRequest::split_into`].
+//! A request can be split into several: see [`ActiveRequest::split_into_parts`].
 //!
 //! Lanes, tenants and documents share the model's time ([`FairQueue`](weir_core::fair_queue::FairQueue)). A tenant or document that was
 //! idle goes ahead of others for `latency_boost`: a search or a short scan does not wait for its turn among long ones.
@@ -33,12 +33,12 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 use weir_core::fair_queue::Flow;
 use weir_core::ports::SchedulingContext;
-use weir_core::{InferenceError, Lane, TenantId};
+use weir_core::{InferenceError, PriorityLane, TenantId};
 
 use batcher::{Batcher, CallId};
 use model_metrics::ModelMetrics;
-use request::{QueuedRequest, RequestOrigin, SharedReply};
-use worker::{SchedulerShared, SchedulerState};
+use request::{QueuedRequest, RequestOrigin, SharedReplySender};
+use worker::{LockedSchedulerState, SchedulerSharedState};
 
 pub(crate) use config::{BatchGain, SchedulerConfig};
 pub use model_metrics::ModelStats;
@@ -49,7 +49,7 @@ pub(crate) use stop_signal::StopSignal;
 const MAX_PENDING_TO_QUEUE_RATIO: usize = 16;
 
 /// A tenant's share of the queue in one lane.
-struct TenantQueueShare {
+struct TenantQueueSlots {
     /// Free slots for queued requests.
     queue_slots: Arc<Semaphore>,
     /// Requests of calls that are not finished, queued or not.
@@ -58,52 +58,52 @@ struct TenantQueueShare {
 
 /// The queue and the workers of one model.
 pub(crate) struct Scheduler<I, O> {
-    shared: Arc<SchedulerShared<I, O>>,
+    shared: Arc<SchedulerSharedState<I, O>>,
     worker_threads: Mutex<Vec<JoinHandle<()>>>,
-    tenant_shares: Mutex<HashMap<(TenantId, Lane), Weak<TenantQueueShare>>>,
+    slots_by_tenant: Mutex<HashMap<(TenantId, PriorityLane), Weak<TenantQueueSlots>>>,
     next_call_id: AtomicU64,
 }
 
 impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
     /// Starts no thread yet. Each worker calls `open` when it gets its first batch.
     pub(crate) fn new(
-        sharing: SchedulerConfig,
+        scheduler_config: SchedulerConfig,
         open: impl Fn(&Arc<StopSignal>) -> Result<Box<dyn BatchModel<I, O>>, InferenceError>
         + Send
         + Sync
         + 'static,
     ) -> Self {
-        let measures = ModelMetrics::register(sharing.model_name);
-        let state = SchedulerState {
-            batcher: Batcher::new(&sharing),
+        let model_metrics = ModelMetrics::register(scheduler_config.model_name);
+        let state = LockedSchedulerState {
+            batcher: Batcher::new(&scheduler_config),
             stats: ModelStats::default(),
             is_closed: false,
         };
         Self {
-            shared: Arc::new(SchedulerShared {
-                config: sharing,
+            shared: Arc::new(SchedulerSharedState {
+                config: scheduler_config,
                 open_model: Box::new(open),
                 state: Mutex::new(state),
                 state_changed: Condvar::new(),
                 stop_signal: Arc::new(StopSignal::default()),
-                opens_early: AtomicBool::new(false),
+                open_model_at_thread_start: AtomicBool::new(false),
                 epoch: Instant::now(),
-                metrics: measures,
+                metrics: model_metrics,
             }),
             worker_threads: Mutex::new(Vec::new()),
-            tenant_shares: Mutex::default(),
+            slots_by_tenant: Mutex::default(),
             next_call_id: AtomicU64::new(0),
         }
     }
 
     /// Runs `items`, each given with its cost. Returns their results in the same order, or the first error.
-    pub(crate) async fn submit(
+    pub(crate) async fn submit_and_await_results(
         &self,
-        account: &SchedulingContext,
+        scheduling: &SchedulingContext,
         items: Vec<(I, f64)>,
     ) -> Result<Vec<O>, InferenceError> {
         let count = items.len();
-        let call = self.admit_call(account, count)?;
+        let call = self.admit_call(scheduling, count)?;
         self.start_workers()?;
         let mut replies = Vec::with_capacity(count);
         let mut items = items.into_iter();
@@ -116,7 +116,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
             .max(1);
         while items.len() > 0 {
             let size = group.min(items.len());
-            let mut permits = Arc::clone(&call.tenant_share.queue_slots)
+            let mut permits = Arc::clone(&call.tenant_slots.queue_slots)
                 .acquire_many_owned(u32::try_from(size).unwrap_or(u32::MAX))
                 .await
                 .map_err(|_closed| self.stopped_error())?;
@@ -124,11 +124,11 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
             if state.is_closed {
                 return Err(self.stopped_error());
             }
-            let since = Instant::now();
+            let now = Instant::now();
             let origin = Arc::new(RequestOrigin {
                 call_id: call.id,
                 flow: call.flow.clone(),
-                dispatch_deadline: self.shared.epoch.elapsed() + account.batch_linger,
+                dispatch_deadline: self.shared.epoch.elapsed() + scheduling.batch_linger,
             });
             for (item, cost) in items.by_ref().take(size) {
                 let Some(slot) = permits.split(1) else { break };
@@ -136,27 +136,29 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
                 replies.push(receiver);
                 let queued_request = QueuedRequest {
                     item,
-                    reply: SharedReply::new(sender),
+                    reply: SharedReplySender::new(sender),
                     origin: Arc::clone(&origin),
-                    queued_at: since,
+                    queued_at: now,
                     _queue_slot: Some(slot),
                 };
-                queued_request.queue_in(&mut state.batcher, cost);
+                queued_request.push_to_batcher(&mut state.batcher, cost);
             }
             self.shared.update_queue_gauge(&state);
             drop(state);
             self.shared.state_changed.notify_all();
         }
-        let mut answers = Vec::with_capacity(count);
+        let mut results = Vec::with_capacity(count);
         for reply in replies {
-            answers.push(reply.await.map_err(|_dropped| self.stopped_error())??);
+            results.push(reply.await.map_err(|_dropped| self.stopped_error())??);
         }
-        Ok(answers)
+        Ok(results)
     }
 
     /// Starts the workers, which open the model in the background. If opening fails, the first requests retry it and report the error.
-    pub(crate) fn warm_up(&self) -> Result<(), InferenceError> {
-        self.shared.opens_early.store(true, Ordering::Relaxed);
+    pub(crate) fn open_model_in_background(&self) -> Result<(), InferenceError> {
+        self.shared
+            .open_model_at_thread_start
+            .store(true, Ordering::Relaxed);
         self.start_workers()
     }
 
@@ -164,7 +166,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
     pub(crate) fn stats(&self) -> ModelStats {
         let state = self.shared.state.lock();
         ModelStats {
-            queued_requests: state.batcher.queued_requests() as u64,
+            queued_requests: state.batcher.queued_request_count() as u64,
             ..state.stats
         }
     }
@@ -174,12 +176,12 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
         let abandoned = {
             let mut state = self.shared.state.lock();
             state.is_closed = true;
-            let abandoned = state.batcher.remove_all();
+            let abandoned = state.batcher.remove_all_requests();
             self.shared.update_queue_gauge(&state);
             abandoned
         };
         drop(abandoned);
-        self.shared.stop_signal.stop();
+        self.shared.stop_signal.stop_all_runs();
         self.shared.state_changed.notify_all();
         let threads = std::mem::take(&mut *self.worker_threads.lock());
         for thread in threads {
@@ -190,28 +192,28 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
 
     fn admit_call(
         &self,
-        account: &SchedulingContext,
+        scheduling: &SchedulingContext,
         count: usize,
-    ) -> Result<PendingCall<'_, I, O>, InferenceError> {
+    ) -> Result<PendingCallGuard<'_, I, O>, InferenceError> {
         let limit = self
             .shared
             .config
             .max_queued_per_tenant
             .saturating_mul(MAX_PENDING_TO_QUEUE_RATIO);
-        let share = self.tenant_share(account);
-        let before = share.pending_requests.fetch_add(count, Ordering::Relaxed);
-        let call = PendingCall {
+        let slots = self.get_or_create_tenant_slots(scheduling);
+        let pending_before = slots.pending_requests.fetch_add(count, Ordering::Relaxed);
+        let call = PendingCallGuard {
             scheduler: self,
             id: self.next_call_id.fetch_add(1, Ordering::Relaxed),
-            flow: account.to_flow(),
-            tenant_share: share,
+            flow: scheduling.to_fair_queue_flow(),
+            tenant_slots: slots,
             request_count: count,
         };
         // A call that exceeds the limit on its own is accepted if nothing else is pending; it proceeds step by step.
-        if before > 0 && before.saturating_add(count) > limit {
+        if pending_before > 0 && pending_before.saturating_add(count) > limit {
             return Err(InferenceError::QueueFull {
                 model: self.shared.config.model_name.into(),
-                waiting: before,
+                waiting: pending_before,
             });
         }
         Ok(call)
@@ -237,19 +239,19 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
         Ok(())
     }
 
-    fn tenant_share(&self, account: &SchedulingContext) -> Arc<TenantQueueShare> {
-        let key = (account.tenant.clone(), account.lane);
-        let mut shares = self.tenant_shares.lock();
-        if let Some(share) = shares.get(&key).and_then(Weak::upgrade) {
-            return share;
+    fn get_or_create_tenant_slots(&self, scheduling: &SchedulingContext) -> Arc<TenantQueueSlots> {
+        let key = (scheduling.tenant.clone(), scheduling.lane);
+        let mut shares = self.slots_by_tenant.lock();
+        if let Some(existing) = shares.get(&key).and_then(Weak::upgrade) {
+            return existing;
         }
         shares.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::new(TenantQueueShare {
+        let new_slots = Arc::new(TenantQueueSlots {
             queue_slots: Arc::new(Semaphore::new(self.shared.config.max_queued_per_tenant.max(1))),
             pending_requests: AtomicUsize::new(0),
         });
-        shares.insert(key, Arc::downgrade(&share));
-        share
+        shares.insert(key, Arc::downgrade(&new_slots));
+        new_slots
     }
 
     fn stopped_error(&self) -> InferenceError {
@@ -263,7 +265,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
 impl<I, O> Drop for Scheduler<I, O> {
     fn drop(&mut self) {
         self.shared.state.lock().is_closed = true;
-        self.shared.stop_signal.stop();
+        self.shared.stop_signal.stop_all_runs();
         self.shared.state_changed.notify_all();
         for thread in self.worker_threads.get_mut().drain(..) {
             let _ = thread.join();
@@ -272,22 +274,22 @@ impl<I, O> Drop for Scheduler<I, O> {
 }
 
 /// A pending call. Dropping it, finished or not, removes its queued requests.
-struct PendingCall<'a, I, O> {
+struct PendingCallGuard<'a, I, O> {
     scheduler: &'a Scheduler<I, O>,
     id: CallId,
     flow: Flow,
-    tenant_share: Arc<TenantQueueShare>,
+    tenant_slots: Arc<TenantQueueSlots>,
     request_count: usize,
 }
 
-impl<I, O> Drop for PendingCall<'_, I, O> {
+impl<I, O> Drop for PendingCallGuard<'_, I, O> {
     fn drop(&mut self) {
-        self.tenant_share
+        self.tenant_slots
             .pending_requests
             .fetch_sub(self.request_count, Ordering::Relaxed);
         let shared = &self.scheduler.shared;
         let mut state = shared.state.lock();
-        if state.batcher.remove_call(&self.flow, self.id) > 0 {
+        if state.batcher.remove_requests_of_call(&self.flow, self.id) > 0 {
             shared.update_queue_gauge(&state);
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use weir_core::InferenceError;
 use weir_core::fair_queue::Flow;
 
-use super::batcher::{BatchItem, Batcher, CallId};
+use super::batcher::{Batcher, CallId, QueuedItem};
 
 /// The call and the flow of a request, which decide its position in the queue.
 pub(super) struct RequestOrigin {
@@ -22,9 +22,9 @@ pub(super) struct RequestOrigin {
 }
 
 /// The reply to a request, shared by its parts; the first result is sent.
-pub(super) struct SharedReply<O>(Mutex<Option<oneshot::Sender<Result<O, InferenceError>>>>);
+pub(super) struct SharedReplySender<O>(Mutex<Option<oneshot::Sender<Result<O, InferenceError>>>>);
 
-impl<O> SharedReply<O> {
+impl<O> SharedReplySender<O> {
     pub(super) fn new(sender: oneshot::Sender<Result<O, InferenceError>>) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Some(sender))))
     }
@@ -37,7 +37,7 @@ impl<O> SharedReply<O> {
 /// A request in the queue.
 pub(super) struct QueuedRequest<I, O> {
     pub(super) item: I,
-    pub(super) reply: Arc<SharedReply<O>>,
+    pub(super) reply: Arc<SharedReplySender<O>>,
     pub(super) origin: Arc<RequestOrigin>,
     pub(super) queued_at: Instant,
     /// A slot of the tenant's queue, freed when a worker takes the request. A part needs no slot, because its whole request was admitted.
@@ -46,9 +46,9 @@ pub(super) struct QueuedRequest<I, O> {
 
 impl<I, O> QueuedRequest<I, O> {
     /// Adds the request to the queue.
-    pub(super) fn queue_in(self, batcher: &mut Batcher<Self>, cost: f64) {
+    pub(super) fn push_to_batcher(self, batcher: &mut Batcher<Self>, cost: f64) {
         let origin = Arc::clone(&self.origin);
-        let item = BatchItem {
+        let item = QueuedItem {
             call_id: origin.call_id,
             cost,
             charged_seconds: 0.0,
@@ -66,21 +66,26 @@ pub(crate) trait BatchModel<I, O> {
 }
 
 /// The scheduler as a running request sees it.
-pub(super) trait RequestObserver<I, O> {
+pub(super) trait SchedulerHandle<I, O> {
     /// Queues the parts of a request, each with its cost, unless nobody waits for its result.
-    fn queue_parts(&self, origin: &Arc<RequestOrigin>, reply: &Arc<SharedReply<O>>, parts: Vec<(I, f64)>);
+    fn queue_parts(
+        &self,
+        origin: &Arc<RequestOrigin>,
+        reply: &Arc<SharedReplySender<O>>,
+        parts: Vec<(I, f64)>,
+    );
 
     /// Counts a request that the model failed to answer.
-    fn count_failure(&self);
+    fn count_failed_request(&self);
 }
 
 /// A request that a worker runs.
 pub(crate) struct ActiveRequest<'a, I, O> {
     /// The input.
     pub(crate) item: I,
-    pub(super) reply: Arc<SharedReply<O>>,
+    pub(super) reply: Arc<SharedReplySender<O>>,
     pub(super) origin: Arc<RequestOrigin>,
-    pub(super) observer: &'a dyn RequestObserver<I, O>,
+    pub(super) scheduler: &'a dyn SchedulerHandle<I, O>,
 }
 
 impl<I, O> ActiveRequest<'_, I, O> {
@@ -90,24 +95,24 @@ impl<I, O> ActiveRequest<'_, I, O> {
     }
 
     /// Sends the result, unless another part has sent one.
-    pub(crate) fn complete(self, answer: Result<O, InferenceError>) {
+    pub(crate) fn send_result(self, result: Result<O, InferenceError>) {
         if let Some(sender) = self.reply.0.lock().take() {
             // Invalid input does not count as a failure of the model.
-            if answer
+            if result
                 .as_ref()
                 .is_err_and(|e| !matches!(e, InferenceError::InvalidInput { .. }))
             {
-                self.observer.count_failure();
+                self.scheduler.count_failed_request();
             }
             // The caller may have stopped waiting; then the result is dropped.
-            let _ = sender.send(answer);
+            let _ = sender.send(result);
         }
     }
 
     /// Replaces this request by `parts`, each given with its cost. The part that has the final result sends it; the other parts are
     /// dropped when they are done. If all parts are dropped without a result, the request fails.
-    pub(crate) fn split_into(self, parts: Vec<(I, f64)>) {
-        self.observer.queue_parts(&self.origin, &self.reply, parts);
+    pub(crate) fn split_into_parts(self, parts: Vec<(I, f64)>) {
+        self.scheduler.queue_parts(&self.origin, &self.reply, parts);
     }
 }
 
@@ -116,7 +121,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
-    use super::super::tests::account_of;
+    use super::super::tests::scheduling_context_of;
     use super::super::{BatchGain, BatchModel, ModelStats, Scheduler, SchedulerConfig};
     use super::*;
 
@@ -134,15 +139,15 @@ mod tests {
 
     impl BatchModel<TestStep, usize> for SplittingModel {
         fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, TestStep, usize>>) {
-            for job in batch.into_iter().filter(ActiveRequest::is_awaited) {
-                match &job.item {
+            for request in batch.into_iter().filter(ActiveRequest::is_awaited) {
+                match &request.item {
                     TestStep::Whole(parts) => self.ran.lock().push(format!("whole of {parts}")),
                     TestStep::Part { number, .. } => self.ran.lock().push(format!("part {number}")),
                 }
                 if self.gate.lock().recv().is_err() {
                     return;
                 }
-                match &job.item {
+                match &request.item {
                     TestStep::Whole(parts) => {
                         let left = Arc::new(AtomicUsize::new(*parts));
                         let part = |number| TestStep::Part {
@@ -150,14 +155,14 @@ mod tests {
                             left: Arc::clone(&left),
                         };
                         let parts = (0..*parts).map(|n| (part(n), 1.0)).collect();
-                        job.split_into(parts);
+                        request.split_into_parts(parts);
                     }
                     TestStep::Part { number: 13, .. } => {
-                        job.complete(Err(crate::onnx_runtime::missing_file_error("part 13")))
+                        request.send_result(Err(crate::onnx_runtime::missing_file_error("part 13")))
                     }
                     TestStep::Part { left, .. } => {
                         if left.fetch_sub(1, Ordering::SeqCst) == 1 {
-                            job.complete(Ok(7));
+                            request.send_result(Ok(7));
                         }
                     }
                 }
@@ -165,17 +170,17 @@ mod tests {
         }
     }
 
-    type SplittingBench = (
+    type SplittingFixture = (
         Arc<Scheduler<TestStep, usize>>,
         mpsc::Sender<()>,
         Arc<Mutex<Vec<String>>>,
     );
 
-    fn splitting_bench(workers: usize) -> SplittingBench {
+    fn splitting_fixture(workers: usize) -> SplittingFixture {
         let (open_gate, gate) = mpsc::channel();
         let (gate, ran) = (Arc::new(Mutex::new(gate)), Arc::new(Mutex::new(Vec::new())));
         let model_ran = Arc::clone(&ran);
-        let sharing = SchedulerConfig {
+        let scheduler_config = SchedulerConfig {
             model_name: "fake",
             workers,
             max_batch: 1,
@@ -185,7 +190,7 @@ mod tests {
             niceness: 0,
             usage_meter: None,
         };
-        let scheduler = Scheduler::new(sharing, move |_| {
+        let scheduler = Scheduler::new(scheduler_config, move |_| {
             Ok(Box::new(SplittingModel {
                 gate: Arc::clone(&gate),
                 ran: Arc::clone(&model_ran),
@@ -201,7 +206,7 @@ mod tests {
         let scheduler = Arc::clone(scheduler);
         tokio::spawn(async move {
             scheduler
-                .submit(&account_of("a"), vec![(TestStep::Whole(parts), 1.0)])
+                .submit_and_await_results(&scheduling_context_of("a"), vec![(TestStep::Whole(parts), 1.0)])
                 .await
         })
     }
@@ -219,16 +224,16 @@ mod tests {
 
     #[tokio::test]
     async fn parts_of_an_older_request_run_before_a_newer_request() {
-        let (scheduler, gate, ran) = splitting_bench(1);
-        let old = submit_whole(&scheduler, 3);
+        let (scheduler, gate, ran) = splitting_fixture(1);
+        let older = submit_whole(&scheduler, 3);
         wait_for_stats(&scheduler, |s| s.busy_workers == 1).await;
-        let young = submit_whole(&scheduler, 2);
+        let newer = submit_whole(&scheduler, 2);
         wait_for_stats(&scheduler, |s| s.queued_requests == 1).await;
         for _ in 0..7 {
             gate.send(()).unwrap();
         }
-        assert_eq!(old.await.unwrap().unwrap(), [7]);
-        assert_eq!(young.await.unwrap().unwrap(), [7]);
+        assert_eq!(older.await.unwrap().unwrap(), [7]);
+        assert_eq!(newer.await.unwrap().unwrap(), [7]);
         assert_eq!(
             *ran.lock(),
             [
@@ -245,8 +250,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn idle_workers_share_the_parts() {
-        let (scheduler, gate, _) = splitting_bench(3);
+    async fn idle_workers_share_the_parts_of_a_request() {
+        let (scheduler, gate, _) = splitting_fixture(3);
         let one = submit_whole(&scheduler, 3);
         wait_for_stats(&scheduler, |s| s.busy_workers == 1).await;
         gate.send(()).unwrap();
@@ -259,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn dropping_the_call_removes_its_waiting_parts() {
-        let (scheduler, gate, ran) = splitting_bench(1);
+        let (scheduler, gate, ran) = splitting_fixture(1);
         let dropped = submit_whole(&scheduler, 5);
         wait_for_stats(&scheduler, |s| s.busy_workers == 1).await;
         gate.send(()).unwrap();
@@ -284,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn failed_part_fails_the_request_and_cancels_other_parts() {
-        let (scheduler, gate, ran) = splitting_bench(1);
+        let (scheduler, gate, ran) = splitting_fixture(1);
         let failed = submit_whole(&scheduler, 20);
         for _ in 0..15 {
             gate.send(()).unwrap();

@@ -15,7 +15,7 @@ pub(crate) struct StopSignal {
 
 impl StopSignal {
     /// Creates options for a run that this signal can stop.
-    pub(crate) fn new_run_options(&self) -> ort::Result<Arc<RunOptions<NoSelectedOutputs>>> {
+    pub(crate) fn new_stoppable_run_options(&self) -> ort::Result<Arc<RunOptions<NoSelectedOutputs>>> {
         let options = Arc::new(RunOptions::new()?);
         let mut runs = self.run_options.lock();
         if self.is_stopped() {
@@ -31,7 +31,7 @@ impl StopSignal {
     }
 
     /// Gives the signal.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn stop_all_runs(&self) {
         let runs = self.run_options.lock();
         self.is_stopped.store(true, Ordering::Relaxed);
         for options in runs.iter() {

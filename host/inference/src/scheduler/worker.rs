@@ -9,13 +9,15 @@ use parking_lot::{Condvar, Mutex};
 use weir_core::InferenceError;
 use weir_core::usage::Usage;
 
-use super::batcher::{BatchCharge, BatchItem, Batcher, WorkerAction};
+use super::batcher::{BatchCharge, Batcher, QueuedItem, WorkerAction};
 use super::config::SchedulerConfig;
 use super::model_metrics::{ModelMetrics, ModelStats};
-use super::request::{ActiveRequest, BatchModel, QueuedRequest, RequestObserver, RequestOrigin, SharedReply};
+use super::request::{
+    ActiveRequest, BatchModel, QueuedRequest, RequestOrigin, SchedulerHandle, SharedReplySender,
+};
 use super::stop_signal::StopSignal;
 
-pub(super) struct SchedulerState<I, O> {
+pub(super) struct LockedSchedulerState<I, O> {
     pub(super) batcher: Batcher<QueuedRequest<I, O>>,
     pub(super) stats: ModelStats,
     pub(super) is_closed: bool,
@@ -30,29 +32,29 @@ struct Batch<'a, I, O> {
 pub(super) type OpenModelFn<I, O> =
     dyn Fn(&Arc<StopSignal>) -> Result<Box<dyn BatchModel<I, O>>, InferenceError> + Send + Sync;
 
-pub(super) struct SchedulerShared<I, O> {
+pub(super) struct SchedulerSharedState<I, O> {
     pub(super) config: SchedulerConfig,
     pub(super) open_model: Box<OpenModelFn<I, O>>,
-    pub(super) state: Mutex<SchedulerState<I, O>>,
+    pub(super) state: Mutex<LockedSchedulerState<I, O>>,
     pub(super) state_changed: Condvar,
     pub(super) stop_signal: Arc<StopSignal>,
     /// Whether workers open the model before their first batch.
-    pub(super) opens_early: AtomicBool,
+    pub(super) open_model_at_thread_start: AtomicBool,
     pub(super) epoch: Instant,
     pub(super) metrics: ModelMetrics,
 }
 
-impl<I, O> SchedulerShared<I, O> {
+impl<I, O> SchedulerSharedState<I, O> {
     /// Runs batches until the scheduler is closed.
     pub(super) fn run_worker(&self) {
         set_thread_niceness(self.config.model_name, self.config.niceness);
         let mut model = None;
-        if self.opens_early.load(Ordering::Relaxed) {
-            let nothing = Batch {
+        if self.open_model_at_thread_start.load(Ordering::Relaxed) {
+            let empty_batch = Batch {
                 requests: Vec::new(),
                 charges: Vec::new(),
             };
-            self.run_batch_catching_panics(&mut model, nothing);
+            self.run_batch_catching_panics(&mut model, empty_batch);
         }
         while let Some(batch) = self.wait_for_batch() {
             let began = Instant::now();
@@ -67,7 +69,8 @@ impl<I, O> SchedulerShared<I, O> {
         model: &mut Option<Box<dyn BatchModel<I, O>>>,
         batch: Batch<'_, I, O>,
     ) {
-        if std::panic::catch_unwind(AssertUnwindSafe(|| self.run_batch(model, batch))).is_err() {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.open_model_and_run_batch(model, batch))).is_err()
+        {
             tracing::error!(
                 model = self.config.model_name,
                 "the model panicked; it will be reopened"
@@ -78,7 +81,11 @@ impl<I, O> SchedulerShared<I, O> {
     }
 
     /// Opens the model if necessary, and runs the batch.
-    fn run_batch(&self, model: &mut Option<Box<dyn BatchModel<I, O>>>, batch: Batch<'_, I, O>) {
+    fn open_model_and_run_batch(
+        &self,
+        model: &mut Option<Box<dyn BatchModel<I, O>>>,
+        batch: Batch<'_, I, O>,
+    ) {
         let opened = match model.take() {
             Some(open) => Ok(open),
             None => self.open_model_and_log(),
@@ -87,14 +94,14 @@ impl<I, O> SchedulerShared<I, O> {
             Ok(mut opened) => {
                 let began = Instant::now();
                 opened.run_batch(batch.requests);
-                self.record_batch_time(&batch.charges, began.elapsed());
+                self.record_and_charge_batch_time(&batch.charges, began.elapsed());
                 *model = Some(opened);
             }
             // The next batch retries: the missing file may have been installed.
             Err(error) => batch
                 .requests
                 .into_iter()
-                .for_each(|job| job.complete(Err(error.clone()))),
+                .for_each(|request| request.send_result(Err(error.clone()))),
         }
     }
 
@@ -113,9 +120,9 @@ impl<I, O> SchedulerShared<I, O> {
             if state.is_closed {
                 return None;
             }
-            match state.batcher.next_action(self.epoch.elapsed()) {
+            match state.batcher.take_next_worker_action(self.epoch.elapsed()) {
                 WorkerAction::RunBatch(batch) => {
-                    let waited: u64 = batch
+                    let queue_wait_millis_sum: u64 = batch
                         .iter()
                         .map(|r| u64::try_from(r.item.queued_at.elapsed().as_millis()).unwrap_or(u64::MAX))
                         .sum();
@@ -124,39 +131,42 @@ impl<I, O> SchedulerShared<I, O> {
                     stats.requests += batch.len() as u64;
                     stats.largest_batch = stats.largest_batch.max(batch.len() as u64);
                     stats.busy_workers += 1;
-                    stats.queue_wait_millis += waited;
+                    stats.queue_wait_millis += queue_wait_millis_sum;
                     self.metrics.batch_size.record(batch.len() as f64);
                     self.update_queue_gauge(&state);
                     return Some(Batch {
                         charges: charges_by_flow(&batch),
-                        requests: batch.into_iter().map(|r| self.activate_request(r.item)).collect(),
+                        requests: batch
+                            .into_iter()
+                            .map(|r| self.to_active_request(r.item))
+                            .collect(),
                     });
                 }
                 WorkerAction::WaitUntil(due) => {
-                    let left = due.saturating_sub(self.epoch.elapsed());
-                    self.state_changed.wait_for(&mut state, left);
+                    let remaining = due.saturating_sub(self.epoch.elapsed());
+                    self.state_changed.wait_for(&mut state, remaining);
                 }
                 WorkerAction::WaitForRequest => self.state_changed.wait(&mut state),
             }
         }
     }
 
-    fn activate_request(&self, waiting: QueuedRequest<I, O>) -> ActiveRequest<'_, I, O> {
+    fn to_active_request(&self, queued: QueuedRequest<I, O>) -> ActiveRequest<'_, I, O> {
         ActiveRequest {
-            item: waiting.item,
-            reply: waiting.reply,
-            origin: waiting.origin,
-            observer: self,
+            item: queued.item,
+            reply: queued.reply,
+            origin: queued.origin,
+            scheduler: self,
         }
     }
 
     /// Records the duration of a batch, and charges it to its flows and their tenants by cost.
-    fn record_batch_time(&self, charges: &[BatchCharge], took: Duration) {
+    fn record_and_charge_batch_time(&self, charges: &[BatchCharge], took: Duration) {
         if charges.is_empty() {
             return;
         }
         self.metrics.batch_seconds.record(took);
-        let seconds = self.state.lock().batcher.settle_batch(charges, took);
+        let seconds = self.state.lock().batcher.charge_actual_batch_time(charges, took);
         let Some(meter) = &self.config.usage_meter else {
             return;
         };
@@ -169,10 +179,10 @@ impl<I, O> SchedulerShared<I, O> {
         }
     }
 
-    pub(super) fn update_queue_gauge(&self, state: &SchedulerState<I, O>) {
+    pub(super) fn update_queue_gauge(&self, state: &LockedSchedulerState<I, O>) {
         self.metrics
             .queued_requests
-            .set(state.batcher.queued_requests() as f64);
+            .set(state.batcher.queued_request_count() as f64);
     }
 
     fn finish_batch(&self, began: Instant) {
@@ -186,36 +196,41 @@ impl<I, O> SchedulerShared<I, O> {
     }
 }
 
-impl<I, O> RequestObserver<I, O> for SchedulerShared<I, O> {
-    fn queue_parts(&self, origin: &Arc<RequestOrigin>, reply: &Arc<SharedReply<O>>, parts: Vec<(I, f64)>) {
+impl<I, O> SchedulerHandle<I, O> for SchedulerSharedState<I, O> {
+    fn queue_parts(
+        &self,
+        origin: &Arc<RequestOrigin>,
+        reply: &Arc<SharedReplySender<O>>,
+        parts: Vec<(I, f64)>,
+    ) {
         let mut state = self.state.lock();
         // Checked under the lock of the queue. A caller that leaves stops waiting first and then removes its requests from the queue.
         if state.is_closed || !reply.is_awaited() {
             return;
         }
-        let since = Instant::now();
+        let now = Instant::now();
         for (item, cost) in parts {
             let part = QueuedRequest {
                 item,
                 reply: Arc::clone(reply),
                 origin: Arc::clone(origin),
-                queued_at: since,
+                queued_at: now,
                 _queue_slot: None,
             };
-            part.queue_in(&mut state.batcher, cost);
+            part.push_to_batcher(&mut state.batcher, cost);
         }
         self.update_queue_gauge(&state);
         drop(state);
         self.state_changed.notify_all();
     }
 
-    fn count_failure(&self) {
+    fn count_failed_request(&self) {
         self.metrics.failed_requests.increment(1);
     }
 }
 
 /// Sums the costs of a batch by flow. Batches are small and mostly of one flow.
-fn charges_by_flow<I, O>(batch: &[BatchItem<QueuedRequest<I, O>>]) -> Vec<BatchCharge> {
+fn charges_by_flow<I, O>(batch: &[QueuedItem<QueuedRequest<I, O>>]) -> Vec<BatchCharge> {
     let mut charges: Vec<BatchCharge> = Vec::with_capacity(1);
     for request in batch {
         let flow = &request.item.origin.flow;

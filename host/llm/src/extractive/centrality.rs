@@ -48,10 +48,10 @@ impl SimilarityMatrix {
 }
 
 /// Returns a score per sentence, from 0 to 1 for the most central one.
-pub(super) fn compute_centrality_scores(likeness: &SimilarityMatrix) -> Vec<f32> {
-    let count = likeness.rows.len();
+pub(super) fn compute_centrality_scores(similarities: &SimilarityMatrix) -> Vec<f32> {
+    let count = similarities.rows.len();
     let even = 1.0 / count.max(1) as f32;
-    let sums: Vec<f32> = likeness.rows.iter().map(|row| row.iter().sum()).collect();
+    let sums: Vec<f32> = similarities.rows.iter().map(|row| row.iter().sum()).collect();
     let mut scores = vec![even; count];
     for _ in 0..MAX_ITERATIONS {
         // The similarity is symmetric, so a row also holds the weights of the edges to its sentence.
@@ -60,14 +60,14 @@ pub(super) fn compute_centrality_scores(likeness: &SimilarityMatrix) -> Vec<f32>
             .zip(&sums)
             .map(|(score, sum)| if *sum > 0.0 { score / sum } else { 0.0 })
             .collect();
-        let next: Vec<f32> = likeness
+        let next: Vec<f32> = similarities
             .rows
             .iter()
             .map(|row| {
                 let led: f32 = row
                     .iter()
                     .zip(&share)
-                    .map(|(likeness, share)| likeness * share)
+                    .map(|(similarity, share)| similarity * share)
                     .sum();
                 JUMP_PROBABILITY * even + (1.0 - JUMP_PROBABILITY) * led
             })

@@ -54,7 +54,7 @@ impl ExtractiveProvider {
             .embedder
             .embed_texts(&account, texts)
             .await
-            .map_err(inference_error)?;
+            .map_err(local_failure_from_inference_error)?;
         if vectors.len() == count {
             Ok(vectors)
         } else {
@@ -66,7 +66,7 @@ impl ExtractiveProvider {
     }
 
     /// Returns the sentences that fit into the token limit, in order of merit; at least one.
-    fn take_within_token_limit<'a>(
+    fn take_sentences_within_limit<'a>(
         &self,
         ranked: Vec<Sentence<'a>>,
         max_tokens: u32,
@@ -76,7 +76,7 @@ impl ExtractiveProvider {
             let tokens = self
                 .embedder
                 .count_tokens(sentence.source)
-                .map_err(inference_error)?;
+                .map_err(local_failure_from_inference_error)?;
             match left.checked_sub(tokens) {
                 Some(rest) => left = rest,
                 None if fitting.is_empty() => left = 0,
@@ -88,7 +88,7 @@ impl ExtractiveProvider {
     }
 }
 
-fn inference_error(error: InferenceError) -> ProviderError {
+fn local_failure_from_inference_error(error: InferenceError) -> ProviderError {
     ProviderError::LocalFailure(error.to_string())
 }
 
@@ -120,21 +120,21 @@ impl Provider for ExtractiveProvider {
         )
     }
 
-    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
-        let all = sentences::split_sentences(&question.text);
+    async fn call_model(&self, request: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
+        let all = sentences::split_sentences(&request.text);
         if all.is_empty() {
             return Err(ProviderError::NothingToQuote);
         }
-        let all = sample_evenly(all, MAX_COMPARED_SENTENCES);
-        let vectors = self.embed_sentences(&question.scheduling, &all).await?;
-        let wanted = target_sentence_count(question.kind, all.len());
+        let all = sample_sentences_evenly(all, MAX_COMPARED_SENTENCES);
+        let vectors = self.embed_sentences(&request.scheduling, &all).await?;
+        let wanted = target_sentence_count(request.kind, all.len());
         // Takes half a millisecond for a section and a tenth of a second for 400 sentences, so it runs outside the async
         // threads.
         let ranked = tokio::task::spawn_blocking(move || {
-            let likeness = centrality::SimilarityMatrix::from_vectors(&vectors);
+            let similarities = centrality::SimilarityMatrix::from_vectors(&vectors);
             selection::select_sentences(
-                &likeness,
-                &centrality::compute_centrality_scores(&likeness),
+                &similarities,
+                &centrality::compute_centrality_scores(&similarities),
                 wanted,
             )
         });
@@ -142,8 +142,8 @@ impl Provider for ExtractiveProvider {
             .await
             .map_err(|error| ProviderError::LocalFailure(error.to_string()))?;
         let chosen: Vec<Sentence<'_>> = ranked.into_iter().filter_map(|i| all.get(i).copied()).collect();
-        let mut chosen = self.take_within_token_limit(chosen, question.max_response_tokens)?;
-        if question.kind == LlmRequestKind::Title {
+        let mut chosen = self.take_sentences_within_limit(chosen, request.max_response_tokens)?;
+        if request.kind == LlmRequestKind::Title {
             let short = chosen
                 .iter()
                 .position(|sentence| sentence.has_at_most_words(MAX_TITLE_WORDS));
@@ -159,18 +159,18 @@ impl Provider for ExtractiveProvider {
 }
 
 /// Samples at most `most` sentences evenly.
-fn sample_evenly(sentences: Vec<Sentence<'_>>, most: usize) -> Vec<Sentence<'_>> {
+fn sample_sentences_evenly(sentences: Vec<Sentence<'_>>, max_count: usize) -> Vec<Sentence<'_>> {
     let count = sentences.len();
-    if count <= most {
+    if count <= max_count {
         return sentences;
     }
-    (0..most)
-        .filter_map(|i| sentences.get(i * count / most).copied())
+    (0..max_count)
+        .filter_map(|i| sentences.get(i * count / max_count).copied())
         .collect()
 }
 
 fn build_quoted_response(sentences: &[Sentence<'_>]) -> ProviderResponse {
-    let at = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+    let at = |offset: usize| u32::try_from(offset).unwrap_or(u32::MAX);
     let mut reply = ProviderResponse::default();
     for sentence in sentences {
         if !reply.text.is_empty() {

@@ -12,28 +12,34 @@ const RELEVANCE_WEIGHT: f32 = 0.7;
 const DUPLICATE_SIMILARITY: f32 = 0.95;
 
 /// Selects up to `count` sentences, the best first; fewer if the remaining ones are duplicates.
-pub(super) fn select_sentences(likeness: &SimilarityMatrix, scores: &[f32], count: usize) -> Vec<usize> {
+pub(super) fn select_sentences(similarities: &SimilarityMatrix, scores: &[f32], count: usize) -> Vec<usize> {
     let mut chosen: Vec<usize> = Vec::with_capacity(count);
     let scores = rescale_to_unit_range(scores);
     // The highest similarity of each sentence to a selected one.
-    let mut said = vec![0.0_f32; scores.len()];
+    let mut max_similarities = vec![0.0_f32; scores.len()];
     while chosen.len() < count {
-        let gain = |(i, (score, said)): (usize, (&f32, &f32))| {
-            (i, RELEVANCE_WEIGHT * score - (1.0 - RELEVANCE_WEIGHT) * said)
+        let gain = |(i, (score, similarity)): (usize, (&f32, &f32))| {
+            (
+                i,
+                RELEVANCE_WEIGHT * score - (1.0 - RELEVANCE_WEIGHT) * similarity,
+            )
         };
         let best = scores
             .iter()
-            .zip(&said)
+            .zip(&max_similarities)
             .enumerate()
             .map(gain)
             .filter(|(i, _)| {
-                !chosen.contains(i) && said.get(*i).is_some_and(|said| *said < DUPLICATE_SIMILARITY)
+                !chosen.contains(i)
+                    && max_similarities
+                        .get(*i)
+                        .is_some_and(|said| *said < DUPLICATE_SIMILARITY)
             })
             // Ties go to the earlier sentence.
             .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
         let Some((best, _)) = best else { break };
-        for (i, said) in said.iter_mut().enumerate() {
-            *said = said.max(likeness.similarity_between(i, best));
+        for (i, similarity) in max_similarities.iter_mut().enumerate() {
+            *similarity = similarity.max(similarities.similarity_between(i, best));
         }
         chosen.push(best);
     }
@@ -55,10 +61,10 @@ mod tests {
     #[test]
     fn duplicate_sentences_are_selected_once() {
         let vectors = [vec![1.0, 0.0], vec![1.0, 0.0], vec![0.0, 1.0]];
-        let likeness = SimilarityMatrix::from_vectors(&vectors);
-        assert_eq!(select_sentences(&likeness, &[0.9, 1.0, 0.5], 2), [1, 2]);
-        assert_eq!(select_sentences(&likeness, &[0.9, 1.0, 0.5], 9), [1, 2]);
-        assert_eq!(select_sentences(&likeness, &[1.0, 1.0, 1.0], 1), [0]);
-        assert!(select_sentences(&likeness, &[], 3).is_empty());
+        let similarities = SimilarityMatrix::from_vectors(&vectors);
+        assert_eq!(select_sentences(&similarities, &[0.9, 1.0, 0.5], 2), [1, 2]);
+        assert_eq!(select_sentences(&similarities, &[0.9, 1.0, 0.5], 9), [1, 2]);
+        assert_eq!(select_sentences(&similarities, &[1.0, 1.0, 1.0], 1), [0]);
+        assert!(select_sentences(&similarities, &[], 3).is_empty());
     }
 }

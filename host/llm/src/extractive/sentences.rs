@@ -43,19 +43,19 @@ impl<'a> Sentence<'a> {
     }
 
     /// Truncates a longer sentence to at most `most` words, at the end of a clause if there is one.
-    pub(super) fn truncate_to_words(self, most: usize) -> Self {
+    pub(super) fn truncate_to_words(self, max_words: usize) -> Self {
         let mut words = self.source.unicode_word_indices();
         let least = words
             .nth(MIN_CLAUSE_WORDS - 1)
             .map_or(0, |(at, word)| at + word.len());
-        let Some((end, _)) = self.source.unicode_word_indices().nth(most) else {
+        let Some((end, _)) = self.source.unicode_word_indices().nth(max_words) else {
             return self;
         };
-        let Some(begun) = self.source.get(..end) else {
+        let Some(prefix) = self.source.get(..end) else {
             return self;
         };
-        let clause = begun.rfind([',', ';', ':']).filter(|end| *end >= least);
-        let source: &'a str = clause.and_then(|end| begun.get(..end)).unwrap_or(begun);
+        let clause = prefix.rfind([',', ';', ':']).filter(|end| *end >= least);
+        let source: &'a str = clause.and_then(|end| prefix.get(..end)).unwrap_or(prefix);
         let source = source.trim_end_matches(|c: char| !c.is_alphanumeric());
         Self { source, ..self }
     }

@@ -1,4 +1,4 @@
-use weir_core::Lane;
+use weir_core::PriorityLane;
 use weir_core::decision::{ComputeDevice, DeviceKind};
 
 use super::*;
@@ -20,11 +20,11 @@ impl Embedder for WordHashEmbedder {
                 .split(|c: char| !c.is_alphanumeric())
                 .filter(|w| w.len() > 3)
             {
-                let place = word
+                let bucket = word
                     .bytes()
                     .fold(7_usize, |hash, byte| hash.wrapping_mul(31) + usize::from(byte))
                     % 64;
-                vector[place] += 1.0;
+                vector[bucket] += 1.0;
             }
             let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1.0);
             vector.into_iter().map(|x| x / length).collect()
@@ -68,7 +68,7 @@ fn build_request(kind: LlmRequestKind, text: &str, max_tokens: u32) -> LlmReques
     LlmRequest {
         scheduling: SchedulingContext {
             tenant: "t".parse().unwrap(),
-            lane: Lane::Bulk,
+            lane: PriorityLane::Bulk,
             group: 0,
             batch_linger: Duration::from_secs(9),
             tenant_weight: 1.0,
@@ -84,24 +84,26 @@ fn build_request(kind: LlmRequestKind, text: &str, max_tokens: u32) -> LlmReques
     }
 }
 
-async fn call_extractive(question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
+async fn call_extractive(request: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
     ExtractiveProvider::new(Arc::new(WordHashEmbedder))
-        .call_model(question)
+        .call_model(request)
         .await
 }
 
 /// Asserts that every quote is verbatim and in order, and that the response consists of quotes only.
 fn assert_quotes_are_verbatim(reply: &ProviderResponse, text: &str) {
-    let (mut said, mut source) = (0, 0);
+    let (mut response_end, mut source) = (0, 0);
     for quote in &reply.quotes {
         let answered = &reply.text[quote.response_range.start as usize..quote.response_range.end as usize];
         let quoted = &text[quote.source_range.start as usize..quote.source_range.end as usize];
         let words: Vec<_> = quoted.split_whitespace().collect();
         assert_eq!(answered, words.join(" "));
-        assert!(quote.response_range.start as usize <= said + 1 && quote.source_range.start >= source);
-        (said, source) = (quote.response_range.end as usize, quote.source_range.end);
+        assert!(
+            quote.response_range.start as usize <= response_end + 1 && quote.source_range.start >= source
+        );
+        (response_end, source) = (quote.response_range.end as usize, quote.source_range.end);
     }
-    assert_eq!(said, reply.text.len());
+    assert_eq!(response_end, reply.text.len());
     assert!(!reply.text.contains("Summar"), "the prompt is not echoed");
 }
 

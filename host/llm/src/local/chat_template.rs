@@ -45,32 +45,37 @@ impl ChatTemplate {
     }
 
     /// Returns the tokens of a request up to the beginning of the response.
-    pub(super) fn tokenize(&self, model: &LlamaModel, system: Option<&str>, user: &str) -> Vec<LlamaToken> {
+    pub(super) fn tokenize_chat_request(
+        &self,
+        model: &LlamaModel,
+        system: Option<&str>,
+        user: &str,
+    ) -> Vec<LlamaToken> {
         let vocab = model.vocab();
         let mut tokens = Vec::new();
         if vocab.should_add_bos() {
             tokens.push(vocab.bos());
         }
-        let marks =
+        let tokenize_with_special =
             |text: &str, tokens: &mut Vec<_>| vocab.tokenize_into(text.as_bytes(), tokens, false, true);
-        let said =
+        let tokenize_plain =
             |text: &str, tokens: &mut Vec<_>| vocab.tokenize_into(text.as_bytes(), tokens, false, false);
         match (system, &self.around_system_and_user) {
             (Some(system), Some([before, between, after])) => {
-                marks(before, &mut tokens);
-                said(system, &mut tokens);
-                marks(between, &mut tokens);
-                said(user, &mut tokens);
-                marks(after, &mut tokens);
+                tokenize_with_special(before, &mut tokens);
+                tokenize_plain(system, &mut tokens);
+                tokenize_with_special(between, &mut tokens);
+                tokenize_plain(user, &mut tokens);
+                tokenize_with_special(after, &mut tokens);
             }
             (system, _) => {
                 let [before, after] = &self.around_user;
-                marks(before, &mut tokens);
+                tokenize_with_special(before, &mut tokens);
                 if let Some(system) = system {
-                    said(&format!("{system}\n\n"), &mut tokens);
+                    tokenize_plain(&format!("{system}\n\n"), &mut tokens);
                 }
-                said(user, &mut tokens);
-                marks(after, &mut tokens);
+                tokenize_plain(user, &mut tokens);
+                tokenize_with_special(after, &mut tokens);
             }
         }
         tokens
@@ -84,7 +89,7 @@ fn render_template(
 ) -> Option<String> {
     let turns: Result<Vec<_>, _> = turns
         .iter()
-        .map(|(who, what)| LlamaChatMessage::new((*who).into(), (*what).into()))
+        .map(|(role, content)| LlamaChatMessage::new((*role).into(), (*content).into()))
         .collect();
     model.apply_chat_template(template, &turns.ok()?, true).ok()
 }

@@ -83,7 +83,7 @@ struct Sequence {
 
 impl<'model> BatchDecoder<'model> {
     pub(super) fn new(model: &'model LlamaModel, config: &LocalConfig) -> Result<Self, String> {
-        let turns = ChatTemplate::from_model(model)
+        let chat_template = ChatTemplate::from_model(model)
             .map_err(|reason| format!("its file {} {reason}", config.model_file.display()))?;
         let room = config.context_tokens.min(model.n_ctx_train().max(1));
         let seats = config.max_concurrency.max(1);
@@ -106,7 +106,7 @@ impl<'model> BatchDecoder<'model> {
         })?;
         Ok(Self {
             model,
-            chat_template: turns,
+            chat_template,
             context,
             batch: LlamaBatch::new(step_budget::MAX_STEP_TOKENS, 1),
             sequences: (0..seats).map(|_| None).collect(),
@@ -128,51 +128,51 @@ impl<'model> BatchDecoder<'model> {
     }
 
     /// Starts a request, unless it is too long or its caller has dropped it.
-    pub(super) fn start_sequence(&mut self, asked: LocalRequest) {
-        if asked.response_sender.is_closed() {
+    pub(super) fn start_sequence(&mut self, request: LocalRequest) {
+        if request.response_sender.is_closed() {
             return;
         }
         let too_long = |tokens: usize| {
-            let needed = tokens.saturating_add(asked.max_tokens as usize);
+            let needed = tokens.saturating_add(request.max_tokens as usize);
             (needed > self.context_tokens).then_some(ProviderError::ContextTooLong {
                 needed,
-                room: self.context_tokens,
+                context_tokens: self.context_tokens,
             })
         };
         // A prompt that is too long with any tokenization is not tokenized.
-        let bytes = asked.prompt.len() + asked.system.as_ref().map_or(0, String::len);
+        let bytes = request.prompt.len() + request.system.as_ref().map_or(0, String::len);
         if let Some(fault) = too_long(bytes / MAX_TOKEN_BYTES) {
-            return asked.send_error(fault);
+            return request.send_error(fault);
         }
-        let question = self
-            .chat_template
-            .tokenize(self.model, asked.system.as_deref(), &asked.prompt);
-        if let Some(fault) = too_long(question.len()) {
-            return asked.send_error(fault);
+        let prompt_tokens =
+            self.chat_template
+                .tokenize_chat_request(self.model, request.system.as_deref(), &request.prompt);
+        if let Some(fault) = too_long(prompt_tokens.len()) {
+            return request.send_error(fault);
         }
-        let Some(seat) = self.sequences.iter_mut().find(|seat| seat.is_none()) else {
-            return asked.send_error(ProviderError::LocalFailure(
+        let Some(free_sequence) = self.sequences.iter_mut().find(|seat| seat.is_none()) else {
+            return request.send_error(ProviderError::LocalFailure(
                 "more concurrent requests than the provider decodes".into(),
             ));
         };
         self.sequences_started += 1;
-        *seat = Some(Sequence {
-            kind: asked.kind,
+        *free_sequence = Some(Sequence {
+            kind: request.kind,
             start_number: self.sequences_started,
-            prompt_tokens: question,
+            prompt_tokens,
             decoded_prompt_tokens: 0,
             pending_token: None,
             generated_tokens: 0,
             generated_bytes: Vec::new(),
-            max_tokens: asked.max_tokens,
+            max_tokens: request.max_tokens,
             sampler: build_sampler(self.model, self.temperature),
             logits_index: None,
-            response_sender: asked.response_sender,
+            response_sender: request.response_sender,
         });
     }
 
     /// Decodes one step of all sequences.
-    pub(super) fn run_step(&mut self) {
+    pub(super) fn run_decoding_step(&mut self) {
         self.remove_dropped_sequences();
         let filled = self.fill_batch();
         if let Err(error) = filled {
@@ -186,28 +186,28 @@ impl<'model> BatchDecoder<'model> {
         if let Err(error) = self.context.decode(&mut self.batch) {
             return self.fail_all_sequences(&error.to_string());
         }
-        self.step_budget.record_step(tokens, began.elapsed());
+        self.step_budget.adjust_after_step(tokens, began.elapsed());
         self.sample_next_tokens();
     }
 
     /// Removes the sequences whose callers have dropped the request.
     fn remove_dropped_sequences(&mut self) {
-        for place in 0..self.sequences.len() {
-            let seat = self.sequences.get(place).and_then(Option::as_ref);
-            if seat.is_some_and(|seat| seat.response_sender.is_closed()) {
-                self.remove_sequence(place);
+        for index in 0..self.sequences.len() {
+            let sequence = self.sequences.get(index).and_then(Option::as_ref);
+            if sequence.is_some_and(|seat| seat.response_sender.is_closed()) {
+                self.remove_sequence(index);
             }
         }
     }
 
     /// Removes a sequence and clears its part of the context.
-    fn remove_sequence(&mut self, place: usize) -> Option<Sequence> {
-        let seat = self.sequences.get_mut(place)?.take();
-        let sequence = u32::try_from(place).ok();
+    fn remove_sequence(&mut self, index: usize) -> Option<Sequence> {
+        let removed = self.sequences.get_mut(index)?.take();
+        let sequence = u32::try_from(index).ok();
         if let Err(error) = self.context.clear_kv_cache_seq(sequence, None, None) {
             tracing::error!(%error, "cannot clear a sequence of a local language model");
         }
-        seat
+        removed
     }
 
     /// Fills the next batch. Responses come first, because each needs only one token and its caller is waiting.
@@ -226,7 +226,7 @@ impl<'model> BatchDecoder<'model> {
             self.batch.add(token, position as i32, &[sequence], true)?;
         }
         reading.sort_by_key(|(_, seat)| seat.start_number);
-        let mut left = self.step_budget.tokens();
+        let mut left = self.step_budget.next_step_tokens();
         for (sequence, seat) in reading {
             let unread = seat
                 .prompt_tokens
@@ -250,33 +250,33 @@ impl<'model> BatchDecoder<'model> {
 
     /// Samples the next token of each response that has logits.
     fn sample_next_tokens(&mut self) {
-        for place in 0..self.sequences.len() {
-            let Some(Some(seat)) = self.sequences.get_mut(place) else {
+        for index in 0..self.sequences.len() {
+            let Some(Some(sequence)) = self.sequences.get_mut(index) else {
                 continue;
             };
-            let Some(output) = seat.logits_index.take() else {
+            let Some(output) = sequence.logits_index.take() else {
                 continue;
             };
             let vocab = self.model.vocab();
-            let mut token = seat.sampler.sample(&self.context, output);
-            if seat.generated_tokens == 0 && vocab.is_eog(token) {
+            let mut token = sequence.sampler.sample(&self.context, output);
+            if sequence.generated_tokens == 0 && vocab.is_eog(token) {
                 // An empty response is useless, so the most likely other token is used instead.
-                let words = self.context.candidates_ith(output);
-                let words = words.filter(|word| !vocab.is_eog(word.id()));
-                let likeliest = words.max_by(|a, b| a.logit().total_cmp(&b.logit()));
+                let candidates = self.context.candidates_ith(output);
+                let candidates = candidates.filter(|word| !vocab.is_eog(word.id()));
+                let likeliest = candidates.max_by(|a, b| a.logit().total_cmp(&b.logit()));
                 token = likeliest.map_or(token, |word| word.id());
             }
             let ended = vocab.is_eog(token);
             if !ended {
-                vocab.token_to_piece_into(token, &mut seat.generated_bytes, false, None);
-                seat.generated_tokens += 1;
-                if seat.generated_tokens < seat.max_tokens {
-                    seat.pending_token = Some(token);
+                vocab.token_to_piece_into(token, &mut sequence.generated_bytes, false, None);
+                sequence.generated_tokens += 1;
+                if sequence.generated_tokens < sequence.max_tokens {
+                    sequence.pending_token = Some(token);
                     continue;
                 }
             }
-            if let Some(seat) = self.remove_sequence(place) {
-                seat.send_response(ended);
+            if let Some(finished) = self.remove_sequence(index) {
+                finished.send_response(ended);
             }
         }
     }
@@ -284,9 +284,9 @@ impl<'model> BatchDecoder<'model> {
     /// Fails all requests after a failed step, because the error does not name the request, and the content of the context is
     /// unknown.
     fn fail_all_sequences(&mut self, reason: &str) {
-        for place in 0..self.sequences.len() {
-            if let Some(seat) = self.remove_sequence(place) {
-                let _ = seat
+        for index in 0..self.sequences.len() {
+            if let Some(sequence) = self.remove_sequence(index) {
+                let _ = sequence
                     .response_sender
                     .send(Err(ProviderError::LocalFailure(reason.to_owned())));
             }
@@ -300,12 +300,12 @@ impl Sequence {
     fn send_response(self, ended: bool) {
         let text = String::from_utf8_lossy(&self.generated_bytes);
         let text = strip_reasoning(&text).trim();
-        let kept = if ended {
+        let usable_text = if ended {
             Some(text.into())
         } else {
             truncated_output::salvage_truncated_output(self.kind, text)
         };
-        let reply = match kept {
+        let reply = match usable_text {
             None => Err(ProviderError::TokenLimitReached),
             // The most likely tokens would be the same in another attempt.
             Some(text) if text.is_empty() => Err(ProviderError::NoOutput),
@@ -326,12 +326,12 @@ impl Sequence {
 /// <https://github.com/oobabooga/text-generation-webui/pull/5677>).
 fn build_sampler(model: &LlamaModel, temperature: f32) -> LlamaSampler {
     let no_breakers: [&str; 0] = [];
-    let once = LlamaSampler::dry(model, 0.8, 1.75, ALLOWED_REPEATED_TOKENS, 4096, no_breakers);
+    let repetition_penalty = LlamaSampler::dry(model, 0.8, 1.75, ALLOWED_REPEATED_TOKENS, 4096, no_breakers);
     if temperature <= 0.0 {
-        return LlamaSampler::chain_simple([once, LlamaSampler::greedy()]);
+        return LlamaSampler::chain_simple([repetition_penalty, LlamaSampler::greedy()]);
     }
     LlamaSampler::chain_simple([
-        once,
+        repetition_penalty,
         LlamaSampler::min_p(MIN_RELATIVE_PROBABILITY, 1),
         LlamaSampler::temp(temperature),
         LlamaSampler::dist(fastrand::u32(..)),

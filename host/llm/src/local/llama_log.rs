@@ -18,11 +18,11 @@ const MAX_ERRORS: usize = 8;
 /// Runs a closure and returns its result with llama.cpp's error messages, joined to one line.
 pub(super) fn capture_llama_errors<T>(run: impl FnOnce() -> T) -> (T, String) {
     send_logs_to_tracing(LogOptions::default());
-    let complaints = Arc::new(Mutex::new(Vec::new()));
-    let ear = ErrorCollector(Arc::clone(&complaints));
-    let done = tracing::subscriber::with_default(ear, run);
-    let complaints = complaints.lock().join("; ");
-    (done, complaints)
+    let errors = Arc::new(Mutex::new(Vec::new()));
+    let collector = ErrorCollector(Arc::clone(&errors));
+    let done = tracing::subscriber::with_default(collector, run);
+    let errors = errors.lock().join("; ");
+    (done, errors)
 }
 
 /// A tracing subscriber that collects error messages.
@@ -38,9 +38,9 @@ impl Subscriber for ErrorCollector {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut complaints = self.0.lock();
-        if complaints.len() < MAX_ERRORS {
-            event.record(&mut MessageVisitor(&mut complaints));
+        let mut errors = self.0.lock();
+        if errors.len() < MAX_ERRORS {
+            event.record(&mut MessageVisitor(&mut errors));
         }
     }
 

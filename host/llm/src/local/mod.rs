@@ -62,13 +62,13 @@ pub struct LocalProvider {
 
 impl LocalProvider {
     /// Inspects the file; the weights are loaded with the first request. The error states the reason and the remedy.
-    pub fn open_model_file(config: LocalConfig) -> Result<Self, String> {
+    pub fn inspect_file_and_start(config: LocalConfig) -> Result<Self, String> {
         if config.max_concurrency > MAX_CONCURRENCY {
             return Err(format!(
                 "the maximum is {MAX_CONCURRENCY} concurrent requests: lower its concurrency"
             ));
         }
-        let parameters = model_file::inspect_model_file(&config.model_file)?;
+        let parameters = model_file::check_model_and_count_parameters(&config.model_file)?;
         Self::start_model_thread(config, parameters)
     }
 
@@ -78,19 +78,19 @@ impl LocalProvider {
             "" => stem.unwrap_or_default().into_owned(),
             name => name.to_owned(),
         };
-        let (questions, asked) = mpsc::channel(1);
-        let ending = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&ending);
-        let owner = std::thread::Builder::new()
+        let (request_sender, request_receiver) = mpsc::channel(1);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let thread_stopping = Arc::clone(&stopping);
+        let thread = std::thread::Builder::new()
             .name("language-model".into())
-            .spawn(move || model_thread::run_model_thread(&config, asked, &told))
+            .spawn(move || model_thread::run_model_thread(&config, request_receiver, &thread_stopping))
             .map_err(|error| format!("cannot start its thread: {error}"))?;
         Ok(Self {
             model_name: model,
             parameter_count: parameters,
-            request_sender: Some(questions),
-            stopping: ending,
-            model_thread: Some(owner),
+            request_sender: Some(request_sender),
+            stopping,
+            model_thread: Some(thread),
         })
     }
 }
@@ -116,20 +116,20 @@ impl Provider for LocalProvider {
         Some(format!("{millions} million parameters, in this process{said}"))
     }
 
-    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
+    async fn call_model(&self, request: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
         let ended =
             || ProviderError::LocalFailure("the model thread has stopped; see the log for the reason".into());
-        let (answer, heard) = oneshot::channel();
-        let asked = LocalRequest {
-            kind: question.kind,
-            system: question.system_prompt.clone(),
-            prompt: question.render_prompt(),
-            max_tokens: question.max_response_tokens,
-            response_sender: answer,
+        let (response_sender, response_receiver) = oneshot::channel();
+        let local_request = LocalRequest {
+            kind: request.kind,
+            system: request.system_prompt.clone(),
+            prompt: request.render_prompt(),
+            max_tokens: request.max_response_tokens,
+            response_sender,
         };
-        let questions = self.request_sender.as_ref().ok_or_else(ended)?;
-        questions.send(asked).await.map_err(|_| ended())?;
-        heard.await.map_err(|_| ended())?
+        let request_sender = self.request_sender.as_ref().ok_or_else(ended)?;
+        request_sender.send(local_request).await.map_err(|_| ended())?;
+        response_receiver.await.map_err(|_| ended())?
     }
 }
 
@@ -138,9 +138,9 @@ impl Drop for LocalProvider {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.request_sender = None;
-        if let Some(owner) = self.model_thread.take() {
+        if let Some(thread) = self.model_thread.take() {
             // A panic of the thread is in the log already.
-            let _ = owner.join();
+            let _ = thread.join();
         }
     }
 }
@@ -151,7 +151,7 @@ mod tests {
 
     use weir_core::llm::LlmRequestKind;
     use weir_core::ports::SchedulingContext;
-    use weir_core::{Lane, TenantId};
+    use weir_core::{PriorityLane, TenantId};
 
     use super::*;
 
@@ -159,7 +159,7 @@ mod tests {
         LlmRequest {
             scheduling: SchedulingContext {
                 tenant: TenantId::default_tenant(),
-                lane: Lane::Bulk,
+                lane: PriorityLane::Bulk,
                 group: 0,
                 batch_linger: Duration::ZERO,
                 tenant_weight: 1.0,

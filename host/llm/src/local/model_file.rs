@@ -19,11 +19,11 @@ const GGUF_MAGIC: [u8; 4] = *b"GGUF";
 /// Returns the llama.cpp backend, which is initialized once per process.
 pub(super) fn llama_backend() -> Result<&'static LlamaBackend, String> {
     static BACKEND: OnceLock<Result<LlamaBackend, String>> = OnceLock::new();
-    let begun = BACKEND.get_or_init(|| {
+    let backend = BACKEND.get_or_init(|| {
         check_cpu_features()?;
         LlamaBackend::init().map_err(|error| format!("cannot start llama.cpp: {error}"))
     });
-    begun.as_ref().map_err(Clone::clone)
+    backend.as_ref().map_err(Clone::clone)
 }
 
 /// Checks the processor, because llama.cpp is compiled for certain instructions and aborts the process without them.
@@ -45,7 +45,7 @@ const fn check_cpu_features() -> Result<(), String> {
 
 /// Inspects the file without its weights, which takes a tenth of a second: the file must exist, be complete and hold a model
 /// with a chat template. Returns the number of parameters.
-pub(super) fn inspect_model_file(file: &Path) -> Result<u64, String> {
+pub(super) fn check_model_and_count_parameters(file: &Path) -> Result<u64, String> {
     if file.as_os_str().is_empty() {
         return Err("set its file to a GGUF model".into());
     }
@@ -59,28 +59,28 @@ pub(super) fn inspect_model_file(file: &Path) -> Result<u64, String> {
             "is no GGUF model: convert it, or get one in that format".into(),
         ));
     }
-    let words_only = LlamaModelParams::default().with_vocab_only(true);
-    let model = read_model(file, &words_only)?;
+    let vocab_only = LlamaModelParams::default().with_vocab_only(true);
+    let model = load_model_with_params(file, &vocab_only)?;
     ChatTemplate::from_model(&model).map_err(named)?;
     Ok(model.n_params())
 }
 
 /// Loads the weights. Stops early with an error when `ending` is set.
-pub(super) fn load_model(file: &Path, ending: &Arc<AtomicBool>) -> Result<LlamaModel, String> {
-    let told = Arc::clone(ending);
+pub(super) fn load_model_weights(file: &Path, stopping: &Arc<AtomicBool>) -> Result<LlamaModel, String> {
+    let stop_flag = Arc::clone(stopping);
     let params =
-        LlamaModelParams::default().with_progress_callback(move |_share| !told.load(Ordering::Relaxed));
-    read_model(file, &params)
+        LlamaModelParams::default().with_progress_callback(move |_share| !stop_flag.load(Ordering::Relaxed));
+    load_model_with_params(file, &params)
 }
 
-fn read_model(file: &Path, params: &LlamaModelParams) -> Result<LlamaModel, String> {
+fn load_model_with_params(file: &Path, params: &LlamaModelParams) -> Result<LlamaModel, String> {
     let backend = llama_backend()?;
-    let (model, complaints) = capture_llama_errors(|| LlamaModel::load_from_file(backend, file, params));
+    let (model, errors) = capture_llama_errors(|| LlamaModel::load_from_file(backend, file, params));
     model.map_err(|error| {
-        let why = if complaints.is_empty() {
+        let why = if errors.is_empty() {
             error.to_string()
         } else {
-            complaints
+            errors
         };
         format!(
             "cannot load its file {}; download it again or use another model: {why}",

@@ -18,22 +18,22 @@ use super::model_file;
 /// memory may be freed and the file may be replaced.
 pub(super) fn run_model_thread(
     config: &LocalConfig,
-    mut questions: mpsc::Receiver<LocalRequest>,
-    ending: &Arc<AtomicBool>,
+    mut requests: mpsc::Receiver<LocalRequest>,
+    stopping: &Arc<AtomicBool>,
 ) {
-    while let Some(first) = questions.blocking_recv() {
+    while let Some(first) = requests.blocking_recv() {
         if first.response_sender.is_closed() {
             continue;
         }
-        match model_file::load_model(&config.model_file, ending) {
-            Ok(model) => serve_requests(&model, config, first, &mut questions),
-            Err(reason) => first.send_error(report_unusable_model(config, &reason)),
+        match model_file::load_model_weights(&config.model_file, stopping) {
+            Ok(model) => serve_requests(&model, config, first, &mut requests),
+            Err(reason) => first.send_error(log_unusable_model(config, &reason)),
         }
     }
 }
 
 /// Tenants see the error, so it contains only the name of the file; the log contains the path.
-fn report_unusable_model(config: &LocalConfig, reason: &str) -> ProviderError {
+fn log_unusable_model(config: &LocalConfig, reason: &str) -> ProviderError {
     let path = config.model_file.display().to_string();
     tracing::warn!(path, reason, "cannot use a local language model");
     let name = config
@@ -50,27 +50,27 @@ fn serve_requests(
     model: &LlamaModel,
     config: &LocalConfig,
     first: LocalRequest,
-    questions: &mut mpsc::Receiver<LocalRequest>,
+    requests: &mut mpsc::Receiver<LocalRequest>,
 ) {
     let mut decoder = match BatchDecoder::new(model, config) {
         Ok(decoder) => decoder,
-        Err(reason) => return first.send_error(report_unusable_model(config, &reason)),
+        Err(reason) => return first.send_error(log_unusable_model(config, &reason)),
     };
     decoder.start_sequence(first);
     loop {
         while decoder.has_free_sequence() {
             let idle = decoder.is_idle();
             let next = if idle {
-                questions.blocking_recv()
+                requests.blocking_recv()
             } else {
-                questions.try_recv().ok()
+                requests.try_recv().ok()
             };
             match next {
-                Some(asked) => decoder.start_sequence(asked),
+                Some(request) => decoder.start_sequence(request),
                 None if idle => return,
                 None => break,
             }
         }
-        decoder.run_step();
+        decoder.run_decoding_step();
     }
 }

@@ -25,13 +25,13 @@ impl StepTokenBudget {
     }
 
     /// Returns the number of prompt tokens for the next step.
-    pub(super) const fn tokens(&self) -> usize {
+    pub(super) const fn next_step_tokens(&self) -> usize {
         self.0
     }
 
     /// Adjusts the budget after a step. Small steps are ignored, because their time depends on the weights and not on the
     /// tokens.
-    pub(super) fn record_step(&mut self, tokens: usize, time: Duration) {
+    pub(super) fn adjust_after_step(&mut self, tokens: usize, time: Duration) {
         if tokens < MIN_STEP_TOKENS || tokens < self.0 / 2 {
             return;
         }
@@ -51,24 +51,24 @@ mod tests {
         let mut chunk = StepTokenBudget::new();
         for _ in 0..10 {
             // 200 tokens per second.
-            let tokens = chunk.tokens();
-            chunk.record_step(tokens, Duration::from_secs_f64(tokens as f64 / 200.0));
+            let tokens = chunk.next_step_tokens();
+            chunk.adjust_after_step(tokens, Duration::from_secs_f64(tokens as f64 / 200.0));
         }
-        assert_eq!(chunk.tokens(), 200);
+        assert_eq!(chunk.next_step_tokens(), 200);
     }
 
     #[test]
     fn budget_stays_between_minimum_and_maximum() {
         let mut chunk = StepTokenBudget::new();
         for _ in 0..10 {
-            chunk.record_step(chunk.tokens(), Duration::from_millis(1));
+            chunk.adjust_after_step(chunk.next_step_tokens(), Duration::from_millis(1));
         }
-        assert_eq!(chunk.tokens(), MAX_STEP_TOKENS);
+        assert_eq!(chunk.next_step_tokens(), MAX_STEP_TOKENS);
         for _ in 0..10 {
-            chunk.record_step(chunk.tokens(), Duration::from_secs(100));
+            chunk.adjust_after_step(chunk.next_step_tokens(), Duration::from_secs(100));
         }
-        assert_eq!(chunk.tokens(), MIN_STEP_TOKENS);
-        chunk.record_step(1, Duration::from_millis(1));
-        assert_eq!(chunk.tokens(), MIN_STEP_TOKENS);
+        assert_eq!(chunk.next_step_tokens(), MIN_STEP_TOKENS);
+        chunk.adjust_after_step(1, Duration::from_millis(1));
+        assert_eq!(chunk.next_step_tokens(), MIN_STEP_TOKENS);
     }
 }

@@ -69,25 +69,25 @@ mod tests {
 
     #[test]
     fn usable_part_depends_on_the_request_kind() {
-        let kept = |kind, text| super::salvage_truncated_output(kind, text).map(Cow::into_owned);
+        let salvage = |kind, text| super::salvage_truncated_output(kind, text).map(Cow::into_owned);
         let is = |text: &str| Some(text.to_owned());
         for kind in [
             LlmRequestKind::Map,
             LlmRequestKind::Reduce,
             LlmRequestKind::Preview,
         ] {
-            assert_eq!(kept(kind, "It rained. It sto"), is("It rained."));
-            assert_eq!(kept(kind, "it rains and rai"), is("it rains and…"));
-            assert_eq!(kept(kind, "\n"), None);
+            assert_eq!(salvage(kind, "It rained. It sto"), is("It rained."));
+            assert_eq!(salvage(kind, "it rains and rai"), is("it rains and…"));
+            assert_eq!(salvage(kind, "\n"), None);
         }
         assert_eq!(
-            kept(LlmRequestKind::Title, "\nRivers\nThis title is"),
+            salvage(LlmRequestKind::Title, "\nRivers\nThis title is"),
             is("Rivers")
         );
         assert_eq!(
-            kept(LlmRequestKind::Title, "Rivers and their ma"),
+            salvage(LlmRequestKind::Title, "Rivers and their ma"),
             is("Rivers and their…")
         );
-        assert_eq!(kept(LlmRequestKind::Component, "It rained. It sto"), None);
+        assert_eq!(salvage(LlmRequestKind::Component, "It rained. It sto"), None);
     }
 }

@@ -57,12 +57,12 @@ const PARAMETER_SETTINGS: [(&str, &str); 4] = [
 
 /// Returns the reason for which a provider denies all requests; `None` if the error concerns one request or is temporary.
 /// `retry` says whether the error names a time to retry.
-pub(super) fn classify_denial(status: u16, said: &ErrorDetails, retry: bool) -> Option<DenialReason> {
-    let words = said.message.to_lowercase();
-    let code = said.code.as_deref().unwrap_or_default();
-    let kind = said.error_type.as_deref().unwrap_or_default();
+pub(super) fn classify_denial(status: u16, details: &ErrorDetails, retry: bool) -> Option<DenialReason> {
+    let message = details.message.to_lowercase();
+    let code = details.code.as_deref().unwrap_or_default();
+    let kind = details.error_type.as_deref().unwrap_or_default();
     let coded = |codes: &[&str]| codes.contains(&code) || codes.contains(&kind);
-    let has = |list: &[&str]| list.iter().any(|part| words.contains(part));
+    let has = |list: &[&str]| list.iter().any(|part| message.contains(part));
     let quota = coded(&QUOTA_CODES) || (!retry && !coded(&RATE_CODES) && has(&QUOTA_PHRASES));
     match status {
         402 => Some(DenialReason::QuotaExhausted),
@@ -73,19 +73,19 @@ pub(super) fn classify_denial(status: u16, said: &ErrorDetails, retry: bool) -> 
         404 | 410 => Some(DenialReason::ModelNotFound),
         300..=399 | 405 => Some(DenialReason::WrongAddress),
         400 | 422 if coded(&["model_not_found", "invalid_model"]) => Some(DenialReason::ModelNotFound),
-        400 | 422 if words.contains("model") && has(&MODEL_PHRASES) => Some(DenialReason::ModelNotFound),
+        400 | 422 if message.contains("model") && has(&MODEL_PHRASES) => Some(DenialReason::ModelNotFound),
         400 | 422 if coded(&PARAMETER_CODES) || has(&PARAMETER_PHRASES) => {
-            unsupported_parameter(said, &words)
+            unsupported_parameter_denial(details, &message)
         }
         _ => None,
     }
 }
 
 /// Returns the denial for an unsupported parameter, if it is one that each request has.
-fn unsupported_parameter(said: &ErrorDetails, words: &str) -> Option<DenialReason> {
-    let named = |name: &str| match said.parameter.as_deref() {
+fn unsupported_parameter_denial(details: &ErrorDetails, message: &str) -> Option<DenialReason> {
+    let named = |name: &str| match details.parameter.as_deref() {
         Some(param) => param == name,
-        None => words.contains(name),
+        None => message.contains(name),
     };
     let (_, setting) = PARAMETER_SETTINGS.into_iter().find(|(name, _)| named(name))?;
     Some(DenialReason::UnsupportedParameter { setting })
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn denials_are_told_from_temporary_limits() {
+    fn denials_are_distinguished_from_temporary_limits() {
         let quota = [
             r#"{"error": {"message": "x", "type": "insufficient_quota", "code": "insufficient_quota"}}"#,
             r#"{"error": {"message": "Your account is suspended, please check your plan and billing details", "type": "exceeded_current_quota_error"}}"#,
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn denials_are_told_from_single_request_errors() {
+    fn denials_are_distinguished_from_single_request_errors() {
         for (status, body, expected) in [
             (401, "", Some(DenialReason::Authentication)),
             (402, "", Some(DenialReason::QuotaExhausted)),

@@ -34,9 +34,9 @@ pub(super) struct ErrorDetails {
 }
 
 impl ErrorDetails {
-    fn from_message(words: impl Into<String>) -> Self {
+    fn from_message(message: impl Into<String>) -> Self {
         Self {
-            message: words.into(),
+            message: message.into(),
             ..Self::default()
         }
     }
@@ -96,9 +96,9 @@ pub(super) fn parse_error_body(body: &str) -> ErrorDetails {
 }
 
 /// Shortens an error text to one line of limited length.
-pub(super) fn shorten_to_one_line(words: &str) -> String {
+pub(super) fn shorten_to_one_line(text: &str) -> String {
     let mut line = String::new();
-    for word in words
+    for word in text
         .split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|w| !w.is_empty())
     {

@@ -14,12 +14,12 @@ pub(super) fn error_from_response(
     status: StatusCode,
     headers: &HeaderMap,
     body: &str,
-    blacken: impl Fn(String) -> String,
+    redact: impl Fn(String) -> String,
 ) -> ProviderError {
-    let said = parse_error_body(body);
+    let details = parse_error_body(body);
     let after = parse_retry_after_headers(headers, SystemTime::now())
-        .or_else(|| parse_retry_after_text(&said.message));
-    let mut reason = shorten_to_one_line(&blacken(said.message.clone()));
+        .or_else(|| parse_retry_after_text(&details.message));
+    let mut reason = shorten_to_one_line(&redact(details.message.clone()));
     if reason.is_empty() {
         reason = status
             .canonical_reason()
@@ -27,7 +27,7 @@ pub(super) fn error_from_response(
             .to_lowercase();
     }
     let number = status.as_u16();
-    if let Some(denial) = classify_denial(number, &said, after.is_some()) {
+    if let Some(denial) = classify_denial(number, &details, after.is_some()) {
         return ProviderError::Denied {
             status: number,
             denial,
@@ -50,13 +50,13 @@ pub(super) fn error_from_response(
 }
 
 /// Returns the error of an error body with status 200, whole or within a stream. Its code may be an HTTP status.
-pub(super) fn error_from_error_body(said: &ErrorDetails) -> ProviderError {
-    let code = said.code.as_deref().and_then(|code| code.parse().ok());
+pub(super) fn error_from_status_200_body(details: &ErrorDetails) -> ProviderError {
+    let code = details.code.as_deref().and_then(|code| code.parse().ok());
     // Without a status, the text can still show an exhausted quota.
     let status = code.filter(|code| (400..600).contains(code)).unwrap_or(429);
-    let after = parse_retry_after_text(&said.message);
-    let reason = shorten_to_one_line(&said.message);
-    match classify_denial(status, said, after.is_some()) {
+    let after = parse_retry_after_text(&details.message);
+    let reason = shorten_to_one_line(&details.message);
+    match classify_denial(status, details, after.is_some()) {
         Some(denial) => ProviderError::Denied {
             status,
             denial,
@@ -72,11 +72,11 @@ pub(super) fn error_from_error_body(said: &ErrorDetails) -> ProviderError {
 }
 
 /// Parses the time to wait from the text of an error, as in "Please retry after 3 seconds" or "try again in 1.5s".
-fn parse_retry_after_text(words: &str) -> Option<Duration> {
-    let words = words.to_lowercase();
+fn parse_retry_after_text(text: &str) -> Option<Duration> {
+    let text = text.to_lowercase();
     let (_, rest) = ["retry after ", "retry in ", "try again in ", "try again after "]
         .iter()
-        .find_map(|phrase| words.split_once(phrase))?;
+        .find_map(|phrase| text.split_once(phrase))?;
     let end = rest
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(rest.len());

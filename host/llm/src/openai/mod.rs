@@ -87,10 +87,10 @@ impl OpenAiProvider {
     }
 
     /// Returns the key of the next call: the content of the key file, or the last key if the file cannot be read.
-    async fn current_key(&self) -> Option<KeyHeader> {
+    async fn read_current_key(&self) -> Option<KeyHeader> {
         if let Some(file) = self.config.key_file.clone() {
             let read = tokio::task::spawn_blocking(move || {
-                ProviderApiKey::read_file(&file).and_then(KeyHeader::new)
+                ProviderApiKey::read_key_file(&file).and_then(KeyHeader::new)
             })
             .await;
             match read {
@@ -110,7 +110,7 @@ impl OpenAiProvider {
 /// Replaces the key in a text, because some endpoints repeat it in error messages.
 fn redact_key(key: Option<&KeyHeader>, text: String) -> String {
     match key {
-        Some(key) => key.key.redact(&text),
+        Some(key) => key.key.redact_in_text(&text),
         None => text,
     }
 }
@@ -125,48 +125,51 @@ impl Provider for OpenAiProvider {
         self.config.supports_images
     }
 
-    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
-        let body = request_body::encode_request(&self.config, question)?;
-        let key = self.current_key().await;
-        let blacken = |text| redact_key(key.as_ref(), text);
+    async fn call_model(&self, llm_request: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
+        let body = request_body::encode_request(&self.config, llm_request)?;
+        let key = self.read_current_key().await;
+        let redact = |text| redact_key(key.as_ref(), text);
         let mut request = self.client.post(&self.completions_url).body(body);
         if let Some(key) = &key {
             request = request.header(AUTHORIZATION, key.header.clone());
         }
         let sent = request.send().await;
-        let answer = sent.map_err(|error| {
-            ProviderError::Unreachable(blacken(error_response::describe_transport_error(&error)))
+        let response = sent.map_err(|error| {
+            ProviderError::Unreachable(redact(error_response::describe_transport_error(&error)))
         })?;
         let stall = self.config.stall_timeout;
-        if answer.status() != StatusCode::OK {
+        if response.status() != StatusCode::OK {
             // Reading the error body may take as long as a stall, not as long as a whole response.
-            let (status, headers) = (answer.status(), answer.headers().clone());
-            let words = timeout(stall, response_reader::read_error_body(answer))
+            let (status, headers) = (response.status(), response.headers().clone());
+            let error_body = timeout(stall, response_reader::read_error_body(response))
                 .await
                 .unwrap_or_default();
             return Err(error_response::error_from_response(
-                status, &headers, &words, blacken,
+                status,
+                &headers,
+                &error_body,
+                redact,
             ));
         }
-        let streams = answer
+        let is_stream = response
             .headers()
             .get(CONTENT_TYPE)
             .and_then(|kind| kind.to_str().ok())
             .is_some_and(|kind| kind.starts_with("text/event-stream"));
-        let listener = ResponseReader::new(stall, question.max_response_tokens);
-        let heard = if streams {
-            listener.read_stream(answer).await
+        let reader = ResponseReader::new(stall, llm_request.max_response_tokens);
+        let result = if is_stream {
+            reader.read_event_stream(response).await
         } else {
-            listener.read_whole(answer).await
+            reader.read_whole_body(response).await
         };
-        heard.map_err(|fault| match fault {
+        result.map_err(|fault| match fault {
             ProviderError::ServerError {
                 status,
                 reason,
                 after,
             } => ProviderError::ServerError {
                 status,
-                reason: blacken(reason),
+                reason: redact(reason),
                 after,
             },
             ProviderError::Denied {
@@ -176,9 +179,9 @@ impl Provider for OpenAiProvider {
             } => ProviderError::Denied {
                 status,
                 denial,
-                reason: blacken(reason),
+                reason: redact(reason),
             },
-            ProviderError::InvalidResponse(reason) => ProviderError::InvalidResponse(blacken(reason)),
+            ProviderError::InvalidResponse(reason) => ProviderError::InvalidResponse(redact(reason)),
             other => other,
         })
     }

@@ -54,16 +54,19 @@ struct ImageUrl {
 }
 
 /// Encodes the body of a request.
-pub(super) fn encode_request(config: &OpenAiConfig, question: &LlmRequest) -> Result<Vec<u8>, ProviderError> {
-    let prompt = question.render_prompt();
+pub(super) fn encode_request(
+    config: &OpenAiConfig,
+    llm_request: &LlmRequest,
+) -> Result<Vec<u8>, ProviderError> {
+    let prompt = llm_request.render_prompt();
     let mut messages = Vec::with_capacity(2);
-    if let Some(system) = &question.system_prompt {
+    if let Some(system) = &llm_request.system_prompt {
         messages.push(RequestMessage {
             role: "system",
             content: MessageContent::Text(system),
         });
     }
-    let content = match &question.image {
+    let content = match &llm_request.image {
         None => MessageContent::Text(&prompt),
         Some(image) => MessageContent::Parts(vec![
             ContentPart::Text { text: &prompt },
@@ -82,7 +85,7 @@ pub(super) fn encode_request(config: &OpenAiConfig, question: &LlmRequest) -> Re
         role: "user",
         content,
     });
-    let limit = Some(question.max_response_tokens);
+    let limit = Some(llm_request.max_response_tokens);
     let (max_tokens, max_completion_tokens) = match config.token_limit {
         TokenLimitParameter::MaxTokens => (limit, None),
         TokenLimitParameter::MaxCompletionTokens => (None, limit),

@@ -85,7 +85,7 @@ pub(super) fn parse_completion(json: &[u8]) -> Result<CompletionBody, ProviderEr
     let mut body: CompletionBody = serde_json::from_slice(json)
         .map_err(|error| ProviderError::InvalidResponse(format!("no chat completion: {error}")))?;
     match body.error.take() {
-        Some(error) => Err(error_response::error_from_error_body(&error.into_details())),
+        Some(error) => Err(error_response::error_from_status_200_body(&error.into_details())),
         None => Ok(body),
     }
 }

@@ -28,10 +28,10 @@ pub(super) struct ResponseReader {
 }
 
 /// Reads the beginning of an error body.
-pub(super) async fn read_error_body(mut answer: Response) -> String {
+pub(super) async fn read_error_body(mut response: Response) -> String {
     let mut bytes = Vec::new();
     while bytes.len() < MAX_ERROR_BODY_BYTES
-        && let Ok(Some(chunk)) = answer.chunk().await
+        && let Ok(Some(chunk)) = response.chunk().await
     {
         bytes.extend_from_slice(&chunk);
     }
@@ -54,7 +54,7 @@ impl ResponseReader {
         }
     }
 
-    fn count_bytes(&mut self, bytes: usize) -> Result<(), ProviderError> {
+    fn deduct_from_byte_limit(&mut self, bytes: usize) -> Result<(), ProviderError> {
         let left = self.bytes_left.checked_sub(bytes);
         self.bytes_left =
             left.ok_or_else(|| ProviderError::InvalidResponse("the response does not end".into()))?;
@@ -62,19 +62,19 @@ impl ResponseReader {
     }
 
     /// Reads a response that arrives as one JSON body.
-    pub(super) async fn read_whole(
+    pub(super) async fn read_whole_body(
         mut self,
-        mut answer: Response,
+        mut response: Response,
     ) -> Result<ProviderResponse, ProviderError> {
         let mut body = Vec::new();
         // The timeout of the call limits a whole response; nothing arrives before it is complete, so a stall cannot be
         // detected.
-        while let Some(chunk) = answer
+        while let Some(chunk) = response
             .chunk()
             .await
             .map_err(|_broken| ProviderError::ResponseInterrupted)?
         {
-            self.count_bytes(chunk.len())?;
+            self.deduct_from_byte_limit(chunk.len())?;
             body.extend_from_slice(&chunk);
         }
         if body.trim_ascii().is_empty() {
@@ -91,15 +91,15 @@ impl ResponseReader {
     }
 
     /// Reads a response that arrives as a stream of events.
-    pub(super) async fn read_stream(
+    pub(super) async fn read_event_stream(
         mut self,
-        mut answer: Response,
+        mut response: Response,
     ) -> Result<ProviderResponse, ProviderError> {
         let mut lines = SseParser::default();
-        let mut quiet = self.stall_timeout;
+        let mut stall_time_left = self.stall_timeout;
         loop {
             let began = tokio::time::Instant::now();
-            let chunk = timeout(quiet, answer.chunk())
+            let chunk = timeout(stall_time_left, response.chunk())
                 .await
                 .map_err(|_elapsed| ProviderError::Stalled {
                     seconds: self.stall_timeout.as_secs(),
@@ -107,8 +107,8 @@ impl ResponseReader {
             let Some(chunk) = chunk.map_err(|_broken| ProviderError::ResponseInterrupted)? else {
                 break;
             };
-            self.count_bytes(chunk.len())?;
-            lines.push(&chunk);
+            self.deduct_from_byte_limit(chunk.len())?;
+            lines.push_chunk(&chunk);
             let mut progress = false;
             while let Some(event) = lines.next_event() {
                 progress = true;
@@ -119,10 +119,10 @@ impl ResponseReader {
                 self.append_body(body);
             }
             // Keep-alive comments do not reset the stall timeout.
-            quiet = if progress {
+            stall_time_left = if progress {
                 self.stall_timeout
             } else {
-                quiet.saturating_sub(began.elapsed())
+                stall_time_left.saturating_sub(began.elapsed())
             };
         }
         if self.finish_reason.is_none() {
@@ -178,7 +178,7 @@ struct SseParser {
 }
 
 impl SseParser {
-    fn push(&mut self, bytes: &[u8]) {
+    fn push_chunk(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.consumed.min(self.bytes.len()));
         self.consumed = 0;
         self.bytes.extend_from_slice(bytes);
@@ -220,7 +220,7 @@ mod tests {
         let mut lines = SseParser::default();
         let mut events = Vec::new();
         for piece in pieces {
-            lines.push(piece);
+            lines.push_chunk(piece);
             while let Some(event) = lines.next_event() {
                 events.push(String::from_utf8(event).unwrap());
             }

@@ -17,9 +17,9 @@ use crate::fake_provider::{FakeProvider, account_of, build_request, options_with
 
 fn cached_model(
     fakes: &[&Arc<FakeProvider>],
-    kept: Option<Arc<dyn ResponseCache>>,
+    cache: Option<Arc<dyn ResponseCache>>,
 ) -> Arc<CachedLanguageModel> {
-    let members = fakes
+    let providers = fakes
         .iter()
         .map(|fake| fake.provider_entry(options_with_concurrency(4)))
         .collect();
@@ -27,7 +27,7 @@ fn cached_model(
         fail_when_unavailable: true,
         ..RouterConfig::default()
     };
-    Arc::new(CachedLanguageModel::new(Router::new(members, config), kept))
+    Arc::new(CachedLanguageModel::new(Router::new(providers, config), cache))
 }
 
 fn memory_cache() -> Arc<dyn ResponseCache> {
@@ -36,20 +36,20 @@ fn memory_cache() -> Arc<dyn ResponseCache> {
 
 #[tokio::test(start_paused = true)]
 async fn repeated_job_makes_no_calls() {
-    let (fake, kept) = (FakeProvider::succeeding("m", 1.0), memory_cache());
-    let first = cached_model(&[&fake], Some(Arc::clone(&kept)));
-    join_all((0..20).map(|i| first.complete(build_request(format!("{i}"))))).await;
+    let (fake, cache) = (FakeProvider::succeeding("m", 1.0), memory_cache());
+    let first = cached_model(&[&fake], Some(Arc::clone(&cache)));
+    join_all((0..20).map(|i| first.request_completion(build_request(format!("{i}"))))).await;
     // A second router with the same cache, as after a restart.
-    let again = cached_model(&[&fake], Some(kept));
+    let again = cached_model(&[&fake], Some(cache));
     let began = Instant::now();
-    for (i, answer) in join_all((0..20).map(|i| again.complete(build_request(format!("{i}")))))
+    for (i, response) in join_all((0..20).map(|i| again.request_completion(build_request(format!("{i}")))))
         .await
         .into_iter()
         .enumerate()
     {
-        let answer = answer.unwrap();
+        let response = response.unwrap();
         assert_eq!(
-            (answer.text, answer.cached, answer.provider_time),
+            (response.text, response.cached, response.provider_time),
             (i.to_string(), true, Duration::ZERO)
         );
     }
@@ -59,7 +59,7 @@ async fn repeated_job_makes_no_calls() {
 #[tokio::test(start_paused = true)]
 async fn cache_key_covers_every_input_of_the_response() {
     let fake = FakeProvider::succeeding("m", 1.0);
-    let answers = cached_model(&[&fake], Some(memory_cache()));
+    let model = cached_model(&[&fake], Some(memory_cache()));
     let base = build_request("text");
     let variants = [
         base.clone(),
@@ -90,13 +90,13 @@ async fn cache_key_covers_every_input_of_the_response() {
         },
     ];
     for variant in variants.iter().chain(&variants) {
-        answers.complete(variant.clone()).await.unwrap();
+        model.request_completion(variant.clone()).await.unwrap();
     }
     assert_eq!(fake.call_count(), variants.len());
     // Timeout and weight do not change the response, so they are not part of the key.
     let mut same = base.clone();
     (same.timeout, same.scheduling.tenant_weight) = (Duration::from_secs(5), 7.0);
-    assert!(answers.complete(same).await.unwrap().cached);
+    assert!(model.request_completion(same).await.unwrap().cached);
     let image = LlmRequest {
         image: Some(EncodedImage {
             media_type: "image/jpeg",
@@ -105,7 +105,7 @@ async fn cache_key_covers_every_input_of_the_response() {
         ..base
     };
     assert_eq!(
-        answers.complete(image).await.unwrap_err().kind(),
+        model.request_completion(image).await.unwrap_err().kind(),
         "llm-unavailable"
     );
 }
@@ -113,32 +113,32 @@ async fn cache_key_covers_every_input_of_the_response() {
 #[tokio::test(start_paused = true)]
 async fn concurrent_equal_requests_share_one_call() {
     let fake = FakeProvider::succeeding("m", 10.0);
-    let answers = cached_model(&[&fake], None);
-    let same = join_all((0..30).map(|_| answers.complete(build_request("same")))).await;
+    let model = cached_model(&[&fake], None);
+    let same = join_all((0..30).map(|_| model.request_completion(build_request("same")))).await;
     assert_eq!(fake.call_count(), 1);
     assert_eq!(
         same.iter()
-            .filter(|answer| answer.as_ref().unwrap().cached)
+            .filter(|response| response.as_ref().unwrap().cached)
             .count(),
         29
     );
     // Without a cache, a later request makes another call.
-    answers.complete(build_request("same")).await.unwrap();
+    model.request_completion(build_request("same")).await.unwrap();
     assert_eq!(fake.call_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn dropped_or_timed_out_caller_does_not_fail_the_others() {
     let fake = FakeProvider::succeeding("m", 10.0);
-    let answers = cached_model(&[&fake], None);
+    let model = cached_model(&[&fake], None);
     let leader = tokio::spawn({
-        let answers = Arc::clone(&answers);
-        async move { answers.complete(build_request("same")).await }
+        let model = Arc::clone(&model);
+        async move { model.request_completion(build_request("same")).await }
     });
     sleep(Duration::from_secs(1)).await;
     let follower = tokio::spawn({
-        let answers = Arc::clone(&answers);
-        async move { answers.complete(build_request("same")).await }
+        let model = Arc::clone(&model);
+        async move { model.request_completion(build_request("same")).await }
     });
     sleep(Duration::from_secs(1)).await;
     leader.abort();
@@ -152,9 +152,9 @@ async fn dropped_or_timed_out_caller_does_not_fail_the_others() {
     };
     let began = Instant::now();
     let (first, second, third) = tokio::join!(
-        answers.complete(short.clone()),
-        answers.complete(build_request("late")),
-        answers.complete(short),
+        model.request_completion(short.clone()),
+        model.request_completion(build_request("late")),
+        model.request_completion(short),
     );
     assert_eq!(first.unwrap_err().kind(), "llm-timeout");
     assert_eq!(third.unwrap_err().kind(), "llm-timeout");
@@ -167,15 +167,19 @@ async fn dropped_or_timed_out_caller_does_not_fail_the_others() {
 #[tokio::test(start_paused = true)]
 async fn failure_is_shared_and_not_cached() {
     let fake = FakeProvider::failing_first("m", std::iter::repeat_n(server_error(), 3));
-    let answers = cached_model(&[&fake], Some(memory_cache()));
-    let same = join_all((0..10).map(|_| answers.complete(build_request("same")))).await;
+    let model = cached_model(&[&fake], Some(memory_cache()));
+    let same = join_all((0..10).map(|_| model.request_completion(build_request("same")))).await;
     assert!(
         same.iter()
-            .all(|answer| answer.as_ref().unwrap_err().kind() == "llm-down")
+            .all(|response| response.as_ref().unwrap_err().kind() == "llm-down")
     );
     assert_eq!(fake.call_count(), 3);
     assert_eq!(
-        answers.complete(build_request("same")).await.unwrap().text,
+        model
+            .request_completion(build_request("same"))
+            .await
+            .unwrap()
+            .text,
         "same"
     );
 }
@@ -186,16 +190,16 @@ async fn cached_response_of_any_provider_is_found() {
         FakeProvider::always_failing("first", server_error()),
         FakeProvider::succeeding("second", 1.0),
     );
-    let answers = cached_model(&[&first, &second], Some(memory_cache()));
+    let model = cached_model(&[&first, &second], Some(memory_cache()));
     assert_eq!(
-        answers.complete(build_request("x")).await.unwrap().model,
+        model.request_completion(build_request("x")).await.unwrap().model,
         "second"
     );
-    let asked = first.call_count();
-    let again = answers.complete(build_request("x")).await.unwrap();
+    let calls_before = first.call_count();
+    let again = model.request_completion(build_request("x")).await.unwrap();
     assert_eq!(
         (again.cached, again.model.as_str(), first.call_count()),
-        (true, "second", asked)
+        (true, "second", calls_before)
     );
 }
 
@@ -204,7 +208,7 @@ struct FailingCache;
 
 #[async_trait]
 impl ResponseCache for FailingCache {
-    async fn get_response(
+    async fn get_cached_response(
         &self,
         _: &TenantId,
         _: &ResponseCacheKey,
@@ -214,7 +218,7 @@ impl ResponseCache for FailingCache {
         })
     }
 
-    async fn put_response(
+    async fn put_cached_response(
         &self,
         _: &TenantId,
         _: &ResponseCacheKey,
@@ -226,11 +230,15 @@ impl ResponseCache for FailingCache {
         })
     }
 
-    async fn remove_document_responses(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
+    async fn remove_cached_document_responses(
+        &self,
+        _: &TenantId,
+        _: &DocumentId,
+    ) -> Result<(), StorageError> {
         Ok(())
     }
 
-    async fn remove_tenant_responses(&self, _: &TenantId) -> Result<(), StorageError> {
+    async fn remove_cached_tenant_responses(&self, _: &TenantId) -> Result<(), StorageError> {
         Ok(())
     }
 }
@@ -238,9 +246,12 @@ impl ResponseCache for FailingCache {
 #[tokio::test(start_paused = true)]
 async fn failing_cache_does_not_fail_requests() {
     let fake = FakeProvider::succeeding("m", 1.0);
-    let answers = cached_model(&[&fake], Some(Arc::new(FailingCache)));
+    let model = cached_model(&[&fake], Some(Arc::new(FailingCache)));
     for _ in 0..2 {
-        assert_eq!(answers.complete(build_request("x")).await.unwrap().text, "x");
+        assert_eq!(
+            model.request_completion(build_request("x")).await.unwrap().text,
+            "x"
+        );
     }
     assert_eq!(fake.call_count(), 2);
 }
@@ -249,19 +260,25 @@ async fn failing_cache_does_not_fail_requests() {
 async fn refusal_is_an_error_and_is_not_cached() {
     const REFUSAL_TEXT: &str = "I'm sorry, but I can't assist with that.";
     let fake = FakeProvider::succeeding("m", 1.0);
-    let answers = cached_model(&[&fake], Some(memory_cache()));
-    let asked = |kind| LlmRequest {
+    let model = cached_model(&[&fake], Some(memory_cache()));
+    let request = |kind| LlmRequest {
         kind,
         ..build_request(REFUSAL_TEXT)
     };
     for tries in 1..=2 {
-        let error = answers.complete(asked(LlmRequestKind::Page)).await.unwrap_err();
+        let error = model
+            .request_completion(request(LlmRequestKind::Page))
+            .await
+            .unwrap_err();
         assert_eq!(
             error,
             LlmError::AllProvidersFailed(vec![("m".into(), ProviderError::Declined)])
         );
         assert_eq!(fake.call_count(), tries);
     }
-    let heard = answers.complete(asked(LlmRequestKind::Component)).await.unwrap();
-    assert_eq!(heard.text, REFUSAL_TEXT);
+    let response = model
+        .request_completion(request(LlmRequestKind::Component))
+        .await
+        .unwrap();
+    assert_eq!(response.text, REFUSAL_TEXT);
 }

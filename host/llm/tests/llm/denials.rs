@@ -41,7 +41,7 @@ async fn denied_requests_fail_at_once_and_are_not_repeated() {
         router_config(),
     );
     let began = Instant::now();
-    let outcomes = join_all((0..100).map(|i| router.complete(build_request(format!("{i}"))))).await;
+    let outcomes = join_all((0..100).map(|i| router.request_completion(build_request(format!("{i}"))))).await;
     assert_eq!(began.elapsed(), Duration::from_secs(1));
     for outcome in outcomes {
         let error = outcome.unwrap_err();
@@ -69,14 +69,14 @@ async fn denied_provider_is_called_again_after_the_cooldown() {
         vec![far.provider_entry(options_with_concurrency(4))],
         router_config(),
     );
-    router.complete(build_request("a")).await.unwrap_err();
+    router.request_completion(build_request("a")).await.unwrap_err();
     sleep(Duration::from_secs(61)).await;
     // One call finds that the provider still denies requests; the other requests fail without a call.
-    let outcomes = join_all((0..10).map(|i| router.complete(build_request(format!("{i}"))))).await;
+    let outcomes = join_all((0..10).map(|i| router.request_completion(build_request(format!("{i}"))))).await;
     assert!(outcomes.iter().all(Result::is_err));
     assert_eq!(far.call_count(), 2);
     sleep(Duration::from_secs(61)).await;
-    let outcomes = join_all((0..10).map(|i| router.complete(build_request(format!("{i}"))))).await;
+    let outcomes = join_all((0..10).map(|i| router.request_completion(build_request(format!("{i}"))))).await;
     assert!(outcomes.iter().all(Result::is_ok));
     assert_eq!(router.stats().providers[0].state, "closed");
 }
@@ -89,34 +89,34 @@ async fn denial_cooldown_is_configurable() {
         ..router_config()
     };
     let router = Router::new(vec![far.provider_entry(options_with_concurrency(4))], short);
-    router.complete(build_request("a")).await.unwrap_err();
+    router.request_completion(build_request("a")).await.unwrap_err();
     sleep(Duration::from_secs(3)).await;
-    router.complete(build_request("b")).await.unwrap_err();
+    router.request_completion(build_request("b")).await.unwrap_err();
     assert_eq!(far.call_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn other_providers_replace_a_denied_one() {
     let far = provider_denying_for(1_000_000);
-    let spare = FakeProvider::succeeding("spare", 1.0);
-    let saved = ProviderOptions {
+    let fallback = FakeProvider::succeeding("spare", 1.0);
+    let fallback_options = ProviderOptions {
         is_fallback: true,
         ..options_with_concurrency(4)
     };
     let router = Router::new(
         vec![
             far.provider_entry(options_with_concurrency(1)),
-            spare.provider_entry(saved),
+            fallback.provider_entry(fallback_options),
         ],
         router_config(),
     );
-    let answers = join_all((0..20).map(|i| router.complete(build_request(format!("{i}"))))).await;
+    let responses = join_all((0..20).map(|i| router.request_completion(build_request(format!("{i}"))))).await;
     assert!(
-        answers
+        responses
             .iter()
-            .all(|answer| answer.as_ref().unwrap().provider == "spare")
+            .all(|response| response.as_ref().unwrap().provider == "spare")
     );
-    assert_eq!((far.call_count(), spare.call_count()), (1, 20));
+    assert_eq!((far.call_count(), fallback.call_count()), (1, 20));
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,14 +137,14 @@ async fn outage_of_another_provider_is_waited_for_despite_a_denial() {
         ],
         router_config(),
     );
-    let asked = join_all((0..5).map(|i| router.complete(build_request(format!("{i}")))));
+    let requests = join_all((0..5).map(|i| router.request_completion(build_request(format!("{i}")))));
     let watched = async {
         sleep(Duration::from_secs(500)).await;
         router.failing_providers(false)
     };
-    let (answers, failing) = tokio::join!(asked, watched);
-    for answer in answers {
-        assert_eq!(answer.unwrap().provider, "near");
+    let (responses, failing) = tokio::join!(requests, watched);
+    for response in responses {
+        assert_eq!(response.unwrap().provider, "near");
     }
     let failing: Vec<_> = failing
         .iter()
@@ -164,7 +164,7 @@ async fn outage_of_another_provider_is_waited_for_despite_a_denial() {
         ],
         both,
     );
-    let error = router.complete(build_request("a")).await.unwrap_err();
+    let error = router.request_completion(build_request("a")).await.unwrap_err();
     assert!(
         matches!(&error, LlmError::AllProvidersFailed(faults) if faults.len() == 2),
         "{error}"
@@ -189,7 +189,7 @@ async fn failing_provider_is_reported_with_since_and_last_error() {
         vec![only.provider_entry(options_with_concurrency(4))],
         router_config(),
     );
-    let asked = join_all((0..800).map(|i| router.complete(build_request(format!("{i}")))));
+    let requests = join_all((0..800).map(|i| router.request_completion(build_request(format!("{i}")))));
     let watched = async {
         let mut seen = Vec::new();
         for _ in 0..100 {
@@ -198,7 +198,7 @@ async fn failing_provider_is_reported_with_since_and_last_error() {
         }
         seen
     };
-    let (_, seen) = tokio::join!(asked, watched);
+    let (_, seen) = tokio::join!(requests, watched);
     assert!(
         seen.iter().all(|(at, failing)| *at >= 55 || failing.is_empty()),
         "{seen:?}"

@@ -13,12 +13,12 @@ use weir_llm::{OpenAiConfig, OpenAiProvider, Provider as _, ProviderApiKey, Prov
 use crate::fake_endpoint::{EndpointBehavior, FakeEndpoint, completion_json, stream_chunk_json};
 use crate::fake_provider::build_request;
 
-async fn call_endpoint(act: EndpointBehavior) -> Result<ProviderResponse, ProviderError> {
-    let endpoint = FakeEndpoint::with_behavior(act).await;
-    let asked = endpoint.openai_provider();
+async fn call_endpoint(behavior: EndpointBehavior) -> Result<ProviderResponse, ProviderError> {
+    let endpoint = FakeEndpoint::with_behavior(behavior).await;
+    let provider = endpoint.openai_provider();
     timeout(
         Duration::from_secs(5),
-        asked.call_model(&build_request("the text")),
+        provider.call_model(&build_request("the text")),
     )
     .await
     .expect("the call ends")
@@ -28,12 +28,12 @@ async fn call_endpoint(act: EndpointBehavior) -> Result<ProviderResponse, Provid
 async fn response_is_read_whole_and_as_a_stream() {
     let endpoint = FakeEndpoint::with_behavior(EndpointBehavior::Answer).await;
     for stream in [true, false] {
-        let asked = OpenAiProvider::new(OpenAiConfig {
+        let provider = OpenAiProvider::new(OpenAiConfig {
             stream,
             ..endpoint.openai_config()
         })
         .unwrap();
-        let reply = asked
+        let reply = provider
             .call_model(&build_request("Größe: 3 µm – ja."))
             .await
             .unwrap();
@@ -241,7 +241,7 @@ async fn request_body_matches_the_api() {
         api_key: ProviderApiKey::new("sk-very-secret"),
         ..endpoint.openai_config()
     };
-    let sees = OpenAiProvider::new(config.clone()).unwrap();
+    let vision_provider = OpenAiProvider::new(config.clone()).unwrap();
     let page = LlmRequest {
         system_prompt: Some("You read pages.".into()),
         image: Some(EncodedImage {
@@ -250,7 +250,7 @@ async fn request_body_matches_the_api() {
         }),
         ..build_request("page 3")
     };
-    assert_eq!(sees.call_model(&page).await.unwrap().text, "page 3");
+    assert_eq!(vision_provider.call_model(&page).await.unwrap().text, "page 3");
     let newer = OpenAiConfig {
         token_limit: TokenLimitParameter::MaxCompletionTokens,
         temperature: None,
@@ -297,23 +297,23 @@ async fn request_body_matches_the_api() {
 #[tokio::test]
 async fn dropped_call_closes_the_connection() {
     let endpoint = FakeEndpoint::with_behavior(EndpointBehavior::GoesSilent).await;
-    let patient = OpenAiProvider::new(OpenAiConfig {
+    let provider = OpenAiProvider::new(OpenAiConfig {
         stall_timeout: Duration::from_secs(3600),
         ..endpoint.openai_config()
     })
     .unwrap();
     let dropped = timeout(
         Duration::from_millis(300),
-        patient.call_model(&build_request("x")),
+        provider.call_model(&build_request("x")),
     )
     .await;
     assert!(dropped.is_err());
-    let gone = async {
+    let connection_closed = async {
         while endpoint.log.in_flight() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(5), gone)
+    timeout(Duration::from_secs(5), connection_closed)
         .await
         .expect("the connection is closed");
 }

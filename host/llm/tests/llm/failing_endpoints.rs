@@ -78,11 +78,13 @@ async fn requests_succeed_beside_a_failing_provider() {
         router_config(),
     );
     let began = Instant::now();
-    let answers =
-        join_all((0..400).map(|i| router.complete(request_with_timeout(format!("question {i}"), 60)))).await;
+    let responses = join_all(
+        (0..400).map(|i| router.request_completion(request_with_timeout(format!("question {i}"), 60))),
+    )
+    .await;
     let took = began.elapsed();
-    for (i, answer) in answers.into_iter().enumerate() {
-        assert_eq!(answer.unwrap().text, format!("question {i}"));
+    for (i, response) in responses.into_iter().enumerate() {
+        assert_eq!(response.unwrap().text, format!("question {i}"));
     }
     assert!(
         bad.log.peak_in_flight() <= 6 && good.log.peak_in_flight() <= 3,
@@ -119,10 +121,11 @@ async fn calls_per_minute_stay_within_the_limit() {
     let mut limited = provider_entry("limited", &endpoint, 4);
     limited.options.requests_per_minute = 20;
     let router = Router::new(vec![limited], router_config());
-    let answers = join_all((0..30).map(|i| router.complete(request_with_timeout(format!("{i}"), 2)))).await;
-    let answered = answers.iter().filter(|answer| answer.is_ok()).count();
+    let responses =
+        join_all((0..30).map(|i| router.request_completion(request_with_timeout(format!("{i}"), 2)))).await;
+    let answered = responses.iter().filter(|response| response.is_ok()).count();
     assert_eq!((answered, endpoint.log.request_count()), (20, 20));
-    let late = answers
+    let late = responses
         .iter()
         .filter(|a| matches!(a, Err(LlmError::TimedOut { .. })))
         .count();
@@ -137,7 +140,8 @@ async fn retry_after_header_is_honored() {
     })
     .await;
     let router = Router::new(vec![provider_entry("only", &endpoint, 1)], router_config());
-    let _ = join_all((0..5).map(|i| router.complete(request_with_timeout(format!("{i}"), 10)))).await;
+    let _ =
+        join_all((0..5).map(|i| router.request_completion(request_with_timeout(format!("{i}"), 10)))).await;
     let requests = endpoint.log.requests.lock();
     assert_eq!(requests.len(), 6);
     let rest = requests[1].received_at.duration_since(requests[0].received_at);
@@ -155,13 +159,13 @@ async fn request_fails_or_waits_while_all_providers_are_down() {
     })
     .await;
     let far = FakeEndpoint::with_behavior(EndpointBehavior::Body("garbage".into())).await;
-    let members = || vec![provider_entry("near", &near, 4), provider_entry("far", &far, 4)];
+    let providers = || vec![provider_entry("near", &near, 4), provider_entry("far", &far, 4)];
     let failing = RouterConfig {
         fail_when_unavailable: true,
         ..router_config()
     };
-    let error = Router::new(members(), failing)
-        .complete(request_with_timeout("x".into(), 30))
+    let error = Router::new(providers(), failing)
+        .request_completion(request_with_timeout("x".into(), 30))
         .await
         .unwrap_err();
     let words = error.to_string();
@@ -170,27 +174,32 @@ async fn request_fails_or_waits_while_all_providers_are_down() {
             && words.contains("far returned an invalid response"),
         "{words}"
     );
-    let router = Router::new(members(), router_config());
-    let answers = join_all((0..20).map(|i| router.complete(request_with_timeout(format!("{i}"), 30)))).await;
-    for (i, answer) in answers.into_iter().enumerate() {
-        let answer = answer.unwrap();
-        assert_eq!((answer.text, answer.provider.as_str()), (i.to_string(), "near"));
+    let router = Router::new(providers(), router_config());
+    let responses =
+        join_all((0..20).map(|i| router.request_completion(request_with_timeout(format!("{i}"), 30)))).await;
+    for (i, response) in responses.into_iter().enumerate() {
+        let response = response.unwrap();
+        assert_eq!(
+            (response.text, response.provider.as_str()),
+            (i.to_string(), "near")
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_pages_of_three_seconds_take_five_workers_six_seconds() {
     let endpoint = FakeEndpoint::with_behavior(EndpointBehavior::AnswerAfter(Duration::from_secs(3))).await;
-    let mut sees = provider_entry("sees", &endpoint, 5);
-    sees.options.call_timeout = Duration::from_secs(30);
-    let router = Router::new(vec![sees], RouterConfig::default());
+    let mut provider = provider_entry("sees", &endpoint, 5);
+    provider.options.call_timeout = Duration::from_secs(30);
+    let router = Router::new(vec![provider], RouterConfig::default());
     let began = Instant::now();
-    let answers =
-        join_all((1..=10).map(|page| router.complete(request_with_timeout(format!("page {page}"), 60))))
-            .await;
+    let responses = join_all(
+        (1..=10).map(|page| router.request_completion(request_with_timeout(format!("page {page}"), 60))),
+    )
+    .await;
     let seconds = began.elapsed().as_secs_f64();
     println!("10 pages of 3 s, 5 at a time: {seconds:.2} s");
-    assert!(answers.iter().all(Result::is_ok));
+    assert!(responses.iter().all(Result::is_ok));
     assert!((5.7..=6.3).contains(&seconds), "{seconds}");
     assert_eq!(endpoint.log.peak_in_flight(), 5);
 }

@@ -23,13 +23,16 @@ async fn small_tenant_does_not_wait_behind_a_large_one() {
         vec![fake.provider_entry(options_with_concurrency(4))],
         RouterConfig::default(),
     );
-    let crowd =
-        join_all((0..400).map(|i| router.complete(request_of_tenant("crowd", 1.0, format!("crowd {i}")))));
+    let crowd = join_all(
+        (0..400).map(|i| router.request_completion(request_of_tenant("crowd", 1.0, format!("crowd {i}")))),
+    );
     let few = async {
         sleep(Duration::from_secs(20)).await;
         let began = Instant::now();
-        let _ = join_all((0..8).map(|i| router.complete(request_of_tenant("few", 1.0, format!("few {i}")))))
-            .await;
+        let _ = join_all(
+            (0..8).map(|i| router.request_completion(request_of_tenant("few", 1.0, format!("few {i}")))),
+        )
+        .await;
         began.elapsed().as_secs()
     };
     let (_, waited) = tokio::join!(crowd, few);
@@ -43,8 +46,9 @@ async fn page_request_goes_before_the_tenants_other_requests() {
         vec![fake.provider_entry(options_with_concurrency(4))],
         RouterConfig::default(),
     );
-    let book =
-        join_all((0..400).map(|i| router.complete(request_of_tenant("one", 1.0, format!("chapter {i}")))));
+    let other_requests = join_all(
+        (0..400).map(|i| router.request_completion(request_of_tenant("one", 1.0, format!("chapter {i}")))),
+    );
     let pages = async {
         sleep(Duration::from_millis(20_500)).await;
         let began = Instant::now();
@@ -52,10 +56,10 @@ async fn page_request_goes_before_the_tenants_other_requests() {
             kind: LlmRequestKind::Page,
             ..request_of_tenant("one", 1.0, format!("page {i}"))
         };
-        let _ = join_all((0..8).map(|i| router.complete(page(i)))).await;
+        let _ = join_all((0..8).map(|i| router.request_completion(page(i)))).await;
         began.elapsed()
     };
-    let (_, waited) = tokio::join!(book, pages);
+    let (_, waited) = tokio::join!(other_requests, pages);
     assert_eq!(
         waited,
         Duration::from_millis(2500),
@@ -64,16 +68,18 @@ async fn page_request_goes_before_the_tenants_other_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn weights_share_capacity() {
+async fn capacity_is_shared_by_tenant_weight() {
     let fake = FakeProvider::succeeding("only", 1.0);
     let router = Router::new(
         vec![fake.provider_entry(options_with_concurrency(4))],
         RouterConfig::default(),
     );
-    let light =
-        join_all((0..400).map(|i| router.complete(request_of_tenant("light", 1.0, format!("light {i}")))));
-    let heavy =
-        join_all((0..400).map(|i| router.complete(request_of_tenant("heavy", 3.0, format!("heavy {i}")))));
+    let light = join_all(
+        (0..400).map(|i| router.request_completion(request_of_tenant("light", 1.0, format!("light {i}")))),
+    );
+    let heavy = join_all(
+        (0..400).map(|i| router.request_completion(request_of_tenant("heavy", 3.0, format!("heavy {i}")))),
+    );
     let both = async { tokio::join!(light, heavy) };
     let _ = timeout(Duration::from_millis(60_500), both).await;
     let calls = fake.recorded_calls();
@@ -91,10 +97,13 @@ async fn full_queue_rejects_only_its_own_tenant() {
         ..RouterConfig::default()
     };
     let router = Router::new(vec![fake.provider_entry(options_with_concurrency(1))], config);
-    let crowd = join_all((0..20).map(|i| router.complete(request_of_tenant("crowd", 1.0, format!("{i}")))));
+    let crowd =
+        join_all((0..20).map(|i| router.request_completion(request_of_tenant("crowd", 1.0, format!("{i}")))));
     let other = async {
         tokio::task::yield_now().await;
-        router.complete(request_of_tenant("other", 1.0, "x".into())).await
+        router
+            .request_completion(request_of_tenant("other", 1.0, "x".into()))
+            .await
     };
     let (crowd, other) = tokio::join!(crowd, other);
     let full = crowd
@@ -121,19 +130,19 @@ async fn caller_that_waits_for_queue_space_never_fills_the_queue() {
         config,
     ));
     let tenant = account_of("one", 1.0).tenant;
-    let (mut asked, mut most) = (Vec::new(), 0);
+    let (mut tasks, mut max_queued) = (Vec::new(), 0);
     for i in 0..100 {
         router.wait_for_queue_space(&tenant).await;
         let router = Arc::clone(&router);
         let asker = Arc::clone(&router);
-        asked.push(tokio::spawn(async move {
-            asker.complete(build_request(format!("{i}"))).await
+        tasks.push(tokio::spawn(async move {
+            asker.request_completion(build_request(format!("{i}"))).await
         }));
         tokio::task::yield_now().await;
-        most = most.max(router.stats().queued_requests);
+        max_queued = max_queued.max(router.stats().queued_requests);
     }
-    for answer in asked {
-        answer.await.unwrap().unwrap();
+    for task in tasks {
+        task.await.unwrap().unwrap();
     }
-    assert_eq!(most, 8);
+    assert_eq!(max_queued, 8);
 }

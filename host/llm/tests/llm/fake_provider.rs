@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::{Duration, Instant, sleep};
-use weir_core::Lane;
+use weir_core::PriorityLane;
 use weir_core::llm::{DenialReason, LlmRequest, LlmRequestKind, ProviderError};
 use weir_core::ports::SchedulingContext;
 use weir_llm::{Provider, ProviderEntry, ProviderOptions, ProviderResponse};
@@ -135,7 +135,7 @@ impl Provider for FakeProvider {
 pub(crate) fn account_of(tenant: &str, weight: f64) -> SchedulingContext {
     SchedulingContext {
         tenant: tenant.parse().unwrap(),
-        lane: Lane::Bulk,
+        lane: PriorityLane::Bulk,
         group: 0,
         batch_linger: Duration::ZERO,
         tenant_weight: weight,

@@ -14,10 +14,10 @@ const CHAPTER_COUNT: usize = 192;
 const PART_COUNT: usize = 444;
 
 /// A provider that takes 22.5 s for a chapter and 17.5 s for a part. Calls above `most` calls in flight are never answered.
-fn provider_with_capacity(model: &'static str, most: u32) -> Arc<FakeProvider> {
-    FakeProvider::new(model, move |question: &LlmRequest, busy| {
-        let seconds = match question.text.starts_with("chapter") {
-            _ if busy > most => 1e9,
+fn provider_with_capacity(model: &'static str, capacity: u32) -> Arc<FakeProvider> {
+    FakeProvider::new(model, move |request: &LlmRequest, in_flight| {
+        let seconds = match request.text.starts_with("chapter") {
+            _ if in_flight > capacity => 1e9,
             true => 22.5,
             false => 17.5,
         };
@@ -34,12 +34,20 @@ fn chapter_requests() -> Vec<LlmRequest> {
     texts.into_iter().map(build_request).collect()
 }
 
-async fn measure_makespan(router: &Router, questions: Vec<LlmRequest>) -> f64 {
+async fn measure_makespan(router: &Router, requests: Vec<LlmRequest>) -> f64 {
     let began = Instant::now();
-    let asked: Vec<String> = questions.iter().map(|q| q.text.clone()).collect();
-    let answers = join_all(questions.into_iter().map(|question| router.complete(question))).await;
-    let answered: Vec<String> = answers.into_iter().map(|answer| answer.unwrap().text).collect();
-    assert_eq!(answered, asked, "each request gets its own response");
+    let request_texts: Vec<String> = requests.iter().map(|q| q.text.clone()).collect();
+    let responses = join_all(
+        requests
+            .into_iter()
+            .map(|request| router.request_completion(request)),
+    )
+    .await;
+    let answered: Vec<String> = responses
+        .into_iter()
+        .map(|response| response.unwrap().text)
+        .collect();
+    assert_eq!(answered, request_texts, "each request gets its own response");
     began.elapsed().as_secs_f64()
 }
 
@@ -52,11 +60,11 @@ async fn makespan_is_within_five_percent_of_the_minimum() {
             .take(providers)
             .map(|m| provider_with_capacity(m, 4))
             .collect();
-        let members = fakes
+        let entries = fakes
             .iter()
             .map(|fake| fake.provider_entry(options_with_concurrency(4)))
             .collect();
-        let router = Router::new(members, RouterConfig::default());
+        let router = Router::new(entries, RouterConfig::default());
         let seconds = measure_makespan(&router, chapter_requests()).await;
         let stats = router.stats();
         println!(
@@ -78,9 +86,9 @@ async fn makespan_is_within_five_percent_of_the_minimum() {
 #[tokio::test(start_paused = true)]
 async fn limiter_finds_a_capacity_below_the_configured_one() {
     let fake = provider_with_capacity("optimist", 4);
-    let mut stated = options_with_concurrency(6);
-    stated.call_timeout = Duration::from_secs(60);
-    let router = Router::new(vec![fake.provider_entry(stated)], RouterConfig::default());
+    let mut options = options_with_concurrency(6);
+    options.call_timeout = Duration::from_secs(60);
+    let router = Router::new(vec![fake.provider_entry(options)], RouterConfig::default());
     let seconds = measure_makespan(&router, chapter_requests()).await;
     let stats = router.stats().providers.remove(0);
     let late = stats.timeouts as f64 / stats.total_calls as f64;
@@ -112,13 +120,13 @@ async fn ten_pages_of_three_seconds_take_five_workers_six_seconds() {
 #[tokio::test(start_paused = true)]
 async fn no_minute_has_more_calls_than_the_limit() {
     let fake = FakeProvider::succeeding("polite", 0.5);
-    let mut stated = options_with_concurrency(8);
-    stated.requests_per_minute = 30;
-    let router = Router::new(vec![fake.provider_entry(stated)], RouterConfig::default());
+    let mut options = options_with_concurrency(8);
+    options.requests_per_minute = 30;
+    let router = Router::new(vec![fake.provider_entry(options)], RouterConfig::default());
     let seconds = measure_makespan(&router, (0..300).map(|i| build_request(format!("{i}"))).collect()).await;
     let calls = fake.recorded_calls();
-    for (place, (from, _)) in calls.iter().enumerate() {
-        let minute = calls[place..]
+    for (index, (from, _)) in calls.iter().enumerate() {
+        let minute = calls[index..]
             .iter()
             .take_while(|(at, _)| at.duration_since(*from) <= Duration::from_secs(60));
         assert!(minute.count() <= 30);
@@ -129,15 +137,15 @@ async fn no_minute_has_more_calls_than_the_limit() {
 #[tokio::test(start_paused = true)]
 async fn token_limit_counts_the_tokens_actually_used() {
     let fake = FakeProvider::succeeding("counted", 1.0);
-    let mut stated = options_with_concurrency(8);
+    let mut options = options_with_concurrency(8);
     // A fake reports 1100 tokens per call, far more than the estimate.
-    stated.tokens_per_minute = 11_000;
-    let router = Router::new(vec![fake.provider_entry(stated)], RouterConfig::default());
+    options.tokens_per_minute = 11_000;
+    let router = Router::new(vec![fake.provider_entry(options)], RouterConfig::default());
     let seconds = measure_makespan(&router, (0..60).map(|i| build_request(format!("{i}"))).collect()).await;
     let calls = fake.recorded_calls();
-    let minutes = calls.iter().enumerate().map(|(place, (from, _))| {
+    let minutes = calls.iter().enumerate().map(|(index, (from, _))| {
         let minute = |(at, _): &&(Instant, String)| at.duration_since(*from) <= Duration::from_secs(60);
-        calls[place..].iter().take_while(minute).count()
+        calls[index..].iter().take_while(minute).count()
     });
     let minutes: Vec<usize> = minutes.collect();
     // Eight calls start before the actual number of tokens is known; from then on, ten fit into a minute.

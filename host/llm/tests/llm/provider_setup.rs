@@ -69,20 +69,23 @@ fn build_from_toml(toml: &str) -> Result<CachedLanguageModel, ProviderSetupError
 
 #[tokio::test]
 async fn default_provider_quotes_sentences() {
-    let answers = build_from_toml("").unwrap();
-    let answer = answers
-        .complete(build_request(
+    let model = build_from_toml("").unwrap();
+    let response = model
+        .request_completion(build_request(
             "A weir raises the water. The water then turns the mill.",
         ))
         .await
         .unwrap();
-    assert_eq!((answer.provider.as_str(), answer.quotes.len()), ("extractive", 1));
-    assert!(!answers.supports_images());
+    assert_eq!(
+        (response.provider.as_str(), response.quotes.len()),
+        ("extractive", 1)
+    );
+    assert!(!model.supports_images());
 }
 
 #[test]
 fn setup_error_names_the_provider_without_its_key() {
-    for (toml, words) in [
+    for (toml, message) in [
         (
             "kind = \"openai\"",
             "'far' cannot be set up: set its url and its model",
@@ -104,7 +107,7 @@ fn setup_error_names_the_provider_without_its_key() {
             .err()
             .unwrap()
             .to_string();
-        assert!(error.contains(words) && !error.contains("pasted"), "{error}");
+        assert!(error.contains(message) && !error.contains("pasted"), "{error}");
     }
 }
 
@@ -140,11 +143,11 @@ async fn key_is_sent_and_appears_nowhere_else() {
 
     // The endpoint repeats the key in several ways.
     let endpoint = FakeEndpoint::start(|number, _| {
-        let words = format!("{{\"error\": {{\"message\": \"bad key {TEST_KEY}\"}}}}");
+        let error_body = format!("{{\"error\": {{\"message\": \"bad key {TEST_KEY}\"}}}}");
         match number {
-            0..3 => EndpointBehavior::Status(500, Vec::new(), words),
+            0..3 => EndpointBehavior::Status(500, Vec::new(), error_body),
             3 => EndpointBehavior::Status(401, Vec::new(), format!("who is {TEST_KEY}?")),
-            4 => EndpointBehavior::Body(words),
+            4 => EndpointBehavior::Body(error_body),
             5 => EndpointBehavior::Events(vec![format!("\"{TEST_KEY}\"")]),
             _ => EndpointBehavior::Answer,
         }
@@ -164,19 +167,19 @@ async fn key_is_sent_and_appears_nowhere_else() {
         provider("by-env", "key_env = \"THE_KEY\""),
         provider("by-file", &format!("key_file = \"{path}\""))
     );
-    let answers = build_from_toml(&toml).unwrap();
+    let model = build_from_toml(&toml).unwrap();
     let mut said = String::new();
     let mut answered = 0;
     for i in 0..4 {
-        match answers.complete(build_request(format!("{i}"))).await {
+        match model.request_completion(build_request(format!("{i}"))).await {
             Ok(_) => answered += 1,
             Err(error) => said += &format!("{error} {error:?}"),
         }
     }
     said += &format!(
         "{:?} {}",
-        answers.stats(),
-        serde_json::to_string(&answers.stats()).unwrap()
+        model.router_stats(),
+        serde_json::to_string(&model.router_stats()).unwrap()
     );
     said += &handle.render();
     said += &String::from_utf8_lossy(&log.0.lock().unwrap());
@@ -204,14 +207,17 @@ async fn denial_cooldown_setting_is_used() {
     .await;
     for (seconds, calls) in [(3600, 1), (1, 2)] {
         endpoint.log.requests.lock().clear();
-        let answers = build_from_toml(&format!(
+        let model = build_from_toml(&format!(
             "[llm]\ndenied_cooldown_seconds = {seconds}\n[[llm.provider]]\nname = \"far\"\nurl = \"{}\"\nmodel = \"m\"\n",
             endpoint.url
         ))
         .unwrap();
-        answers.complete(build_request("a")).await.unwrap_err();
+        model.request_completion(build_request("a")).await.unwrap_err();
         tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-        assert_eq!(answers.complete(build_request("b")).await.is_ok(), calls == 2);
+        assert_eq!(
+            model.request_completion(build_request("b")).await.is_ok(),
+            calls == 2
+        );
         assert_eq!(endpoint.log.request_count(), calls);
     }
 }

@@ -42,12 +42,16 @@ async fn provider_is_retried_before_the_next_one_is_called() {
         ],
         waiting_router_config(),
     );
-    let answer = router.complete(build_request("a")).await.unwrap();
+    let response = router.request_completion(build_request("a")).await.unwrap();
     assert_eq!(
-        (answer.provider.as_str(), first.call_count(), second.call_count()),
+        (
+            response.provider.as_str(),
+            first.call_count(),
+            second.call_count()
+        ),
         ("first", 3, 0)
     );
-    assert_eq!(answer.provider_time.as_secs(), 3);
+    assert_eq!(response.provider_time.as_secs(), 3);
 
     let first = FakeProvider::always_failing("first", server_error());
     let router = Router::new(
@@ -57,9 +61,13 @@ async fn provider_is_retried_before_the_next_one_is_called() {
         ],
         waiting_router_config(),
     );
-    let answer = router.complete(build_request("b")).await.unwrap();
+    let response = router.request_completion(build_request("b")).await.unwrap();
     assert_eq!(
-        (answer.provider.as_str(), first.call_count(), second.call_count()),
+        (
+            response.provider.as_str(),
+            first.call_count(),
+            second.call_count()
+        ),
         ("second", 3, 1)
     );
 }
@@ -75,7 +83,13 @@ async fn permanent_errors_are_not_retried() {
             },
             true,
         ),
-        (ProviderError::ContextTooLong { needed: 9, room: 8 }, true),
+        (
+            ProviderError::ContextTooLong {
+                needed: 9,
+                context_tokens: 8,
+            },
+            true,
+        ),
         (ProviderError::NoOutput, true),
         (ProviderError::ContentFiltered, true),
         (ProviderError::Declined, true),
@@ -92,7 +106,7 @@ async fn permanent_errors_are_not_retried() {
             ],
             waiting_router_config(),
         );
-        let outcome = router.complete(build_request("a")).await;
+        let outcome = router.request_completion(build_request("a")).await;
         assert_eq!(
             (first.call_count(), second.call_count()),
             (1, usize::from(elsewhere)),
@@ -114,7 +128,7 @@ async fn permanent_errors_are_not_retried() {
         vec![only.provider_entry(options_with_concurrency(4))],
         waiting_router_config(),
     );
-    let error = router.complete(build_request("a")).await.unwrap_err();
+    let error = router.request_completion(build_request("a")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "no language model responds: only rejected the request with status 400: long"
@@ -129,8 +143,8 @@ async fn retry_after_delays_all_requests() {
         waiting_router_config(),
     );
     let began = Instant::now();
-    let answers = join_all((0..5).map(|i| router.complete(build_request(format!("{i}"))))).await;
-    assert!(answers.iter().all(Result::is_ok));
+    let responses = join_all((0..5).map(|i| router.request_completion(build_request(format!("{i}"))))).await;
+    assert!(responses.iter().all(Result::is_ok));
     let calls: Vec<_> = only
         .recorded_calls()
         .iter()
@@ -155,9 +169,9 @@ async fn rate_limited_provider_is_replaced_at_once() {
         waiting_router_config(),
     );
     let began = Instant::now();
-    let answer = router.complete(build_request("a")).await.unwrap();
+    let response = router.request_completion(build_request("a")).await.unwrap();
     assert_eq!(
-        (answer.provider.as_str(), began.elapsed().as_secs()),
+        (response.provider.as_str(), began.elapsed().as_secs()),
         ("second", 2)
     );
     assert_eq!(first.call_count(), 1);
@@ -170,18 +184,18 @@ async fn backoff_grows_without_retry_after() {
         vec![only.provider_entry(options_with_concurrency(4))],
         waiting_router_config(),
     );
-    let answer = router.complete(build_request("a")).await.unwrap();
+    let response = router.request_completion(build_request("a")).await.unwrap();
     assert_eq!(only.call_count(), 13);
     assert!(
-        answer.waiting_time > Duration::from_secs(30),
+        response.waiting_time > Duration::from_secs(30),
         "{:?}",
-        answer.waiting_time
+        response.waiting_time
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn request_fails_or_waits_when_all_providers_are_down() {
-    let members = || {
+    let providers = || {
         let near =
             FakeProvider::always_failing("near", ProviderError::Unreachable("connection refused".into()));
         let far = FakeProvider::always_failing("far", server_error());
@@ -190,17 +204,17 @@ async fn request_fails_or_waits_when_all_providers_are_down() {
             far.provider_entry(options_with_concurrency(4)),
         ]
     };
-    let router = Router::new(members(), failing_router_config());
-    let error = router.complete(build_request("a")).await.unwrap_err();
+    let router = Router::new(providers(), failing_router_config());
+    let error = router.request_completion(build_request("a")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "no language model responds: near cannot be reached: connection refused; far failed with status 500: down"
     );
     // Once both breakers are open, no call is made.
-    let _ = join_all((0..20).map(|i| router.complete(build_request(format!("{i}"))))).await;
+    let _ = join_all((0..20).map(|i| router.request_completion(build_request(format!("{i}"))))).await;
     let calls: u64 = router.stats().providers.iter().map(|p| p.total_calls).sum();
     let began = Instant::now();
-    let error = router.complete(build_request("b")).await.unwrap_err();
+    let error = router.request_completion(build_request("b")).await.unwrap_err();
     assert_eq!((error.kind(), began.elapsed()), ("llm-down", Duration::ZERO));
     assert!(
         error.to_string().contains("near") && error.to_string().contains("far"),
@@ -216,11 +230,11 @@ async fn request_fails_or_waits_when_all_providers_are_down() {
         calls
     );
 
-    let router = Router::new(members(), waiting_router_config());
+    let router = Router::new(providers(), waiting_router_config());
     let mut hour = build_request("a");
     hour.timeout = Duration::from_secs(3600);
     let began = Instant::now();
-    let error = router.complete(hour).await.unwrap_err();
+    let error = router.request_completion(hour).await.unwrap_err();
     assert_eq!((error.kind(), began.elapsed().as_secs()), ("llm-timeout", 3600));
     assert!(
         error.to_string().contains("near") && error.to_string().contains("far"),
@@ -244,9 +258,9 @@ async fn waiting_requests_succeed_when_a_provider_recovers() {
         vec![only.provider_entry(options_with_concurrency(4))],
         waiting_router_config(),
     );
-    let answers = join_all((0..50).map(|i| router.complete(build_request(format!("{i}"))))).await;
-    for (i, answer) in answers.into_iter().enumerate() {
-        assert_eq!(answer.unwrap().text, i.to_string());
+    let responses = join_all((0..50).map(|i| router.request_completion(build_request(format!("{i}"))))).await;
+    for (i, response) in responses.into_iter().enumerate() {
+        assert_eq!(response.unwrap().text, i.to_string());
     }
     // The breaker is open for 120, then 240, 480 and 960 seconds.
     assert!(
@@ -259,19 +273,19 @@ async fn waiting_requests_succeed_when_a_provider_recovers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn timed_out_requests_leave_nothing_behind() {
+async fn timed_out_requests_release_calls_and_queue_entries() {
     let only = FakeProvider::hanging("only");
     let router = Arc::new(Router::new(
         vec![only.provider_entry(options_with_concurrency(2))],
         waiting_router_config(),
     ));
-    let asked = (0..10).map(|i| {
-        let mut question = build_request(format!("{i}"));
-        question.timeout = Duration::from_secs(10 + i);
-        router.complete(question)
+    let requests = (0..10).map(|i| {
+        let mut request = build_request(format!("{i}"));
+        request.timeout = Duration::from_secs(10 + i);
+        router.request_completion(request)
     });
     let began = Instant::now();
-    let errors = join_all(asked).await;
+    let errors = join_all(requests).await;
     assert_eq!(began.elapsed().as_secs(), 19);
     assert!(errors.iter().all(|e| matches!(e, Err(LlmError::TimedOut { .. }))));
     let busy = errors[9].as_ref().unwrap_err().to_string();
@@ -295,7 +309,7 @@ async fn dropped_request_releases_its_call_and_queue_entry() {
     let tasks: Vec<_> = (0..20)
         .map(|i| {
             let router = Arc::clone(&router);
-            tokio::spawn(async move { router.complete(build_request(format!("{i}"))).await })
+            tokio::spawn(async move { router.request_completion(build_request(format!("{i}"))).await })
         })
         .collect();
     sleep(Duration::from_secs(5)).await;
@@ -304,19 +318,19 @@ async fn dropped_request_releases_its_call_and_queue_entry() {
         task.abort();
     }
     let began = Instant::now();
-    let answer = tasks.into_iter().next_back().unwrap().await.unwrap().unwrap();
-    assert_eq!((answer.text.as_str(), began.elapsed().as_secs()), ("19", 10));
+    let response = tasks.into_iter().next_back().unwrap().await.unwrap().unwrap();
+    assert_eq!((response.text.as_str(), began.elapsed().as_secs()), ("19", 10));
     assert_eq!((router.stats().queued_requests, only.call_count()), (0, 3));
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_provider_opens_only_with_an_alternative() {
+async fn slow_provider_opens_its_breaker_only_with_an_alternative() {
     let slow = || FakeProvider::succeeding("slow", 40.0);
     let alone = Router::new(
         vec![slow().provider_entry(options_with_concurrency(4))],
         waiting_router_config(),
     );
-    let _ = join_all((0..100).map(|i| alone.complete(build_request(format!("{i}"))))).await;
+    let _ = join_all((0..100).map(|i| alone.request_completion(build_request(format!("{i}"))))).await;
     assert_eq!(alone.stats().providers[0].breaker_openings, 0);
 
     let quick = FakeProvider::succeeding("quick", 5.0);
@@ -327,7 +341,7 @@ async fn slow_provider_opens_only_with_an_alternative() {
         ],
         waiting_router_config(),
     );
-    let _ = join_all((0..500).map(|i| router.complete(build_request(format!("{i}"))))).await;
+    let _ = join_all((0..500).map(|i| router.request_completion(build_request(format!("{i}"))))).await;
     let stats = router.stats();
     // Opened once because it was slow, and twice because the probes were slow.
     assert_eq!(
@@ -350,15 +364,15 @@ async fn fallback_provider_is_called_only_when_needed() {
             if down_now { Err(server_error()) } else { Ok(()) },
         )
     });
-    let spare = FakeProvider::succeeding("spare", 1.0);
-    let spare_terms = ProviderOptions {
+    let fallback = FakeProvider::succeeding("spare", 1.0);
+    let fallback_options = ProviderOptions {
         is_fallback: true,
         ..options_with_concurrency(4)
     };
     // The fallback comes first in the settings and is still called only when needed.
     let router = Router::new(
         vec![
-            spare.provider_entry(spare_terms),
+            fallback.provider_entry(fallback_options),
             usual.provider_entry(options_with_concurrency(4)),
         ],
         waiting_router_config(),
@@ -367,11 +381,14 @@ async fn fallback_provider_is_called_only_when_needed() {
         let router = &router;
         async move {
             sleep(Duration::from_millis(i * 500)).await;
-            router.complete(build_request(format!("{i}"))).await.unwrap()
+            router
+                .request_completion(build_request(format!("{i}")))
+                .await
+                .unwrap()
         }
     }))
     .await;
-    let asked: Vec<u64> = spare
+    let asked: Vec<u64> = fallback
         .recorded_calls()
         .iter()
         .map(|(at, _)| at.duration_since(began).as_secs())
@@ -407,20 +424,20 @@ async fn breakers_open_at_most_once_per_open_duration() {
         ],
         large,
     );
-    let answers = join_all((0..5000).map(|i| {
+    let responses = join_all((0..5000).map(|i| {
         let router = &router;
         async move {
             sleep(Duration::from_secs(4 * i)).await;
             router
-                .complete(build_request(format!("{i}")))
+                .request_completion(build_request(format!("{i}")))
                 .await
-                .map(|answer| answer.text)
+                .map(|response| response.text)
         }
     }))
     .await;
-    for (i, answer) in answers.into_iter().enumerate() {
+    for (i, response) in responses.into_iter().enumerate() {
         assert_eq!(
-            answer.unwrap(),
+            response.unwrap(),
             i.to_string(),
             "each request gets its own response"
         );
@@ -440,14 +457,14 @@ async fn breakers_open_at_most_once_per_open_duration() {
 
 #[tokio::test(start_paused = true)]
 async fn each_provider_is_checked_separately() {
-    let members = [
+    let providers = [
         FakeProvider::succeeding("well", 2.0).provider_entry(options_with_concurrency(1)),
         FakeProvider::always_failing("verbose", ProviderError::TokenLimitReached)
             .provider_entry(options_with_concurrency(1)),
         FakeProvider::always_failing("down", server_error()).provider_entry(options_with_concurrency(1)),
         FakeProvider::hanging("silent").provider_entry(options_with_concurrency(1)),
     ];
-    let found = check_providers(&members).await;
+    let found = check_providers(&providers).await;
     let found: Vec<String> = found
         .into_iter()
         .map(|one| match one.outcome {
@@ -471,21 +488,21 @@ async fn hanging_probe_does_not_close_the_breaker() {
         early if early < Duration::from_secs(60) => (Duration::from_secs(1), Err(server_error())),
         _ => (Duration::from_secs(1_000_000), Ok(())),
     });
-    let mut member = hangs.provider_entry(options_with_concurrency(4));
-    member.options.call_timeout = Duration::from_secs(3600);
-    let router = Router::new(vec![member], waiting_router_config());
+    let mut entry = hangs.provider_entry(options_with_concurrency(4));
+    entry.options.call_timeout = Duration::from_secs(3600);
+    let router = Router::new(vec![entry], waiting_router_config());
     let impatient = |i: u64| {
-        let mut question = build_request(format!("{i}"));
-        question.timeout = Duration::from_secs(40);
+        let mut request = build_request(format!("{i}"));
+        request.timeout = Duration::from_secs(40);
         let router = &router;
         async move {
             // The first requests open the breaker; the later ones are sent one at a time.
             sleep(Duration::from_secs(100 * i.saturating_sub(4))).await;
-            router.complete(question).await
+            router.request_completion(request).await
         }
     };
-    let answers = join_all((0..20).map(impatient)).await;
-    assert!(answers.iter().all(Result::is_err));
+    let responses = join_all((0..20).map(impatient)).await;
+    assert!(responses.iter().all(Result::is_err));
     let stats = router.stats().providers.remove(0);
     assert!(
         stats.breaker_openings >= 2,
@@ -500,8 +517,8 @@ async fn request_that_always_fails_while_others_succeed_is_given_up() {
         reason: "cannot decode the image".into(),
         after: None,
     };
-    let only = FakeProvider::new("only", move |question, _| {
-        let outcome = if question.text == "bad" {
+    let only = FakeProvider::new("only", move |request, _| {
+        let outcome = if request.text == "bad" {
             Err(broken())
         } else {
             Ok(())
@@ -514,59 +531,62 @@ async fn request_that_always_fails_while_others_succeed_is_given_up() {
     );
     let others = async {
         for i in 0..600 {
-            router.complete(build_request(format!("{i}"))).await.unwrap();
+            router
+                .request_completion(build_request(format!("{i}")))
+                .await
+                .unwrap();
         }
     };
-    let (outcome, ()) = tokio::join!(router.complete(build_request("bad")), others);
+    let (outcome, ()) = tokio::join!(router.request_completion(build_request("bad")), others);
     assert_eq!(
         outcome.unwrap_err().to_string(),
         "no language model responds: only failed with status 500: cannot decode the image"
     );
-    let asked = only
+    let call_count = only
         .recorded_calls()
         .iter()
         .filter(|(_, text)| text == "bad")
         .count();
-    assert_eq!(asked, 12);
+    assert_eq!(call_count, 12);
     // While no other request succeeds, the cause may be an outage, so the request waits.
     let mut alone = build_request("bad");
     alone.timeout = Duration::from_secs(1000);
-    let error = router.complete(alone).await.unwrap_err();
+    let error = router.request_completion(alone).await.unwrap_err();
     assert!(matches!(error, LlmError::TimedOut { .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn fallback_answers_only_requests_that_all_others_failed() {
-    let first = FakeProvider::new("first", |question, _| {
-        let outcome = if question.text == "bad" {
+    let first = FakeProvider::new("first", |request, _| {
+        let outcome = if request.text == "bad" {
             Err(ProviderError::Repetition)
         } else {
             Ok(())
         };
         (Duration::from_secs(1), outcome)
     });
-    let spare = FakeProvider::succeeding("spare", 1.0);
-    let saved = ProviderOptions {
+    let fallback = FakeProvider::succeeding("spare", 1.0);
+    let fallback_options = ProviderOptions {
         is_fallback: true,
         ..options_with_concurrency(4)
     };
     let router = Router::new(
         vec![
             first.provider_entry(options_with_concurrency(1)),
-            spare.provider_entry(saved),
+            fallback.provider_entry(fallback_options),
         ],
         waiting_router_config(),
     );
-    let asked = (0..20).map(|i| if i == 7 { "bad".into() } else { format!("{i}") });
-    let answers = join_all(asked.map(|text| router.complete(build_request(text)))).await;
-    let by_spare: Vec<_> = answers
+    let texts = (0..20).map(|i| if i == 7 { "bad".into() } else { format!("{i}") });
+    let responses = join_all(texts.map(|text| router.request_completion(build_request(text)))).await;
+    let by_fallback: Vec<_> = responses
         .iter()
-        .map(|answer| answer.as_ref().unwrap())
-        .filter(|answer| answer.provider == "spare")
-        .map(|answer| answer.text.as_str())
+        .map(|response| response.as_ref().unwrap())
+        .filter(|response| response.provider == "spare")
+        .map(|response| response.text.as_str())
         .collect();
     assert_eq!(
-        (by_spare, first.call_count(), spare.call_count()),
+        (by_fallback, first.call_count(), fallback.call_count()),
         (vec!["bad"], 20, 1)
     );
 }
@@ -579,7 +599,7 @@ async fn invalid_response_is_billed_and_not_counted_as_a_failure() {
         waiting_router_config(),
     );
     let error = router
-        .complete(build_request("I'm sorry, but I can't assist with that."))
+        .request_completion(build_request("I'm sorry, but I can't assist with that."))
         .await
         .unwrap_err();
     assert_eq!(

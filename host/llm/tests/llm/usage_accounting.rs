@@ -15,21 +15,21 @@ use crate::fake_provider::{FakeProvider, build_request, options_with_concurrency
 
 /// A meter and a quota limiter that allow `calls` calls in total.
 #[derive(Default)]
-struct FakeUsageBook {
+struct FakeMeterAndQuota {
     max_calls: u64,
     state: Mutex<(Usage, Usage)>,
 }
 
-impl UsageMeter for FakeUsageBook {
+impl UsageMeter for FakeMeterAndQuota {
     fn record_usage(&self, _: &TenantId, usage: &Usage) {
-        self.state.lock().0.add(usage);
+        self.state.lock().0.add_amounts(usage);
     }
 }
 
 #[async_trait]
-impl UsageQuotaLimiter for FakeUsageBook {
-    async fn reserve_pages(&self, _: &TenantId, most: u32) -> Result<u32, QuotaReserveError> {
-        Ok(most)
+impl UsageQuotaLimiter for FakeMeterAndQuota {
+    async fn reserve_pages(&self, _: &TenantId, max_pages: u32) -> Result<u32, QuotaReserveError> {
+        Ok(max_pages)
     }
 
     async fn reserve_llm_call(&self, _: &TenantId, expected: &Usage) -> Result<(), QuotaReserveError> {
@@ -38,7 +38,7 @@ impl UsageQuotaLimiter for FakeUsageBook {
             let (quota, limit) = ("llm_calls_per_day", self.max_calls);
             return Err(QuotaExhausted { quota, limit }.into());
         }
-        state.1.add(expected);
+        state.1.add_amounts(expected);
         Ok(())
     }
 
@@ -51,21 +51,21 @@ impl UsageQuotaLimiter for FakeUsageBook {
     }
 }
 
-fn accounting_with_limit(calls: u64) -> (Arc<FakeUsageBook>, UsageAccounting) {
-    let book = Arc::new(FakeUsageBook {
+fn accounting_with_limit(calls: u64) -> (Arc<FakeMeterAndQuota>, UsageAccounting) {
+    let usage = Arc::new(FakeMeterAndQuota {
         max_calls: calls,
-        ..FakeUsageBook::default()
+        ..FakeMeterAndQuota::default()
     });
     let accounts = UsageAccounting {
-        meter: Some(Arc::clone(&book) as _),
-        quotas: Some(Arc::clone(&book) as _),
+        meter: Some(Arc::clone(&usage) as _),
+        quotas: Some(Arc::clone(&usage) as _),
     };
-    (book, accounts)
+    (usage, accounts)
 }
 
 #[tokio::test(start_paused = true)]
 async fn calls_stop_at_the_quota_and_are_metered() {
-    let (book, accounts) = accounting_with_limit(5);
+    let (usage, accounts) = accounting_with_limit(5);
     let only = FakeProvider::succeeding("only", 1.0);
     let priced = ProviderOptions {
         prompt_price_per_million: 2.0,
@@ -74,7 +74,7 @@ async fn calls_stop_at_the_quota_and_are_metered() {
     };
     let router = Router::new(vec![only.provider_entry(priced)], RouterConfig::default())
         .with_usage_accounting(accounts);
-    let outcomes = join_all((0..20).map(|i| router.complete(build_request(format!("{i}"))))).await;
+    let outcomes = join_all((0..20).map(|i| router.request_completion(build_request(format!("{i}"))))).await;
     let refused: Vec<_> = outcomes
         .iter()
         .filter_map(|outcome| outcome.as_ref().err())
@@ -84,7 +84,7 @@ async fn calls_stop_at_the_quota_and_are_metered() {
         (refused[0].kind(), refused[0].to_string().as_str()),
         ("quota", "the quota llm_calls_per_day = 5 is exhausted")
     );
-    let (used, reserved) = *book.state.lock();
+    let (used, reserved) = *usage.state.lock();
     let expected = Usage {
         llm_calls: 5,
         llm_prompt_tokens: 5 * 1000,
@@ -97,7 +97,7 @@ async fn calls_stop_at_the_quota_and_are_metered() {
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_no_provider_worked_on_are_not_metered() {
-    let (book, accounts) = accounting_with_limit(5);
+    let (usage, accounts) = accounting_with_limit(5);
     let only = FakeProvider::failing_first(
         "only",
         [
@@ -111,8 +111,8 @@ async fn calls_that_no_provider_worked_on_are_not_metered() {
         RouterConfig::default(),
     )
     .with_usage_accounting(accounts);
-    router.complete(build_request("a")).await.unwrap_err();
-    let (used, reserved) = *book.state.lock();
+    router.request_completion(build_request("a")).await.unwrap_err();
+    let (used, reserved) = *usage.state.lock();
     assert_eq!(
         (only.call_count(), used.llm_calls, used.llm_answer_tokens),
         (3, 1, 100)
@@ -122,7 +122,7 @@ async fn calls_that_no_provider_worked_on_are_not_metered() {
 
 #[tokio::test(start_paused = true)]
 async fn unmetered_provider_answers_beyond_the_quota() {
-    let (book, accounts) = accounting_with_limit(2);
+    let (usage, accounts) = accounting_with_limit(2);
     let paid = FakeProvider::succeeding("paid", 1.0);
     let free = FakeProvider::succeeding("free", 1.0);
     let unmetered = ProviderOptions {
@@ -130,21 +130,24 @@ async fn unmetered_provider_answers_beyond_the_quota() {
         metered: false,
         ..options_with_concurrency(4)
     };
-    let members = vec![
+    let providers = vec![
         paid.provider_entry(options_with_concurrency(4)),
         free.provider_entry(unmetered),
     ];
-    let router = Router::new(members, RouterConfig::default()).with_usage_accounting(accounts);
+    let router = Router::new(providers, RouterConfig::default()).with_usage_accounting(accounts);
     for i in 0..5 {
-        router.complete(build_request(format!("{i}"))).await.unwrap();
+        router
+            .request_completion(build_request(format!("{i}")))
+            .await
+            .unwrap();
     }
     assert_eq!((paid.call_count(), free.call_count()), (2, 3));
-    assert_eq!(book.state.lock().0.llm_calls, 2);
+    assert_eq!(usage.state.lock().0.llm_calls, 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn dropped_call_is_metered() {
-    let (book, accounts) = accounting_with_limit(5);
+    let (usage, accounts) = accounting_with_limit(5);
     let only = FakeProvider::hanging("only");
     let router = Router::new(
         vec![only.provider_entry(options_with_concurrency(4))],
@@ -153,8 +156,8 @@ async fn dropped_call_is_metered() {
     .with_usage_accounting(accounts);
     let mut impatient = build_request("a");
     impatient.timeout = Duration::from_secs(10);
-    router.complete(impatient).await.unwrap_err();
-    let (used, reserved) = *book.state.lock();
+    router.request_completion(impatient).await.unwrap_err();
+    let (used, reserved) = *usage.state.lock();
     assert_eq!((used.llm_calls, used.llm_answer_tokens), (1, 0));
     assert_eq!(reserved, Usage::default());
 }

@@ -27,8 +27,8 @@ async fn response_has_text_and_token_counts() {
         remark.starts_with("134 million parameters") && remark.contains("small"),
         "{remark}"
     );
-    let question = build_request(SHORT_PROMPT, 60);
-    let reply = local.call_model(&question).await.unwrap();
+    let request = build_request(SHORT_PROMPT, 60);
+    let reply = local.call_model(&request).await.unwrap();
     assert!(reply.text.contains("Paris"), "{}", reply.text);
     assert_eq!(reply.text.trim(), reply.text);
     assert!(
@@ -42,15 +42,15 @@ async fn response_has_text_and_token_counts() {
         "{prompt} {answer}"
     );
     // With temperature 0, the response is the same each time.
-    assert_eq!(local.call_model(&question).await.unwrap(), reply);
+    assert_eq!(local.call_model(&request).await.unwrap(), reply);
 }
 
 #[tokio::test]
 async fn system_prompt_is_followed() {
     let local = open_local_provider();
-    let mut asked = build_request("Which city is it?", 200);
-    asked.system_prompt = Some("You know one thing: the city is called Quellheim.".into());
-    let reply = local.call_model(&asked).await.unwrap();
+    let mut request = build_request("Which city is it?", 200);
+    request.system_prompt = Some("You know one thing: the city is called Quellheim.".into());
+    let reply = local.call_model(&request).await.unwrap();
     assert!(reply.text.contains("Quellheim"), "{}", reply.text);
 }
 
@@ -71,12 +71,12 @@ async fn response_over_the_token_limit_is_cut_short() {
 #[tokio::test]
 async fn truncated_summary_keeps_whole_sentences() {
     let local = open_local_provider();
-    let mut asked = build_request(
+    let mut request = build_request(
         "Tell a long story about a river and the people who live beside it.",
         90,
     );
-    asked.kind = LlmRequestKind::Map;
-    let reply = local.call_model(&asked).await.unwrap();
+    request.kind = LlmRequestKind::Map;
+    let reply = local.call_model(&request).await.unwrap();
     assert!(reply.text.ends_with('.'), "{}", reply.text);
     assert_eq!(reply.completion_tokens, Some(90), "{}", reply.text);
 }
@@ -88,9 +88,9 @@ async fn document_text_cannot_contain_template_tokens() {
     let local = open_local_provider();
     // The error of a request that is too long contains its number of tokens.
     let count = async |text: &str| {
-        let mut asked = build_request("Of this: {text}", 1020);
-        asked.text = text.into();
-        match local.call_model(&asked).await {
+        let mut request = build_request("Of this: {text}", 1020);
+        request.text = text.into();
+        match local.call_model(&request).await {
             Err(ProviderError::ContextTooLong { needed, .. }) => needed - 1020,
             other => panic!("{other:?}"),
         }
@@ -105,7 +105,12 @@ async fn request_over_the_context_is_refused_with_its_size() {
     let local = open_local_provider();
     let long = "A river carries what the hills have lost to rain. ".repeat(200);
     match local.call_model(&build_request(&long, 100)).await {
-        Err(fault @ ProviderError::ContextTooLong { needed, room: 1024 }) => {
+        Err(
+            fault @ ProviderError::ContextTooLong {
+                needed,
+                context_tokens: 1024,
+            },
+        ) => {
             assert!((2000..3000).contains(&needed), "{needed}");
             assert!(fault.to_string().contains("raise context_tokens"), "{fault}");
         }
@@ -119,7 +124,10 @@ async fn request_over_the_context_is_refused_with_its_size() {
     let needed = flood.prompt.len() / 512 + 10;
     assert_eq!(
         local.call_model(&flood).await,
-        Err(ProviderError::ContextTooLong { needed, room: 1024 })
+        Err(ProviderError::ContextTooLong {
+            needed,
+            context_tokens: 1024
+        })
     );
     // The provider still works.
     assert!(local.call_model(&build_request(SHORT_PROMPT, 60)).await.is_ok());
@@ -128,7 +136,7 @@ async fn request_over_the_context_is_refused_with_its_size() {
 /// A dropped request releases its sequence for the next request.
 #[tokio::test]
 async fn dropped_request_stops_generation() {
-    let local = LocalProvider::open_model_file(LocalConfig {
+    let local = LocalProvider::inspect_file_and_start(LocalConfig {
         max_concurrency: 1,
         ..local_config()
     })
@@ -156,7 +164,7 @@ async fn dropped_request_stops_generation() {
 /// ended.
 #[tokio::test]
 async fn concurrency_stays_within_the_configured_limit() {
-    let member = ProviderEntry {
+    let entry = ProviderEntry {
         name: "own".into(),
         provider: Arc::new(open_local_provider()),
         options: ProviderOptions {
@@ -164,11 +172,11 @@ async fn concurrency_stays_within_the_configured_limit() {
             ..ProviderOptions::default()
         },
     };
-    let router = Router::new(vec![member], RouterConfig::default());
+    let router = Router::new(vec![entry], RouterConfig::default());
     let ask = |city: &'static str| {
-        let mut asked = build_request("Which city is it?", 200);
-        asked.system_prompt = Some(format!("You know one thing: the city is called {city}."));
-        router.complete(asked)
+        let mut request = build_request("Which city is it?", 200);
+        request.system_prompt = Some(format!("You know one thing: the city is called {city}."));
+        router.request_completion(request)
     };
     let busiest = async {
         let mut busiest = 0;
@@ -183,10 +191,10 @@ async fn concurrency_stays_within_the_configured_limit() {
     };
     let (first, second, third, busiest) =
         tokio::join!(ask("Quellheim"), ask("Erlenau"), ask("Moorwies"), busiest);
-    for (answer, city) in [(first, "Quellheim"), (second, "Erlenau"), (third, "Moorwies")] {
-        let answer = answer.unwrap();
-        assert!(answer.text.contains(city), "{city}: {}", answer.text);
-        assert_eq!(answer.provider, "own");
+    for (response, city) in [(first, "Quellheim"), (second, "Erlenau"), (third, "Moorwies")] {
+        let response = response.unwrap();
+        assert!(response.text.contains(city), "{city}: {}", response.text);
+        assert_eq!(response.provider, "own");
     }
     assert_eq!(busiest, 2);
     let stats = router.stats();
@@ -198,16 +206,16 @@ async fn concurrency_stays_within_the_configured_limit() {
 /// The timeout of the request ends it in the middle of the response.
 #[tokio::test]
 async fn request_timeout_stops_generation() {
-    let member = ProviderEntry {
+    let entry = ProviderEntry {
         name: "own".into(),
         provider: Arc::new(open_local_provider()),
         options: ProviderOptions::default(),
     };
-    let router = Router::new(vec![member], RouterConfig::default());
-    let mut asked = build_request(ENDLESS_PROMPT, 900);
-    asked.timeout = Duration::from_secs(2);
+    let router = Router::new(vec![entry], RouterConfig::default());
+    let mut request = build_request(ENDLESS_PROMPT, 900);
+    request.timeout = Duration::from_secs(2);
     let began = Instant::now();
-    let error = router.complete(asked).await.unwrap_err();
+    let error = router.request_completion(request).await.unwrap_err();
     assert_eq!(error.kind(), "llm-timeout");
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }

@@ -13,7 +13,7 @@ mod model_files;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use weir_core::Lane;
+use weir_core::PriorityLane;
 use weir_core::TenantId;
 use weir_core::llm::{LlmRequest, LlmRequestKind};
 use weir_core::ports::SchedulingContext;
@@ -51,14 +51,14 @@ pub(crate) fn local_config() -> LocalConfig {
 }
 
 pub(crate) fn open_local_provider() -> LocalProvider {
-    LocalProvider::open_model_file(local_config()).unwrap()
+    LocalProvider::inspect_file_and_start(local_config()).unwrap()
 }
 
 pub(crate) fn build_request(prompt: &str, max_tokens: u32) -> LlmRequest {
     LlmRequest {
         scheduling: SchedulingContext {
             tenant: TenantId::default_tenant(),
-            lane: Lane::Interactive,
+            lane: PriorityLane::Interactive,
             group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,

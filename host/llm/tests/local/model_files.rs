@@ -9,7 +9,7 @@ use crate::{local_config, small_model_file};
 fn open_error(bytes: &[u8]) -> String {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
-    let opened = LocalProvider::open_model_file(LocalConfig {
+    let opened = LocalProvider::inspect_file_and_start(LocalConfig {
         model_file: file.path().into(),
         ..local_config()
     });
@@ -23,7 +23,7 @@ fn open_error(bytes: &[u8]) -> String {
 
 #[test]
 fn file_that_is_no_model_is_refused_with_its_path() {
-    let missing = LocalProvider::open_model_file(LocalConfig {
+    let missing = LocalProvider::inspect_file_and_start(LocalConfig {
         model_file: "/no/such/model.gguf".into(),
         ..local_config()
     });
@@ -31,7 +31,7 @@ fn file_that_is_no_model_is_refused_with_its_path() {
     assert!(error.contains("/no/such/model.gguf cannot be read"), "{error}");
     assert!(open_error(b"").contains("cannot be read"));
     assert!(open_error(b"<html>not found</html>").contains("is no GGUF model"));
-    let folder = LocalProvider::open_model_file(LocalConfig {
+    let folder = LocalProvider::inspect_file_and_start(LocalConfig {
         model_file: "/tmp".into(),
         ..local_config()
     });
@@ -62,7 +62,7 @@ fn damaged_or_truncated_model_is_refused() {
 
 #[test]
 fn concurrency_above_the_maximum_is_refused() {
-    let opened = LocalProvider::open_model_file(LocalConfig {
+    let opened = LocalProvider::inspect_file_and_start(LocalConfig {
         max_concurrency: 65,
         ..local_config()
     });

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use weir_core::component_log::ComponentLogRecord;
 use weir_core::event::ErrorInfo;
 use weir_core::manifest::ComponentFile;
-use weir_core::ports::Capabilities;
+use weir_core::ports::HostCapabilities;
 use weir_core::{DocumentId, PageNumber, PolicyError, Rect};
 
 /// Capabilities and state that fail in every call; the benchmarks do not use them.
@@ -21,7 +21,7 @@ fn unavailable_error<T>() -> Result<T, ErrorInfo> {
 }
 
 #[async_trait]
-impl Capabilities for UnavailableCapabilities {
+impl HostCapabilities for UnavailableCapabilities {
     async fn render_preview(
         &self,
         _: &DocumentId,

@@ -55,9 +55,9 @@ pub(crate) type CacheFileGuard = Arc<()>;
 
 impl CompiledCodeCache {
     /// Opens the folder, creates it if it is missing, and makes it private. It may hold `most` bytes.
-    pub(super) fn open(folder: &Path, most: u64, engine: &Engine) -> Result<Self, PolicyError> {
-        let kept = make_folder_private(folder)
-            .and_then(|()| scan_folder(folder))
+    pub(super) fn open(folder: &Path, byte_limit: u64, engine: &Engine) -> Result<Self, PolicyError> {
+        let scanned_files = ensure_private_folder(folder)
+            .and_then(|()| scan_and_clean_folder(folder))
             .map_err(|e| PolicyError::Unusable {
                 component: "any".into(),
                 reason: format!(
@@ -68,10 +68,10 @@ impl CompiledCodeCache {
         let cache = Self {
             folder: folder.to_owned(),
             compatibility_hash: compatibility_hash(engine),
-            max_bytes: most,
-            files: Mutex::new(kept),
+            max_bytes: byte_limit,
+            files: Mutex::new(scanned_files),
         };
-        cache.evict_files();
+        cache.evict_least_recently_used_files();
         Ok(cache)
     }
 
@@ -88,13 +88,13 @@ impl CompiledCodeCache {
         digest: &[u8; 32],
     ) -> Option<(Component, CacheFileGuard)> {
         // Acquired before the file is read, so that the file is not evicted meanwhile.
-        let lease = self.acquire_file_guard(digest);
+        let file_guard = self.acquire_file_guard(digest);
         let path = self.compiled_file_path(digest);
         let file = File::open(&path).ok()?;
-        let about = file.metadata().ok()?;
-        let whole = self.is_still_verified(&path, &about)
-            || checksum::has_valid_checksum(&file, about.len()).is_ok_and(|holds| holds);
-        let loaded = if whole {
+        let metadata = file.metadata().ok()?;
+        let is_intact = self.is_still_verified(&path, &metadata)
+            || checksum::has_valid_checksum(&file, metadata.len()).is_ok_and(|is_valid| is_valid);
+        let loaded = if is_intact {
             super::mapped_component::map_compiled_component(engine, &path)
                 .map_err(|e| format!("{e:#}").replace('\n', " "))
         } else {
@@ -105,60 +105,63 @@ impl CompiledCodeCache {
                 tracing::warn!(file = %path.display(), reason, "cannot load a compiled component, compiling it again");
             })
             .ok()?;
-        self.mark_as_used(path, about.len(), true, &lease);
-        Some((component, lease))
+        self.mark_as_used(path, metadata.len(), true, &file_guard);
+        Some((component, file_guard))
     }
 
     /// Whether a file was verified and has not been written to since.
-    fn is_still_verified(&self, path: &Path, about: &Metadata) -> bool {
-        let kept = self.files.lock();
+    fn is_still_verified(&self, path: &Path, metadata: &Metadata) -> bool {
+        let files = self.files.lock();
         let same = |file: &CachedFile| {
-            file.bytes == about.len() && about.modified().is_ok_and(|modified| modified == file.last_used)
+            file.bytes == metadata.len()
+                && metadata
+                    .modified()
+                    .is_ok_and(|modified| modified == file.last_used)
         };
-        kept.get(path).is_some_and(|file| file.is_verified && same(file))
+        files.get(path).is_some_and(|file| file.is_verified && same(file))
     }
 
     /// Returns the existing guard if the component is loaded, or a new one.
     fn acquire_file_guard(&self, digest: &[u8; 32]) -> CacheFileGuard {
-        let mut kept = self.files.lock();
-        let Some(file) = kept.get_mut(&self.compiled_file_path(digest)) else {
+        let mut files = self.files.lock();
+        let Some(file) = files.get_mut(&self.compiled_file_path(digest)) else {
             return CacheFileGuard::default();
         };
         file.guard.upgrade().unwrap_or_else(|| {
-            let lease = CacheFileGuard::default();
-            file.guard = Arc::downgrade(&lease);
-            lease
+            let new_guard = CacheFileGuard::default();
+            file.guard = Arc::downgrade(&new_guard);
+            new_guard
         })
     }
 
     /// Sets the time of last use to now.
-    fn mark_as_used(&self, path: PathBuf, bytes: u64, whole: bool, lease: &CacheFileGuard) {
-        let used = SystemTime::now();
+    fn mark_as_used(&self, path: PathBuf, bytes: u64, is_intact: bool, file_guard: &CacheFileGuard) {
+        let now = SystemTime::now();
         // If this fails, the next process takes the file for older, and this process verifies it once more.
-        let _ = File::open(&path).and_then(|file| file.set_modified(used));
+        let _ = File::open(&path).and_then(|file| file.set_modified(now));
         let file = CachedFile {
             bytes,
-            last_used: used,
-            is_verified: whole,
-            guard: Arc::downgrade(lease),
+            last_used: now,
+            is_verified: is_intact,
+            guard: Arc::downgrade(file_guard),
         };
         self.files.lock().insert(path, file);
     }
 
     /// Evicts the least recently used files until the folder is within its limit or all files are in use.
-    fn evict_files(&self) {
-        let mut kept = self.files.lock();
-        let mut all: u64 = kept.values().map(|file| file.bytes).sum();
-        while all > self.max_bytes {
-            let idle = kept.iter().filter(|(_, file)| file.guard.strong_count() == 0);
+    fn evict_least_recently_used_files(&self) {
+        let mut files = self.files.lock();
+        let mut total_bytes: u64 = files.values().map(|file| file.bytes).sum();
+        while total_bytes > self.max_bytes {
+            let idle = files.iter().filter(|(_, file)| file.guard.strong_count() == 0);
             let Some(path) = idle
                 .min_by_key(|(_, file)| file.last_used)
                 .map(|(path, _)| path.clone())
             else {
                 break;
             };
-            if let Some(file) = kept.remove(&path) {
-                all = all.saturating_sub(file.bytes);
+            if let Some(file) = files.remove(&path) {
+                total_bytes = total_bytes.saturating_sub(file.bytes);
             }
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -179,7 +182,7 @@ impl CompiledCodeCache {
 
     /// Logs that the folder cannot be written and returns the reason for the tenant. The reason does not contain the path,
     /// which only operators may see.
-    pub(super) fn log_write_error(&self, error: &io::Error) -> String {
+    pub(super) fn log_and_describe_write_error(&self, error: &io::Error) -> String {
         tracing::warn!(folder = %self.folder.display(), %error, "cannot write a compiled component");
         format!("cannot write the cache of compiled components: {}", error.kind())
     }
@@ -189,59 +192,59 @@ impl CompiledCodeCache {
     pub(super) fn commit_file(&self, digest: &[u8; 32], finished: TempPath) -> io::Result<CacheFileGuard> {
         let file = File::open(&finished)?;
         file.sync_all()?;
-        let (bytes, path, lease) = (
+        let (bytes, path, file_guard) = (
             file.metadata()?.len(),
             self.compiled_file_path(digest),
             CacheFileGuard::default(),
         );
         finished.persist(&path).map_err(|e| e.error)?;
-        self.mark_as_used(path, bytes, false, &lease);
-        self.evict_files();
-        Ok(lease)
+        self.mark_as_used(path, bytes, false, &file_guard);
+        self.evict_least_recently_used_files();
+        Ok(file_guard)
     }
 }
 
 /// Lists the compiled components in a folder, of all builds of Weir. Removes abandoned temporary files.
-fn scan_folder(folder: &Path) -> io::Result<HashMap<PathBuf, CachedFile>> {
-    let mut kept = HashMap::new();
+fn scan_and_clean_folder(folder: &Path) -> io::Result<HashMap<PathBuf, CachedFile>> {
+    let mut files = HashMap::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         // Another process may have removed the file meanwhile.
-        let Ok(about) = entry.metadata() else { continue };
-        let used = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        let Ok(metadata) = entry.metadata() else { continue };
+        let modified_at = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         let path = entry.path();
         if entry
             .file_name()
             .as_encoded_bytes()
             .starts_with(TEMPORARY_PREFIX.as_bytes())
         {
-            if used.elapsed().is_ok_and(|age| age > ABANDONED_AGE) {
+            if modified_at.elapsed().is_ok_and(|age| age > ABANDONED_AGE) {
                 let _ = fs::remove_file(&path);
             }
         } else if path.extension().is_some_and(|end| end == "cwasm") {
             let file = CachedFile {
-                bytes: about.len(),
-                last_used: used,
+                bytes: metadata.len(),
+                last_used: modified_at,
                 is_verified: false,
                 guard: Weak::new(),
             };
-            kept.insert(path, file);
+            files.insert(path, file);
         }
     }
-    Ok(kept)
+    Ok(files)
 }
 
 /// Creates a folder that only this user can enter. Fails if the folder belongs to another user.
-fn make_folder_private(folder: &Path) -> io::Result<()> {
+fn ensure_private_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let found = fs::metadata(folder)?;
-    if found.uid() != rustix::process::geteuid().as_raw() {
+    let metadata = fs::metadata(folder)?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             "the folder belongs to another user",
         ));
     }
-    if found.permissions().mode() & 0o077 != 0 {
+    if metadata.permissions().mode() & 0o077 != 0 {
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
     }
     Ok(())
@@ -255,9 +258,9 @@ mod tests {
     fn a_world_writable_folder_becomes_private() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("a/b");
-        make_folder_private(&folder).unwrap();
+        ensure_private_folder(&folder).unwrap();
         fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
-        make_folder_private(&folder).unwrap();
+        ensure_private_folder(&folder).unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
     }
 }

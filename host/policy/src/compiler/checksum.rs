@@ -17,21 +17,21 @@ pub(super) fn compute_checksum(code: &[u8]) -> [u8; CHECKSUM_BYTES] {
 
 /// Whether a file of `length` bytes ends with the checksum of the bytes before it.
 pub(super) fn has_valid_checksum(mut file: impl Read, length: u64) -> io::Result<bool> {
-    let Some(code) = length.checked_sub(CHECKSUM_BYTES as u64) else {
+    let Some(code_bytes) = length.checked_sub(CHECKSUM_BYTES as u64) else {
         return Ok(false);
     };
     // Small enough to stay in the processor's cache until it is hashed.
-    let mut piece = vec![0; 64 << 10];
-    let (mut sum, mut rest) = (Xxh3::new(), file.by_ref().take(code));
+    let mut buffer = vec![0; 64 << 10];
+    let (mut sum, mut rest) = (Xxh3::new(), file.by_ref().take(code_bytes));
     loop {
-        match rest.read(&mut piece)? {
+        match rest.read(&mut buffer)? {
             0 => break,
-            count => sum.update(piece.get(..count).unwrap_or_default()),
+            count => sum.update(buffer.get(..count).unwrap_or_default()),
         }
     }
-    let mut told = [0; CHECKSUM_BYTES];
-    file.read_exact(&mut told)?;
-    Ok(told == sum.digest128().to_le_bytes())
+    let mut stored = [0; CHECKSUM_BYTES];
+    file.read_exact(&mut stored)?;
+    Ok(stored == sum.digest128().to_le_bytes())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::checksum;
-use super::debug_info::strip_debug_info;
+use super::debug_info::strip_large_debug_info;
 use super::{CPU_SECONDS_VARIABLE, MEMORY_BYTES_VARIABLE};
 
 /// Bytes that the child process may write to a file.
@@ -42,7 +42,7 @@ fn compile_from_arguments() -> Result<(), String> {
     };
     let component = std::fs::read(source).map_err(|e| format!("cannot read the component: {e}"))?;
     let code = crate::wasm_engine::new_compiling_engine()
-        .and_then(|engine| engine.precompile_component(&strip_debug_info(&component)))
+        .and_then(|engine| engine.precompile_component(&strip_large_debug_info(&component)))
         .map_err(|e| format!("{e:#}"))?;
     let mut file = File::create(target).map_err(|e| format!("cannot write the compiled code: {e}"))?;
     file.write_all(&code)
@@ -51,7 +51,7 @@ fn compile_from_arguments() -> Result<(), String> {
 }
 
 fn apply_process_limits() -> Result<(), String> {
-    let given = |name: &str| {
+    let limit_from_environment = |name: &str| {
         let value = std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
         value.ok_or_else(|| format!("the limit {name} is not set in the environment"))
     };
@@ -66,7 +66,10 @@ fn apply_process_limits() -> Result<(), String> {
     rustix::process::nice(NICE_INCREMENT).map_err(|e| format!("cannot lower the priority: {e}"))?;
     set(Resource::Core, 0, 0)?;
     set(Resource::Fsize, MAX_CODE_BYTES, MAX_CODE_BYTES)?;
-    let (seconds, bytes) = (given(CPU_SECONDS_VARIABLE)?, given(MEMORY_BYTES_VARIABLE)?);
+    let (seconds, bytes) = (
+        limit_from_environment(CPU_SECONDS_VARIABLE)?,
+        limit_from_environment(MEMORY_BYTES_VARIABLE)?,
+    );
     set(Resource::Cpu, seconds, seconds.saturating_add(1))?;
     set(Resource::As, bytes, bytes)
 }

@@ -15,7 +15,7 @@ const MAX_DEBUG_BYTES: usize = 1 << 20;
 
 /// Returns the component, without debug information if it has more than the limit. An unreadable component is returned
 /// unchanged; the compiler then reports the error.
-pub(super) fn strip_debug_info(component: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn strip_large_debug_info(component: &[u8]) -> Cow<'_, [u8]> {
     match count_debug_bytes(component) {
         Ok(bytes) if bytes > MAX_DEBUG_BYTES => {
             remove_debug_sections(component).map_or(Cow::Borrowed(component), Cow::Owned)
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn large_debug_info_is_removed_from_every_module() {
         let large = component_with_custom_section(".debug_info", MAX_DEBUG_BYTES);
-        let plain = strip_debug_info(&large);
+        let plain = strip_large_debug_info(&large);
         assert!(plain.len() < 1000, "{}", plain.len());
         assert_eq!(count_debug_bytes(&plain).unwrap(), 0);
         wasmparser::validate(&plain).unwrap();
@@ -127,7 +127,7 @@ mod tests {
             b"not a component".to_vec(),
             component_with_custom_section(".debug_line", MAX_DEBUG_BYTES)[..MAX_DEBUG_BYTES].to_vec(),
         ] {
-            assert_eq!(strip_debug_info(&component), component);
+            assert_eq!(strip_large_debug_info(&component), component);
         }
     }
 }

@@ -59,14 +59,14 @@ pub(crate) struct Compiler {
     max_memory_bytes: u64,
     compile_permits: Semaphore,
     counters: Arc<HostCounters>,
-    usage_sink: Option<Arc<dyn UsageMeter>>,
+    usage_meter: Option<Arc<dyn UsageMeter>>,
 }
 
 impl Compiler {
     pub(crate) fn new(
         config: &PolicyConfig,
         engine: Engine,
-        meter: Arc<HostCounters>,
+        host_counters: Arc<HostCounters>,
     ) -> Result<Self, PolicyError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
@@ -80,8 +80,8 @@ impl Compiler {
             max_cpu_seconds: config.max_compile_cpu_seconds,
             max_memory_bytes: config.max_compile_memory_bytes,
             compile_permits: Semaphore::new(cores.max(2)),
-            counters: meter,
-            usage_sink: config.usage_sink.clone(),
+            counters: host_counters,
+            usage_meter: config.usage_meter.clone(),
         })
     }
 
@@ -94,7 +94,7 @@ impl Compiler {
         if let Some(loaded) = self.load_from_cache(file).await? {
             return Ok(loaded);
         }
-        let turn = self
+        let permit = self
             .compile_permits
             .acquire()
             .await
@@ -103,8 +103,8 @@ impl Compiler {
         if let Some(loaded) = self.load_from_cache(file).await? {
             return Ok(loaded);
         }
-        let _lease = self.compile_component(file, payer).await?;
-        drop(turn);
+        let _file_guard = self.compile_component(file, payer).await?;
+        drop(permit);
         self.load_from_cache(file)
             .await?
             .ok_or_else(|| unusable_error(file, "the compiled code cannot be loaded"))
@@ -129,20 +129,20 @@ impl Compiler {
         file: &ComponentFile,
         payer: Option<&TenantId>,
     ) -> Result<CacheFileGuard, PolicyError> {
-        let source = self.copy_and_verify(file).await?;
+        let source = self.copy_and_verify_component(file).await?;
         let target = self
             .cache
             .create_temporary_file()
-            .map_err(|e| unusable_error(file, self.cache.log_write_error(&e)))?;
+            .map_err(|e| unusable_error(file, self.cache.log_and_describe_write_error(&e)))?;
         self.counters.count_compilation();
-        self.run_child_process(file, payer, &source, &target).await?;
+        self.run_compile_process(file, payer, &source, &target).await?;
         self.cache
             .commit_file(&file.digest, target)
-            .map_err(|e| unusable_error(file, self.cache.log_write_error(&e)))
+            .map_err(|e| unusable_error(file, self.cache.log_and_describe_write_error(&e)))
     }
 
     /// Copies the component to a private file and checks that the bytes match the digest.
-    async fn copy_and_verify(&self, file: &ComponentFile) -> Result<TempPath, PolicyError> {
+    async fn copy_and_verify_component(&self, file: &ComponentFile) -> Result<TempPath, PolicyError> {
         let (cache, path, digest) = (Arc::clone(&self.cache), file.path.clone(), file.digest);
         tokio::task::spawn_blocking(move || {
             let bytes = read_component_file(&path)?;
@@ -151,7 +151,7 @@ impl Compiler {
             }
             let copy = cache
                 .create_temporary_file()
-                .map_err(|e| cache.log_write_error(&e))?;
+                .map_err(|e| cache.log_and_describe_write_error(&e))?;
             std::fs::write(&copy, &bytes).map_err(|e| format!("cannot write a copy of it: {e}"))?;
             Ok(copy)
         })
@@ -160,7 +160,7 @@ impl Compiler {
         .map_err(|e| unusable_error(file, e))
     }
 
-    async fn run_child_process(
+    async fn run_compile_process(
         &self,
         file: &ComponentFile,
         payer: Option<&TenantId>,
@@ -189,15 +189,18 @@ impl Compiler {
                 unusable_error(file, format!("its compiler cannot be started: {e}"))
             })?;
         let pid = child.id();
-        let account = || self.charge_cpu_time(payer, pid);
-        let mut complaint = Vec::new();
+        let charge = || self.charge_compile_time_to_tenant(payer, pid);
+        let mut error_output = Vec::new();
         let ended = async {
             if let Some(stderr) = child.stderr.take() {
-                stderr.take(MAX_STDERR_BYTES).read_to_end(&mut complaint).await?;
+                stderr
+                    .take(MAX_STDERR_BYTES)
+                    .read_to_end(&mut error_output)
+                    .await?;
             }
             // Standard error is closed, so the child has exited, or it has written more than is read here. The system keeps the
             // CPU time of an exited child until it is reaped.
-            account();
+            charge();
             child.wait().await
         };
         // The limit is CPU time. The elapsed time only ends a child that hangs, so its limit is long enough for a child that
@@ -207,7 +210,7 @@ impl Compiler {
         let status = match ended {
             Ok(status) => status.map_err(|e| unusable_error(file, e))?,
             Err(_) => {
-                account();
+                charge();
                 // Waits until the child is reaped, so that it cannot write any more.
                 let _ = child.kill().await;
                 return Err(unusable_error(
@@ -224,25 +227,25 @@ impl Compiler {
         }
         Err(unusable_error(
             file,
-            self.describe_child_failure(status, &complaint),
+            self.describe_child_failure(status, &error_output),
         ))
     }
 
     /// Charges the CPU time of a child to a tenant.
-    fn charge_cpu_time(&self, payer: Option<&TenantId>, child: Option<u32>) {
-        if let (Some(meter), Some(tenant), Some(spent)) =
-            (&self.usage_sink, payer, child.and_then(process_cpu_time))
+    fn charge_compile_time_to_tenant(&self, payer: Option<&TenantId>, child: Option<u32>) {
+        if let (Some(meter), Some(tenant), Some(cpu_time)) =
+            (&self.usage_meter, payer, child.and_then(process_cpu_time))
         {
             let usage = Usage {
-                guest_micros: u64::try_from(spent.as_micros()).unwrap_or(u64::MAX),
+                guest_micros: u64::try_from(cpu_time.as_micros()).unwrap_or(u64::MAX),
                 ..Usage::default()
             };
             meter.record_usage(tenant, &usage);
         }
     }
 
-    fn describe_child_failure(&self, status: ExitStatus, complaint: &[u8]) -> String {
-        let said = String::from_utf8_lossy(complaint).trim().replace('\n', " ");
+    fn describe_child_failure(&self, status: ExitStatus, error_output: &[u8]) -> String {
+        let message = String::from_utf8_lossy(error_output).trim().replace('\n', " ");
         match status.signal().and_then(Signal::from_named_raw) {
             Some(Signal::XCPU) => format!(
                 "compiling it took more than the {} s of CPU time that policy.max_compile_cpu_seconds allows",
@@ -252,17 +255,17 @@ impl Compiler {
                 "its compiler was killed, most likely because the machine ran out of memory".into()
             }
             Some(Signal::ABORT | Signal::SEGV | Signal::BUS)
-                if said.is_empty() || said.contains("memory allocation") =>
+                if message.is_empty() || message.contains("memory allocation") =>
             {
-                self.describe_memory_limit()
+                self.describe_exceeded_memory_limit()
             }
-            Some(signal) => format!("its compiler ended with signal {}: {said}", signal.as_raw()),
-            None if said.contains("os error 12") => self.describe_memory_limit(),
-            None => said,
+            Some(signal) => format!("its compiler ended with signal {}: {message}", signal.as_raw()),
+            None if message.contains("os error 12") => self.describe_exceeded_memory_limit(),
+            None => message,
         }
     }
 
-    fn describe_memory_limit(&self) -> String {
+    fn describe_exceeded_memory_limit(&self) -> String {
         format!(
             "compiling it took more than the {} bytes that policy.max_compile_memory_bytes allows",
             self.max_memory_bytes

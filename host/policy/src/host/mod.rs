@@ -1,6 +1,6 @@
 //! The policy host: opens the components of a job.
 
-mod assignment;
+mod component_assignment;
 pub(crate) mod shared_state;
 
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use weir_core::{JobId, PolicyError, StorageError, TenantId};
 use crate::compiler::{Compiler, unusable_error};
 use crate::config::PolicyConfig;
 use crate::epoch_ticker::EpochTicker;
-use crate::host::assignment::{assign_components, session_header};
+use crate::host::component_assignment::{assign_components, recording_session_header};
 use crate::host::shared_state::{HostSharedState, OpenJobGuard};
 use crate::instance::instance_slot::InstanceSlot;
 use crate::instance::job_context::JobContext;
@@ -54,8 +54,8 @@ impl PolicyHost {
                 &format!("{e:#}"),
             )
         })?;
-        let meter = Arc::new(HostCounters::new());
-        let compiler = Compiler::new(&config, engine.clone(), Arc::clone(&meter))?;
+        let host_counters = Arc::new(HostCounters::new());
+        let compiler = Compiler::new(&config, engine.clone(), Arc::clone(&host_counters))?;
         let start_error = |what, e: std::io::Error| exhausted(what, &e);
         Ok(Arc::new(Self {
             shared: Arc::new(HostSharedState {
@@ -71,9 +71,9 @@ impl PolicyHost {
                     max_memory_bytes: clamp_memory_bytes(config.max_memory_bytes),
                     max_output_bytes: usize::try_from(config.max_output_bytes).unwrap_or(usize::MAX),
                 },
-                policy_state: config.state,
-                counters: meter,
-                usage_sink: config.usage_sink,
+                component_state_store: config.state,
+                counters: host_counters,
+                usage_meter: config.usage_meter,
                 epoch_ticker: EpochTicker::start(engine)
                     .map_err(|e| start_error("cannot start the epoch thread", e))?,
                 offload_executor: OffloadExecutor::start()
@@ -144,17 +144,17 @@ impl PolicyHost {
     /// [`PolicyError`] if a component cannot be loaded, its instance cannot be created, or the job needs more instances than
     /// the host allows.
     pub async fn open_job(&self, request: OpenPolicyRequest<'_>) -> Result<Arc<PolicyJob>, PolicyError> {
-        let state = Arc::clone(&self.shared.policy_state);
+        let state = Arc::clone(&self.shared.component_state_store);
         let writer = self
             .shared
             .recording_writer
             .as_ref()
             .filter(|_| self.shared.record_calls);
-        self.open_job_with(request, state, writer).await
+        self.open_job_with_state_and_writer(request, state, writer).await
     }
 
     /// Opens a job with another component state, and records it only if there is a `writer`.
-    pub(crate) async fn open_job_with(
+    pub(crate) async fn open_job_with_state_and_writer(
         &self,
         request: OpenPolicyRequest<'_>,
         state: Arc<dyn ComponentStateStore>,
@@ -222,9 +222,9 @@ impl PolicyHost {
                 .map_or(shared.default_limits.max_memory_bytes, clamp_memory_bytes),
             ..shared.default_limits
         };
-        let recorder =
-            writer.map(|writer| JobRecorder::new(writer, session_header(&request, &required, &roles)));
-        let counters = JobCounters::new(request.tenant.clone(), shared.usage_sink.clone());
+        let recorder = writer
+            .map(|writer| JobRecorder::new(writer, recording_session_header(&request, &required, &roles)));
+        let counters = JobCounters::new(request.tenant.clone(), shared.usage_meter.clone());
         let mut slots = Vec::with_capacity(required.len());
         for (component, linked) in required.iter().zip(linked_components) {
             let slot = InstanceSlot::new(

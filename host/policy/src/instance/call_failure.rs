@@ -12,7 +12,7 @@ use weir_core::component_log::BacktraceFrame;
 use weir_core::event::ErrorInfo;
 
 use crate::instance::instance_data::{
-    HOST_CALL_TIMEOUT, HostCallLimitExceeded, HostCallTimedOut, InstanceData, to_single_line,
+    HOST_CALL_TIMEOUT, HostCallLimitExceeded, HostCallTimedOut, InstanceData, truncate_to_single_line,
 };
 use crate::instance::live_instance::MAX_HANDLES;
 use crate::wasm_engine::MAX_STACK_BYTES;
@@ -58,7 +58,7 @@ impl FailureExplanation {
 impl FailedCall {
     /// Turns the error that a call ended with into an explanation.
     pub(crate) fn explain_error(&self, error: &Error, guest: &mut InstanceData) -> FailureExplanation {
-        let frames = collect_frames(error);
+        let frames = collect_guest_frames(error);
         let message = guest.take_error_message();
         let backtrace: Vec<BacktraceFrame> = frames
             .iter()
@@ -124,13 +124,13 @@ impl FailedCall {
         let mut reason = match (trap, error.downcast_ref::<I32Exit>()) {
             (Some(trap), _) => trap.to_string().replace("wasm trap: ", ""),
             (None, Some(exit)) => format!("it exited with code {}", exit.0),
-            (None, None) => to_single_line(&error.root_cause().to_string(), MAX_MESSAGE_CHARS),
+            (None, None) => truncate_to_single_line(&error.root_cause().to_string(), MAX_MESSAGE_CHARS),
         };
         if let Some(message) = message {
             reason = format!("{reason}: {}", tail_of_message(message));
         }
-        let own = backtrace.iter().filter(|frame| !is_language_runtime_frame(frame));
-        let named: Vec<String> = own.take(MAX_NAMED_FUNCTIONS).map(format_frame).collect();
+        let guest_frames = backtrace.iter().filter(|frame| !is_language_runtime_frame(frame));
+        let named: Vec<String> = guest_frames.take(MAX_NAMED_FUNCTIONS).map(format_frame).collect();
         if !named.is_empty() {
             reason = format!("{reason} (in {})", named.join(" ← "));
         }
@@ -143,7 +143,7 @@ impl FailedCall {
 }
 
 /// Converts an error to the form that is recorded.
-pub(crate) fn to_error_note(error: &PolicyError) -> ErrorInfo {
+pub(crate) fn to_error_info(error: &PolicyError) -> ErrorInfo {
     ErrorInfo {
         kind: error.kind().into(),
         message: error.to_string(),
@@ -151,7 +151,7 @@ pub(crate) fn to_error_note(error: &PolicyError) -> ErrorInfo {
 }
 
 /// Returns the frames of the guest's functions, innermost first.
-fn collect_frames(error: &Error) -> Vec<BacktraceFrame> {
+fn collect_guest_frames(error: &Error) -> Vec<BacktraceFrame> {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {
         return Vec::new();
     };
@@ -160,21 +160,23 @@ fn collect_frames(error: &Error) -> Vec<BacktraceFrame> {
 
 /// Returns the functions of a frame. With debug information, these include the functions that were inlined into it.
 fn functions_in_frame(frame: &FrameInfo) -> Vec<BacktraceFrame> {
-    let whole = || match frame.func_name() {
+    let frame_function_name = || match frame.func_name() {
         Some(name) => demangle_name(name),
         None => format!("function {}", frame.func_index()),
     };
     let symbols = frame.symbols().iter().map(|symbol| BacktraceFrame {
-        function: symbol.name().map_or_else(whole, demangle_name),
-        file: symbol.file().map(|file| to_single_line(file, MAX_NAME_CHARS)),
+        function: symbol.name().map_or_else(frame_function_name, demangle_name),
+        file: symbol
+            .file()
+            .map(|file| truncate_to_single_line(file, MAX_NAME_CHARS)),
         line: symbol.line().filter(|line| *line > 0),
     });
     let mut functions: Vec<BacktraceFrame> = symbols.collect();
     match functions.last_mut() {
         // The debug information names a function without its module, so the outermost function takes its name from the frame.
-        Some(outermost) => outermost.function = whole(),
+        Some(outermost) => outermost.function = frame_function_name(),
         None => functions.push(BacktraceFrame {
-            function: whole(),
+            function: frame_function_name(),
             file: None,
             line: None,
         }),
@@ -197,18 +199,18 @@ fn format_frame(frame: &BacktraceFrame) -> String {
 fn tail_of_message(message: &str) -> String {
     let line = message.lines().map(str::trim).collect::<Vec<_>>().join(" | ");
     let cut = line.chars().count().saturating_sub(MAX_MESSAGE_CHARS);
-    to_single_line(&line.chars().skip(cut).collect::<String>(), MAX_MESSAGE_CHARS)
+    truncate_to_single_line(&line.chars().skip(cut).collect::<String>(), MAX_MESSAGE_CHARS)
 }
 
 /// Replaces control characters with spaces, except line breaks.
 fn replace_control_characters(message: &str) -> String {
-    let plain = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
-    message.chars().map(plain).collect()
+    let replace_control = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    message.chars().map(replace_control).collect()
 }
 
 /// Shortens a name. The name of a generic function contains all of its types and can be very long.
 fn shorten_name(name: &str) -> String {
-    let short = to_single_line(name, MAX_NAME_CHARS);
+    let short = truncate_to_single_line(name, MAX_NAME_CHARS);
     if short.len() < name.len() {
         short + "…"
     } else {
@@ -233,19 +235,20 @@ fn is_language_runtime_frame(frame: &BacktraceFrame) -> bool {
         "dlmalloc",
         "<dlmalloc",
     ];
-    let of_library = |file: &String| file.contains("/library/std/") || file.contains("/library/core/");
-    frame.file.as_ref().is_some_and(of_library)
+    let is_in_standard_library =
+        |file: &String| file.contains("/library/std/") || file.contains("/library/core/");
+    frame.file.as_ref().is_some_and(is_in_standard_library)
         || RUNTIME_PREFIXES
             .iter()
             .any(|prefix| frame.function.starts_with(prefix))
 }
 
 fn is_runaway_recursion(frames: &[BacktraceFrame]) -> bool {
-    let mut times: HashMap<&str, usize> = HashMap::new();
+    let mut occurrences: HashMap<&str, usize> = HashMap::new();
     for frame in frames {
-        *times.entry(&frame.function).or_default() += 1;
+        *occurrences.entry(&frame.function).or_default() += 1;
     }
-    frames.len() >= MIN_RECURSION_FRAMES && times.values().any(|&n| n * 2 >= frames.len())
+    frames.len() >= MIN_RECURSION_FRAMES && occurrences.values().any(|&n| n * 2 >= frames.len())
 }
 
 /// Whether the error is wasmtime's error for too many bytes passed to the host.

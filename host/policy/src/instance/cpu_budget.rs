@@ -29,11 +29,11 @@ pub(crate) struct CpuClock {
 }
 
 impl CpuClock {
-    pub(crate) fn has_reached_tick(&self) -> bool {
+    pub(crate) fn has_reached_first_tick(&self) -> bool {
         self.started_nanos.load(Ordering::Relaxed) != 0
     }
 
-    fn restart(&self) {
+    fn restart_at_current_cpu_time(&self) {
         self.started_nanos.store(thread_cpu_nanos(), Ordering::Relaxed);
     }
 }
@@ -48,20 +48,20 @@ impl CpuBudget {
     }
 
     /// Resets the budget for a new call that may use `millis` of CPU time.
-    pub(crate) fn start_call(&mut self, millis: u32) {
+    pub(crate) fn reset_for_call(&mut self, millis: u32) {
         // The first tick may come right after the start but is charged as a full tick, so the limit allows for it.
         self.limit = Duration::from_millis(millis.into()) + FIRST_TICK_ALLOWANCE;
         self.used = Duration::ZERO;
         self.clock.started_nanos.store(0, Ordering::Relaxed);
     }
 
-    pub(crate) fn clock(&self) -> Arc<CpuClock> {
+    pub(crate) fn shared_clock(&self) -> Arc<CpuClock> {
         Arc::clone(&self.clock)
     }
 
     /// Handles an epoch tick. Returns a future that yields to other tasks, or `None` if the call has used up its budget.
-    pub(crate) fn on_tick(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        if self.clock.has_reached_tick() {
+    pub(crate) fn check_budget_on_epoch_tick(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        if self.clock.has_reached_first_tick() {
             self.pause_counting();
         } else {
             self.used = FIRST_TICK_ALLOWANCE;
@@ -69,12 +69,12 @@ impl CpuBudget {
         if self.used > self.limit {
             return None;
         }
-        self.clock.restart();
+        self.clock.restart_at_current_cpu_time();
         let clock = Arc::clone(&self.clock);
         Some(Box::pin(async move {
             tokio::task::yield_now().await;
             // The task may have moved to another thread.
-            clock.restart();
+            clock.restart_at_current_cpu_time();
         }))
     }
 
@@ -84,21 +84,21 @@ impl CpuBudget {
             0 => {}
             since => {
                 self.used += Duration::from_nanos(thread_cpu_nanos().saturating_sub(since));
-                self.clock.restart();
+                self.clock.restart_at_current_cpu_time();
             }
         }
     }
 
     /// Resumes counting after a wait for the host, possibly on another thread.
     pub(crate) fn resume_counting(&self) {
-        if self.clock.has_reached_tick() {
-            self.clock.restart();
+        if self.clock.has_reached_first_tick() {
+            self.clock.restart_at_current_cpu_time();
         }
     }
 
     /// Returns the CPU time used until counting last stopped; `None` if there has been no tick.
     pub(crate) fn used_cpu_time(&self) -> Option<Duration> {
-        self.clock.has_reached_tick().then_some(self.used)
+        self.clock.has_reached_first_tick().then_some(self.used)
     }
 }
 
@@ -127,9 +127,9 @@ mod tests {
     #[tokio::test]
     async fn a_long_instruction_is_counted_in_full() {
         let mut budget = CpuBudget::new();
-        budget.start_call(20);
+        budget.reset_for_call(20);
         let mut ticks = 0;
-        while let Some(yielded) = budget.on_tick() {
+        while let Some(yielded) = budget.check_budget_on_epoch_tick() {
             yielded.await;
             spin_cpu(5);
             ticks += 1;
@@ -140,9 +140,9 @@ mod tests {
     #[tokio::test]
     async fn time_used_by_other_tasks_is_not_counted() {
         let mut budget = CpuBudget::new();
-        budget.start_call(20);
+        budget.reset_for_call(20);
         for _ in 0..5 {
-            let yielded = budget.on_tick().unwrap();
+            let yielded = budget.check_budget_on_epoch_tick().unwrap();
             // The other task uses half of the call's budget each time.
             tokio::join!(yielded, async { spin_cpu(10) });
         }
@@ -153,30 +153,30 @@ mod tests {
             budget.used_cpu_time()
         );
         spin_cpu(21);
-        assert!(budget.on_tick().is_none());
+        assert!(budget.check_budget_on_epoch_tick().is_none());
     }
 
     #[tokio::test]
     async fn time_waiting_for_the_host_is_not_counted() {
         let mut budget = CpuBudget::new();
-        budget.start_call(20);
-        budget.on_tick().unwrap().await;
+        budget.reset_for_call(20);
+        budget.check_budget_on_epoch_tick().unwrap().await;
         budget.pause_counting();
         spin_cpu(30);
         budget.resume_counting();
-        assert!(budget.on_tick().is_some());
+        assert!(budget.check_budget_on_epoch_tick().is_some());
     }
 
     #[tokio::test]
     async fn cpu_time_between_host_calls_is_counted() {
         let mut budget = CpuBudget::new();
-        budget.start_call(20);
-        budget.on_tick().unwrap().await;
+        budget.reset_for_call(20);
+        budget.check_budget_on_epoch_tick().unwrap().await;
         for _ in 0..5 {
             spin_cpu(5);
             budget.pause_counting();
             budget.resume_counting();
         }
-        assert!(budget.on_tick().is_none());
+        assert!(budget.check_budget_on_epoch_tick().is_none());
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct GuestWasi {
 
 impl GuestWasi {
     pub(crate) fn new() -> Self {
-        let said = OutputTail::default();
+        let output = OutputTail::default();
         let clock = SteppingClock::default();
         let mut context = WasiCtx::builder();
         context
@@ -54,20 +54,20 @@ impl GuestWasi {
             .insecure_random_seed(0)
             .max_random_size(1 << 16)
             .wall_clock(clock.clone())
-            .stdout(said.clone())
-            .stderr(said.clone());
+            .stdout(output.clone())
+            .stderr(output.clone());
         Self {
             context: context.build(),
             table: ResourceTable::new(),
             clock,
-            output_tail: said,
+            output_tail: output,
         }
     }
 
     /// Removes and returns the guest's last output, without empty lines and Rust's hint about `RUST_BACKTRACE`.
     pub(crate) fn take_output_lines(&self) -> Option<String> {
-        let said: Vec<u8> = std::mem::take(&mut *self.output_tail.0.lock()).into();
-        let text = String::from_utf8_lossy(&said);
+        let output: Vec<u8> = std::mem::take(&mut *self.output_tail.0.lock()).into();
+        let text = String::from_utf8_lossy(&output);
         let lines: Vec<&str> = text
             .lines()
             .map(str::trim_end)
@@ -77,7 +77,7 @@ impl GuestWasi {
     }
 
     /// Returns the time of the guest's clock and advances it.
-    pub(crate) fn read_clock(&self) -> u64 {
+    pub(crate) fn read_and_advance_clock(&self) -> u64 {
         self.clock.read_and_advance()
     }
 
@@ -106,8 +106,8 @@ impl Pollable for ReadyPollable {
 
 impl GuestWasi {
     pub(crate) fn new_ready_pollable(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
-        let passed = self.table.push(ReadyPollable)?;
-        subscribe(&mut self.table, passed)
+        let ready = self.table.push(ReadyPollable)?;
+        subscribe(&mut self.table, ready)
     }
 }
 
@@ -148,14 +148,14 @@ struct OutputTail(Arc<Mutex<VecDeque<u8>>>);
 
 impl OutputTail {
     fn append_output(&self, bytes: &[u8]) {
-        let mut kept = self.0.lock();
-        kept.extend(
+        let mut tail = self.0.lock();
+        tail.extend(
             bytes
                 .iter()
                 .skip(bytes.len().saturating_sub(MAX_OUTPUT_TAIL_BYTES)),
         );
-        let excess = kept.len().saturating_sub(MAX_OUTPUT_TAIL_BYTES);
-        kept.drain(..excess);
+        let excess = tail.len().saturating_sub(MAX_OUTPUT_TAIL_BYTES);
+        tail.drain(..excess);
     }
 }
 
@@ -215,9 +215,9 @@ mod tests {
         wasi.output_tail.append_output(&[b'x'; 5000]);
         wasi.output_tail
             .append_output(b"\nTraceback:\n\n  ValueError: no\n");
-        let said = wasi.take_output_lines().unwrap();
-        assert!(said.ends_with("x\nTraceback:\n  ValueError: no"), "{said}");
-        assert!(said.len() < MAX_OUTPUT_TAIL_BYTES);
+        let output = wasi.take_output_lines().unwrap();
+        assert!(output.ends_with("x\nTraceback:\n  ValueError: no"), "{output}");
+        assert!(output.len() < MAX_OUTPUT_TAIL_BYTES);
         assert_eq!(wasi.take_output_lines(), None);
     }
 

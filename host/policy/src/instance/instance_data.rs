@@ -15,7 +15,7 @@ use crate::capability_trace::CapabilityTrace;
 use crate::instance::cpu_budget::CpuBudget;
 use crate::instance::guest_wasi::GuestWasi;
 use crate::instance::job_context::JobContext;
-use crate::instance::pending_state::PendingState;
+use crate::instance::pending_state_changes::PendingStateChanges;
 use crate::wasm_engine::MAX_TABLE_ELEMENTS;
 
 /// Lines that a job may write to the component log.
@@ -65,7 +65,7 @@ pub(crate) struct InstanceData {
     /// Capability trace of the current call.
     pub(crate) trace: CapabilityTrace,
     /// State changes of the current call. Shared with the futures of its host calls, of which one runs at a time.
-    pub(crate) pending_state: Arc<Mutex<PendingState>>,
+    pub(crate) pending_state: Arc<Mutex<PendingStateChanges>>,
     wasi: Option<Box<GuestWasi>>,
 }
 
@@ -90,9 +90,9 @@ impl InstanceData {
     }
 
     /// Resets the data for a call of `function` that may use `millis` of CPU time.
-    pub(crate) fn start_call(&mut self, function: &'static str, millis: u32) {
+    pub(crate) fn reset_for_call(&mut self, function: &'static str, millis: u32) {
         self.function = function;
-        self.cpu_budget.start_call(millis);
+        self.cpu_budget.reset_for_call(millis);
         self.host_calls = 0;
         self.was_denied_memory = false;
         self.host_wait = Duration::ZERO;
@@ -103,14 +103,14 @@ impl InstanceData {
     }
 
     /// Returns the WASI state, which is created at the first call: few guests need it, and it is larger than all other data here.
-    pub(crate) fn wasi(&mut self) -> &mut GuestWasi {
+    pub(crate) fn get_or_create_wasi(&mut self) -> &mut GuestWasi {
         self.wasi.get_or_insert_with(|| Box::new(GuestWasi::new()))
     }
 
     /// Handles an epoch tick: the guest yields to other tasks, or is interrupted if its CPU budget is used up.
     pub(crate) fn on_epoch_tick(&mut self) -> UpdateDeadline {
-        match self.cpu_budget.on_tick() {
-            Some(others) => UpdateDeadline::YieldCustom(1, others),
+        match self.cpu_budget.check_budget_on_epoch_tick() {
+            Some(yield_to_others) => UpdateDeadline::YieldCustom(1, yield_to_others),
             None => UpdateDeadline::Interrupt,
         }
     }
@@ -137,21 +137,23 @@ impl InstanceData {
     /// Returns the time that a call ran and the time that it waited for the host. `took` is its elapsed time, which is the basis
     /// if the call ended before the first tick.
     pub(crate) fn run_and_wait_time(&self, took: Duration) -> (Duration, Duration) {
-        let briefly = || took.saturating_sub(self.host_wait);
+        let elapsed_without_waits = || took.saturating_sub(self.host_wait);
         (
-            self.cpu_budget.used_cpu_time().unwrap_or_else(briefly),
+            self.cpu_budget
+                .used_cpu_time()
+                .unwrap_or_else(elapsed_without_waits),
             self.host_wait,
         )
     }
 
     /// Awaits a host call, up to the rest of the call's [`HOST_CALL_TIMEOUT`]. The time does not count against the CPU budget.
-    pub(crate) async fn await_host_call<T>(&mut self, answer: impl Future<Output = T> + Send) -> Result<T> {
+    pub(crate) async fn await_host_call<T>(&mut self, call: impl Future<Output = T> + Send) -> Result<T> {
         self.cpu_budget.pause_counting();
         let started = Instant::now();
-        let answer = timeout(HOST_CALL_TIMEOUT.saturating_sub(self.host_wait), answer).await;
+        let result = timeout(HOST_CALL_TIMEOUT.saturating_sub(self.host_wait), call).await;
         self.host_wait += started.elapsed();
         self.cpu_budget.resume_counting();
-        Ok(answer.map_err(|_| HostCallTimedOut)?)
+        Ok(result.map_err(|_| HostCallTimedOut)?)
     }
 
     /// Removes and returns the guest's message about its failure, which may have several lines.
@@ -162,11 +164,11 @@ impl InstanceData {
     }
 
     /// Writes a line to the component log. Lines over the limit of the job are dropped.
-    pub(crate) fn write_log_line(&mut self, level: Level, message: &str) {
-        let line = to_single_line(message, MAX_LOG_LINE_CHARS);
+    pub(crate) fn write_log_line_within_limit(&mut self, level: Level, message: &str) {
+        let line = truncate_to_single_line(message, MAX_LOG_LINE_CHARS);
         match self.job.log_lines.fetch_add(1, Ordering::Relaxed) {
-            before if before < MAX_LOG_LINES => self.emit_log_line(level, line.clone()),
-            MAX_LOG_LINES => self.emit_log_line(
+            before if before < MAX_LOG_LINES => self.emit_to_tracing_and_component_log(level, line.clone()),
+            MAX_LOG_LINES => self.emit_to_tracing_and_component_log(
                 Level::Warn,
                 format!("the job has written {MAX_LOG_LINES} lines; no more are kept"),
             ),
@@ -177,7 +179,7 @@ impl InstanceData {
         }
     }
 
-    fn emit_log_line(&self, level: Level, line: String) {
+    fn emit_to_tracing_and_component_log(&self, level: Level, line: String) {
         let (tenant, job, component) = (&self.job.tenant, &self.job.job, &self.component_name);
         let level = match level {
             Level::Debug => {
@@ -208,10 +210,10 @@ impl InstanceData {
 /// Returns the first `chars` characters of a text, with a space for each control character.
 ///
 /// A guest's text is shown in logs and terminals, where control characters could move the cursor or forge a line.
-pub(crate) fn to_single_line(text: &str, chars: usize) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let start = text.trim_start_matches(|c| plain(c).is_whitespace());
-    let line: String = start.chars().take(chars).map(plain).collect();
+pub(crate) fn truncate_to_single_line(text: &str, chars: usize) -> String {
+    let replace_control = |c: char| if c.is_control() { ' ' } else { c };
+    let start = text.trim_start_matches(|c| replace_control(c).is_whitespace());
+    let line: String = start.chars().take(chars).map(replace_control).collect();
     line.trim_end().to_owned()
 }
 
@@ -259,8 +261,8 @@ mod tests {
 
     #[test]
     fn control_characters_become_spaces() {
-        assert_eq!(to_single_line(" a\nb\u{1b}[2Jc\r ", 100), "a b [2Jc");
-        assert_eq!(to_single_line("\u{1b}[2J\r\n", 100), "[2J");
-        assert_eq!(to_single_line("äöü", 2), "äö");
+        assert_eq!(truncate_to_single_line(" a\nb\u{1b}[2Jc\r ", 100), "a b [2Jc");
+        assert_eq!(truncate_to_single_line("\u{1b}[2J\r\n", 100), "[2J");
+        assert_eq!(truncate_to_single_line("äöü", 2), "äö");
     }
 }

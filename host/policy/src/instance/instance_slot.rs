@@ -19,19 +19,19 @@ use tokio::time::timeout;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 use weir_core::PolicyError;
 use weir_core::component_log::ComponentFailureReport;
-use weir_core::component_state::StateChange;
+use weir_core::component_state_limits::StateChange;
 use weir_core::event::ErrorInfo;
 use weir_core::manifest::{ComponentFile, Role};
 
 use crate::capability_trace::{CapabilityTrace, RecordedResponse};
 use crate::host::shared_state::OpenJobGuard;
-use crate::instance::call_failure::{FailedCall, FailureExplanation, to_error_note};
+use crate::instance::call_failure::{FailedCall, FailureExplanation, to_error_info};
 use crate::instance::cpu_budget::CpuClock;
 use crate::instance::instance_data::{HOST_CALL_TIMEOUT, InstanceData, START_FUNCTION};
 use crate::instance::job_context::JobContext;
 use crate::instance::live_instance::{CallLimits, LiveInstance, MAX_HANDLES, RoleExports};
 use crate::linked_component::LinkedComponent;
-use crate::recording::FunctionCall;
+use crate::recording::PolicyFunctionCall;
 use crate::roles::GuestFunction;
 use crate::stats::JobCounters;
 
@@ -118,7 +118,7 @@ impl InstanceSlot {
         let mut live = match live {
             Ok(live) => live,
             Err(error) => {
-                metrics.record_failure(D::ROLE, &error);
+                metrics.count_failure_by_kind(D::ROLE, &error);
                 return CallOutcome {
                     result: Err(error),
                     elapsed: Duration::ZERO,
@@ -130,28 +130,28 @@ impl InstanceSlot {
         };
         live.store
             .data_mut()
-            .start_call(D::NAME, self.limits.timeout_millis);
+            .reset_for_call(D::NAME, self.limits.timeout_millis);
         live.store.data_mut().trace = trace;
         live.store.set_epoch_deadline(1);
         let started = Instant::now();
-        let clock = live.store.data().cpu_budget.clock();
+        let clock = live.store.data().cpu_budget.shared_clock();
         let call_input = Arc::clone(input);
-        let call = self.run_call(slot, clock, async move {
-            let returned = call_input.invoke(&mut live).await;
+        let call = self.run_call_with_locked_slot(slot, clock, async move {
+            let returned = call_input.call_guest_function(&mut live).await;
             live.store.data_mut().cpu_budget.pause_counting();
             (live, returned)
         });
         let (mut slot, (mut live, returned)) = call.await;
         let elapsed = started.elapsed();
         let (ran, waited) = live.store.data().run_and_wait_time(elapsed);
-        let (responses, missing_responses) = live.store.data_mut().trace.take_responses();
+        let (responses, missing_responses) = live.store.data_mut().trace.take_responses_and_missing_count();
         counters.count_call(ran, waited);
-        metrics.record_call(D::ROLE, ran.as_secs_f64());
+        metrics.record_call_duration(D::ROLE, ran.as_secs_f64());
         let result = match returned {
             Ok(raw_decision) => {
                 let pending = Arc::clone(&live.store.data().pending_state);
                 let changes = pending.lock().await.take_changes();
-                let checked = match input.validate(raw_decision) {
+                let checked = match input.validate_decision(raw_decision) {
                     // Committed before the slot is unlocked, because the next call must see these changes.
                     Ok(decision) => {
                         let committed = self.commit_state(D::NAME, changes).await;
@@ -179,7 +179,7 @@ impl InstanceSlot {
             }
         };
         let result = result.map_err(|explained| {
-            metrics.record_failure(D::ROLE, &explained.error);
+            metrics.count_failure_by_kind(D::ROLE, &explained.error);
             self.report_failure(D::NAME, sequence, || hash_call_input(&**input), explained)
         });
         CallOutcome {
@@ -204,13 +204,13 @@ impl InstanceSlot {
         let (context, component) = (&self.job_context, self.component_name.to_string());
         let applied = context
             .state
-            .apply_changes(&context.tenant, &context.manifest.name, changes);
+            .apply_state_changes(&context.tenant, &context.manifest.name, changes);
         match timeout(HOST_CALL_TIMEOUT, applied).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(refused)) => Err(PolicyError::Trap {
+            Ok(Err(error)) => Err(PolicyError::Trap {
                 component,
                 function,
-                reason: format!("cannot write its state: {}", refused.message),
+                reason: format!("cannot write its state: {}", error.message),
             }),
             Err(_) => Err(PolicyError::CallTimeout {
                 component,
@@ -226,7 +226,7 @@ impl InstanceSlot {
 
     /// Runs a call to its end. Until then the slot stays locked and the job counts as open, even if the caller is gone: without
     /// an open job there are no epoch ticks, which interrupt the call.
-    async fn run_call<T: Send + 'static>(
+    async fn run_call_with_locked_slot<T: Send + 'static>(
         &self,
         slot: SlotGuard,
         clock: Arc<CpuClock>,
@@ -238,7 +238,10 @@ impl InstanceSlot {
             drop(open_job);
             (slot, output)
         };
-        self.open_job.offload_executor().run_call(clock, call).await
+        self.open_job
+            .offload_executor()
+            .run_call_and_offload_if_long(clock, call)
+            .await
     }
 
     /// Reports a failed call to the tenant and returns its error.
@@ -251,17 +254,17 @@ impl InstanceSlot {
     ) -> PolicyError {
         let FailureExplanation {
             error,
-            guest_message: said,
+            guest_message: message,
             backtrace,
         } = explained;
         self.job_context
             .report_failed_call(&self.component_name, function, || ComponentFailureReport {
-                error: to_error_note(&error),
+                error: to_error_info(&error),
                 component_digest: HEXLOWER.encode(&self.digest),
                 call_index: sequence,
                 request_digest: input_hash(),
                 limit: error.exceeded_limit(),
-                guest_message: said,
+                guest_message: message,
                 backtrace,
             });
         error
@@ -286,11 +289,11 @@ impl InstanceSlot {
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().on_epoch_tick()));
         store
             .data_mut()
-            .start_call(START_FUNCTION, self.limits.timeout_millis);
+            .reset_for_call(START_FUNCTION, self.limits.timeout_millis);
         store.set_epoch_deadline(1);
         let began = Instant::now();
-        let (clock, roles) = (store.data().cpu_budget.clock(), self.roles.clone());
-        let call = self.run_call(slot, clock, async move {
+        let (clock, roles) = (store.data().cpu_budget.shared_clock(), self.roles.clone());
+        let call = self.run_call_with_locked_slot(slot, clock, async move {
             let started = instantiate_component(&linked, &roles, &mut store).await;
             store.data_mut().cpu_budget.pause_counting();
             (store, started)
@@ -298,7 +301,7 @@ impl InstanceSlot {
         let (slot, (store, started)) = call.await;
         // The start function of a component can run for long, so its time counts too.
         let (ran, waited) = store.data().run_and_wait_time(began.elapsed());
-        counters.add_run_time(ran, waited);
+        counters.add_run_and_wait_time(ran, waited);
         (slot, self.finish_instantiation(store, started, sequence))
     }
 
@@ -351,13 +354,13 @@ impl InstanceSlot {
 /// Returns the SHA-256 of a call's input in hexadecimal. The hash covers the recorded form, with a fixed error as the result, so
 /// equal inputs have equal hashes.
 fn hash_call_input<F: GuestFunction>(input: &F) -> Option<String> {
-    let unanswered = ErrorInfo {
+    let fixed_error = ErrorInfo {
         kind: String::new(),
         message: String::new(),
     };
-    let call = F::RECORD(FunctionCall {
+    let call = F::RECORD(PolicyFunctionCall {
         request: input.clone(),
-        response: Err(unanswered),
+        response: Err(fixed_error),
     });
     let bytes = postcard::to_stdvec(&call).ok()?;
     Some(HEXLOWER.encode(&Sha256::digest(bytes)))

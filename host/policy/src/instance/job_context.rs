@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use weir_core::component_log::{ComponentFailureReport, ComponentLogRecord, ComponentLogRecordKind};
 use weir_core::manifest::Manifest;
-use weir_core::ports::{Capabilities, ComponentStateStore};
+use weir_core::ports::{ComponentStateStore, HostCapabilities};
 use weir_core::{JobId, TenantId};
 
 /// Failed calls of a job that are reported. A component that fails on every page would only repeat itself. All failed calls
@@ -17,7 +17,7 @@ pub(crate) struct JobContext {
     pub(crate) tenant: TenantId,
     pub(crate) job: JobId,
     pub(crate) manifest: Manifest,
-    pub(crate) capabilities: Arc<dyn Capabilities>,
+    pub(crate) capabilities: Arc<dyn HostCapabilities>,
     pub(crate) state: Arc<dyn ComponentStateStore>,
     /// Lines that the job has written to the component log.
     pub(crate) log_lines: AtomicU32,
@@ -29,7 +29,7 @@ impl JobContext {
         tenant: TenantId,
         job: JobId,
         manifest: Manifest,
-        capabilities: Arc<dyn Capabilities>,
+        capabilities: Arc<dyn HostCapabilities>,
         state: Arc<dyn ComponentStateStore>,
     ) -> Self {
         Self {

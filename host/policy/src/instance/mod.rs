@@ -7,4 +7,4 @@ pub(crate) mod instance_data;
 pub(crate) mod instance_slot;
 pub(crate) mod job_context;
 pub(crate) mod live_instance;
-pub(crate) mod pending_state;
+pub(crate) mod pending_state_changes;

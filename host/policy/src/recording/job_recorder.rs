@@ -36,7 +36,7 @@ struct PendingFrames {
 impl JobRecorder {
     pub(crate) fn new(writer: &RecordingWriter, header: SessionHeader) -> Self {
         Self {
-            file: writer.open_file(&header.tenant, &header.job),
+            file: writer.register_recording_file(&header.tenant, &header.job),
             commands: writer.commands.clone(),
             pending_bytes: Arc::clone(&writer.pending_bytes),
             pending: Mutex::new(PendingFrames {
@@ -47,7 +47,7 @@ impl JobRecorder {
         }
     }
 
-    pub(crate) fn push(&self, call: RecordedCall) {
+    pub(crate) fn push_call(&self, call: RecordedCall) {
         if self.file.stopped.load(Ordering::Relaxed) {
             return;
         }
@@ -58,12 +58,12 @@ impl JobRecorder {
         pending.calls += 1;
         if pending.frames.len() >= MAX_GROUP_FRAMES || pending.bytes >= MAX_GROUP_BYTES {
             // Sent under the lock, so that groups are written in order. Sending does not block.
-            self.submit_pending(&mut pending);
+            self.submit_pending_frames(&mut pending);
         }
     }
 
     /// Sends the pending frames to the writer thread, or stops recording if too many bytes are waiting there.
-    fn submit_pending(&self, pending: &mut PendingFrames) {
+    fn submit_pending_frames(&self, pending: &mut PendingFrames) {
         if self.file.stopped.load(Ordering::Relaxed) {
             return;
         }
@@ -97,7 +97,7 @@ impl Drop for JobRecorder {
             pending
                 .frames
                 .push(RecordingFrame::SessionEnded { calls: pending.calls });
-            self.submit_pending(&mut pending);
+            self.submit_pending_frames(&mut pending);
         }
     }
 }

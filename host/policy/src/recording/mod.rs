@@ -38,7 +38,7 @@ use crate::capability_trace::RecordedResponse;
 pub(crate) use job_recorder::JobRecorder;
 pub use reader::read_recording;
 pub(crate) use recorded_decision::match_function;
-pub use recorded_decision::{FunctionCall, PolicyRequest, RecordedDecision};
+pub use recorded_decision::{PolicyFunctionCall, PolicyRequest, RecordedDecision};
 pub use retention::Retention;
 pub(crate) use writer::RecordingWriter;
 
@@ -97,7 +97,7 @@ impl SessionHeader {
     /// Rebuilds the pipeline of the job. `find` returns the file of a component, by its digest. The revision differs from the
     /// job's if the pipeline had components that the job did not open.
     pub fn to_pipeline(&self, mut find: impl FnMut(&RecordedComponent) -> ComponentFile) -> Pipeline {
-        let mut manifest = Manifest::default_pipeline();
+        let mut manifest = Manifest::default_pipeline_manifest();
         manifest.name.clone_from(&self.pipeline);
         manifest.settings = self
             .settings
@@ -108,11 +108,12 @@ impl SessionHeader {
         manifest.limits = self.limits;
         let (mut components, mut defaults) = (BTreeMap::new(), BTreeMap::new());
         for assigned in &self.role_assignments {
-            let mut file = |place: u16| self.components.get(usize::from(place)).map(&mut find);
+            let mut file =
+                |component_index: u16| self.components.get(usize::from(component_index)).map(&mut find);
             components.extend(file(assigned.primary).map(|file| (assigned.role, file)));
-            if let Some(place) = assigned.fallback {
+            if let Some(component_index) = assigned.fallback {
                 manifest.on_component_failure = ComponentFailurePolicy::Default;
-                defaults.extend(file(place).map(|file| (assigned.role, file)));
+                defaults.extend(file(component_index).map(|file| (assigned.role, file)));
             }
         }
         Pipeline::new(manifest, components, defaults)
@@ -152,7 +153,7 @@ pub struct RecordedCall {
 impl RecordedCall {
     /// Returns the approximate size in bytes.
     fn estimate_bytes(&self) -> usize {
-        let heard: usize = self.responses.iter().map(|heard| heard.response.len()).sum();
-        size_of::<Self>() + heard + self.decision.estimate_heap_bytes()
+        let response_bytes: usize = self.responses.iter().map(|heard| heard.response.len()).sum();
+        size_of::<Self>() + response_bytes + self.decision.estimate_heap_bytes()
     }
 }

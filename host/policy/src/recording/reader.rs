@@ -19,18 +19,19 @@ pub fn read_recording(path: &Path) -> io::Result<Vec<RecordingFrame>> {
     File::open(path)?
         .take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut bytes)?;
-    let wrong = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
+    let invalid_data = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(wrong("the file is too large for a recording".into()));
+        return Err(invalid_data("the file is too large for a recording".into()));
     }
     let mut frames = Vec::new();
     let mut rest = bytes.as_slice();
-    while let Some((frame, behind)) = split_first_frame(rest) {
+    while let Some((frame, remaining)) = split_first_frame(rest) {
         frames.push(
-            postcard::from_bytes(frame)
-                .map_err(|e| wrong(format!("the file is damaged after {} frames: {e}", frames.len())))?,
+            postcard::from_bytes(frame).map_err(|e| {
+                invalid_data(format!("the file is damaged after {} frames: {e}", frames.len()))
+            })?,
         );
-        rest = behind;
+        rest = remaining;
     }
     Ok(frames)
 }
@@ -38,8 +39,8 @@ pub fn read_recording(path: &Path) -> io::Result<Vec<RecordingFrame>> {
 /// Returns the number of bytes of the complete frames at the start.
 pub(super) fn complete_frames_len(bytes: &[u8]) -> usize {
     let mut rest = bytes;
-    while let Some((_, behind)) = split_first_frame(rest) {
-        rest = behind;
+    while let Some((_, remaining)) = split_first_frame(rest) {
+        rest = remaining;
     }
     bytes.len() - rest.len()
 }

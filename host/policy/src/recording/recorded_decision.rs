@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_core::decision::PolicyFunction;
 use weir_core::decision::{
-    BatchContext, DocumentFacts, PageToRoute, PassageSource, StageFailure, SummarySource, TimedEvent,
+    BatchContext, DocumentFacts, PageStageFailure, PageTextToSplit, PageToRoute, SectionToSummarize,
+    TimedEvent,
 };
 use weir_core::event::ErrorInfo;
 use weir_core::manifest::Role;
@@ -13,7 +14,7 @@ use weir_core::page::PageFacts;
 /// A call of a function: its input with its decision, or with the error if the call failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
-pub struct FunctionCall<F: PolicyFunction> {
+pub struct PolicyFunctionCall<F: PolicyFunction> {
     /// The input.
     pub request: F,
     /// The decision or the error.
@@ -24,19 +25,19 @@ pub struct FunctionCall<F: PolicyFunction> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum RecordedDecision {
     /// `batching.plan`: how to take the next batch.
-    Plan(FunctionCall<BatchContext>),
+    Plan(PolicyFunctionCall<BatchContext>),
     /// `routing.document`: the collection and models of a document.
-    Document(FunctionCall<DocumentFacts>),
+    Document(PolicyFunctionCall<DocumentFacts>),
     /// `routing.page`: how a page is read.
-    Page(FunctionCall<PageToRoute>),
+    Page(PolicyFunctionCall<PageToRoute>),
     /// `routing.failed`: the action after a failure.
-    Failed(FunctionCall<StageFailure>),
+    Failed(PolicyFunctionCall<PageStageFailure>),
     /// `chunking.passages`: the passages of a page's text.
-    Passages(FunctionCall<PassageSource>),
+    Passages(PolicyFunctionCall<PageTextToSplit>),
     /// `chunking.summarize`: how a section is summarized.
-    Summarize(FunctionCall<SummarySource>),
+    Summarize(PolicyFunctionCall<SectionToSummarize>),
     /// `progress.observe`: updates for the user.
-    Observe(FunctionCall<TimedEvent>),
+    Observe(PolicyFunctionCall<TimedEvent>),
 }
 
 /// The input of one of the functions. In test cases it has the form `{"function": "routing.page", "input": {…}}`.
@@ -51,11 +52,11 @@ pub enum PolicyRequest {
     #[serde(rename = "routing.page")]
     Page(PageToRoute),
     #[serde(rename = "routing.failed")]
-    Failed(StageFailure),
+    Failed(PageStageFailure),
     #[serde(rename = "chunking.passages")]
-    Passages(PassageSource),
+    Passages(PageTextToSplit),
     #[serde(rename = "chunking.summarize")]
-    Summarize(SummarySource),
+    Summarize(SectionToSummarize),
     #[serde(rename = "progress.observe")]
     Observe(TimedEvent),
 }
@@ -79,17 +80,17 @@ pub(crate) use match_function;
 impl RecordedDecision {
     /// Returns the role of the function.
     pub fn role(&self) -> Role {
-        match_function!(Self, self, call => role_of(&call.request))
+        match_function!(Self, self, call => role_of_request(&call.request))
     }
 
     /// Returns the name of the function.
     pub fn function_name(&self) -> &'static str {
-        match_function!(Self, self, call => name_of(&call.request))
+        match_function!(Self, self, call => function_name_of_request(&call.request))
     }
 
     /// Returns a short description of the subject of the call: a page, a file name or an event.
-    pub fn subject(&self) -> String {
-        match_function!(Self, self, call => call.request.subject())
+    pub fn describe_subject(&self) -> String {
+        match_function!(Self, self, call => call.request.describe_call_subject())
     }
 
     /// Returns the error if the call failed.
@@ -99,7 +100,7 @@ impl RecordedDecision {
 
     /// Returns the decision as JSON with the names of the contract; `null` if the call failed.
     pub fn decision_to_json(&self) -> Value {
-        match_function!(Self, self, call => call.response.as_ref().map_or(Value::Null, to_json))
+        match_function!(Self, self, call => call.response.as_ref().map_or(Value::Null, serialize_to_json_via_text))
     }
 
     /// Formats the decision or the error for a person.
@@ -130,25 +131,25 @@ impl RecordedDecision {
 impl PolicyRequest {
     /// Returns the role of the function.
     pub fn role(&self) -> Role {
-        match_function!(Self, self, input => role_of(input))
+        match_function!(Self, self, input => role_of_request(input))
     }
 
     /// Returns the name of the function.
     pub fn function_name(&self) -> &'static str {
-        match_function!(Self, self, input => name_of(input))
+        match_function!(Self, self, input => function_name_of_request(input))
     }
 }
 
-const fn role_of<F: PolicyFunction>(_: &F) -> Role {
+const fn role_of_request<F: PolicyFunction>(_: &F) -> Role {
     F::ROLE
 }
 
-const fn name_of<F: PolicyFunction>(_: &F) -> &'static str {
+const fn function_name_of_request<F: PolicyFunction>(_: &F) -> &'static str {
     F::NAME
 }
 
 /// Converts a decision by way of text, because a direct conversion would turn the `f32` 33.3 into 33.29999923706055.
-fn to_json(decision: &impl Serialize) -> Value {
+fn serialize_to_json_via_text(decision: &impl Serialize) -> Value {
     let text = serde_json::to_string(decision);
     text.and_then(|text| serde_json::from_str(&text))
         .unwrap_or_default()

@@ -59,20 +59,20 @@ pub(super) fn remove_expired_recordings(
 ) -> io::Result<usize> {
     let mut found = list_recordings(folder)?;
     found.sort_by_key(|recording| recording.last_modified);
-    let mut all: u64 = found.iter().map(|recording| recording.bytes).sum();
+    let mut total_bytes: u64 = found.iter().map(|recording| recording.bytes).sum();
     let mut removed = 0;
     for recording in found {
         let age = now.duration_since(recording.last_modified).unwrap_or_default();
-        let old = retention.max_age().is_some_and(|most| age > most);
-        let many = retention.max_bytes > 0 && all > retention.max_bytes;
-        if !(old || many) {
+        let is_too_old = retention.max_age().is_some_and(|most| age > most);
+        let is_over_byte_limit = retention.max_bytes > 0 && total_bytes > retention.max_bytes;
+        if !(is_too_old || is_over_byte_limit) {
             break;
         }
         if open.contains(&recording.path) {
             continue;
         }
         fs::remove_file(&recording.path)?;
-        all = all.saturating_sub(recording.bytes);
+        total_bytes = total_bytes.saturating_sub(recording.bytes);
         removed += 1;
         if let Some(tenant) = recording.path.parent() {
             // Fails while the folder is not empty.
@@ -108,12 +108,12 @@ fn list_recordings(folder: &Path) -> io::Result<Vec<FoundRecording>> {
         }
         for file in fs::read_dir(tenant.path())? {
             let file = file?;
-            let about = file.metadata()?;
-            if about.is_file() && file.path().extension().is_some_and(|end| end == "calls") {
+            let metadata = file.metadata()?;
+            if metadata.is_file() && file.path().extension().is_some_and(|end| end == "calls") {
                 found.push(FoundRecording {
                     path: file.path(),
-                    bytes: about.len(),
-                    last_modified: about.modified()?,
+                    bytes: metadata.len(),
+                    last_modified: metadata.modified()?,
                 });
             }
         }
@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn remaining_recordings(folder: &Path) -> Vec<String> {
-        let mut left: Vec<String> = list_recordings(folder)
+        let mut remaining: Vec<String> = list_recordings(folder)
             .unwrap()
             .into_iter()
             .map(|found| {
@@ -153,8 +153,8 @@ mod tests {
                     .into_owned()
             })
             .collect();
-        left.sort();
-        left
+        remaining.sort();
+        remaining
     }
 
     const SAMPLE_FILES: [(&str, u64); 4] = [
@@ -220,8 +220,11 @@ mod tests {
             max_bytes: 0,
         };
         let old: JobId = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
-        let why = retention.explain_expiry(&old).unwrap();
-        assert!(why.contains("policy.recording_retention_days is 30"), "{why}");
+        let reason = retention.explain_expiry(&old).unwrap();
+        assert!(
+            reason.contains("policy.recording_retention_days is 30"),
+            "{reason}"
+        );
         assert_eq!(retention.explain_expiry(&JobId::new()), None);
         assert_eq!(Retention::default().explain_expiry(&old), None);
     }

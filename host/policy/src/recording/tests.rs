@@ -47,7 +47,7 @@ fn recorded_call(page: u32) -> RecordedCall {
         sequence: page,
         elapsed_micros: 1,
         responses: Vec::new(),
-        decision: RecordedDecision::Page(FunctionCall {
+        decision: RecordedDecision::Page(PolicyFunctionCall {
             request: PageToRoute {
                 document: DocumentId::from_content(b"d"),
                 facts,
@@ -81,7 +81,7 @@ fn recorded_frames_are_read_back() {
     let writer = RecordingWriter::start(folder.path().join("recordings"), Retention::default()).unwrap();
     let recorder = JobRecorder::new(&writer, session_header(job));
     for page in 1..=100 {
-        recorder.push(recorded_call(page));
+        recorder.push_call(recorded_call(page));
     }
     drop(recorder);
     drop(writer);
@@ -98,7 +98,7 @@ fn recorded_frames_are_read_back() {
 
 /// Four threads record calls at the same time, and each fills two groups.
 #[test]
-fn groups_are_written_in_their_order() {
+fn frame_groups_are_written_in_submission_order() {
     let folder = tempfile::tempdir().unwrap();
     let writer = RecordingWriter::start(folder.path().to_owned(), Retention::default()).unwrap();
     let jobs: Vec<JobId> = (0..100).map(|_| JobId::new()).collect();
@@ -107,7 +107,7 @@ fn groups_are_written_in_their_order() {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    (0..2 * MAX_GROUP_FRAMES as u32).for_each(|page| recorder.push(recorded_call(page)))
+                    (0..2 * MAX_GROUP_FRAMES as u32).for_each(|page| recorder.push_call(recorded_call(page)))
                 });
             }
         });
@@ -129,24 +129,24 @@ fn groups_are_written_in_their_order() {
 fn a_failed_write_closes_the_file_for_good() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("default/job.calls");
-    let tape = recording_file(&path);
+    let file = recording_file(&path);
     append_frames(
-        &tape,
+        &file,
         &[RecordingFrame::SessionStarted(Box::new(session_header(
             JobId::new(),
         )))],
     )
     .unwrap();
     // For a while a folder replaces the file, so that it cannot be opened.
-    let aside = folder.path().join("aside");
-    fs::rename(&path, &aside).unwrap();
+    let moved_file = folder.path().join("aside");
+    fs::rename(&path, &moved_file).unwrap();
     fs::create_dir(&path).unwrap();
-    append_frames(&tape, &[RecordingFrame::Call(Box::new(recorded_call(1)))]).unwrap_err();
-    tape.stop_recording();
+    append_frames(&file, &[RecordingFrame::Call(Box::new(recorded_call(1)))]).unwrap_err();
+    file.stop_recording();
     fs::remove_dir(&path).unwrap();
-    fs::rename(&aside, &path).unwrap();
+    fs::rename(&moved_file, &path).unwrap();
     assert_eq!(
-        append_frames(&tape, &[RecordingFrame::Call(Box::new(recorded_call(2)))]).unwrap(),
+        append_frames(&file, &[RecordingFrame::Call(Box::new(recorded_call(2)))]).unwrap(),
         0
     );
     assert_eq!(read_recording(&path).unwrap().len(), 1);
@@ -156,12 +156,12 @@ fn a_failed_write_closes_the_file_for_good() {
 fn a_resumed_job_cuts_off_a_torn_frame() {
     let folder = tempfile::tempdir().unwrap();
     let job = JobId::new();
-    let sitting = |page| {
+    let record_session = |page| {
         let writer = RecordingWriter::start(folder.path().to_owned(), Retention::default()).unwrap();
-        JobRecorder::new(&writer, session_header(job)).push(recorded_call(page));
+        JobRecorder::new(&writer, session_header(job)).push_call(recorded_call(page));
     };
     let path = folder.path().join(format!("default/{job}.calls"));
-    sitting(1);
+    record_session(1);
     let end = encode_frames(&[RecordingFrame::SessionEnded { calls: 1 }])
         .unwrap()
         .len() as u64;
@@ -173,7 +173,7 @@ fn a_resumed_job_cuts_off_a_torn_frame() {
         .set_len(torn)
         .unwrap();
     assert_eq!(read_recording(&path).unwrap().len(), 1);
-    sitting(2);
+    record_session(2);
     let frames = read_recording(&path).unwrap();
     assert_eq!(
         frames
@@ -186,30 +186,30 @@ fn a_resumed_job_cuts_off_a_torn_frame() {
 }
 
 #[test]
-fn a_full_recording_says_so_and_stops() {
+fn a_full_recording_ends_with_a_stop_frame() {
     let folder = tempfile::tempdir().unwrap();
     let job = JobId::new();
     let path = folder.path().join(format!("default/{job}.calls"));
-    let tape = recording_file(&path);
+    let file = recording_file(&path);
     append_frames(
-        &tape,
+        &file,
         &[RecordingFrame::SessionStarted(Box::new(session_header(job)))],
     )
     .unwrap();
     // One frame that almost reaches the byte limit.
     let filler =
         RecordingFrame::RecordingStopped("x".repeat(usize::try_from(MAX_RECORDING_BYTES).unwrap() - 400));
-    append_frames(&tape, &[filler]).unwrap();
-    assert!(!tape.stopped.load(Ordering::Relaxed));
-    append_frames(&tape, &vec![RecordingFrame::Call(Box::new(recorded_call(1))); 10]).unwrap();
-    assert!(tape.stopped.load(Ordering::Relaxed));
+    append_frames(&file, &[filler]).unwrap();
+    assert!(!file.stopped.load(Ordering::Relaxed));
+    append_frames(&file, &vec![RecordingFrame::Call(Box::new(recorded_call(1))); 10]).unwrap();
+    assert!(file.stopped.load(Ordering::Relaxed));
     let frames = read_recording(&path).unwrap();
     assert!(matches!(frames.last(), Some(RecordingFrame::RecordingStopped(why)) if why.contains("reached")));
     assert!(fs::metadata(&path).unwrap().len() <= MAX_RECORDING_BYTES + 100);
 }
 
 #[test]
-fn zeros_at_the_end_are_no_frames() {
+fn trailing_zeros_are_not_read_as_frames() {
     let mut bytes = encode_frames(&[RecordingFrame::RecordingStopped("a".into())]).unwrap();
     let whole = bytes.len();
     bytes.extend_from_slice(&[0; 64]);
@@ -234,7 +234,8 @@ async fn removed_recording_does_not_come_back() {
     let recorders = [removed, other].map(|job| {
         let recorder = JobRecorder::new(&writer, session_header(job));
         // More than a group, so that only some frames are in the file.
-        (0..=u32::try_from(MAX_GROUP_FRAMES).unwrap()).for_each(|page| recorder.push(recorded_call(page)));
+        (0..=u32::try_from(MAX_GROUP_FRAMES).unwrap())
+            .for_each(|page| recorder.push_call(recorded_call(page)));
         recorder
     });
     writer.flush().await;
@@ -253,20 +254,20 @@ async fn removed_recording_does_not_come_back() {
         MAX_GROUP_FRAMES + 1
     );
 
-    let left = JobRecorder::new(&writer, session_header(JobId::new()));
-    left.push(recorded_call(1));
+    let unfinished_recorder = JobRecorder::new(&writer, session_header(JobId::new()));
+    unfinished_recorder.push_call(recorded_call(1));
     writer
         .remove_recordings(&"b".parse().unwrap(), None)
         .await
         .unwrap();
     assert!(path(other).exists());
     writer.remove_recordings(&tenant, None).await.unwrap();
-    drop(left);
+    drop(unfinished_recorder);
     writer.flush().await;
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     // A new tenant of the same name is recorded again.
     let job = JobId::new();
-    JobRecorder::new(&writer, session_header(job)).push(recorded_call(1));
+    JobRecorder::new(&writer, session_header(job)).push_call(recorded_call(1));
     writer.flush().await;
     assert!(path(job).exists());
 }

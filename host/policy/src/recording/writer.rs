@@ -91,7 +91,7 @@ impl RecordingWriter {
     }
 
     /// Adds a recording to those that are being written.
-    pub(super) fn open_file(&self, tenant: &TenantId, job: &JobId) -> Arc<RecordingFile> {
+    pub(super) fn register_recording_file(&self, tenant: &TenantId, job: &JobId) -> Arc<RecordingFile> {
         let path = recording_path(&self.folder.join(tenant.as_str()), job);
         let file = Arc::new(RecordingFile::new(path.clone()));
         self.open_files.lock().insert(path, Arc::downgrade(&file));

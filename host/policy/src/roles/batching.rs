@@ -6,13 +6,13 @@ use weir_core::decision::{BatchContext, BatchPlan, DeviceKind};
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::batching;
 use crate::instance::live_instance::LiveInstance;
-use crate::recording::{FunctionCall, RecordedDecision};
+use crate::recording::{PolicyFunctionCall, RecordedDecision};
 
 impl GuestFunction for BatchContext {
-    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Plan;
+    const RECORD: fn(PolicyFunctionCall<Self>) -> RecordedDecision = RecordedDecision::Plan;
     type RawDecision = batching::Batch;
 
-    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<batching::Batch> {
+    async fn call_guest_function(&self, live: &mut LiveInstance) -> wasmtime::Result<batching::Batch> {
         let guest = live
             .exports
             .batching
@@ -42,13 +42,13 @@ impl GuestFunction for BatchContext {
         guest.call_plan(&mut live.store, &situation).await
     }
 
-    fn validate(&self, said: batching::Batch) -> Result<BatchPlan, String> {
-        let known = u32::try_from(self.next_pages.len()).unwrap_or(64).max(1);
+    fn validate_decision(&self, raw_decision: batching::Batch) -> Result<BatchPlan, String> {
+        let known_pages = u32::try_from(self.next_pages.len()).unwrap_or(64).max(1);
         Ok(BatchPlan {
-            pages: check_range("pages", said.pages, 1, 64)?.min(known),
-            dpi: check_range("dpi", said.dpi, 36, 600)?,
-            linger_millis: check_range("linger-millis", said.linger_millis, 0, 10_000)?,
-            queue_capacity: check_range("queue-capacity", said.queue_capacity, 1, 64)?,
+            pages: check_range("pages", raw_decision.pages, 1, 64)?.min(known_pages),
+            dpi: check_range("dpi", raw_decision.dpi, 36, 600)?,
+            linger_millis: check_range("linger-millis", raw_decision.linger_millis, 0, 10_000)?,
+            queue_capacity: check_range("queue-capacity", raw_decision.queue_capacity, 1, 64)?,
         })
     }
 }
@@ -60,7 +60,7 @@ mod tests {
     use weir_core::decision::ComputeDevice;
     use weir_core::page::PageFacts;
 
-    fn sample_situation(next: usize) -> BatchContext {
+    fn sample_batch_context(next: usize) -> BatchContext {
         let facts = PageFacts {
             number: 1,
             width: 1.0,
@@ -89,8 +89,8 @@ mod tests {
             linger_millis: 0,
             queue_capacity: 8,
         };
-        assert_eq!(sample_situation(8).validate(good).unwrap().pages, 4);
-        assert_eq!(sample_situation(3).validate(good).unwrap().pages, 3);
+        assert_eq!(sample_batch_context(8).validate_decision(good).unwrap().pages, 4);
+        assert_eq!(sample_batch_context(3).validate_decision(good).unwrap().pages, 3);
         for (wrong, name) in [
             (batching::Batch { pages: 0, ..good }, "pages is 0"),
             (batching::Batch { pages: 65, ..good }, "pages is 65"),
@@ -118,7 +118,7 @@ mod tests {
                 "queue-capacity",
             ),
         ] {
-            let error = sample_situation(64).validate(wrong).unwrap_err();
+            let error = sample_batch_context(64).validate_decision(wrong).unwrap_err();
             assert!(error.contains(name), "{error}");
         }
     }

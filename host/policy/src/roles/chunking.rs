@@ -3,21 +3,21 @@
 use std::ops::Range;
 
 use weir_core::decision::PolicyFunction as _;
-use weir_core::decision::{PassageSource, SummaryPlan, SummaryPrompt, SummarySource};
+use weir_core::decision::{PageTextToSplit, SectionToSummarize, SummaryPlan, SummaryPrompt};
 
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::chunking;
 use crate::instance::live_instance::LiveInstance;
-use crate::recording::{FunctionCall, RecordedDecision};
+use crate::recording::{PolicyFunctionCall, RecordedDecision};
 
 /// Ranges of one decision.
 const MAX_RANGES: usize = 4096;
 
-impl GuestFunction for PassageSource {
-    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Passages;
+impl GuestFunction for PageTextToSplit {
+    const RECORD: fn(PolicyFunctionCall<Self>) -> RecordedDecision = RecordedDecision::Passages;
     type RawDecision = Vec<crate::bindings::types::Range>;
 
-    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<Self::RawDecision> {
+    async fn call_guest_function(&self, live: &mut LiveInstance) -> wasmtime::Result<Self::RawDecision> {
         let guest = live
             .exports
             .chunking
@@ -40,16 +40,16 @@ impl GuestFunction for PassageSource {
         guest.call_passages(&mut live.store, &source).await
     }
 
-    fn validate(&self, said: Self::RawDecision) -> Result<Vec<Range<u32>>, String> {
-        wit_conversions::validate_ranges(&self.text, said, MAX_RANGES)
+    fn validate_decision(&self, raw_decision: Self::RawDecision) -> Result<Vec<Range<u32>>, String> {
+        wit_conversions::validate_ranges(&self.text, raw_decision, MAX_RANGES)
     }
 }
 
-impl GuestFunction for SummarySource {
-    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Summarize;
+impl GuestFunction for SectionToSummarize {
+    const RECORD: fn(PolicyFunctionCall<Self>) -> RecordedDecision = RecordedDecision::Summarize;
     type RawDecision = chunking::SummaryPlan;
 
-    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<chunking::SummaryPlan> {
+    async fn call_guest_function(&self, live: &mut LiveInstance) -> wasmtime::Result<chunking::SummaryPlan> {
         let guest = live
             .exports
             .chunking
@@ -66,10 +66,10 @@ impl GuestFunction for SummarySource {
         guest.call_summarize(&mut live.store, &section).await
     }
 
-    fn validate(&self, said: chunking::SummaryPlan) -> Result<SummaryPlan, String> {
-        Ok(match said {
+    fn validate_decision(&self, raw_decision: chunking::SummaryPlan) -> Result<SummaryPlan, String> {
+        Ok(match raw_decision {
             chunking::SummaryPlan::None => SummaryPlan::None,
-            chunking::SummaryPlan::Single(asked) => SummaryPlan::Single(validate_prompt(asked)?),
+            chunking::SummaryPlan::Single(prompt) => SummaryPlan::Single(validate_prompt(prompt)?),
             chunking::SummaryPlan::MapReduce(plan) => {
                 if plan.ranges.is_empty() {
                     return Err("the map-reduce plan has no range".into());
@@ -84,13 +84,13 @@ impl GuestFunction for SummarySource {
     }
 }
 
-fn validate_prompt(said: chunking::Question) -> Result<SummaryPrompt, String> {
-    if said.prompt.trim().is_empty() {
+fn validate_prompt(wit_prompt: chunking::Question) -> Result<SummaryPrompt, String> {
+    if wit_prompt.prompt.trim().is_empty() {
         return Err("the prompt is empty".into());
     }
     Ok(SummaryPrompt {
-        prompt: said.prompt,
-        max_tokens: check_range("max-tokens", said.max_tokens, 1, 4096)?,
+        prompt: wit_prompt.prompt,
+        max_tokens: check_range("max-tokens", wit_prompt.max_tokens, 1, 4096)?,
     })
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn summary_plans_are_checked() {
-        let section = SummarySource {
+        let section = SectionToSummarize {
             document: DocumentId::from_content(b"d"),
             title: "t".into(),
             level: 1,
@@ -110,21 +110,25 @@ mod tests {
             last_page: 2,
             text: "some text".into(),
         };
-        let ask = |max_tokens| chunking::Question {
+        let prompt_with_max_tokens = |max_tokens| chunking::Question {
             prompt: "summarize {text}".into(),
             max_tokens,
         };
         let plan = |ranges, max_tokens| {
-            section.validate(chunking::SummaryPlan::MapReduce(chunking::MapReduce {
+            section.validate_decision(chunking::SummaryPlan::MapReduce(chunking::MapReduce {
                 ranges,
-                map: ask(max_tokens),
-                reduce: ask(1),
+                map: prompt_with_max_tokens(max_tokens),
+                reduce: prompt_with_max_tokens(1),
             }))
         };
-        assert!(section.validate(chunking::SummaryPlan::Single(ask(4096))).is_ok());
         assert!(
             section
-                .validate(chunking::SummaryPlan::Single(ask(4097)))
+                .validate_decision(chunking::SummaryPlan::Single(prompt_with_max_tokens(4096)))
+                .is_ok()
+        );
+        assert!(
+            section
+                .validate_decision(chunking::SummaryPlan::Single(prompt_with_max_tokens(4097)))
                 .is_err()
         );
         assert!(plan(vec![types::Range { start: 0, end: 9 }], 1).is_ok());
@@ -135,6 +139,10 @@ mod tests {
             prompt: " ".into(),
             max_tokens: 1,
         };
-        assert!(section.validate(chunking::SummaryPlan::Single(blank)).is_err());
+        assert!(
+            section
+                .validate_decision(chunking::SummaryPlan::Single(blank))
+                .is_err()
+        );
     }
 }

@@ -15,24 +15,24 @@ use weir_core::decision::PolicyFunction;
 use weir_core::manifest::Role;
 
 use crate::instance::live_instance::LiveInstance;
-use crate::recording::{FunctionCall, RecordedDecision};
+use crate::recording::{PolicyFunctionCall, RecordedDecision};
 
 /// A function of the contract as a guest exports it; implemented for the input type of each function. The conversions
 /// between core types and WIT types are here.
 pub(crate) trait GuestFunction: PolicyFunction {
     /// Makes the recorded form of a call.
-    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision;
+    const RECORD: fn(PolicyFunctionCall<Self>) -> RecordedDecision;
     /// The value that the guest returns.
     type RawDecision: Send;
 
     /// Calls the guest's function.
-    fn invoke(
+    fn call_guest_function(
         &self,
         live: &mut LiveInstance,
     ) -> impl Future<Output = wasmtime::Result<Self::RawDecision>> + Send;
 
     /// Checks the guest's value. The error is the reason why it is invalid.
-    fn validate(&self, said: Self::RawDecision) -> Result<Self::Decision, String>;
+    fn validate_decision(&self, raw_decision: Self::RawDecision) -> Result<Self::Decision, String>;
 }
 
 /// Returns the error for an instance without the exports of a role. The exports are looked up when the instance is created, so

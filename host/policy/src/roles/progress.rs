@@ -5,9 +5,9 @@ use weir_core::decision::{ObservedEvent, ProgressUpdate, TimedEvent};
 
 use super::{GuestFunction, missing_export_error, wit_conversions};
 use crate::bindings::progress;
-use crate::instance::instance_data::to_single_line;
+use crate::instance::instance_data::truncate_to_single_line;
 use crate::instance::live_instance::LiveInstance;
-use crate::recording::{FunctionCall, RecordedDecision};
+use crate::recording::{PolicyFunctionCall, RecordedDecision};
 
 /// Updates of one decision; further ones are dropped.
 const MAX_UPDATES: usize = 16;
@@ -15,10 +15,10 @@ const MAX_UPDATES: usize = 16;
 const MAX_MESSAGE_CHARS: usize = 500;
 
 impl GuestFunction for TimedEvent {
-    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Observe;
+    const RECORD: fn(PolicyFunctionCall<Self>) -> RecordedDecision = RecordedDecision::Observe;
     type RawDecision = Vec<progress::Update>;
 
-    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<Vec<progress::Update>> {
+    async fn call_guest_function(&self, live: &mut LiveInstance) -> wasmtime::Result<Vec<progress::Update>> {
         let guest = live
             .exports
             .progress
@@ -29,8 +29,9 @@ impl GuestFunction for TimedEvent {
             .await
     }
 
-    fn validate(&self, said: Vec<progress::Update>) -> Result<Vec<ProgressUpdate>, String> {
-        said.into_iter()
+    fn validate_decision(&self, raw_decision: Vec<progress::Update>) -> Result<Vec<ProgressUpdate>, String> {
+        raw_decision
+            .into_iter()
             .take(MAX_UPDATES)
             .map(|update| {
                 if !(0.0..=100.0).contains(&update.percent) {
@@ -42,7 +43,7 @@ impl GuestFunction for TimedEvent {
                         .parse()
                         .map_err(|_| "an update has an invalid document id".to_owned())?,
                     percent: update.percent,
-                    message: to_single_line(&update.message, MAX_MESSAGE_CHARS),
+                    message: truncate_to_single_line(&update.message, MAX_MESSAGE_CHARS),
                     seconds_left: update.seconds_left,
                 })
             })
@@ -50,8 +51,8 @@ impl GuestFunction for TimedEvent {
     }
 }
 
-fn to_wit_event(what: &ObservedEvent) -> progress::Event {
-    match what {
+fn to_wit_event(event: &ObservedEvent) -> progress::Event {
+    match event {
         ObservedEvent::DocumentStarted {
             document,
             name,
@@ -139,21 +140,26 @@ mod tests {
             message: message.into(),
             seconds_left: None,
         };
-        let taken = observed
-            .validate(vec![update(100.0, "a\u{1b}]0;x\u{7}b"); 20])
+        let updates = observed
+            .validate_decision(vec![update(100.0, "a\u{1b}]0;x\u{7}b"); 20])
             .unwrap();
-        assert_eq!(taken.len(), 16);
-        assert_eq!(taken[0].message, "a ]0;x b");
-        let long = observed.validate(vec![update(0.0, &"ä".repeat(501))]).unwrap();
+        assert_eq!(updates.len(), 16);
+        assert_eq!(updates[0].message, "a ]0;x b");
+        let long = observed
+            .validate_decision(vec![update(0.0, &"ä".repeat(501))])
+            .unwrap();
         assert_eq!(long[0].message.chars().count(), 500);
         for wrong in [f32::NAN, -0.1, 100.1, f32::INFINITY] {
-            assert!(observed.validate(vec![update(wrong, "")]).is_err(), "{wrong}");
+            assert!(
+                observed.validate_decision(vec![update(wrong, "")]).is_err(),
+                "{wrong}"
+            );
         }
-        let mut stranger = update(1.0, "");
-        stranger.document = "x".into();
+        let mut invalid_update = update(1.0, "");
+        invalid_update.document = "x".into();
         assert!(
             observed
-                .validate(vec![stranger])
+                .validate_decision(vec![invalid_update])
                 .unwrap_err()
                 .contains("document")
         );

@@ -1,27 +1,27 @@
 //! The routing role: the collection of a document, how each page is read, and the action after a failure.
 
-use weir_core::Lane;
+use weir_core::PriorityLane;
 use weir_core::collection_and_labels::CollectionOrLabelError;
 use weir_core::decision::PolicyFunction as _;
 use weir_core::decision::{
-    DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, PageRoute, PageToRoute, ReadingMethod,
-    StageFailure,
+    DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, PageRoute, PageStageFailure, PageToRoute,
+    ReadingMethod,
 };
 use weir_core::id::is_valid_name;
 
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::routing;
 use crate::instance::live_instance::LiveInstance;
-use crate::recording::{FunctionCall, RecordedDecision};
+use crate::recording::{PolicyFunctionCall, RecordedDecision};
 
 /// Characters of a model's name.
 const MAX_MODEL_NAME_CHARS: usize = 128;
 
 impl GuestFunction for DocumentFacts {
-    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Document;
+    const RECORD: fn(PolicyFunctionCall<Self>) -> RecordedDecision = RecordedDecision::Document;
     type RawDecision = routing::DocumentRoute;
 
-    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::DocumentRoute> {
+    async fn call_guest_function(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::DocumentRoute> {
         let guest = live
             .exports
             .routing
@@ -43,29 +43,29 @@ impl GuestFunction for DocumentFacts {
         guest.call_document(&mut live.store, &facts).await
     }
 
-    fn validate(&self, said: routing::DocumentRoute) -> Result<DocumentRoute, String> {
-        if !is_valid_name(&said.collection) {
+    fn validate_decision(&self, raw_decision: routing::DocumentRoute) -> Result<DocumentRoute, String> {
+        if !is_valid_name(&raw_decision.collection) {
             return Err(CollectionOrLabelError::InvalidCollection.to_string());
         }
         Ok(DocumentRoute {
-            collection: said.collection,
-            lane: match said.lane {
-                routing::Lane::Interactive => Lane::Interactive,
-                routing::Lane::Bulk => Lane::Bulk,
+            collection: raw_decision.collection,
+            lane: match raw_decision.lane {
+                routing::Lane::Interactive => PriorityLane::Interactive,
+                routing::Lane::Bulk => PriorityLane::Bulk,
             },
             models: ModelPreferences {
-                ocr: validate_model_name("ocr", said.models.ocr)?,
-                text_embedding: validate_model_name("text-embedding", said.models.text_embedding)?,
+                ocr: validate_model_name("ocr", raw_decision.models.ocr)?,
+                text_embedding: validate_model_name("text-embedding", raw_decision.models.text_embedding)?,
             },
-            labels: wit_conversions::from_wit_labels(said.labels)?,
+            labels: wit_conversions::from_wit_labels(raw_decision.labels)?,
         })
     }
 }
 
 /// Checks a model's name. It may become part of a path, so it must not contain characters with a meaning in paths.
-fn validate_model_name(what: &str, said: Option<String>) -> Result<Option<String>, String> {
+fn validate_model_name(what: &str, model_name: Option<String>) -> Result<Option<String>, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    match said {
+    match model_name {
         Some(name) if !(1..=MAX_MODEL_NAME_CHARS).contains(&name.len()) || !name.chars().all(plain) => {
             Err(format!(
                 "the name of the {what} model must have 1 to {MAX_MODEL_NAME_CHARS} characters of a-z, A-Z, 0-9, '-', '_' and '.'"
@@ -76,10 +76,10 @@ fn validate_model_name(what: &str, said: Option<String>) -> Result<Option<String
 }
 
 impl GuestFunction for PageToRoute {
-    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Page;
+    const RECORD: fn(PolicyFunctionCall<Self>) -> RecordedDecision = RecordedDecision::Page;
     type RawDecision = routing::PageRoute;
 
-    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::PageRoute> {
+    async fn call_guest_function(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::PageRoute> {
         let guest = live
             .exports
             .routing
@@ -95,30 +95,30 @@ impl GuestFunction for PageToRoute {
             .await
     }
 
-    fn validate(&self, said: routing::PageRoute) -> Result<PageRoute, String> {
-        let reading = match said.reading {
+    fn validate_decision(&self, raw_decision: routing::PageRoute) -> Result<PageRoute, String> {
+        let reading = match raw_decision.reading {
             routing::Reading::TextLayer => ReadingMethod::TextLayer,
             routing::Reading::Ocr => ReadingMethod::Ocr,
             routing::Reading::VisionModel => ReadingMethod::VisionModel,
             routing::Reading::Nothing => ReadingMethod::Nothing,
         };
-        if said.embed && reading == ReadingMethod::Nothing {
+        if raw_decision.embed && reading == ReadingMethod::Nothing {
             return Err("embed is true for a page that is not read".into());
         }
         Ok(PageRoute {
             reading_method: reading,
-            embed: said.embed,
-            store: said.store,
-            labels: wit_conversions::from_wit_labels(said.labels)?,
+            embed: raw_decision.embed,
+            store: raw_decision.store,
+            labels: wit_conversions::from_wit_labels(raw_decision.labels)?,
         })
     }
 }
 
-impl GuestFunction for StageFailure {
-    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Failed;
+impl GuestFunction for PageStageFailure {
+    const RECORD: fn(PolicyFunctionCall<Self>) -> RecordedDecision = RecordedDecision::Failed;
     type RawDecision = routing::Verdict;
 
-    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::Verdict> {
+    async fn call_guest_function(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::Verdict> {
         let guest = live
             .exports
             .routing
@@ -135,8 +135,8 @@ impl GuestFunction for StageFailure {
         guest.call_failed(&mut live.store, &failure).await
     }
 
-    fn validate(&self, said: routing::Verdict) -> Result<FailureAction, String> {
-        Ok(match said {
+    fn validate_decision(&self, raw_decision: routing::Verdict) -> Result<FailureAction, String> {
+        Ok(match raw_decision {
             routing::Verdict::RetryAfter(millis) => {
                 FailureAction::RetryAfter(check_range("retry-after", millis, 0, 60_000)?)
             }
@@ -152,7 +152,7 @@ mod tests {
     use weir_core::{DocumentId, PageFacts, Stage};
 
     #[test]
-    fn a_document_goes_to_a_named_collection() {
+    fn document_route_with_an_invalid_name_is_rejected() {
         let facts = DocumentFacts {
             document: DocumentId::from_content(b"d"),
             name: "d.pdf".into(),
@@ -171,18 +171,24 @@ mod tests {
             },
             labels: Vec::new(),
         };
-        assert_eq!(facts.validate(good.clone()).unwrap().lane, Lane::Bulk);
+        assert_eq!(
+            facts.validate_decision(good.clone()).unwrap().lane,
+            PriorityLane::Bulk
+        );
         for collection in ["", "Reports", "a/b", &"x".repeat(65)] {
             let wrong = routing::DocumentRoute {
                 collection: collection.into(),
                 ..good.clone()
             };
-            assert!(facts.validate(wrong).unwrap_err().contains("collection"));
+            assert!(facts.validate_decision(wrong).unwrap_err().contains("collection"));
         }
         for name in ["", "../../etc/passwd", "a b", "a\n"] {
             let mut wrong = good.clone();
             wrong.models.ocr = Some(name.into());
-            assert!(facts.validate(wrong).unwrap_err().contains("ocr model"), "{name}");
+            assert!(
+                facts.validate_decision(wrong).unwrap_err().contains("ocr model"),
+                "{name}"
+            );
         }
     }
 
@@ -199,19 +205,23 @@ mod tests {
                 readable: true,
             },
         };
-        let said = |embed| routing::PageRoute {
+        let route_with_embed = |embed| routing::PageRoute {
             reading: routing::Reading::Nothing,
             embed,
             store: true,
             labels: Vec::new(),
         };
-        assert!(page.validate(said(false)).is_ok());
-        assert!(page.validate(said(true)).unwrap_err().contains("embed"));
+        assert!(page.validate_decision(route_with_embed(false)).is_ok());
+        assert!(
+            page.validate_decision(route_with_embed(true))
+                .unwrap_err()
+                .contains("embed")
+        );
     }
 
     #[test]
-    fn a_retry_waits_a_minute_at_most() {
-        let failure = StageFailure {
+    fn retry_delay_over_a_minute_is_rejected() {
+        let failure = PageStageFailure {
             document: DocumentId::from_content(b"d"),
             page: 1,
             stage: Stage::Read,
@@ -220,9 +230,15 @@ mod tests {
             message: "m".into(),
         };
         assert_eq!(
-            failure.validate(routing::Verdict::RetryAfter(60_000)).unwrap(),
+            failure
+                .validate_decision(routing::Verdict::RetryAfter(60_000))
+                .unwrap(),
             FailureAction::RetryAfter(60_000)
         );
-        assert!(failure.validate(routing::Verdict::RetryAfter(60_001)).is_err());
+        assert!(
+            failure
+                .validate_decision(routing::Verdict::RetryAfter(60_001))
+                .is_err()
+        );
     }
 }

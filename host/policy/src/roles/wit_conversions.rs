@@ -60,8 +60,11 @@ pub(super) fn to_wit_range(range: &Range<u32>) -> types::Range {
 }
 
 /// Converts labels. Fails if they are too many or too long.
-pub(super) fn from_wit_labels(said: Vec<types::Label>) -> Result<Vec<Label>, String> {
-    let labels: Vec<Label> = said.into_iter().map(|label| (label.name, label.value)).collect();
+pub(super) fn from_wit_labels(wit_labels: Vec<types::Label>) -> Result<Vec<Label>, String> {
+    let labels: Vec<Label> = wit_labels
+        .into_iter()
+        .map(|label| (label.name, label.value))
+        .collect();
     validate_labels(&labels).map_err(|error| error.to_string())?;
     Ok(labels)
 }
@@ -70,14 +73,15 @@ pub(super) fn from_wit_labels(said: Vec<types::Label>) -> Result<Vec<Label>, Str
 /// be ordered by their starts.
 pub(super) fn validate_ranges(
     text: &str,
-    said: Vec<types::Range>,
-    most: usize,
+    wit_ranges: Vec<types::Range>,
+    max_ranges: usize,
 ) -> Result<Vec<Range<u32>>, String> {
-    if said.len() > most {
-        return Err(format!("{} ranges, more than {most}", said.len()));
+    if wit_ranges.len() > max_ranges {
+        return Err(format!("{} ranges, more than {max_ranges}", wit_ranges.len()));
     }
-    let mut last = 0;
-    said.into_iter()
+    let mut previous_start = 0;
+    wit_ranges
+        .into_iter()
         .map(|types::Range { start, end }| {
             if start >= end {
                 return Err(format!("range {start}..{end} is empty"));
@@ -92,10 +96,10 @@ pub(super) fn validate_ranges(
                     format!("range {start}..{end} does not lie on character boundaries")
                 });
             }
-            if start < last {
+            if start < previous_start {
                 return Err(format!("range {start}..{end} starts before the previous range"));
             }
-            last = start;
+            previous_start = start;
             Ok(start..end)
         })
         .collect()
@@ -105,9 +109,9 @@ pub(super) fn validate_ranges(
 mod tests {
     use super::*;
 
-    fn validate_pairs(text: &str, said: &[(u32, u32)]) -> Result<Vec<Range<u32>>, String> {
-        let said = said.iter().map(|&(start, end)| types::Range { start, end });
-        validate_ranges(text, said.collect(), 4)
+    fn validate_pairs(text: &str, pairs: &[(u32, u32)]) -> Result<Vec<Range<u32>>, String> {
+        let wit_ranges = pairs.iter().map(|&(start, end)| types::Range { start, end });
+        validate_ranges(text, wit_ranges.collect(), 4)
     }
 
     #[test]
@@ -117,7 +121,7 @@ mod tests {
             [0..3, 2..6, 2..3]
         );
         assert_eq!(validate_pairs("abc", &[]).unwrap(), []);
-        for (text, said, reason) in [
+        for (text, pairs, reason) in [
             ("abc", &[(1, 1)][..], "empty"),
             ("abc", &[(2, 1)], "empty"),
             ("abc", &[(0, 4)], "outside the text"),
@@ -127,13 +131,13 @@ mod tests {
             ("abcdef", &[(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)], "more than 4"),
             ("abc", &[(u32::MAX - 1, u32::MAX)], "outside the text"),
         ] {
-            let error = validate_pairs(text, said).unwrap_err();
+            let error = validate_pairs(text, pairs).unwrap_err();
             assert!(error.contains(reason), "{error}");
         }
     }
 
     #[test]
-    fn labels_are_few_and_short() {
+    fn too_many_or_too_long_labels_are_rejected() {
         let label = |name: &str, value: &str| types::Label {
             name: name.into(),
             value: value.into(),

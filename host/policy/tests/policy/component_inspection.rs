@@ -10,15 +10,15 @@ use weir_core::{PolicyError, TenantId};
 use crate::support::*;
 
 /// Copies a built component and replaces every `from` in its bytes by `to`.
-fn component_with_replaced_bytes(folder: &Path, of: &str, from: &str, to: &str) -> ComponentFile {
+fn component_with_replaced_bytes(folder: &Path, name: &str, from: &str, to: &str) -> ComponentFile {
     assert_eq!(from.len(), to.len(), "the replacement must keep the length");
-    let mut bytes = fs::read(built_component(of).path).unwrap();
-    let places: Vec<usize> = (0..bytes.len() - from.len())
+    let mut bytes = fs::read(built_component(name).path).unwrap();
+    let offsets: Vec<usize> = (0..bytes.len() - from.len())
         .filter(|at| &bytes[*at..at + from.len()] == from.as_bytes())
         .collect();
-    assert!(!places.is_empty(), "component {of} does not contain {from}");
-    for at in places {
-        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    assert!(!offsets.is_empty(), "component {name} does not contain {from}");
+    for offset in offsets {
+        bytes[offset..offset + to.len()].copy_from_slice(to.as_bytes());
     }
     write_component(folder, &bytes)
 }
@@ -78,7 +78,7 @@ async fn inspection_rejects_files_that_are_not_components() {
 }
 
 #[tokio::test]
-async fn another_version_of_the_contract_is_named() {
+async fn error_names_an_unsupported_contract_version() {
     let folder = tempfile::tempdir().unwrap();
     let reason = inspection_error(&component_with_replaced_bytes(
         folder.path(),
@@ -99,7 +99,7 @@ async fn another_version_of_the_contract_is_named() {
 }
 
 #[tokio::test]
-async fn a_function_that_differs_is_named() {
+async fn error_names_a_missing_contract_function() {
     let folder = tempfile::tempdir().unwrap();
     let reason = inspection_error(&component_with_replaced_bytes(
         folder.path(),
@@ -129,7 +129,7 @@ async fn inspection_rejects_a_component_whose_call_fails() {
 }
 
 #[tokio::test]
-async fn rehearsal_uses_granted_capabilities_and_leaves_no_state() {
+async fn dry_run_uses_granted_capabilities_and_leaves_no_state() {
     let folder = tempfile::tempdir().unwrap();
     let state = std::sync::Arc::new(FakeComponentState::default());
     let mut config = test_config();

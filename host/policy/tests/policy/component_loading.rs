@@ -46,7 +46,7 @@ async fn open_error(host: &PolicyHost, component: &ComponentFile, role: Role) ->
 }
 
 #[tokio::test]
-async fn an_import_that_is_not_granted_is_named() {
+async fn error_names_an_import_that_is_not_granted() {
     let host = new_host();
     for (name, grant) in [
         ("state", Capability::State),
@@ -77,7 +77,7 @@ async fn an_import_that_is_not_granted_is_named() {
 }
 
 #[tokio::test]
-async fn state_lasts_from_job_to_job_for_one_tenant() {
+async fn component_state_persists_across_jobs_of_a_tenant() {
     let state = Arc::new(FakeComponentState::default());
     let mut config = test_config();
     config.state = Arc::clone(&state) as _;
@@ -103,7 +103,11 @@ async fn state_lasts_from_job_to_job_for_one_tenant() {
         "one transaction for each call"
     );
     let value = async |tenant: &TenantId| {
-        let value = state.values.get_value(tenant, "test", "calls").await.unwrap();
+        let value = state
+            .values
+            .get_state_value(tenant, "test", "calls")
+            .await
+            .unwrap();
         value.unwrap().len()
     };
     assert_eq!((value(&one).await, value(&two).await), (2, 1));
@@ -341,7 +345,7 @@ async fn memory_cache_eviction_spares_components_in_use() {
 }
 
 #[tokio::test]
-async fn compiling_is_limited() {
+async fn compilation_is_limited_in_cpu_time_and_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bomb.wasm");
     fs::write(&path, compile_bomb_component()).unwrap();

@@ -21,7 +21,7 @@ pub(crate) const CONTRACT_FUNCTIONS: [(&str, Role); 7] = [
 /// Calls a function with sample input and drops its decision.
 pub(crate) async fn call_function(job: &PolicyJob, function: &str) -> Result<(), PolicyError> {
     match function {
-        "batching.plan" => job.plan_batch(sample_situation()).await.map(drop),
+        "batching.plan" => job.plan_batch(sample_batch_context()).await.map(drop),
         "routing.document" => job.route_document(sample_document_facts()).await.map(drop),
         "routing.page" => job
             .route_page(&sample_document_id(), sample_page(1))
@@ -30,7 +30,10 @@ pub(crate) async fn call_function(job: &PolicyJob, function: &str) -> Result<(),
         "routing.failed" => job.choose_failure_action(sample_failure()).await.map(drop),
         "chunking.passages" => job.split_passages(sample_passage_source()).await.map(drop),
         "chunking.summarize" => job.plan_summary(sample_section()).await.map(drop),
-        "progress.observe" => job.handle_event(0, sample_started_observation()).await.map(drop),
+        "progress.observe" => job
+            .decide_progress_updates(0, sample_document_started_event())
+            .await
+            .map(drop),
         _ => unreachable!("{function}"),
     }
 }

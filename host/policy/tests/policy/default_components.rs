@@ -17,7 +17,7 @@ async fn defaults_return_a_decision_for_every_function() {
         .await
         .unwrap();
 
-    let plan = job.plan_batch(sample_situation()).await.unwrap();
+    let plan = job.plan_batch(sample_batch_context()).await.unwrap();
     assert!(
         (1..=10).contains(&plan.pages) && (36..=600).contains(&plan.dpi),
         "{plan:?}"
@@ -65,14 +65,16 @@ async fn defaults_return_a_decision_for_every_function() {
         );
     }
     job.plan_summary(sample_section()).await.unwrap();
-    job.handle_event(0, sample_started_observation()).await.unwrap();
+    job.decide_progress_updates(0, sample_document_started_event())
+        .await
+        .unwrap();
     let done = ObservedEvent::PageDone {
         document: sample_document_id(),
         page: 1,
         searchable: true,
         passages: 3,
     };
-    for update in job.handle_event(900, done).await.unwrap() {
+    for update in job.decide_progress_updates(900, done).await.unwrap() {
         assert!((0.0..=100.0).contains(&update.percent));
         assert_eq!(update.document, sample_document_id());
     }
@@ -102,7 +104,7 @@ async fn settings_of_the_manifest_reach_the_component() {
     )
     .await
     .unwrap();
-    assert_eq!(job.plan_batch(sample_situation()).await.unwrap().dpi, 97);
+    assert_eq!(job.plan_batch(sample_batch_context()).await.unwrap().dpi, 97);
 }
 
 #[tokio::test]

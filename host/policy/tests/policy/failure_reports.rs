@@ -26,11 +26,11 @@ async fn failure_reports_of_calls(
     for function in calls {
         call_function(&job, function).await.unwrap_err();
     }
-    let said = port.remarks.lock();
-    let reports = said.iter().filter_map(|remark| match &remark.kind {
+    let records = port.log_records.lock();
+    let reports = records.iter().filter_map(|record| match &record.kind {
         ComponentLogRecordKind::Failure(report) => {
-            assert_eq!(remark.component, name);
-            Some((remark.function.clone(), ComponentFailureReport::clone(report)))
+            assert_eq!(record.component, name);
+            Some((record.function.clone(), ComponentFailureReport::clone(report)))
         }
         ComponentLogRecordKind::Line { .. } => None,
     });
@@ -38,7 +38,7 @@ async fn failure_reports_of_calls(
 }
 
 #[tokio::test]
-async fn a_trap_is_reported_with_its_place_in_the_source() {
+async fn trap_report_has_the_source_location() {
     let reports = failure_reports_of_calls(
         "hostile-trap",
         Role::Routing,
@@ -48,7 +48,7 @@ async fn a_trap_is_reported_with_its_place_in_the_source() {
     let functions: Vec<&str> = reports.iter().map(|(function, _)| function.as_str()).collect();
     assert_eq!(functions, ["routing.page", "routing.failed", "routing.page"]);
     let digest = HEXLOWER.encode(&built_component("hostile-trap").digest);
-    for (turn, (function, report)) in (0..).zip(&reports) {
+    for (index, (function, report)) in (0..).zip(&reports) {
         let (interface, name) = function.split_once('.').unwrap();
         let export = format!("weir:pipeline/{interface}@0.1.0#{name}");
         assert!(
@@ -58,30 +58,36 @@ async fn a_trap_is_reported_with_its_place_in_the_source() {
                 .any(|frame| frame.function.contains(&export)),
             "{report:?}"
         );
-        assert_eq!(report.call_index, turn);
+        assert_eq!(report.call_index, index);
         assert_eq!(report.error.kind, "component-trap");
         assert_eq!(report.component_digest, digest);
-        let said = report.guest_message.as_deref().unwrap();
-        assert!(said.contains("the weir is broken"), "{said}");
+        let message = report.guest_message.as_deref().unwrap();
+        assert!(message.contains("the weir is broken"), "{message}");
         assert_eq!(report.limit, None);
         let frame = &report.backtrace[0];
-        let place = frame.file.as_deref().unwrap();
-        assert!(place.contains("hostile") && place.ends_with(".rs"), "{place}");
+        let source_file = frame.file.as_deref().unwrap();
+        assert!(
+            source_file.contains("hostile") && source_file.ends_with(".rs"),
+            "{source_file}"
+        );
         assert!(frame.line.unwrap() > 1, "{frame:?}");
-        assert!(!place.contains("/home") && !place.contains("/root"), "{place}");
+        assert!(
+            !source_file.contains("/home") && !source_file.contains("/root"),
+            "{source_file}"
+        );
     }
     // Equal inputs have equal hashes, different inputs have different ones.
-    let asked: Vec<_> = reports
+    let request_digests: Vec<_> = reports
         .iter()
         .map(|(_, report)| report.request_digest.clone().unwrap())
         .collect();
-    assert_eq!(asked[0], asked[2]);
-    assert_ne!(asked[0], asked[1]);
-    assert_eq!(asked[0].len(), 64);
+    assert_eq!(request_digests[0], request_digests[2]);
+    assert_ne!(request_digests[0], request_digests[1]);
+    assert_eq!(request_digests[0].len(), 64);
 }
 
 #[tokio::test]
-async fn a_limit_is_reported_by_its_name() {
+async fn failure_report_names_the_exceeded_limit() {
     for (name, function, limit) in [
         ("hostile-loop", "routing.page", "50 ms"),
         ("hostile-memory", "routing.page", "33554432 bytes of memory"),
@@ -92,8 +98,8 @@ async fn a_limit_is_reported_by_its_name() {
         let [(_, report)] = reports.as_slice() else {
             panic!("{name}: {} reports", reports.len());
         };
-        let said = report.limit.as_deref().unwrap();
-        assert!(said.contains(limit), "{name}: {said}");
+        let reported_limit = report.limit.as_deref().unwrap();
+        assert!(reported_limit.contains(limit), "{name}: {reported_limit}");
         assert!(report.backtrace.len() <= 20);
     }
 }
@@ -118,10 +124,10 @@ async fn a_job_reports_a_hundred_failures_and_counts_all() {
     for _ in 0..110 {
         call_function(&job, "progress.observe").await.unwrap_err();
     }
-    let said = port.remarks.lock();
-    let failures = said
+    let records = port.log_records.lock();
+    let failures = records
         .iter()
-        .filter(|remark| matches!(remark.kind, ComponentLogRecordKind::Failure(_)));
+        .filter(|record| matches!(record.kind, ComponentLogRecordKind::Failure(_)));
     assert_eq!((failures.count(), job.stats().failed_calls), (100, 110));
 }
 
@@ -133,17 +139,17 @@ async fn log_lines_name_their_function_and_stop_at_the_limit() {
     let job = open_job(&new_host(), &pipeline, &port).await.unwrap();
     call_function(&job, "routing.document").await.unwrap();
     call_function(&job, "routing.page").await.unwrap();
-    let said = port.remarks.lock();
-    assert_eq!(said.len(), 1001);
-    for (place, remark) in said.iter().enumerate() {
-        let ComponentLogRecordKind::Line { level, message } = &remark.kind else {
-            panic!("{remark:?}");
+    let records = port.log_records.lock();
+    assert_eq!(records.len(), 1001);
+    for (index, record) in records.iter().enumerate() {
+        let ComponentLogRecordKind::Line { level, message } = &record.kind else {
+            panic!("{record:?}");
         };
         assert_eq!(
-            (remark.component.as_str(), remark.function.as_str()),
+            (record.component.as_str(), record.function.as_str()),
             ("hostile-log", "routing.document")
         );
-        if place < 1000 {
+        if index < 1000 {
             assert_eq!((*level, message.len()), (LogLevel::Info, 1000));
         } else {
             assert_eq!(*level, LogLevel::Warn);

@@ -29,8 +29,8 @@ fn exceeded_limit(error: &PolicyError) -> &str {
 }
 
 #[tokio::test]
-async fn each_kind_of_flood_hits_its_own_limit() {
-    for (name, said) in [
+async fn host_calls_handles_and_output_have_their_own_limits() {
+    for (name, expected_limit) in [
         ("hostile-host-calls", "1000 host calls in a policy call"),
         ("hostile-handles", "1024 handles"),
         ("hostile-huge-decision", "1048576 bytes of output"),
@@ -42,7 +42,7 @@ async fn each_kind_of_flood_hits_its_own_limit() {
             .unwrap();
         for _ in 0..2 {
             let error = call_function(&job, "routing.page").await.unwrap_err();
-            assert_eq!(exceeded_limit(&error), said, "{name}");
+            assert_eq!(exceeded_limit(&error), expected_limit, "{name}");
         }
         assert!(job.stats().guest_time > Duration::ZERO);
     }
@@ -113,7 +113,7 @@ async fn a_host_call_times_out_after_a_minute() {
     state.is_stuck.store(true, Ordering::Relaxed);
     tokio::time::pause();
     let began = tokio::time::Instant::now();
-    let error = job.plan_batch(sample_situation()).await.unwrap_err();
+    let error = job.plan_batch(sample_batch_context()).await.unwrap_err();
     assert!(
         matches!(error, PolicyError::CallTimeout { millis: 60_000, .. }),
         "{error}"
@@ -121,25 +121,25 @@ async fn a_host_call_times_out_after_a_minute() {
     assert!(began.elapsed() >= Duration::from_secs(60));
     // The wait used virtual time and hardly any CPU time, so the next call succeeds.
     state.is_stuck.store(false, Ordering::Relaxed);
-    job.plan_batch(sample_situation()).await.unwrap();
+    job.plan_batch(sample_batch_context()).await.unwrap();
 }
 
 /// Adds a module whose start function never returns to a component.
 fn add_endless_start_function(component: &[u8]) -> Vec<u8> {
     // A section is its kind, its length in LEB128, and its content.
-    let (mut modules, mut at) = (0, 8);
-    while at < component.len() {
-        modules += u8::from(component[at] == 1);
+    let (mut modules, mut offset) = (0, 8);
+    while offset < component.len() {
+        modules += u8::from(component[offset] == 1);
         let (mut length, mut shift) = (0, 0);
         loop {
-            at += 1;
-            length |= usize::from(component[at] & 0x7f) << shift;
+            offset += 1;
+            length |= usize::from(component[offset] & 0x7f) << shift;
             shift += 7;
-            if component[at] & 0x80 == 0 {
+            if component[offset] & 0x80 == 0 {
                 break;
             }
         }
-        at += 1 + length;
+        offset += 1 + length;
     }
     let module = [
         b"\0asm\x01\0\0\0".as_slice(),
@@ -164,10 +164,10 @@ async fn an_endless_start_function_times_out_and_is_metered() {
     let path = folder.path().join("starting.wasm");
     let routing = std::fs::read(built_component("routing").path).unwrap();
     std::fs::write(&path, add_endless_start_function(&routing)).unwrap();
-    let book = Arc::new(UsageLog::default());
+    let usage_log = Arc::new(UsageLog::default());
     let mut config = test_config();
     config.call_timeout_millis = 20;
-    config.usage_sink = Some(Arc::clone(&book) as _);
+    config.usage_meter = Some(Arc::clone(&usage_log) as _);
     let host = PolicyHost::new(config).unwrap();
     let error = open_job(
         &host,
@@ -189,14 +189,14 @@ async fn an_endless_start_function_times_out_and_is_metered() {
         "{error}"
     );
     assert!(
-        book.total_guest_micros() >= 20_000,
+        usage_log.total_guest_micros() >= 20_000,
         "{}",
-        book.total_guest_micros()
+        usage_log.total_guest_micros()
     );
 }
 
 #[tokio::test]
-async fn a_component_may_trap_in_every_second_call() {
+async fn instance_is_replaced_after_each_trap() {
     let mut pipeline = pipeline_with_all_capabilities("hostile-second-page", Role::Routing);
     pipeline.manifest.settings.insert("attack".into(), "trap".into());
     let job = open_job(&new_host(), &pipeline, &Arc::new(FakeCapabilities::default()))

@@ -25,7 +25,7 @@ async fn call_error(name: &str, function: &str, role: Role) -> PolicyError {
 }
 
 #[tokio::test]
-async fn a_panic_is_a_trap_with_its_message_and_the_guests_function() {
+async fn guest_panic_is_reported_as_trap_with_message_and_function() {
     for (function, role) in CONTRACT_FUNCTIONS {
         let error = call_error("hostile-trap", function, role).await;
         let PolicyError::Trap {
@@ -139,38 +139,45 @@ async fn memory_stack_and_output_are_limited() {
         ),
     ] {
         let error = call_error(name, function, role).await;
-        let PolicyError::LimitExceeded { limit: said, .. } = &error else {
+        let PolicyError::LimitExceeded {
+            limit: exceeded_limit,
+            ..
+        } = &error
+        else {
             panic!("{name} {function}: {error}");
         };
-        assert!(said.contains(limit), "{name} {function}: {said}");
+        assert!(
+            exceeded_limit.contains(limit),
+            "{name} {function}: {exceeded_limit}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_manifest_sets_limits_of_its_own() {
+async fn manifest_limits_override_host_limits() {
     let own = single_component_pipeline(&[Role::Batching], &built_component("hostile-memory"));
     let mut tight = own.clone();
     tight.manifest.limits.max_memory_bytes = Some(4 << 20);
-    let mut hurried = single_component_pipeline(&[Role::Batching], &built_component("hostile-loop"));
-    hurried.manifest.limits.call_timeout_millis = Some(3);
-    let mut endless = hurried.clone();
-    endless.manifest.limits.call_timeout_millis = Some(60_000);
+    let mut short_timeout = single_component_pipeline(&[Role::Batching], &built_component("hostile-loop"));
+    short_timeout.manifest.limits.call_timeout_millis = Some(3);
+    let mut long_timeout = short_timeout.clone();
+    long_timeout.manifest.limits.call_timeout_millis = Some(60_000);
     let mut config = test_config();
     config.call_timeout_millis = 1;
     let host = PolicyHost::new(config).unwrap();
     let port = Arc::new(FakeCapabilities::default());
-    for (pipeline, said) in [
+    for (pipeline, expected) in [
         (tight, "4194304 bytes of memory"),
-        (hurried, "within 3 ms"),
+        (short_timeout, "within 3 ms"),
         // At most 20 times the host's call timeout.
-        (endless, "within 20 ms"),
+        (long_timeout, "within 20 ms"),
     ] {
         let job = open_job(&host, &pipeline, &port).await.unwrap();
         let error = call_function(&job, "batching.plan")
             .await
             .unwrap_err()
             .to_string();
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 
@@ -222,7 +229,7 @@ async fn no_fallback_is_used_when_on_component_failure_is_fail() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_leaves_a_fresh_instance() {
+async fn next_call_after_a_dropped_call_gets_a_fresh_instance() {
     let state = Arc::new(FakeComponentState::default());
     let mut config = test_config();
     config.state = Arc::clone(&state) as _;
@@ -235,19 +242,19 @@ async fn a_call_that_is_dropped_leaves_a_fresh_instance() {
 
     state.is_stuck.store(true, Ordering::Relaxed);
     {
-        let call = std::pin::pin!(job.plan_batch(sample_situation()));
+        let call = std::pin::pin!(job.plan_batch(sample_batch_context()));
         assert!(futures::poll!(call).is_pending());
     }
     assert_eq!(state.reads.load(Ordering::Relaxed), 1);
     assert_eq!(host.stats().instances_created, 1);
     state.is_stuck.store(false, Ordering::Relaxed);
-    job.plan_batch(sample_situation()).await.unwrap();
+    job.plan_batch(sample_batch_context()).await.unwrap();
     assert_eq!(host.stats().instances_created, 2);
     // A job that is closed during a call releases its instance as well.
     state.is_stuck.store(true, Ordering::Relaxed);
     {
         let job = Arc::clone(&job);
-        let call = std::pin::pin!(async move { job.plan_batch(sample_situation()).await });
+        let call = std::pin::pin!(async move { job.plan_batch(sample_batch_context()).await });
         assert!(futures::poll!(call).is_pending());
     }
     drop(job);
@@ -255,15 +262,19 @@ async fn a_call_that_is_dropped_leaves_a_fresh_instance() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_job_logs_a_thousand_lines_of_a_thousand_characters() {
+async fn job_log_is_limited_to_1000_lines_of_1000_characters() {
     let lines = Arc::new(LineLengths::default());
     let _guard = tracing::subscriber::set_default(Arc::clone(&lines));
     let pipeline = single_component_pipeline(&[Role::Routing], &built_component("hostile-log"));
-    let mut roomy = pipeline.clone();
-    roomy.manifest.limits.call_timeout_millis = Some(1000);
-    let job = open_job(&new_host(), &roomy, &Arc::new(FakeCapabilities::default()))
-        .await
-        .unwrap();
+    let mut pipeline_with_long_timeout = pipeline.clone();
+    pipeline_with_long_timeout.manifest.limits.call_timeout_millis = Some(1000);
+    let job = open_job(
+        &new_host(),
+        &pipeline_with_long_timeout,
+        &Arc::new(FakeCapabilities::default()),
+    )
+    .await
+    .unwrap();
     call_function(&job, "routing.page").await.unwrap();
     call_function(&job, "routing.page").await.unwrap();
     let lines = lines.0.lock();

@@ -19,11 +19,11 @@ async fn two_hundred_jobs_share_ten_instances() {
         &[Role::Routing],
         &built_component("routing"),
     ));
-    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (open_jobs, max_open_jobs) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let jobs: Vec<_> = (0..200)
         .map(|_| {
             let (host, pipeline) = (Arc::clone(&host), Arc::clone(&pipeline));
-            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            let (now, most) = (Arc::clone(&open_jobs), Arc::clone(&max_open_jobs));
             tokio::spawn(async move {
                 let job = open_job(&host, &pipeline, &Arc::new(FakeCapabilities::default()))
                     .await
@@ -45,7 +45,10 @@ async fn two_hundred_jobs_share_ten_instances() {
         calls += job.await.unwrap();
     }
     assert_eq!(calls, 1000);
-    assert!((2..=10).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+    assert!(
+        (2..=10).contains(&max_open_jobs.load(Ordering::SeqCst)),
+        "{max_open_jobs:?}"
+    );
     assert_eq!(host.stats().free_instances, 10);
     assert_eq!(host.stats().instances_created, 200);
 }

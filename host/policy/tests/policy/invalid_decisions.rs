@@ -89,7 +89,7 @@ async fn an_invalid_decision_falls_back_to_the_default() {
     )
     .await
     .unwrap();
-    assert!(job.plan_batch(sample_situation()).await.unwrap().pages >= 1);
+    assert!(job.plan_batch(sample_batch_context()).await.unwrap().pages >= 1);
     assert_eq!(port.policy_errors.lock()[0].kind(), "component-invalid-decision");
 }
 
@@ -110,7 +110,10 @@ async fn progress_updates_are_cut_to_the_limits() {
         let job = open_job(&host, &pipeline, &Arc::new(FakeCapabilities::default()))
             .await
             .unwrap();
-        let updates = job.handle_event(0, sample_started_observation()).await.unwrap();
+        let updates = job
+            .decide_progress_updates(0, sample_document_started_event())
+            .await
+            .unwrap();
         assert_eq!(updates.len(), count, "{kind}");
         assert_eq!(updates[0].message, message, "{kind}");
     }

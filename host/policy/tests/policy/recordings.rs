@@ -6,7 +6,9 @@ use weir_core::decision::PageToRoute;
 use weir_core::manifest::Role;
 use weir_core::ports::{JobPolicy, OpenPolicyRequest};
 use weir_core::{JobId, TenantId};
-use weir_policy::{FunctionCall, PolicyHost, RecordedDecision, RecordingFrame, Retention, read_recording};
+use weir_policy::{
+    PolicyFunctionCall, PolicyHost, RecordedDecision, RecordingFrame, Retention, read_recording,
+};
 
 use crate::support::*;
 
@@ -28,7 +30,7 @@ async fn the_calls_of_a_job_are_recorded() {
         })
         .await
         .unwrap();
-    let plan = job.plan_batch(sample_situation()).await.unwrap();
+    let plan = job.plan_batch(sample_batch_context()).await.unwrap();
     let route = job
         .route_page(&sample_document_id(), sample_page(7))
         .await
@@ -52,20 +54,20 @@ async fn the_calls_of_a_job_are_recorded() {
     assert_eq!((&opened.tenant, opened.job), (&tenant, id));
     assert_eq!(opened.revision, pipeline.revision);
     assert_eq!(opened.settings["dpi"], "200");
-    let who = |component: u16| {
+    let component_of_call = |component: u16| {
         let component = &opened.components[usize::from(component)];
         (component.name.as_str(), component.digest)
     };
     assert_eq!(
-        who(a.component_index),
+        component_of_call(a.component_index),
         ("batching", built_component("batching").digest)
     );
-    let plan = FunctionCall {
-        request: sample_situation(),
+    let plan = PolicyFunctionCall {
+        request: sample_batch_context(),
         response: Ok(plan),
     };
     assert_eq!(a.decision, RecordedDecision::Plan(plan));
-    let route = FunctionCall {
+    let route = PolicyFunctionCall {
         request: PageToRoute {
             document: sample_document_id(),
             facts: sample_page(7),
@@ -74,8 +76,8 @@ async fn the_calls_of_a_job_are_recorded() {
     };
     assert_eq!(b.decision, RecordedDecision::Page(route));
     // First the component that trapped, then its fallback.
-    assert_eq!(who(c.component_index).0, "hostile-trap");
-    let RecordedDecision::Passages(FunctionCall {
+    assert_eq!(component_of_call(c.component_index).0, "hostile-trap");
+    let RecordedDecision::Passages(PolicyFunctionCall {
         request,
         response: Err(error),
     }) = &c.decision
@@ -86,8 +88,8 @@ async fn the_calls_of_a_job_are_recorded() {
         (request, error.kind.as_str()),
         (&sample_passage_source(), "component-trap")
     );
-    assert_eq!(who(d.component_index).0, "chunking");
-    let passages = FunctionCall {
+    assert_eq!(component_of_call(d.component_index).0, "chunking");
+    let passages = PolicyFunctionCall {
         request: sample_passage_source(),
         response: Ok(passages),
     };
@@ -125,6 +127,6 @@ async fn only_the_latest_recordings_within_max_bytes_are_kept() {
         host.flush_recordings().await;
         ids.push(id);
     }
-    let kept = |id: &JobId| folder.path().join(format!("default/{id}.calls")).exists();
-    assert_eq!(ids.iter().map(kept).collect::<Vec<_>>(), [false, false, true]);
+    let is_kept = |id: &JobId| folder.path().join(format!("default/{id}.calls")).exists();
+    assert_eq!(ids.iter().map(is_kept).collect::<Vec<_>>(), [false, false, true]);
 }

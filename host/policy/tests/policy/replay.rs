@@ -55,7 +55,7 @@ async fn make_many_calls(job: &PolicyJob) {
             let _ = job.route_page(&sample_document_id(), sample_page(number)).await;
             let _ = job.split_passages(sample_passage_source()).await;
             let _ = job
-                .handle_event(u64::from(number), sample_started_observation())
+                .decide_progress_updates(u64::from(number), sample_document_started_event())
                 .await;
         }))
         .await;
@@ -63,7 +63,7 @@ async fn make_many_calls(job: &PolicyJob) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_components_decide_the_same_byte_for_byte() {
+async fn replay_with_the_same_components_has_identical_decisions() {
     let with_state = {
         let mut pipeline = pipeline_with_components(
             "on-component-failure = 'default'",
@@ -113,9 +113,9 @@ async fn the_same_components_decide_the_same_byte_for_byte() {
 #[tokio::test]
 async fn replay_reports_decisions_that_differ() {
     let recording = RecordingHost::new();
-    let ran = pipeline_with_components("[settings]\ndpi = 150", &[]);
-    let job = recording.open_recorded_job(&ran).await;
-    job.plan_batch(sample_situation()).await.unwrap();
+    let recorded_pipeline = pipeline_with_components("[settings]\ndpi = 150", &[]);
+    let job = recording.open_recorded_job(&recorded_pipeline).await;
+    job.plan_batch(sample_batch_context()).await.unwrap();
     for number in 1..=3 {
         job.route_page(&sample_document_id(), sample_page(number))
             .await
@@ -160,9 +160,9 @@ async fn host_calls_without_recorded_response_are_counted() {
         .await
         .unwrap();
     drop(job);
-    let mut asks = pipeline_with_components("", &[(Role::Routing, "hostile-state")]);
-    asks.manifest.capabilities.grant = vec![Capability::State];
-    let report = recording.replay_recorded_job(&asks).await;
+    let mut pipeline_with_state = pipeline_with_components("", &[(Role::Routing, "hostile-state")]);
+    pipeline_with_state.manifest.capabilities.grant = vec![Capability::State];
+    let report = recording.replay_recorded_job(&pipeline_with_state).await;
     // The component makes one read and one write.
     assert_eq!((report.decisions, report.missing_capability_responses), (1, 2));
 }
@@ -179,19 +179,19 @@ async fn a_job_that_was_not_recorded_cannot_be_replayed() {
     assert_eq!(missing, Err(ReplayError::NotRecorded(other)));
     // This job id was created in February 2022.
     let old: JobId = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
-    let outlived = recording
+    let expired = recording
         .host
         .replay_job(&tenant, &old, &pipeline_with_components("", &[]))
         .await;
-    let said = outlived.unwrap_err().to_string();
+    let message = expired.unwrap_err().to_string();
     assert!(
-        said.contains("was removed") && said.contains("policy.recording_retention_days is 30"),
-        "{said}"
+        message.contains("was removed") && message.contains("policy.recording_retention_days is 30"),
+        "{message}"
     );
-    let never = new_host()
+    let without_recordings = new_host()
         .replay_job(&tenant, &other, &pipeline_with_components("", &[]))
         .await;
-    assert_eq!(never, Err(ReplayError::NotRecorded(other)));
+    assert_eq!(without_recordings, Err(ReplayError::NotRecorded(other)));
 }
 
 #[tokio::test]
@@ -201,7 +201,9 @@ async fn each_session_of_a_resumed_job_gets_fresh_instances() {
     for _ in 0..2 {
         let job = recording.open_recorded_job(&pipeline).await;
         for at in [0, 500, 1000] {
-            job.handle_event(at, sample_started_observation()).await.unwrap();
+            job.decide_progress_updates(at, sample_document_started_event())
+                .await
+                .unwrap();
         }
         drop(job);
     }
@@ -215,7 +217,7 @@ async fn each_session_of_a_resumed_job_gets_fresh_instances() {
 }
 
 #[tokio::test]
-async fn a_recording_that_is_cut_short_says_so() {
+async fn truncated_recording_is_reported_as_incomplete() {
     let recording = RecordingHost::new();
     let pipeline = pipeline_with_components("", &[]);
     let job = recording.open_recorded_job(&pipeline).await;
@@ -252,7 +254,7 @@ async fn a_recording_that_is_cut_short_says_so() {
     let mut frames: Vec<_> = frames
         .into_iter()
         .enumerate()
-        .filter(|(place, _)| *place != 2)
+        .filter(|(index, _)| *index != 2)
         .map(|(_, frame)| frame)
         .collect();
     frames.push(RecordingFrame::SessionEnded { calls: 20 });

@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use weir_core::component_log::ComponentLogRecord;
-use weir_core::component_state::{StateChange, StateSizes};
-use weir_core::decision::{BatchContext, DocumentFacts, ObservedEvent, PassageSource, StageFailure};
+use weir_core::component_state_limits::{StateChange, StateSizes};
+use weir_core::decision::{BatchContext, DocumentFacts, ObservedEvent, PageStageFailure, PageTextToSplit};
 use weir_core::event::ErrorInfo;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
-use weir_core::ports::{Capabilities, ComponentStateStore, OpenPolicyRequest};
+use weir_core::ports::{ComponentStateStore, HostCapabilities, OpenPolicyRequest};
 use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, Stage, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost, PolicyJob, Retention};
 
@@ -86,7 +86,7 @@ pub(crate) fn test_config() -> PolicyConfig {
         record_calls: true,
         retention: Retention::default(),
         state: Arc::new(FakeComponentState::default()),
-        usage_sink: None,
+        usage_meter: None,
     }
 }
 
@@ -104,7 +104,7 @@ pub(crate) async fn open_job(
         tenant: &TenantId::default_tenant(),
         job: JobId::new(),
         pipeline,
-        capabilities: Arc::clone(port) as Arc<dyn Capabilities>,
+        capabilities: Arc::clone(port) as Arc<dyn HostCapabilities>,
     })
     .await
 }
@@ -113,12 +113,12 @@ pub(crate) async fn open_job(
 #[derive(Default)]
 pub(crate) struct FakeCapabilities {
     pub(crate) policy_errors: Mutex<Vec<PolicyError>>,
-    pub(crate) remarks: Mutex<Vec<ComponentLogRecord>>,
+    pub(crate) log_records: Mutex<Vec<ComponentLogRecord>>,
     pub(crate) generate_calls: AtomicUsize,
 }
 
 #[async_trait]
-impl Capabilities for FakeCapabilities {
+impl HostCapabilities for FakeCapabilities {
     async fn render_preview(
         &self,
         _: &DocumentId,
@@ -146,8 +146,8 @@ impl Capabilities for FakeCapabilities {
     fn report_policy_fallback(&self, error: &PolicyError) {
         self.policy_errors.lock().push(error.clone());
     }
-    fn append_component_log(&self, remark: ComponentLogRecord) {
-        self.remarks.lock().push(remark);
+    fn append_component_log(&self, record: ComponentLogRecord) {
+        self.log_records.lock().push(record);
     }
 }
 
@@ -163,7 +163,7 @@ pub(crate) struct FakeComponentState {
 
 #[async_trait]
 impl ComponentStateStore for FakeComponentState {
-    async fn get_value(
+    async fn get_state_value(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -173,19 +173,19 @@ impl ComponentStateStore for FakeComponentState {
         if self.is_stuck.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
-        self.values.get_value(tenant, pipeline, key).await
+        self.values.get_state_value(tenant, pipeline, key).await
     }
-    async fn list_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
-        self.values.list_sizes(tenant, pipeline).await
+    async fn list_value_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
+        self.values.list_value_sizes(tenant, pipeline).await
     }
-    async fn apply_changes(
+    async fn apply_state_changes(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         changes: Vec<StateChange>,
     ) -> Result<(), ErrorInfo> {
         self.applied_groups.fetch_add(1, Ordering::Relaxed);
-        self.values.apply_changes(tenant, pipeline, changes).await
+        self.values.apply_state_changes(tenant, pipeline, changes).await
     }
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn sample_page(number: u32) -> PageFacts {
     }
 }
 
-pub(crate) fn sample_situation() -> BatchContext {
+pub(crate) fn sample_batch_context() -> BatchContext {
     BatchContext {
         document: sample_document_id(),
         total_pages: 10,
@@ -233,8 +233,8 @@ pub(crate) fn sample_document_facts() -> DocumentFacts {
     }
 }
 
-pub(crate) fn sample_failure() -> StageFailure {
-    StageFailure {
+pub(crate) fn sample_failure() -> PageStageFailure {
+    PageStageFailure {
         document: sample_document_id(),
         page: 3,
         stage: Stage::Read,
@@ -244,8 +244,8 @@ pub(crate) fn sample_failure() -> StageFailure {
     }
 }
 
-pub(crate) fn sample_passage_source() -> PassageSource {
-    PassageSource {
+pub(crate) fn sample_passage_source() -> PageTextToSplit {
+    PageTextToSplit {
         document: sample_document_id(),
         page: 1,
         text: "Under the weir the wäter is calm. Above it, it is high.\nNobody remembers why.".into(),
@@ -254,8 +254,8 @@ pub(crate) fn sample_passage_source() -> PassageSource {
     }
 }
 
-pub(crate) fn sample_section() -> weir_core::decision::SummarySource {
-    weir_core::decision::SummarySource {
+pub(crate) fn sample_section() -> weir_core::decision::SectionToSummarize {
+    weir_core::decision::SectionToSummarize {
         document: sample_document_id(),
         title: "Weirs".into(),
         level: 1,
@@ -265,7 +265,7 @@ pub(crate) fn sample_section() -> weir_core::decision::SummarySource {
     }
 }
 
-pub(crate) fn sample_started_observation() -> ObservedEvent {
+pub(crate) fn sample_document_started_event() -> ObservedEvent {
     ObservedEvent::DocumentStarted {
         document: sample_document_id(),
         name: "report.pdf".into(),

@@ -30,10 +30,10 @@ impl UsageMeter for UsageLog {
 
 #[tokio::test]
 async fn the_time_components_run_is_metered_to_the_tenant() {
-    let book = Arc::new(UsageLog::default());
+    let usage_log = Arc::new(UsageLog::default());
     let mut config = test_config();
     config.call_timeout_millis = 20;
-    config.usage_sink = Some(Arc::clone(&book) as _);
+    config.usage_meter = Some(Arc::clone(&usage_log) as _);
     let host = PolicyHost::new(config).unwrap();
     let pipeline = pipeline_with_components("", &[(Role::Progress, "hostile-loop")]);
     let job = open_job(&host, &pipeline, &Arc::new(FakeCapabilities::default()))
@@ -43,22 +43,23 @@ async fn the_time_components_run_is_metered_to_the_tenant() {
         call_function(&job, "routing.page").await.unwrap();
     }
     // A hundred short calls are below the reporting threshold. A loop of twenty milliseconds is reported before the job ends.
-    assert_eq!(book.total_guest_micros(), 0);
+    assert_eq!(usage_log.total_guest_micros(), 0);
     call_function(&job, "progress.observe").await.unwrap();
     assert!(
-        book.total_guest_micros() >= 20_000,
+        usage_log.total_guest_micros() >= 20_000,
         "{}",
-        book.total_guest_micros()
+        usage_log.total_guest_micros()
     );
     for _ in 0..100 {
         call_function(&job, "routing.page").await.unwrap();
     }
     let ran = job.stats().guest_time.as_micros() as u64;
-    assert!(book.total_guest_micros() < ran);
+    assert!(usage_log.total_guest_micros() < ran);
     drop(job);
-    assert_eq!(book.total_guest_micros(), ran);
+    assert_eq!(usage_log.total_guest_micros(), ran);
     assert!(
-        book.0
+        usage_log
+            .0
             .lock()
             .iter()
             .all(|(tenant, _)| *tenant == TenantId::default_tenant())
@@ -70,12 +71,12 @@ async fn inspection_time_is_metered_to_the_pushing_tenant() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bomb.wasm");
     std::fs::write(&path, crate::compile_bomb::compile_bomb_component()).unwrap();
-    let book = Arc::new(UsageLog::default());
+    let usage_log = Arc::new(UsageLog::default());
     let mut config = test_config();
     config.cache_folder = folder.path().join("compiled");
     config.max_compile_cpu_seconds = 1;
     config.call_timeout_millis = 20;
-    config.usage_sink = Some(Arc::clone(&book) as _);
+    config.usage_meter = Some(Arc::clone(&usage_log) as _);
     let host = PolicyHost::new(config).unwrap();
     let tenant: TenantId = "pushes".parse().unwrap();
     host.inspect_component(&tenant, &component_file(&path))
@@ -83,20 +84,26 @@ async fn inspection_time_is_metered_to_the_pushing_tenant() {
         .unwrap_err();
     // The limit counts whole clock ticks, and the charged time is exact, so that it can be less than 1 s on a busy machine.
     assert!(
-        book.total_guest_micros() >= 750_000,
+        usage_log.total_guest_micros() >= 750_000,
         "{}",
-        book.total_guest_micros()
+        usage_log.total_guest_micros()
     );
-    let before = book.total_guest_micros();
+    let before = usage_log.total_guest_micros();
     host.inspect_component(&tenant, &built_component("hostile-loop"))
         .await
         .unwrap_err();
     assert!(
-        book.total_guest_micros() >= before + 20_000,
+        usage_log.total_guest_micros() >= before + 20_000,
         "{}",
-        book.total_guest_micros()
+        usage_log.total_guest_micros()
     );
-    assert!(book.0.lock().iter().all(|(who, _)| *who == tenant));
+    assert!(
+        usage_log
+            .0
+            .lock()
+            .iter()
+            .all(|(metered_tenant, _)| *metered_tenant == tenant)
+    );
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ pub fn worker_main() -> ExitCode {
     sandbox::close_inherited_descriptors();
     let stdin = io::stdin();
     let socket = stdin.as_fd();
-    match serve_host(socket) {
+    match serve_host_requests(socket) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             drop(writeln!(io::stderr(), "only weir starts PDF workers: {error}"));
@@ -41,13 +41,14 @@ pub fn worker_main() -> ExitCode {
     }
 }
 
-fn serve_host(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let Some((WorkerRequest::Initialize(start), Some(pulse))) = framing::receive_request(socket)? else {
+fn serve_host_requests(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let Some((WorkerRequest::Initialize(config), Some(heartbeat_memory))) = framing::receive_request(socket)?
+    else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let mut worker = match initialize_worker(&start, &pulse) {
+    let mut worker = match initialize_worker(&config, &heartbeat_memory) {
         Ok((worker, sandbox)) => {
-            drop(pulse);
+            drop(heartbeat_memory);
             framing::send_response(socket, &WorkerResponse::Ready(sandbox), &[])?;
             worker
         }
@@ -57,8 +58,8 @@ fn serve_host(socket: BorrowedFd<'_>) -> io::Result<()> {
     };
     while let Some((request, fd)) = framing::receive_request(socket)? {
         if let Some(response) = worker.handle_request(request, fd)? {
-            framing::send_response(socket, &response, worker.encoder.encoded_image())?;
-            worker.encoder.clear_image();
+            framing::send_response(socket, &response, worker.encoder.last_encoded_image())?;
+            worker.encoder.clear_encoded_image();
         }
     }
     Ok(())
@@ -67,13 +68,14 @@ fn serve_host(socket: BorrowedFd<'_>) -> io::Result<()> {
 type StartFailure = (String, String);
 
 fn initialize_worker(
-    start: &WorkerConfig,
-    pulse: &OwnedFd,
+    config: &WorkerConfig,
+    heartbeat_memory: &OwnedFd,
 ) -> Result<(WorkerState, crate::SandboxStatus), StartFailure> {
     sandbox::retain_freed_memory();
-    let unfit = |what: &str, error: &dyn std::fmt::Display| (what.to_owned(), error.to_string());
-    let pulse = Heartbeat::map(pulse.as_fd()).map_err(|e| unfit("the worker's heartbeat memory", &e))?;
-    let path = Path::new(OsStr::from_bytes(&start.pdfium_path));
+    let start_failure = |what: &str, error: &dyn std::fmt::Display| (what.to_owned(), error.to_string());
+    let heartbeat = Heartbeat::map_heartbeat(heartbeat_memory.as_fd())
+        .map_err(|e| start_failure("the worker's heartbeat memory", &e))?;
+    let path = Path::new(OsStr::from_bytes(&config.pdfium_path));
     let library = PdfiumLibrary::load(path).map_err(|e| {
         let reason = e.to_string().replace(&path.display().to_string(), "libpdfium.so");
         (
@@ -81,14 +83,14 @@ fn initialize_worker(
             format!("run 'make setup' or set paths.assets ({reason})"),
         )
     })?;
-    let encoder = page_drawing::JpegEncoder::new().map_err(|e| unfit("the JPEG encoder", &e))?;
-    let sandbox = sandbox::enter_sandbox(start).map_err(|e| unfit("the worker's sandbox", &e))?;
+    let encoder = page_drawing::JpegEncoder::new().map_err(|e| start_failure("the JPEG encoder", &e))?;
+    let sandbox = sandbox::enter_sandbox(config).map_err(|e| start_failure("the worker's sandbox", &e))?;
     Ok((
         WorkerState {
             library,
-            heartbeat: pulse,
+            heartbeat,
             encoder,
-            max_heap_bytes: start.max_heap_bytes,
+            max_heap_bytes: config.max_heap_bytes,
             documents: HashMap::new(),
             segments: HashMap::new(),
         },
@@ -114,7 +116,7 @@ impl WorkerState {
         request: WorkerRequest,
         fd: Option<OwnedFd>,
     ) -> io::Result<Option<WorkerResponse>> {
-        let pulse = &self.heartbeat;
+        let heartbeat = &self.heartbeat;
         let response = match request {
             WorkerRequest::Initialize(_) => return Err(io::ErrorKind::InvalidInput.into()),
             WorkerRequest::CloseDocument { document } => {
@@ -137,13 +139,13 @@ impl WorkerState {
                 document,
                 length,
                 password,
-                include_metadata: describe,
+                include_metadata,
             } => {
                 let fd = fd.ok_or(io::ErrorKind::InvalidInput)?;
                 let file = shared_memory::map_pdf_file(fd, length_to_usize(length)?)?;
                 match self.library.open(file, password.as_deref()) {
                     Ok(opened) => {
-                        let info = describe_document(&opened, describe);
+                        let info = read_document_info(&opened, include_metadata);
                         self.documents.insert(document, opened);
                         WorkerResponse::DocumentOpened(info)
                     }
@@ -160,7 +162,7 @@ impl WorkerState {
                 WorkerResponse::PageSizes(
                     pages
                         .map(|page| {
-                            pulse.record_beat();
+                            heartbeat.record_beat();
                             document.page_size(page)
                         })
                         .collect(),
@@ -170,16 +172,16 @@ impl WorkerState {
                 let document = self.documents.get(&document).ok_or(io::ErrorKind::InvalidInput)?;
                 let mut facts = Vec::with_capacity(pages.len());
                 for page in pages {
-                    if pulse.is_canceled() {
+                    if heartbeat.is_canceled() {
                         return Ok(Some(WorkerResponse::Canceled));
                     }
-                    facts.push(page_facts::read_page_facts(document, page, pulse));
+                    facts.push(page_facts::read_page_facts(document, page, heartbeat));
                 }
                 WorkerResponse::PageFacts(facts)
             }
             WorkerRequest::ReadPageText { document, page } => {
                 let document = self.documents.get(&document).ok_or(io::ErrorKind::InvalidInput)?;
-                text::read_page_text(document, page, pulse)
+                text::read_page_text(document, page, heartbeat)
             }
             WorkerRequest::DrawPage(request) => {
                 let document = self
@@ -190,10 +192,10 @@ impl WorkerState {
                     .segments
                     .get_mut(&request.segment)
                     .ok_or(io::ErrorKind::InvalidInput)?;
-                page_drawing::draw_and_encode_page(document, &request, segment, &mut self.encoder, pulse)
+                page_drawing::draw_and_encode_page(document, &request, segment, &mut self.encoder, heartbeat)
             }
             WorkerRequest::RunProbe(probe) => {
-                WorkerResponse::ProbeFinished(sandbox::probe_is_unblocked(probe, self.max_heap_bytes))
+                WorkerResponse::ProbeFinished(sandbox::try_forbidden_operation(probe, self.max_heap_bytes))
             }
         };
         Ok(Some(response))
@@ -204,9 +206,9 @@ fn length_to_usize(length: u64) -> io::Result<usize> {
     usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory.into())
 }
 
-fn describe_document(document: &Document, describe: bool) -> DocumentInfo {
+fn read_document_info(document: &Document, include_metadata: bool) -> DocumentInfo {
     let pages = document.page_count();
-    if !describe {
+    if !include_metadata {
         return DocumentInfo {
             pages,
             ..DocumentInfo::default()

@@ -28,7 +28,9 @@ pub(super) fn read_outline(document: &Document) -> Vec<OutlineEntry> {
         entries.push(OutlineEntry {
             title: sanitize_title(&bookmark.title()),
             level: u8::try_from(level).unwrap_or(MAX_OUTLINE_LEVELS),
-            page: bookmark.page_index().map(|index| index.saturating_add(1)),
+            page: bookmark
+                .destination_page_index()
+                .map(|index| index.saturating_add(1)),
         });
         let child = (level < usize::from(MAX_OUTLINE_LEVELS))
             .then(|| bookmark.first_child())

@@ -23,11 +23,11 @@ impl JpegEncoder {
     }
 
     /// Returns the image encoded last; empty after it was cleared.
-    pub(super) fn encoded_image(&self) -> &[u8] {
+    pub(super) fn last_encoded_image(&self) -> &[u8] {
         self.buffer.get(..self.encoded_length).unwrap_or_default()
     }
 
-    pub(super) fn clear_image(&mut self) {
+    pub(super) fn clear_encoded_image(&mut self) {
         self.encoded_length = 0;
     }
 
@@ -39,9 +39,9 @@ impl JpegEncoder {
         let gray = image.format == PixelFormat::GRAY || is_grayscale(image.pixels, image.width, image.pitch);
         self.compressor
             .set_subsamp(if gray { Subsamp::Gray } else { Subsamp::Sub2x2 })?;
-        let enough = compressed_buf_len(image.width, image.height, Subsamp::Sub2x2)?;
-        if self.buffer.len() < enough {
-            self.buffer.resize(enough, 0);
+        let max_encoded_bytes = compressed_buf_len(image.width, image.height, Subsamp::Sub2x2)?;
+        if self.buffer.len() < max_encoded_bytes {
+            self.buffer.resize(max_encoded_bytes, 0);
         }
         self.encoded_length = self.compressor.compress_to_slice(image, &mut self.buffer)?;
         Ok(())
@@ -78,7 +78,7 @@ pub(super) fn draw_and_encode_page(
         return WorkerResponse::PageUnreadable("it cannot be parsed".into());
     };
     heartbeat.record_beat();
-    let is_color = !page.is_gray(heartbeat);
+    let is_color = !page.has_only_gray_objects(heartbeat);
     let (format, stride, pixel) = if is_color {
         (ColorMode::Bgr, params.stride, PixelFormat::BGR)
     } else {

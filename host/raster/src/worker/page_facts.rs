@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn thin_strips_add_up() {
+    fn thin_image_strips_add_up_to_full_coverage() {
         let page = make_bounds(0.0, 0.0, 100.0, 100.0);
         let mut coverage = CoverageGrid::default();
         for strip in 0..1000 {

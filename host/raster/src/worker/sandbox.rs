@@ -11,7 +11,7 @@
 //! example to look for a font or a time zone, and handle the error.
 //!
 //! The module also prepares the process before that ([`close_inherited_descriptors`], [`retain_freed_memory`]), and tries the
-//! operations that the sandbox must block, so that tests and `doctor` can verify that it does ([`probe_is_unblocked`]).
+//! operations that the sandbox must block, so that tests and `doctor` can verify that it does ([`try_forbidden_operation`]).
 
 #![allow(unsafe_code)]
 
@@ -68,7 +68,7 @@ pub(super) fn enter_sandbox(start: &WorkerConfig) -> io::Result<SandboxStatus> {
     set_resource_limits(start)?;
     rustix::thread::set_no_new_privs(true)?;
     Ok(SandboxStatus {
-        landlock: deny_file_system(),
+        landlock: apply_landlock_rules(),
         seccomp: apply_syscall_filters(),
     })
 }
@@ -98,7 +98,7 @@ fn set_resource_limits(start: &WorkerConfig) -> io::Result<()> {
     Ok(())
 }
 
-fn deny_file_system() -> EnforcementLevel {
+fn apply_landlock_rules() -> EnforcementLevel {
     let restricted = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI::V5))
         .and_then(|rules| rules.handle_access(AccessNet::from_all(ABI::V5)))
@@ -140,8 +140,11 @@ fn build_syscall_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError>
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         needed.insert(call, vec![not_executable()?]);
     }
-    let own = u64::from(std::process::id());
-    needed.insert(libc::SYS_tgkill, vec![argument_rule(0, SeccompCmpOp::Eq, own)?]);
+    let own_pid = u64::from(std::process::id());
+    needed.insert(
+        libc::SYS_tgkill,
+        vec![argument_rule(0, SeccompCmpOp::Eq, own_pid)?],
+    );
     Ok([
         SeccompFilter::new(hostile, SeccompAction::Allow, SeccompAction::KillProcess, arch)?.try_into()?,
         SeccompFilter::new(
@@ -243,7 +246,7 @@ const FATAL_SYSCALLS: &[i64] = &[
 
 /// Returns whether the operation succeeded, in a worker with at most `heap_bytes` of private memory. The sandbox may also kill the
 /// worker, which counts as blocked.
-pub(super) fn probe_is_unblocked(probe: SandboxProbe, heap_bytes: u64) -> bool {
+pub(super) fn try_forbidden_operation(probe: SandboxProbe, heap_bytes: u64) -> bool {
     match probe {
         SandboxProbe::OpenFile => {
             File::open("/proc/self/status").is_ok() || File::open("/etc/passwd").is_ok()
@@ -261,10 +264,12 @@ pub(super) fn probe_is_unblocked(probe: SandboxProbe, heap_bytes: u64) -> bool {
         SandboxProbe::ExceedMemoryLimit => {
             // The limit is a parameter because the sandbox forbids reading it. `black_box` hides the allocation from the optimizer, which
             // would otherwise remove it as unused and report success.
-            let mut room = std::hint::black_box(Vec::<u8>::new());
-            usize::try_from(heap_bytes)
-                .is_ok_and(|bytes| std::hint::black_box(&mut room).try_reserve_exact(bytes).is_ok())
-                && std::hint::black_box(&room).capacity() > 0
+            let mut allocation = std::hint::black_box(Vec::<u8>::new());
+            usize::try_from(heap_bytes).is_ok_and(|bytes| {
+                std::hint::black_box(&mut allocation)
+                    .try_reserve_exact(bytes)
+                    .is_ok()
+            }) && std::hint::black_box(&allocation).capacity() > 0
         }
     }
 }

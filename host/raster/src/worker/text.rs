@@ -77,7 +77,7 @@ impl PageFrame {
     }
 
     /// Converts a point to shares of the page's width and height, from the upper left corner of the displayed page.
-    fn to_page_shares(self, x: f32, y: f32) -> (f32, f32) {
+    fn point_to_page_fractions(self, x: f32, y: f32) -> (f32, f32) {
         let p = &self.page_bounds;
         let across = (x - p.left) / (p.right - p.left);
         let up = (y - p.bottom) / (p.top - p.bottom);
@@ -91,8 +91,8 @@ impl PageFrame {
 
     /// Converts a box to shares of the page, clipped to the page; `None` if it lies outside.
     fn to_page_rect(self, b: &Bounds) -> Option<Rect> {
-        let (x0, y0) = self.to_page_shares(b.left, b.bottom);
-        let (x1, y1) = self.to_page_shares(b.right, b.top);
+        let (x0, y0) = self.point_to_page_fractions(b.left, b.bottom);
+        let (x1, y1) = self.point_to_page_fractions(b.right, b.top);
         let (left, right) = (x0.min(x1).clamp(0.0, 1.0), x0.max(x1).clamp(0.0, 1.0));
         let (upper, lower) = (y0.min(y1).clamp(0.0, 1.0), y0.max(y1).clamp(0.0, 1.0));
         (right > left && lower > upper).then_some(Rect {
@@ -119,14 +119,14 @@ struct LineBuilder {
     has_pending_space: bool,
     ends_with_soft_hyphen: bool,
     /// Whether only a wide space separates it from the line before.
-    is_continued: bool,
+    follows_wide_space: bool,
 }
 
 struct LineAssembler {
     frame: PageFrame,
     lines: Vec<Line>,
     /// Indexes of the lines that only a wide space separates from the line before, in ascending order.
-    continued_lines: Vec<usize>,
+    lines_after_wide_space: Vec<usize>,
     text_bytes: usize,
     current: Option<LineBuilder>,
 }
@@ -136,7 +136,7 @@ impl LineAssembler {
         Self {
             frame,
             lines: Vec::new(),
-            continued_lines: Vec::new(),
+            lines_after_wide_space: Vec::new(),
             text_bytes: 0,
             current: None,
         }
@@ -169,13 +169,13 @@ impl LineAssembler {
         let gap = self
             .current
             .as_ref()
-            .and_then(|line| letter.gap_on_baseline(line));
-        let is_continued = gap.is_some_and(|gap| gap < COLUMN_GAP);
+            .and_then(|line| letter.relative_gap_if_on_baseline(line));
+        let is_below_column_gap = gap.is_some_and(|gap| gap < COLUMN_GAP);
         if gap.is_none_or(|gap| gap >= WIDE_SPACE_GAP) {
             let before = self.lines.len();
             self.finish_line();
-            let was_kept = self.lines.len() > before;
-            self.current = Some(letter.start_line(char, glyph, is_continued && was_kept));
+            let was_line_added = self.lines.len() > before;
+            self.current = Some(letter.start_line(char, glyph, is_below_column_gap && was_line_added));
         } else if let Some(line) = &mut self.current {
             letter.append_to_line(line, char, glyph);
         }
@@ -200,8 +200,8 @@ impl LineAssembler {
             return;
         }
         self.text_bytes += line.text.len();
-        if line.is_continued {
-            self.continued_lines.push(self.lines.len());
+        if line.follows_wide_space {
+            self.lines_after_wide_space.push(self.lines.len());
         }
         self.lines.push(Line {
             text: line.text,
@@ -214,18 +214,20 @@ impl LineAssembler {
     fn finish_page(mut self) -> Vec<Line> {
         self.finish_line();
         let edges = ColumnEdges::find_in_lines(&self.lines);
-        let mut continued = self.continued_lines.into_iter().peekable();
+        let mut continued = self.lines_after_wide_space.into_iter().peekable();
         let mut lines: Vec<Line> = Vec::with_capacity(self.lines.len());
         let mut last: Option<Rect> = None;
         for (i, line) in self.lines.into_iter().enumerate() {
-            let is_continued = continued.next_if_eq(&i).is_some();
-            let before = last.replace(line.rect);
-            match (lines.last_mut(), before) {
-                (Some(left), Some(before)) if is_continued && !edges.separates(&before, &line.rect) => {
-                    left.text.push(' ');
-                    left.text.push_str(&line.text);
-                    left.rect = left.rect.union(&line.rect);
-                    left.size = left.size.max(line.size);
+            let follows_wide_space = continued.next_if_eq(&i).is_some();
+            let previous_rect = last.replace(line.rect);
+            match (lines.last_mut(), previous_rect) {
+                (Some(previous_line), Some(before))
+                    if follows_wide_space && !edges.column_starts_between(&before, &line.rect) =>
+                {
+                    previous_line.text.push(' ');
+                    previous_line.text.push_str(&line.text);
+                    previous_line.rect = previous_line.rect.union(&line.rect);
+                    previous_line.size = previous_line.size.max(line.size);
                 }
                 _ => lines.push(line),
             }
@@ -286,15 +288,16 @@ impl GlyphGeometry {
     }
 
     /// Returns the gap to a line in multiples of the font size; `None` if the character is not on the line's baseline.
-    fn gap_on_baseline(&self, line: &LineBuilder) -> Option<f32> {
+    fn relative_gap_if_on_baseline(&self, line: &LineBuilder) -> Option<f32> {
         let size = line.size.max(self.size);
         let (x, y) = line.direction;
-        let straight = x * self.direction.0 + y * self.direction.1 > 0.98;
-        let off = (self.origin.0 - line.origin.0) * -y + (self.origin.1 - line.origin.1) * x;
-        (straight && off.abs() < MAX_BASELINE_OFFSET * size).then(|| self.gap_to_line(line) / size)
+        let has_same_direction = x * self.direction.0 + y * self.direction.1 > 0.98;
+        let baseline_offset = (self.origin.0 - line.origin.0) * -y + (self.origin.1 - line.origin.1) * x;
+        (has_same_direction && baseline_offset.abs() < MAX_BASELINE_OFFSET * size)
+            .then(|| self.gap_to_line(line) / size)
     }
 
-    fn start_line(&self, char: char, glyph: &Glyph, is_continued: bool) -> LineBuilder {
+    fn start_line(&self, char: char, glyph: &Glyph, follows_wide_space: bool) -> LineBuilder {
         let mut line = LineBuilder {
             text: String::new(),
             bounds: self.bounds,
@@ -304,7 +307,7 @@ impl GlyphGeometry {
             size: self.size,
             has_pending_space: false,
             ends_with_soft_hyphen: false,
-            is_continued,
+            follows_wide_space,
         };
         push_expanding_ligatures(&mut line.text, char, glyph.code_point);
         line

@@ -120,8 +120,8 @@ fn non_text_is_skipped_and_ligatures_are_expanded() {
     assert_eq!(assemble_line_texts(glyphs.concat()), ["office"]);
     let outside = word_glyphs("outside", 0.0, -50.0);
     assert!(assemble_line_texts(outside).is_empty());
-    let nowhere = glyph_at('x', f32::NAN, 100.0);
-    assert!(assemble_line_texts([nowhere]).is_empty());
+    let glyph_without_position = glyph_at('x', f32::NAN, 100.0);
+    assert!(assemble_line_texts([glyph_without_position]).is_empty());
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn boxes_rotate_with_the_page() {
         right: 100.0,
         top: 100.0,
     };
-    let places: Vec<_> = (0..4)
+    let corner_positions: Vec<_> = (0..4)
         .map(|turns| {
             PageFrame {
                 page_bounds: page,
@@ -186,7 +186,7 @@ fn boxes_rotate_with_the_page() {
         .map(|r| (r.x > 0.5, r.y > 0.5))
         .collect();
     assert_eq!(
-        places,
+        corner_positions,
         [(false, true), (false, false), (true, false), (true, true)]
     );
 }

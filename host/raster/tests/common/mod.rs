@@ -9,19 +9,19 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use weir_core::error::RasterError;
 use weir_core::page::{PageImage, PixelFormat};
-use weir_core::ports::{DrawOptions, OpenDocument, PdfSource, Rasterizer};
+use weir_core::ports::{OpenedPdf, PdfSource, RasterizeOptions, Rasterizer};
 use weir_core::settings::Settings;
 use weir_raster::{RasterConfig, RasterPool};
 
 /// Pixels and a JPEG, at 150 dpi.
-pub(crate) const PIXELS_AND_JPEG: DrawOptions = DrawOptions {
+pub(crate) const PIXELS_AND_JPEG: RasterizeOptions = RasterizeOptions {
     dpi: 150,
     want_pixels: true,
     want_encoded: true,
 };
 
 /// Pixels only, at 72 dpi.
-pub(crate) const PIXELS_AT_72_DPI: DrawOptions = DrawOptions {
+pub(crate) const PIXELS_AT_72_DPI: RasterizeOptions = RasterizeOptions {
     dpi: 72,
     want_pixels: true,
     want_encoded: false,
@@ -77,10 +77,7 @@ impl TempFiles {
 }
 
 /// Opens a document in a new pool.
-pub(crate) async fn open_in_new_pool(
-    config: RasterConfig,
-    pdf: &[u8],
-) -> (RasterPool, Arc<dyn OpenDocument>) {
+pub(crate) async fn open_in_new_pool(config: RasterConfig, pdf: &[u8]) -> (RasterPool, Arc<dyn OpenedPdf>) {
     let pool = RasterPool::new(config).unwrap();
     let files = TempFiles::new();
     let document = pool
@@ -110,7 +107,7 @@ pub(crate) fn pixel_at(image: &PageImage, x: f32, y: f32) -> [u8; 3] {
         (x * image.width as f32) as usize,
         (y * image.height as f32) as u32,
     );
-    let row = image.row(row).unwrap();
+    let row = image.row_pixels(row).unwrap();
     match image.format {
         PixelFormat::Gray => [row[column]; 3],
         PixelFormat::Bgr => row[column * 3..column * 3 + 3].try_into().unwrap(),

@@ -91,7 +91,7 @@ mod tests {
     async fn response_bytes_keep_the_connection_in_use() {
         let connections = Connections::new(1, 0);
         let connection = connections.add_connection([10, 0, 0, 1].into()).unwrap();
-        let mut body = TrackedBody::new(Body::from("answer"), connection.begin_use());
+        let mut body = TrackedBody::new(Body::from("answer"), connection.mark_in_use());
         assert_eq!(body.size_hint().exact(), Some(6));
         let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         let bytes = frame.unwrap().unwrap().into_data().ok().unwrap();

@@ -14,8 +14,8 @@ use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, PageNumber};
 
+use super::document_loader::{has_summaries, load_document};
 use super::page::EndedPageView;
-use super::stored_document::{has_summaries, load_document};
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;

@@ -20,12 +20,12 @@ use weir_core::summary::DocumentSummary;
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, PageNumber};
 
-use super::stored_document::{load_document, load_summaries};
+use super::document_loader::{load_document, load_summaries};
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
 use crate::state::MarkdownRenderLimit;
-use crate::stored_response::StoredResponse;
+use crate::stored_bytes_response::StoredBytesResponse;
 
 /// Maximum number of pages in one response.
 const MAX_PAGES: usize = 2000;
@@ -82,7 +82,7 @@ pub(crate) async fn get_document_markdown(
             "from and to must be page numbers from 1, and to must not be less than from",
         ));
     }
-    let place = render_limit.acquire().await;
+    let permit = render_limit.acquire_render_permit().await;
     let mut pages = control
         .ledger
         .list_pages_after(caller.tenant_id(), &id, from - 1, MAX_PAGES + 1)
@@ -93,7 +93,7 @@ pub(crate) async fn get_document_markdown(
     if pages.len() > MAX_PAGES {
         return Err(too_much(format!("the range has more than {MAX_PAGES} pages")));
     }
-    let mut read = Vec::with_capacity(pages.len());
+    let mut pages_with_lines = Vec::with_capacity(pages.len());
     let mut bytes = 0;
     for record in pages {
         let lines = match &record.state {
@@ -113,7 +113,7 @@ pub(crate) async fn get_document_markdown(
                 "the text of the range has more than {MAX_LINES_BYTES} bytes"
             )));
         }
-        read.push(PageWithLines { record, lines });
+        pages_with_lines.push(PageWithLines { record, lines });
     }
     let summary = match from {
         1 => load_summaries(&control, caller.tenant_id(), &id).await?,
@@ -121,10 +121,11 @@ pub(crate) async fn get_document_markdown(
     };
     // Parsing and rendering many pages would block the async runtime.
     let rendered =
-        tokio::task::spawn_blocking(move || render_markdown(&record, summary.as_ref(), &read)).await;
-    drop(place);
+        tokio::task::spawn_blocking(move || render_markdown(&record, summary.as_ref(), &pages_with_lines))
+            .await;
+    drop(permit);
     let text = rendered.map_err(|e| Problem::internal_error(e.to_string()))??;
-    Ok(StoredResponse {
+    Ok(StoredBytesResponse {
         bytes: text.into_bytes(),
         media_type: "text/markdown; charset=utf-8",
         file_name: "document.md".into(),
@@ -142,13 +143,13 @@ fn render_markdown(
     for page in pages {
         let (source, lines) = match &page.lines {
             Some(bytes) => {
-                let read = serde_json::from_slice::<StoredPageText>(bytes).map_err(|e| {
+                let stored_text = serde_json::from_slice::<StoredPageText>(bytes).map_err(|e| {
                     Problem::internal_error(format!(
                         "the stored lines of page {} are damaged: {e}",
                         page.record.page
                     ))
                 })?;
-                (read.source, read.lines)
+                (stored_text.source, stored_text.lines)
             }
             None => (TextSource::None, Vec::new()),
         };
@@ -159,7 +160,7 @@ fn render_markdown(
         };
         parsed.push((number, source, lines, image, &page.record.state));
     }
-    let shown: Vec<_> = parsed
+    let markdown_pages: Vec<_> = parsed
         .iter()
         .map(|(number, source, lines, image, state)| MarkdownPage {
             number: *number,
@@ -174,5 +175,5 @@ fn render_markdown(
         })
         .collect();
     let title = document.title.as_deref().unwrap_or(&document.name);
-    Ok(markdown::render_document(title, summary, &shown))
+    Ok(markdown::render_document(title, summary, &markdown_pages))
 }

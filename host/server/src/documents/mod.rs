@@ -1,11 +1,11 @@
 //! Reads and deletes documents of a tenant: facts, pages, images, lines, Markdown and summaries.
 
 mod document;
+mod document_loader;
 mod markdown;
 mod page;
 mod removal;
 mod signed_files;
-mod stored_document;
 mod summary;
 #[cfg(test)]
 mod tests;

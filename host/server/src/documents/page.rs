@@ -14,12 +14,12 @@ use weir_core::page_text::TextSource;
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, JobId, PageNumber, TenantId};
 
-use super::stored_document::{load_blob, load_ended_page};
+use super::document_loader::{load_blob, load_ended_page};
 use crate::auth::Caller;
 use crate::http_input::PathParams;
 use crate::problem::Problem;
 use crate::signed_links::LinkSigner;
-use crate::stored_response::{StoredResponse, image_media_type};
+use crate::stored_bytes_response::{StoredBytesResponse, image_media_type};
 
 /// A page that has ended.
 #[derive(Debug, Serialize, ToSchema)]
@@ -176,7 +176,7 @@ pub(crate) async fn get_page_image(
     .await?;
     let extension = if media_type == "image/webp" { "webp" } else { "jpg" };
     let name = format!("page-{number}.{extension}");
-    Ok(StoredResponse {
+    Ok(StoredBytesResponse {
         bytes,
         media_type,
         file_name: name,
@@ -217,7 +217,7 @@ pub(crate) async fn get_page_lines(
     };
     let bytes = load_blob(&control, caller.tenant_id(), key, "this page was not read").await?;
     let name = format!("page-{number}.json");
-    Ok(StoredResponse {
+    Ok(StoredBytesResponse {
         bytes,
         media_type: "application/json",
         file_name: name,

@@ -38,9 +38,9 @@ pub(crate) async fn delete_document(
     PathParams(id): PathParams<DocumentId>,
 ) -> Result<StatusCode, Problem> {
     caller.require_scope(KeyScope::Ingest)?;
-    let (ours, tenant) = (Arc::clone(&control), caller.tenant_id().clone());
+    let (task_control, tenant) = (Arc::clone(&control), caller.tenant_id().clone());
     let deleting =
-        async move { Ok::<_, Problem>(document_removal::delete_document(&ours, &tenant, id).await?) };
+        async move { Ok::<_, Problem>(document_removal::delete_document(&task_control, &tenant, id).await?) };
     if control.run_to_completion(deleting).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
@@ -63,7 +63,7 @@ mod tests {
         let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
         let id = host.store_upload(&a, "1 pages");
         assert_eq!(
-            host.store.begin_removal(&a, &id).await.unwrap(),
+            host.store.begin_document_removal(&a, &id).await.unwrap(),
             BeginRemovalOutcome::Started
         );
         let host = host.restart();

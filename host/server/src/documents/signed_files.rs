@@ -7,14 +7,14 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use weir_control::Control;
 use weir_core::clock::unix_time_millis;
-use weir_core::search::page_lines_key;
+use weir_core::search::page_lines_blob_key;
 use weir_core::tenancy::TenantState;
 use weir_core::{DocumentId, PageNumber, TenantId};
 
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
 use crate::signed_links::{LinkSigner, SignedLinkQuery};
-use crate::stored_response::{StoredResponse, image_media_type};
+use crate::stored_bytes_response::{StoredBytesResponse, image_media_type};
 
 /// Get a page image by a signed link.
 ///
@@ -44,13 +44,14 @@ pub(crate) async fn get_signed_image(
     let key = format!("{document}/{page}/image/{file}");
     let media_type = image_media_type(&key);
     let extension = if media_type == "image/webp" { "webp" } else { "jpg" };
-    let (bytes, fresh) = read_linked_blob(&control, &link_signer, &tenant, &key, &link).await?;
+    let (bytes, seconds_valid) =
+        verify_link_and_read_blob(&control, &link_signer, &tenant, &key, &link).await?;
     let name = format!("page-{page}.{extension}");
-    Ok(StoredResponse {
+    Ok(StoredBytesResponse {
         bytes,
         media_type,
         file_name: name,
-        max_age_seconds: fresh,
+        max_age_seconds: seconds_valid,
     }
     .build_response(&headers))
 }
@@ -79,20 +80,21 @@ pub(crate) async fn get_signed_lines(
     QueryParams(link): QueryParams<SignedLinkQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let key = page_lines_key(&document, page);
-    let (bytes, fresh) = read_linked_blob(&control, &link_signer, &tenant, &key, &link).await?;
+    let key = page_lines_blob_key(&document, page);
+    let (bytes, seconds_valid) =
+        verify_link_and_read_blob(&control, &link_signer, &tenant, &key, &link).await?;
     let name = format!("page-{page}.json");
-    Ok(StoredResponse {
+    Ok(StoredBytesResponse {
         bytes,
         media_type: "application/json",
         file_name: name,
-        max_age_seconds: fresh,
+        max_age_seconds: seconds_valid,
     }
     .build_response(&headers))
 }
 
 /// Reads the blob of a link. Also returns for how many more seconds the link is valid.
-async fn read_linked_blob(
+async fn verify_link_and_read_blob(
     control: &Control,
     link_signer: &LinkSigner,
     tenant: &TenantId,
@@ -103,7 +105,7 @@ async fn read_linked_blob(
     // The same message in every case, so that it does not reveal what exists.
     let refused =
         || Problem::forbidden("the link has expired or is invalid: request the page again to get a new link");
-    if !link_signer.is_valid(tenant, key, link, now) {
+    if !link_signer.is_link_valid(tenant, key, link, now) {
         return Err(refused());
     }
     let tenant_now = control.tenant_store.find_tenant(tenant).await?;

@@ -11,7 +11,7 @@ use weir_core::summary::{DocumentSummary, SectionSummary, Summary, SummaryQuote}
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, Rect};
 
-use super::stored_document::{load_document, load_summaries};
+use super::document_loader::{load_document, load_summaries};
 use crate::auth::Caller;
 use crate::http_input::PathParams;
 use crate::problem::Problem;

@@ -9,7 +9,7 @@ use weir_core::ledger::{DocumentRecord, JobState, LedgerEntry, PageRecord, PageS
 use weir_core::page::OutlineEntry;
 use weir_core::page_text::{Line, StoredPageText, TextSource};
 use weir_core::ports::{BlobStore as _, Ledger as _};
-use weir_core::search::{page_image_key, page_lines_key};
+use weir_core::search::{page_image_blob_key, page_lines_blob_key};
 use weir_core::tenancy::KeyScope;
 use weir_core::uploads::UploadStore as _;
 use weir_core::{DocumentId, JobId, Rect, RevisionId, TenantId};
@@ -31,7 +31,7 @@ fn document_record(tenant: &TenantId, id: DocumentId, created_millis: u64) -> Do
         }],
         collection: "c".into(),
         labels: vec![("team".into(), "north".into())],
-        requested_placement: CollectionAndLabelsRequest::default(),
+        requested_collection_and_labels: CollectionAndLabelsRequest::default(),
         created_millis,
     }
 }
@@ -53,8 +53,8 @@ async fn store_sample_document(host: &TestHost, tenant: &TenantId, name: &str) -
     let mut entries = vec![LedgerEntry::Document(document_record(tenant, id, 1))];
     for number in 1..=3 {
         let (image, lines) = (
-            page_image_key(&id, number, 150, "jpg"),
-            page_lines_key(&id, number),
+            page_image_blob_key(&id, number, 150, "jpg"),
+            page_lines_blob_key(&id, number),
         );
         let stored = StoredPageText {
             document: id,
@@ -196,8 +196,8 @@ async fn page_image_and_text_are_returned_as_stored() {
         "pages/x",
         "pages/-1",
     ] {
-        let answer = host.send_get(&format!("/v1/documents/{id}/{path}"), &key).await;
-        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
+        let response = host.send_get(&format!("/v1/documents/{id}/{path}"), &key).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
     }
 }
 
@@ -206,12 +206,12 @@ async fn markdown_contains_the_requested_pages() {
     let host = TestHost::new();
     let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
     let id = store_sample_document(&host, &a, "d").await;
-    let answer = host.send_get(&format!("/v1/documents/{id}/markdown"), &key).await;
+    let response = host.send_get(&format!("/v1/documents/{id}/markdown"), &key).await;
     assert_eq!(
-        answer.headers()[header::CONTENT_TYPE],
+        response.headers()[header::CONTENT_TYPE],
         "text/markdown; charset=utf-8"
     );
-    let all = body_text(answer).await;
+    let all = body_text(response).await;
     for part in [
         "# A \\<b\\>report\\</b\\>",
         "<!-- page 1 -->",
@@ -230,10 +230,10 @@ async fn markdown_contains_the_requested_pages() {
         !part.contains("<!-- page 1 -->") && part.contains("<!-- page 3 -->") && !part.contains("page 4")
     );
     for range in ["from=0", "from=3&to=2", "from=x", "first=1"] {
-        let answer = host
+        let response = host
             .send_get(&format!("/v1/documents/{id}/markdown?{range}"), &key)
             .await;
-        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{range}");
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{range}");
     }
 }
 
@@ -294,8 +294,8 @@ async fn document_list_is_paged_consistently_while_it_changes() {
         "cursor=1-x",
         "page=2",
     ] {
-        let answer = host.send_get(&format!("/v1/documents?{wrong}"), &key).await;
-        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{wrong}");
+        let response = host.send_get(&format!("/v1/documents?{wrong}"), &key).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{wrong}");
     }
 }
 
@@ -319,7 +319,7 @@ async fn deleting_a_document_removes_everything_unless_a_job_uses_it() {
 
     assert_eq!(delete().await.status(), StatusCode::NO_CONTENT);
     assert!(!original.exists());
-    assert!(host.blobs.list_keys(&a, "").await.unwrap().is_empty());
+    assert!(host.blobs.list_blob_keys(&a, "").await.unwrap().is_empty());
     assert_eq!(host.send_get(&path, &key).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(delete().await.status(), StatusCode::NOT_FOUND);
     // The deletion also removes a file whose job failed before reading it.
@@ -361,7 +361,7 @@ async fn document_of_another_tenant_is_not_found() {
     assert_eq!(delete(&foreign).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(delete(&no_reader).await.status(), StatusCode::FORBIDDEN);
     assert!(original.exists());
-    assert_eq!(host.blobs.list_keys(&a, "").await.unwrap().len(), 6);
+    assert_eq!(host.blobs.list_blob_keys(&a, "").await.unwrap().len(), 6);
     let list = parse_json(host.send_get("/v1/documents", &foreign).await).await;
     assert_eq!(list["documents"].as_array().unwrap().len(), 1);
 }
@@ -394,7 +394,7 @@ async fn signed_link_is_valid_for_its_target_only() {
     let (path, _) = link.split_once('?').unwrap();
     assert_eq!(get(path.to_owned()).await.status(), StatusCode::BAD_REQUEST);
     // A link stops working when its blob or its tenant is removed.
-    host.blobs.delete_prefix(&a, "").await.unwrap();
+    host.blobs.delete_blobs_with_prefix(&a, "").await.unwrap();
     assert_eq!(get(link.to_owned()).await.status(), StatusCode::NOT_FOUND);
     weir_core::tenancy::TenantStore::remove_tenant(host.store.as_ref(), &a)
         .await

@@ -10,7 +10,7 @@ use weir_control::events::{EncodedEvent, EventReader};
 
 use crate::auth::Caller;
 use crate::stream_limiter::StreamPermit;
-use crate::write_timeout::WriteTimedOut;
+use crate::write_timeout::WriteTimedOutFlag;
 
 /// Sends events to one client.
 pub(super) trait EventSink: Send {
@@ -26,7 +26,7 @@ pub(super) trait EventSink: Send {
 
 /// Why a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StreamEnd {
+pub(super) enum StreamEndReason {
     /// The job has ended and its last event was sent.
     JobEnded,
     /// The client disconnected.
@@ -49,40 +49,44 @@ pub(super) struct EventStream {
     /// Whether the stream ends with the event that ends a job.
     pub(super) ends_with_job: bool,
     pub(super) permit: StreamPermit,
-    pub(super) write_timed_out: WriteTimedOut,
+    pub(super) write_timed_out: WriteTimedOutFlag,
 }
 
 impl EventStream {
     /// Sends events until the stream ends, and returns why it ended.
-    pub(super) async fn send_until_end(self, sink: &mut impl EventSink) -> StreamEnd {
+    pub(super) async fn send_events_until_end(self, sink: &mut impl EventSink) -> StreamEndReason {
         let Self {
             control,
             caller,
             mut reader,
-            ends_with_job: one_job,
-            permit: _place,
-            write_timed_out: given_up,
+            ends_with_job,
+            permit: _permit,
+            write_timed_out,
         } = self;
-        let every = Duration::from_secs(control.settings.server_heartbeat_interval_seconds.into());
-        let patience = Duration::from_secs(control.settings.server_transfer_idle_timeout_seconds.into());
-        let mut beat = interval_at(tokio::time::Instant::now() + every, every);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut quiet = true;
-        let end = loop {
+        let heartbeat_interval =
+            Duration::from_secs(control.settings.server_heartbeat_interval_seconds.into());
+        let write_timeout = Duration::from_secs(control.settings.server_transfer_idle_timeout_seconds.into());
+        let mut heartbeat_ticks = interval_at(
+            tokio::time::Instant::now() + heartbeat_interval,
+            heartbeat_interval,
+        );
+        heartbeat_ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut no_event_since_tick = true;
+        let end_reason = loop {
             let events = tokio::select! {
                 biased;
-                () = control.stop_signal.cancelled() => break StreamEnd::HostStopping,
-                () = sink.wait_for_disconnect() => break StreamEnd::ClientDisconnected,
+                () = control.stop_signal.cancelled() => break StreamEndReason::HostStopping,
+                () = sink.wait_for_disconnect() => break StreamEndReason::ClientDisconnected,
                 events = reader.next_events() => events,
-                _ = beat.tick() => {
+                _ = heartbeat_ticks.tick() => {
                     if !caller.is_still_authorized(&control).await {
-                        break StreamEnd::KeyNoLongerValid;
+                        break StreamEndReason::KeyNoLongerValid;
                     }
-                    if std::mem::replace(&mut quiet, true) {
-                        match timeout(patience, sink.send_heartbeat()).await {
+                    if std::mem::replace(&mut no_event_since_tick, true) {
+                        match timeout(write_timeout, sink.send_heartbeat()).await {
                             Ok(true) => {}
-                            Ok(false) => break StreamEnd::ClientDisconnected,
-                            Err(_late) => break StreamEnd::ClientTooSlow,
+                            Ok(false) => break StreamEndReason::ClientDisconnected,
+                            Err(_late) => break StreamEndReason::ClientTooSlow,
                         }
                     }
                     continue;
@@ -92,28 +96,30 @@ impl EventStream {
                 Ok(events) => events,
                 Err(error) => {
                     tracing::warn!(tenant = %caller.tenant_id(), %error, "an event stream ends: its events cannot be read");
-                    break StreamEnd::EventsUnreadable;
+                    break StreamEndReason::EventsUnreadable;
                 }
             };
-            quiet = false;
-            let last = events.iter().position(|told| one_job && told.ends_job);
-            let told = events.get(..=last.unwrap_or(events.len())).unwrap_or(&events);
-            match timeout(patience, sink.send_events(told)).await {
-                Ok(true) if last.is_some() => break StreamEnd::JobEnded,
+            no_event_since_tick = false;
+            let last = events.iter().position(|event| ends_with_job && event.ends_job);
+            let events_to_send = events.get(..=last.unwrap_or(events.len())).unwrap_or(&events);
+            match timeout(write_timeout, sink.send_events(events_to_send)).await {
+                Ok(true) if last.is_some() => break StreamEndReason::JobEnded,
                 Ok(true) => {}
-                Ok(false) => break StreamEnd::ClientDisconnected,
-                Err(_late) => break StreamEnd::ClientTooSlow,
+                Ok(false) => break StreamEndReason::ClientDisconnected,
+                Err(_late) => break StreamEndReason::ClientTooSlow,
             }
         };
         // If events still fit into the buffer of the connection, the write timeout of the connection fires first.
-        let end = match end {
-            StreamEnd::ClientDisconnected if given_up.is_set() => StreamEnd::ClientTooSlow,
-            end => end,
+        let end_reason = match end_reason {
+            StreamEndReason::ClientDisconnected if write_timed_out.has_timed_out() => {
+                StreamEndReason::ClientTooSlow
+            }
+            reason => reason,
         };
-        if end == StreamEnd::ClientTooSlow {
+        if end_reason == StreamEndReason::ClientTooSlow {
             counter!("weir_event_streams_dropped_total").increment(1);
             tracing::info!(tenant = %caller.tenant_id(), "an event stream is dropped: its client does not read");
         }
-        end
+        end_reason
     }
 }

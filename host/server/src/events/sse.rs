@@ -19,7 +19,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::{IntoParams, ToSchema};
-use weir_control::events::{EncodedEvent, EventReader, StreamStart, check_stream_start};
+use weir_control::events::{EncodedEvent, EventReader, JobStreamStart, resolve_job_stream_start};
 use weir_core::JobId;
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
@@ -30,7 +30,7 @@ use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
 use crate::state::AppState;
 use crate::stream_limiter::StreamLimiter;
-use crate::write_timeout::WriteTimedOut;
+use crate::write_timeout::WriteTimedOutFlag;
 
 /// The maximum number of chunks that wait to be sent; beyond that the stream waits for the client.
 const MAX_PENDING_CHUNKS: usize = 2;
@@ -129,17 +129,17 @@ pub(crate) async fn stream_job_events(
     caller: Caller,
     PathParams(job): PathParams<JobId>,
     QueryParams(after): QueryParams<ResumeQuery>,
-    given_up: WriteTimedOut,
+    write_timed_out: WriteTimedOutFlag,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Read)?;
     let after = after.resume_position(&headers)?.unwrap_or(0);
-    let StreamStart::AfterEvent(seq) =
-        check_stream_start(app.control.ledger.as_ref(), caller.tenant_id(), &job, after).await?
+    let JobStreamStart::AfterEvent(seq) =
+        resolve_job_stream_start(app.control.ledger.as_ref(), caller.tenant_id(), &job, after).await?
     else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    let place = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
+    let permit = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
     let reader = EventReader::for_job(&app.control.event_feeds, caller.tenant_id(), job, seq).await?;
     Ok(start_sse_stream(
         &app.event_stream_limiter,
@@ -148,10 +148,10 @@ pub(crate) async fn stream_job_events(
             caller,
             reader,
             ends_with_job: true,
-            permit: place,
-            write_timed_out: given_up,
+            permit,
+            write_timed_out,
         },
-        |told| told.seq,
+        |event| event.seq,
     ))
 }
 
@@ -177,13 +177,13 @@ pub(crate) async fn stream_tenant_events(
     State(app): State<AppState>,
     caller: Caller,
     QueryParams(after): QueryParams<ResumeQuery>,
-    given_up: WriteTimedOut,
+    write_timed_out: WriteTimedOutFlag,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Read)?;
     let after = after.resume_position(&headers)?;
-    if let Some(place) = after
-        && place
+    if let Some(position) = after
+        && position
             > app
                 .control
                 .ledger
@@ -191,10 +191,10 @@ pub(crate) async fn stream_tenant_events(
                 .await?
     {
         return Err(Problem::conflict(format!(
-            "there is no event at position {place}: start again without a position"
+            "there is no event at position {position}: start again without a position"
         )));
     }
-    let place = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
+    let permit = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
     let reader = EventReader::for_tenant(&app.control.event_feeds, caller.tenant_id(), after).await?;
     Ok(start_sse_stream(
         &app.event_stream_limiter,
@@ -203,10 +203,10 @@ pub(crate) async fn stream_tenant_events(
             caller,
             reader,
             ends_with_job: false,
-            permit: place,
-            write_timed_out: given_up,
+            permit,
+            write_timed_out,
         },
-        |told| told.position,
+        |event| event.position,
     ))
 }
 
@@ -219,7 +219,7 @@ fn start_sse_stream(
     let mut sink = SseSink { chunks, event_id: id };
     limiter.spawn_stream(async move {
         if sink.send_chunk(Bytes::from_static(RECONNECT_HINT)).await {
-            stream.send_until_end(&mut sink).await;
+            stream.send_events_until_end(&mut sink).await;
         }
     });
     sse_response(body)
@@ -255,17 +255,17 @@ impl SseSink {
 impl EventSink for SseSink {
     async fn send_events(&mut self, events: &[Arc<EncodedEvent>]) -> bool {
         let mut chunk = BytesMut::new();
-        for told in events {
+        for event in events {
             let head = format!(
                 "id: {}\nevent: {}\ndata: ",
-                (self.event_id)(told),
-                told.event_type
+                (self.event_id)(event),
+                event.event_type
             );
             chunk.extend_from_slice(head.as_bytes());
-            if told.json.len() < SHARED_COPY_MIN_BYTES {
-                chunk.extend_from_slice(&told.json);
+            if event.json.len() < SHARED_COPY_MIN_BYTES {
+                chunk.extend_from_slice(&event.json);
             } else if !self.send_chunk(chunk.split().freeze()).await
-                || !self.send_chunk(told.json.clone()).await
+                || !self.send_chunk(event.json.clone()).await
             {
                 return false;
             }

@@ -15,18 +15,18 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
-use weir_control::events::{EncodedEvent, EventReader, StreamStart, check_stream_start};
+use weir_control::events::{EncodedEvent, EventReader, JobStreamStart, resolve_job_stream_start};
 use weir_core::JobId;
 use weir_core::tenancy::KeyScope;
 
-use super::event_stream::{EventSink, EventStream, StreamEnd};
+use super::event_stream::{EventSink, EventStream, StreamEndReason};
 use super::sse::ResumeQuery;
 use crate::auth::{self, Caller};
-use crate::connections::authenticate;
+use crate::connections::mark_connection_authenticated;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
 use crate::state::AppState;
-use crate::write_timeout::WriteTimedOut;
+use crate::write_timeout::WriteTimedOutFlag;
 
 /// The subprotocol in the response of the host.
 const SUBPROTOCOL: &str = "weir.events";
@@ -53,13 +53,15 @@ impl FromRequestParts<AppState> for WebSocketCaller {
         if parts.headers.contains_key(header::AUTHORIZATION) {
             return Caller::from_request_parts(parts, app).await.map(Self);
         }
-        let caller = auth::authenticate_key(&app.control, subprotocol_key(&parts.headers)).await?;
-        authenticate(parts);
+        let caller =
+            auth::authenticate_key_and_check_rate(&app.control, api_key_from_subprotocol(&parts.headers))
+                .await?;
+        mark_connection_authenticated(parts);
         Ok(Self(caller))
     }
 }
 
-fn subprotocol_key(headers: &HeaderMap) -> Option<&str> {
+fn api_key_from_subprotocol(headers: &HeaderMap) -> Option<&str> {
     headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .iter()
@@ -77,19 +79,20 @@ pub(crate) async fn stream_job_events_ws(
     WebSocketCaller(caller): WebSocketCaller,
     PathParams(job): PathParams<JobId>,
     QueryParams(after): QueryParams<ResumeQuery>,
-    given_up: WriteTimedOut,
+    write_timed_out: WriteTimedOutFlag,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Read)?;
     let after = after.after.map_or(0, |after| after.0);
-    let seq = match check_stream_start(app.control.ledger.as_ref(), caller.tenant_id(), &job, after).await? {
-        StreamStart::AfterEvent(seq) => Some(seq),
-        StreamStart::JobAlreadyEnded => None,
-    };
+    let seq =
+        match resolve_job_stream_start(app.control.ledger.as_ref(), caller.tenant_id(), &job, after).await? {
+            JobStreamStart::AfterEvent(seq) => Some(seq),
+            JobStreamStart::JobAlreadyEnded => None,
+        };
     let upgrade = upgrade.map_err(|e| {
         Problem::upgrade_required(format!("this path needs a WebSocket request: {}", e.body_text()))
     })?;
-    let place = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
+    let permit = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
     let reader = EventReader::for_job(&app.control.event_feeds, caller.tenant_id(), job, after).await?;
     let streams = Arc::clone(&app.event_stream_limiter);
     let upgrade = upgrade
@@ -107,17 +110,17 @@ pub(crate) async fn stream_job_events_ws(
                 unanswered_pings: 0,
             };
             let end = match seq {
-                None => StreamEnd::JobEnded,
+                None => StreamEndReason::JobEnded,
                 Some(_) => {
                     let stream = EventStream {
                         control: app.control,
                         caller,
                         reader,
                         ends_with_job: true,
-                        permit: place,
-                        write_timed_out: given_up,
+                        permit,
+                        write_timed_out,
                     };
-                    stream.send_until_end(&mut sink).await
+                    stream.send_events_until_end(&mut sink).await
                 }
             };
             sink.close_with_reason(end).await;
@@ -137,22 +140,22 @@ impl WebSocketSink {
         self.outgoing.send(message).await.is_ok()
     }
 
-    async fn close_with_reason(mut self, end: StreamEnd) {
+    async fn close_with_reason(mut self, end: StreamEndReason) {
         let (code, reason) = match end {
-            StreamEnd::ClientDisconnected => return,
-            StreamEnd::JobEnded => (close_code::NORMAL, "the job has ended"),
-            StreamEnd::KeyNoLongerValid => (close_code::POLICY, "the key is not valid any more"),
-            StreamEnd::ClientTooSlow => (close_code::AGAIN, "too slow: connect again with after="),
-            StreamEnd::HostStopping => (
+            StreamEndReason::ClientDisconnected => return,
+            StreamEndReason::JobEnded => (close_code::NORMAL, "the job has ended"),
+            StreamEndReason::KeyNoLongerValid => (close_code::POLICY, "the key is not valid any more"),
+            StreamEndReason::ClientTooSlow => (close_code::AGAIN, "too slow: connect again with after="),
+            StreamEndReason::HostStopping => (
                 close_code::RESTART,
                 "the host is stopping: connect again with after=",
             ),
-            StreamEnd::EventsUnreadable => (
+            StreamEndReason::EventsUnreadable => (
                 close_code::ERROR,
                 "cannot read the events: connect again with after=",
             ),
         };
-        let farewell = async {
+        let close_handshake = async {
             let reason = Utf8Bytes::from_static(reason);
             if self
                 .send_message(Message::Close(Some(CloseFrame { code, reason })))
@@ -163,14 +166,14 @@ impl WebSocketSink {
             }
         };
         // A client that does not close in time is disconnected.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, close_handshake).await;
     }
 }
 
 impl EventSink for WebSocketSink {
     async fn send_events(&mut self, events: &[Arc<EncodedEvent>]) -> bool {
-        for told in events {
-            let Ok(text) = Utf8Bytes::try_from(told.json.clone()) else {
+        for event in events {
+            let Ok(text) = Utf8Bytes::try_from(event.json.clone()) else {
                 continue;
             };
             if self.outgoing.feed(Message::Text(text)).await.is_err() {

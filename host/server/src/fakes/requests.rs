@@ -94,9 +94,9 @@ pub(crate) fn multipart_form(parts: &[(&str, Option<&str>, &str)]) -> String {
 }
 
 /// Returns the job of an accepted submission.
-pub(crate) async fn accepted_job_id(answer: Response<Body>) -> JobId {
-    let status = answer.status();
-    let body = parse_json(answer).await;
+pub(crate) async fn accepted_job_id(response: Response<Body>) -> JobId {
+    let status = response.status();
+    let body = parse_json(response).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{body}");
     body["id"].as_str().unwrap().parse().unwrap()
 }
@@ -122,9 +122,9 @@ pub(crate) struct ProblemResponse {
 }
 
 /// Parses a response that has to be a well-formed problem.
-pub(crate) async fn parse_problem(answer: Response<Body>) -> ProblemResponse {
-    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-    let body = parse_json(answer).await;
+pub(crate) async fn parse_problem(response: Response<Body>) -> ProblemResponse {
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = parse_json(response).await;
     assert_eq!(
         headers[header::CONTENT_TYPE],
         "application/problem+json",

@@ -84,10 +84,10 @@ impl Drop for ReadTimeoutBody {
 /// Reads and discards the rest of a body.
 async fn drain_body(mut rest: Body) {
     let reading = async {
-        let mut came = 0;
+        let mut received_bytes = 0;
         while let Some(Ok(frame)) = rest.frame().await {
-            came += frame.data_ref().map_or(0, |data| data.len() as u64);
-            if came > MAX_DRAINED_BYTES {
+            received_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if received_bytes > MAX_DRAINED_BYTES {
                 return;
             }
         }
@@ -106,10 +106,10 @@ impl HttpBody for ReadTimeoutBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let now = Instant::now();
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            let began = *self.started_at.get_or_insert(now);
+            let started_at = *self.started_at.get_or_insert(now);
             if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(|f| f.data_ref())) {
                 self.received_bytes += data.map_or(0, |data| data.len() as u64);
-                if now > self.minimum_rate_deadline(began) {
+                if now > self.minimum_rate_deadline(started_at) {
                     self.is_finished = true;
                     return Poll::Ready(Some(Err(BodyReadTimeoutError::TooSlow.into())));
                 }

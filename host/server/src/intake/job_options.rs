@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::job_request::{IdempotencyKey, JobRequestOptions, RequestedFile, WebhookTarget};
-use weir_core::{Lane, PageNumber};
+use weir_core::{PageNumber, PriorityLane};
 
 use crate::http_input::deserialize_optional_object;
 use crate::outbound_client::OutboundClient;
@@ -61,7 +61,7 @@ pub(crate) struct JobOptions {
     pipeline: Option<String>,
     /// Lane of the job. By default it depends on the size of the files.
     #[schema(value_type = Option<LaneName>)]
-    lane: Option<Lane>,
+    lane: Option<PriorityLane>,
     /// Webhook that is called when the job has ended.
     #[serde(default, deserialize_with = "deserialize_optional_object")]
     webhook: Option<WebhookAddress>,
@@ -101,13 +101,13 @@ pub(crate) enum PageChoice {
 
 impl PageChoice {
     /// Returns the value of the corresponding pipeline setting.
-    fn setting_value(self) -> String {
-        let word = match self {
+    fn pipeline_setting_value(self) -> String {
+        let value = match self {
             Self::Auto => "auto",
             Self::Always => "always",
             Self::Never => "never",
         };
-        word.to_owned()
+        value.to_owned()
     }
 }
 
@@ -143,7 +143,7 @@ impl std::fmt::Debug for WebhookAddress {
 /// Validated [`JobOptions`].
 pub(crate) struct ValidatedJobOptions {
     pub(crate) pipeline: String,
-    pub(crate) lane: Option<Lane>,
+    pub(crate) lane: Option<PriorityLane>,
     pub(crate) options: JobRequestOptions,
     pub(crate) webhook: Option<WebhookTarget>,
     passwords: BTreeMap<String, String>,
@@ -151,11 +151,11 @@ pub(crate) struct ValidatedJobOptions {
 
 impl JobOptions {
     /// Validates the options.
-    pub(crate) fn validate(self, outbound: &OutboundClient) -> Result<ValidatedJobOptions, Problem> {
-        let said = self
+    pub(crate) fn validate_options(self, outbound: &OutboundClient) -> Result<ValidatedJobOptions, Problem> {
+        let requested_pages = self
             .pages
             .map(|range| (range.first, range.last.unwrap_or(range.first)));
-        if said.is_some_and(|(first, last)| {
+        if requested_pages.is_some_and(|(first, last)| {
             !VALID_PAGE_NUMBERS.contains(&first) || !VALID_PAGE_NUMBERS.contains(&last)
         }) {
             return Err(Problem::unprocessable(format!(
@@ -180,11 +180,11 @@ impl JobOptions {
                 "a password must have at most {MAX_SECRET_BYTES} bytes"
             )));
         }
-        let filing = CollectionAndLabelsRequest {
+        let placement = CollectionAndLabelsRequest {
             collection: self.collection,
             labels: self.labels.map(|labels| labels.into_iter().collect()),
         };
-        filing
+        placement
             .validate()
             .map_err(|error| Problem::unprocessable(error.to_string()))?;
         let webhook = match self.webhook {
@@ -196,7 +196,7 @@ impl JobOptions {
                     )));
                 }
                 let url = outbound
-                    .parse_url(&url)
+                    .parse_allowed_url(&url)
                     .map_err(|error| Problem::unprocessable(error.to_string()))?;
                 Some(WebhookTarget {
                     url: url.into(),
@@ -210,11 +210,11 @@ impl JobOptions {
             options: JobRequestOptions {
                 pages,
                 dpi: self.dpi,
-                ocr: self.ocr.map(PageChoice::setting_value),
-                vision: self.vision.map(PageChoice::setting_value),
+                ocr: self.ocr.map(PageChoice::pipeline_setting_value),
+                vision: self.vision.map(PageChoice::pipeline_setting_value),
                 force: self.force,
                 summarize: self.summarize,
-                placement: filing,
+                collection_and_labels: placement,
             },
             webhook,
             passwords: self.passwords,
@@ -226,13 +226,13 @@ impl ValidatedJobOptions {
     /// Assigns each password to its file. A password for an unknown file name is an error.
     pub(crate) fn assign_passwords(&self, files: &mut [RequestedFile]) -> Result<(), Problem> {
         for (name, password) in &self.passwords {
-            let mut named = files.iter_mut().filter(|file| file.name == *name).peekable();
-            if named.peek().is_none() {
+            let mut files_of_name = files.iter_mut().filter(|file| file.name == *name).peekable();
+            if files_of_name.peek().is_none() {
                 return Err(Problem::not_found(
                     "passwords contains the name of a file that is not in this submission",
                 ));
             }
-            named.for_each(|file| file.password = Some(password.clone()));
+            files_of_name.for_each(|file| file.password = Some(password.clone()));
         }
         Ok(())
     }
@@ -247,9 +247,9 @@ impl ValidatedJobOptions {
         files: &impl Serialize,
     ) -> Result<Option<IdempotencyKey>, Problem> {
         #[derive(Serialize)]
-        struct Canonical<'a, F> {
+        struct CanonicalJobRequest<'a, F> {
             pipeline: &'a str,
-            lane: Option<Lane>,
+            lane: Option<PriorityLane>,
             options: &'a JobRequestOptions,
             webhook: &'a Option<WebhookTarget>,
             #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -259,7 +259,7 @@ impl ValidatedJobOptions {
         let Some(key) = parse_idempotency_key(headers)? else {
             return Ok(None);
         };
-        let canonical = Canonical {
+        let canonical = CanonicalJobRequest {
             pipeline: &self.pipeline,
             lane: self.lane,
             options: &self.options,
@@ -296,8 +296,8 @@ pub(crate) fn parse_idempotency_key(headers: &HeaderMap) -> Result<Option<String
 
 /// Returns the file name to store: the given name without folders and control characters, at most 255 bytes. If nothing
 /// remains, `document-<number>`.
-pub(crate) fn sanitize_file_name(given: Option<&str>, number: usize) -> String {
-    let last = given
+pub(crate) fn sanitize_file_name(client_name: Option<&str>, number: usize) -> String {
+    let last = client_name
         .and_then(|name| name.rsplit(['/', '\\']).next())
         .unwrap_or_default();
     let mut name: String = last.chars().filter(|c| !c.is_control()).collect();

@@ -6,7 +6,7 @@ use weir_core::settings::Settings;
 fn validate_json(json: &str) -> Result<ValidatedJobOptions, String> {
     let options: JobOptions = serde_json::from_str(json).map_err(|e| e.to_string())?;
     let outbound = OutboundClient::new(&Settings::default());
-    options.validate(&outbound).map_err(|p| format!("{p:?}"))
+    options.validate_options(&outbound).map_err(|p| format!("{p:?}"))
 }
 
 fn requested_file(name: &str) -> RequestedFile {
@@ -20,15 +20,16 @@ fn requested_file(name: &str) -> RequestedFile {
 
 #[test]
 fn omitted_options_have_defaults() {
-    let wish = validate_json("{}").unwrap();
-    assert_eq!((wish.pipeline.as_str(), wish.lane), ("default", None));
-    assert_eq!(wish.options, JobRequestOptions::default());
-    let wish = validate_json(r#"{"pages":{"first":3},"ocr":"never","vision":"auto","lane":"bulk","dpi":36}"#)
-        .unwrap();
-    assert_eq!(wish.options.pages, Some((3, PageNumber::MAX)));
+    let options = validate_json("{}").unwrap();
+    assert_eq!((options.pipeline.as_str(), options.lane), ("default", None));
+    assert_eq!(options.options, JobRequestOptions::default());
+    let options =
+        validate_json(r#"{"pages":{"first":3},"ocr":"never","vision":"auto","lane":"bulk","dpi":36}"#)
+            .unwrap();
+    assert_eq!(options.options.pages, Some((3, PageNumber::MAX)));
     assert_eq!(
-        (wish.options.ocr.as_deref(), wish.lane),
-        (Some("never"), Some(Lane::Bulk))
+        (options.options.ocr.as_deref(), options.lane),
+        (Some("never"), Some(PriorityLane::Bulk))
     );
 }
 
@@ -55,23 +56,23 @@ fn invalid_options_are_refused() {
     ] {
         assert!(validate_json(json).is_err(), "{json}");
     }
-    let wish = validate_json(r#"{"pages":{"first":3,"last":2}}"#).unwrap();
-    assert_eq!(wish.options.pages, Some((2, 3)));
-    let wish = validate_json(r#"{"passwords":{"b.pdf":"p"}}"#).unwrap();
-    assert!(wish.assign_passwords(&mut [requested_file("a.pdf")]).is_err());
+    let options = validate_json(r#"{"pages":{"first":3,"last":2}}"#).unwrap();
+    assert_eq!(options.options.pages, Some((2, 3)));
+    let options = validate_json(r#"{"passwords":{"b.pdf":"p"}}"#).unwrap();
+    assert!(options.assign_passwords(&mut [requested_file("a.pdf")]).is_err());
     let mut files = [
         requested_file("b.pdf"),
         requested_file("a.pdf"),
         requested_file("b.pdf"),
     ];
-    wish.assign_passwords(&mut files).unwrap();
+    options.assign_passwords(&mut files).unwrap();
     assert_eq!(files.map(|f| f.password.is_some()), [true, false, true]);
 }
 
 #[test]
 fn collection_and_labels_are_parsed() {
-    let wish = validate_json(r#"{"collection":"reports","labels":{"year":"2024","a=b":""}}"#).unwrap();
-    let filing = wish.options.placement;
+    let options = validate_json(r#"{"collection":"reports","labels":{"year":"2024","a=b":""}}"#).unwrap();
+    let filing = options.options.collection_and_labels;
     assert_eq!(filing.collection.as_deref(), Some("reports"));
     let labels = [("a=b", ""), ("year", "2024")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(filing.labels.as_deref(), Some(&labels[..]));
@@ -120,7 +121,7 @@ fn idempotency_keys_are_visible_and_short() {
 
 #[test]
 fn file_names_are_sanitized() {
-    for (given, kept) in [
+    for (client_name, stored_name) in [
         (Some("a.pdf"), "a.pdf"),
         (Some("../../etc/passwd"), "passwd"),
         (Some(r"C:\docs\ü.pdf"), "ü.pdf"),
@@ -129,7 +130,7 @@ fn file_names_are_sanitized() {
         (Some(""), "document-2"),
         (None, "document-2"),
     ] {
-        assert_eq!(sanitize_file_name(given, 2), kept);
+        assert_eq!(sanitize_file_name(client_name, 2), stored_name);
     }
     assert_eq!(sanitize_file_name(Some(&"ü".repeat(300)), 1).len(), 254);
 }

@@ -18,8 +18,8 @@
 //! when the job runs, as with `weir run`. So one invalid file does not hold up the other files of a submission.
 
 mod job_options;
+mod job_submission_body;
 mod multipart;
-mod new_job;
 mod submission;
 #[cfg(test)]
 mod tests;
@@ -27,7 +27,7 @@ mod tests;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::header;
 use axum::response::Response;
-use weir_control::submission::check_and_reserve;
+use weir_control::submission::admit_submission;
 use weir_core::tenancy::KeyScope;
 
 use crate::auth::Caller;
@@ -37,8 +37,8 @@ use crate::problem::Problem;
 use crate::state::AppState;
 
 pub(crate) use job_options::{LaneName, parse_idempotency_key};
+use job_submission_body::{JobForm, NewJob};
 use multipart::{MultipartReader, parse_boundary};
-use new_job::{JobForm, NewJob};
 use submission::Submission;
 
 /// Create a job.
@@ -74,8 +74,8 @@ pub(crate) async fn create_job(
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Ingest)?;
     let headers = request.headers().clone();
-    let word = parse_idempotency_key(&headers)?;
-    let admitted = check_and_reserve(&app.control, &caller.tenant, word.as_deref()).await?;
+    let idempotency_key = parse_idempotency_key(&headers)?;
+    let admitted = admit_submission(&app.control, &caller.tenant, idempotency_key.as_deref()).await?;
     let mut submission = Submission::new(app.clone(), caller.tenant, &headers, admitted).await?;
     let content_type = headers
         .get(header::CONTENT_TYPE)
@@ -83,11 +83,11 @@ pub(crate) async fn create_job(
         .unwrap_or_default();
     if let Some(boundary) = parse_boundary(content_type) {
         let body = request.into_body().into_data_stream();
-        let wish = submission
-            .read_form(MultipartReader::new(body, &boundary))
+        let validated_options = submission
+            .receive_files_and_options(MultipartReader::new(body, &boundary))
             .await?
-            .validate(&app.outbound_client)?;
-        submission.create_job_from_form(wish, &headers).await
+            .validate_options(&app.outbound_client)?;
+        submission.create_job_from_form(validated_options, &headers).await
     } else if content_type
         .split(';')
         .next()
@@ -96,9 +96,9 @@ pub(crate) async fn create_job(
         .eq_ignore_ascii_case("application/json")
     {
         let JsonBody(job): JsonBody<NewJob> = JsonBody::from_request(request, &()).await?;
-        let wish = job.options.validate(&app.outbound_client)?;
+        let validated_options = job.options.validate_options(&app.outbound_client)?;
         submission
-            .create_job_from_documents(job.documents, wish, &headers)
+            .create_job_from_documents(job.documents, validated_options, &headers)
             .await
     } else {
         Err(Problem::unsupported_media_type(

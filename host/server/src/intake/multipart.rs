@@ -52,10 +52,10 @@ pub(super) fn parse_boundary(content_type: &str) -> Option<String> {
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
-    let boundary = find_parameter(parameters, "boundary")?;
-    let sound = (1..=MAX_BOUNDARY_BYTES).contains(&boundary.len())
+    let boundary = find_header_parameter(parameters, "boundary")?;
+    let is_valid = (1..=MAX_BOUNDARY_BYTES).contains(&boundary.len())
         && boundary.bytes().all(|b| (b' '..=b'~').contains(&b));
-    sound.then_some(boundary)
+    is_valid.then_some(boundary)
 }
 
 /// Reads the parts of a form one after the other.
@@ -94,14 +94,14 @@ where
 
     /// Skips the rest of the current part and returns the headers of the next one. `None` after the last part.
     pub(super) async fn next_part(&mut self) -> Result<Option<PartHeaders>, MultipartError<E>> {
-        let mut before = 0;
+        let mut skipped_bytes = 0;
         while matches!(
             self.position,
             ReaderPosition::Preamble | ReaderPosition::InContent
         ) {
             let preamble = self.position == ReaderPosition::Preamble;
-            before += self.next_chunk().await?.map_or(0, |chunk| chunk.len());
-            if preamble && before > MAX_HEADER_BYTES {
+            skipped_bytes += self.next_chunk().await?.map_or(0, |chunk| chunk.len());
+            if preamble && skipped_bytes > MAX_HEADER_BYTES {
                 return Err(MultipartError::Malformed("the first boundary is missing"));
             }
         }
@@ -113,7 +113,7 @@ where
             self.position = ReaderPosition::End;
             return Ok(None);
         }
-        let padding = self.read_until(b"\r\n").await?;
+        let padding = self.read_headers_until(b"\r\n").await?;
         if padding.iter().any(|b| !matches!(b, b' ' | b'\t')) {
             return Err(MultipartError::Malformed("unexpected data after a boundary"));
         }
@@ -122,7 +122,7 @@ where
         if self.buffer.starts_with(b"\r\n") {
             return Err(MultipartError::Malformed("a part has no name"));
         }
-        let headers = self.read_until(b"\r\n\r\n").await?;
+        let headers = self.read_headers_until(b"\r\n\r\n").await?;
         self.position = ReaderPosition::InContent;
         parse_part_headers(&headers)
             .map(Some)
@@ -148,16 +148,16 @@ where
                 Some(at) => return Ok(Some(self.buffer.split_to(at).freeze())),
                 // The last bytes may be the start of a delimiter.
                 None if self.buffer.len() >= length => {
-                    let sure = self.buffer.len() - (length - 1);
-                    return Ok(Some(self.buffer.split_to(sure).freeze()));
+                    let safe_length = self.buffer.len() - (length - 1);
+                    return Ok(Some(self.buffer.split_to(safe_length).freeze()));
                 }
-                None => self.read_more().await?,
+                None => self.read_chunk_into_buffer().await?,
             }
         }
     }
 
     /// Returns the bytes up to `end` and skips `end`. Fails if they exceed the size limit of headers.
-    async fn read_until(&mut self, end: &[u8]) -> Result<Bytes, MultipartError<E>> {
+    async fn read_headers_until(&mut self, end: &[u8]) -> Result<Bytes, MultipartError<E>> {
         loop {
             if let Some(at) = find(&self.buffer, end) {
                 let found = self.buffer.split_to(at).freeze();
@@ -171,18 +171,18 @@ where
             if self.buffer.len() > MAX_HEADER_BYTES {
                 return Err(HEADERS_TOO_LONG.into());
             }
-            self.read_more().await?;
+            self.read_chunk_into_buffer().await?;
         }
     }
 
     async fn fill_buffer_to(&mut self, bytes: usize) -> Result<(), MultipartError<E>> {
         while self.buffer.len() < bytes {
-            self.read_more().await?;
+            self.read_chunk_into_buffer().await?;
         }
         Ok(())
     }
 
-    async fn read_more(&mut self) -> Result<(), MultipartError<E>> {
+    async fn read_chunk_into_buffer(&mut self) -> Result<(), MultipartError<E>> {
         match self.body.next().await {
             Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
             Some(Err(error)) => return Err(MultipartError::Body(error)),
@@ -213,47 +213,47 @@ fn parse_part_headers(headers: &[u8]) -> Option<PartHeaders> {
     if !kind.trim().eq_ignore_ascii_case("form-data") {
         return None;
     }
-    let extended = find_parameter(parameters, "filename*")
+    let extended = find_header_parameter(parameters, "filename*")
         .as_deref()
-        .and_then(decode_extended_value);
+        .and_then(decode_rfc5987_value);
     Some(PartHeaders {
-        field_name: find_parameter(parameters, "name")?,
-        file_name: extended.or_else(|| find_parameter(parameters, "filename")),
+        field_name: find_header_parameter(parameters, "name")?,
+        file_name: extended.or_else(|| find_header_parameter(parameters, "filename")),
     })
 }
 
 /// Returns the value of a header parameter, `name=value` or `name="value"`. In a quoted value, `\"` is a quotation mark. Other
 /// backslashes are literal, since clients do not escape them.
-fn find_parameter(mut rest: &str, wanted: &str) -> Option<String> {
+fn find_header_parameter(mut rest: &str, wanted: &str) -> Option<String> {
     loop {
         rest = rest.trim_start_matches([' ', '\t', ';']);
-        let (name, behind) = rest.split_once('=')?;
-        let behind = behind.trim_start();
-        let (value, behind) = match behind.strip_prefix('"') {
+        let (name, after_name) = rest.split_once('=')?;
+        let after_name = after_name.trim_start();
+        let (value, after_value) = match after_name.strip_prefix('"') {
             Some(quoted) => {
-                let (value, behind) = parse_quoted_value(quoted)?;
-                (value, behind)
+                let (value, after_value) = parse_quoted_value(quoted)?;
+                (value, after_value)
             }
             None => {
-                let (value, behind) = behind.split_once(';').unwrap_or((behind, ""));
-                (value.trim().to_owned(), behind)
+                let (value, after_value) = after_name.split_once(';').unwrap_or((after_name, ""));
+                (value.trim().to_owned(), after_value)
             }
         };
         if name.trim().eq_ignore_ascii_case(wanted) {
             return Some(value);
         }
-        rest = behind;
+        rest = after_value;
     }
 }
 
 /// Returns the text up to the closing quotation mark, and the rest after it.
-fn parse_quoted_value(text: &str) -> Option<(String, &str)> {
+fn parse_quoted_value(quoted: &str) -> Option<(String, &str)> {
     let mut value = String::new();
-    let mut characters = text.char_indices().peekable();
+    let mut characters = quoted.char_indices().peekable();
     while let Some((at, character)) = characters.next() {
         match character {
-            '"' => return Some((value, text.get(at + 1..).unwrap_or_default())),
-            '\\' if is_escaped_quotation_mark(text.get(at + 1..).unwrap_or_default()) => {
+            '"' => return Some((value, quoted.get(at + 1..).unwrap_or_default())),
+            '\\' if is_escaped_quotation_mark(quoted.get(at + 1..).unwrap_or_default()) => {
                 characters.next();
                 value.push('"');
             }
@@ -265,13 +265,13 @@ fn parse_quoted_value(text: &str) -> Option<(String, &str)> {
 
 /// Whether a quotation mark after a backslash is part of the value. curl escapes quotation marks with a backslash, browsers write a
 /// backslash literally. If the value can end at this quotation mark, it ends there.
-fn is_escaped_quotation_mark(behind: &str) -> bool {
-    let rest = behind.strip_prefix('"').map(str::trim_start);
+fn is_escaped_quotation_mark(text_after: &str) -> bool {
+    let rest = text_after.strip_prefix('"').map(str::trim_start);
     rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(';'))
 }
 
 /// Decodes an extended value such as `UTF-8''na%C3%AFve.pdf` (RFC 5987).
-fn decode_extended_value(value: &str) -> Option<String> {
+fn decode_rfc5987_value(value: &str) -> Option<String> {
     let (charset, rest) = value.split_once('\'')?;
     let (_language, text) = rest.split_once('\'')?;
     if !charset.eq_ignore_ascii_case("utf-8") {

@@ -8,9 +8,9 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::Stream;
 use tokio::time::Instant;
-use weir_control::pipelines::PipelineError;
+use weir_control::pipelines::PipelineUnavailableError;
 use weir_control::staged_files::{IncomingFile, StagedFile};
-use weir_control::submission::{AdmissionDecision, commit_job};
+use weir_control::submission::{AdmittedSubmission, commit_and_enqueue_job};
 use weir_control::trace_context::current_traceparent;
 use weir_control::{Control, UploadReservation};
 use weir_core::JobId;
@@ -21,11 +21,11 @@ use weir_core::ports::Ledger as _;
 use weir_core::tenancy::Tenant;
 
 use super::job_options::{JobOptions, ValidatedJobOptions, sanitize_file_name};
+use super::job_submission_body::{DocumentSource, RemoteDocument, StoredDocument};
 use super::multipart::{MultipartReader, PartHeaders};
-use super::new_job::{DocumentSource, RemoteDocument, StoredDocument};
 use crate::http_input::describe_json_error;
 use crate::jobs::{job_accepted_response, repeated_request_response};
-use crate::outbound_client::{OutboundClient, OutboundError, request_error, response_error};
+use crate::outbound_client::{OutboundClient, OutboundError, convert_reqwest_error, request_failed_error};
 use crate::problem::Problem;
 use crate::state::AppState;
 
@@ -39,7 +39,7 @@ pub(super) struct Submission {
     control: Arc<Control>,
     outbound_client: Arc<OutboundClient>,
     tenant: Tenant,
-    decision: AdmissionDecision,
+    admitted: AdmittedSubmission,
     job: JobId,
     /// Bytes that may still arrive.
     remaining_bytes: u64,
@@ -57,19 +57,22 @@ impl Submission {
         app: AppState,
         tenant: Tenant,
         headers: &HeaderMap,
-        admitted: AdmissionDecision,
+        admitted: AdmittedSubmission,
     ) -> Result<Self, Problem> {
         let (host, quota) = (
             app.control.settings.server_max_upload_bytes,
-            app.control.quota_limiter.tenant_limits(&tenant).upload_bytes,
+            app.control.quota_limiter.effective_limits(&tenant).upload_bytes,
         );
         let limit = quota.map_or(host, |quota| quota.min(host));
         let mut submission = Self {
-            reservation: app.control.upload_reservations.start_reservation(tenant.clone()),
+            reservation: app
+                .control
+                .upload_reservations
+                .create_empty_reservation(tenant.clone()),
             remaining_bytes: limit,
             max_bytes: limit,
             is_tenant_quota: limit < host,
-            decision: admitted,
+            admitted,
             job: JobId::new(),
             files: Vec::new(),
             staged_files: Vec::new(),
@@ -84,22 +87,25 @@ impl Submission {
         if announced > limit {
             return Err(submission.too_large_problem());
         }
-        submission.reserve_bytes(announced).await?;
+        submission.reserve_more_bytes(announced).await?;
         Ok(submission)
     }
 
     /// Whether the request repeats an earlier one. Its files are then hashed and not stored.
     const fn is_repeated_request(&self) -> bool {
-        matches!(self.decision, AdmissionDecision::RepeatedRequest(_))
+        matches!(self.admitted, AdmittedSubmission::RepeatedRequest(_))
     }
 
     /// Extends the reservation of disk space and quota to the received bytes plus `more`.
-    async fn reserve_bytes(&mut self, more: u64) -> Result<(), Problem> {
+    async fn reserve_more_bytes(&mut self, more: u64) -> Result<(), Problem> {
         if self.is_repeated_request() {
             return Ok(());
         }
-        let came = self.max_bytes - self.remaining_bytes;
-        Ok(self.reservation.grow_to(came.saturating_add(more)).await?)
+        let received_bytes = self.max_bytes - self.remaining_bytes;
+        Ok(self
+            .reservation
+            .grow_reservation(received_bytes.saturating_add(more))
+            .await?)
     }
 
     fn too_large_problem(&self) -> Problem {
@@ -107,7 +113,7 @@ impl Submission {
         if self.is_tenant_quota {
             self.control
                 .quota_limiter
-                .refuse_upload(&self.tenant.id, limit)
+                .refuse_oversized_upload(&self.tenant.id, limit)
                 .into()
         } else {
             Problem::too_large(format!("a submission may have at most {limit} bytes"))
@@ -115,25 +121,29 @@ impl Submission {
     }
 
     /// Checks received bytes against all limits and writes them.
-    async fn write_bytes(&mut self, incoming: &mut IncomingFile, bytes: &[u8]) -> Result<(), Problem> {
+    async fn check_and_write_bytes(
+        &mut self,
+        incoming: &mut IncomingFile,
+        bytes: &[u8],
+    ) -> Result<(), Problem> {
         let count = bytes.len() as u64;
         self.remaining_bytes = self
             .remaining_bytes
             .checked_sub(count)
             .ok_or_else(|| self.too_large_problem())?;
         if self.max_bytes - self.remaining_bytes > self.reservation.reserved_bytes() {
-            self.reserve_bytes(0).await?;
+            self.reserve_more_bytes(0).await?;
         }
         incoming.write_bytes(bytes).await?;
-        self.reservation.mark_written(count);
+        self.reservation.mark_bytes_written(count);
         Ok(())
     }
 
-    async fn begin_file(&self) -> Result<IncomingFile, Problem> {
+    async fn begin_incoming_file(&self) -> Result<IncomingFile, Problem> {
         if self.is_repeated_request() {
-            return Ok(IncomingFile::create_hash_only());
+            return Ok(IncomingFile::create_file_to_hash_only());
         }
-        Ok(IncomingFile::create_stored(&self.control.upload_store).await?)
+        Ok(IncomingFile::create_file_to_store(&self.control.upload_store).await?)
     }
 
     fn check_file_count(&self) -> Result<(), Problem> {
@@ -146,19 +156,27 @@ impl Submission {
         Ok(())
     }
 
-    async fn finish_file(&mut self, name: Option<&str>, incoming: IncomingFile) -> Result<(), Problem> {
-        let (document, bytes, arrived) = incoming.finish_and_stage(&self.tenant.id, &self.job).await?;
+    async fn finish_incoming_file(
+        &mut self,
+        name: Option<&str>,
+        incoming: IncomingFile,
+    ) -> Result<(), Problem> {
+        let (document, bytes, staged_file) =
+            incoming.finish_and_stage_file(&self.tenant.id, &self.job).await?;
         self.files.push(RequestedFile {
             name: sanitize_file_name(name, self.files.len() + 1),
             document,
             bytes,
             password: None,
         });
-        self.staged_files.extend(arrived);
+        self.staged_files.extend(staged_file);
         Ok(())
     }
 
-    pub(super) async fn read_form<S>(&mut self, mut form: MultipartReader<S>) -> Result<JobOptions, Problem>
+    pub(super) async fn receive_files_and_options<S>(
+        &mut self,
+        mut form: MultipartReader<S>,
+    ) -> Result<JobOptions, Problem>
     where
         S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
     {
@@ -187,23 +205,24 @@ impl Submission {
         S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
     {
         self.check_file_count()?;
-        let mut incoming = self.begin_file().await?;
+        let mut incoming = self.begin_incoming_file().await?;
         while let Some(chunk) = form.next_chunk().await? {
-            self.write_bytes(&mut incoming, &chunk).await?;
+            self.check_and_write_bytes(&mut incoming, &chunk).await?;
         }
-        self.finish_file(head.file_name.as_deref(), incoming).await
+        self.finish_incoming_file(head.file_name.as_deref(), incoming)
+            .await
     }
 
     /// Stages the stored documents and fetches the remote ones.
-    async fn collect_documents(&mut self, documents: Vec<DocumentSource>) -> Result<(), Problem> {
-        let end =
+    async fn stage_and_fetch_documents(&mut self, documents: Vec<DocumentSource>) -> Result<(), Problem> {
+        let deadline =
             Instant::now() + Duration::from_secs(self.control.settings.server_fetch_timeout_seconds.into());
         for source in documents {
             self.check_file_count()?;
             match source {
-                DocumentSource::Stored(known) => self.stage_stored_document(known).await?,
+                DocumentSource::Stored(stored) => self.stage_stored_document(stored).await?,
                 DocumentSource::Remote(remote) => {
-                    let fetched = tokio::time::timeout_at(end, self.fetch_remote_document(remote)).await;
+                    let fetched = tokio::time::timeout_at(deadline, self.fetch_remote_document(remote)).await;
                     fetched
                         .map_err(|_late| Problem::unprocessable("the URLs could not be fetched in time"))??;
                 }
@@ -212,18 +231,18 @@ impl Submission {
         Ok(())
     }
 
-    async fn stage_stored_document(&mut self, known: StoredDocument) -> Result<(), Problem> {
-        let (tenant, document) = (&self.tenant.id, known.document);
+    async fn stage_stored_document(&mut self, stored: StoredDocument) -> Result<(), Problem> {
+        let (tenant, document) = (&self.tenant.id, stored.document);
         let unknown = || {
             Problem::not_found(format!(
                 "document {document} is not stored on this host: send the file"
             ))
         };
-        let (arrived, bytes) =
+        let (staged_file, bytes) =
             StagedFile::stage_stored_document(&self.control.upload_store, tenant, &self.job, &document)
                 .await?
                 .ok_or_else(unknown)?;
-        let name = match known.name {
+        let name = match stored.name {
             Some(name) => Some(name),
             None => self
                 .control
@@ -238,7 +257,7 @@ impl Submission {
             bytes,
             password: None,
         });
-        self.staged_files.push(arrived);
+        self.staged_files.push(staged_file);
         Ok(())
     }
 
@@ -252,77 +271,86 @@ impl Submission {
             OutboundError::RequestFailed { .. } => Problem::not_found(error.to_string()),
             _ => Problem::unprocessable(error.to_string()),
         };
-        let url = self.outbound_client.parse_url(&remote.url).map_err(refused)?;
-        let mut answer = self.outbound_client.fetch(&url).await.map_err(refused)?;
-        let announced = answer.content_length().unwrap_or(0);
-        if announced > self.remaining_bytes {
+        let url = self
+            .outbound_client
+            .parse_allowed_url(&remote.url)
+            .map_err(refused)?;
+        let mut response = self.outbound_client.fetch_url(&url).await.map_err(refused)?;
+        let announced_bytes = response.content_length().unwrap_or(0);
+        if announced_bytes > self.remaining_bytes {
             return Err(self.too_large_problem());
         }
-        self.reserve_bytes(announced).await?;
-        let mut incoming = self.begin_file().await?;
+        self.reserve_more_bytes(announced_bytes).await?;
+        let mut incoming = self.begin_incoming_file().await?;
         let mut bytes = 0_u64;
-        while let Some(chunk) = answer
+        while let Some(chunk) = response
             .chunk()
             .await
-            .map_err(|error| refused(request_error(&url, &error)))?
+            .map_err(|error| refused(convert_reqwest_error(&url, &error)))?
         {
             bytes += chunk.len() as u64;
-            self.write_bytes(&mut incoming, &chunk).await?;
+            self.check_and_write_bytes(&mut incoming, &chunk).await?;
         }
         if bytes == 0 {
-            return Err(refused(response_error(&url, "returned an empty response".into())));
+            return Err(refused(request_failed_error(
+                &url,
+                "returned an empty response".into(),
+            )));
         }
         let name = remote
             .name
             .or_else(|| Some(url.path_segments()?.next_back()?.to_owned()));
-        self.finish_file(name.as_deref(), incoming).await
+        self.finish_incoming_file(name.as_deref(), incoming).await
     }
 
     /// Creates a job from the uploaded files.
     pub(super) async fn create_job_from_form(
         mut self,
-        wish: ValidatedJobOptions,
+        validated_options: ValidatedJobOptions,
         headers: &HeaderMap,
     ) -> Result<Response, Problem> {
-        self.check_files_and_assign_passwords(&wish)?;
-        let idempotency = wish.build_idempotency_key(headers, &self.files)?;
-        self.create_job(wish, idempotency).await
+        self.check_files_and_assign_passwords(&validated_options)?;
+        let idempotency = validated_options.build_idempotency_key(headers, &self.files)?;
+        self.create_job(validated_options, idempotency).await
     }
 
     /// Creates a job from stored and remote documents. If the request repeats an earlier one, nothing is fetched.
     pub(super) async fn create_job_from_documents(
         mut self,
         documents: Vec<DocumentSource>,
-        wish: ValidatedJobOptions,
+        validated_options: ValidatedJobOptions,
         headers: &HeaderMap,
     ) -> Result<Response, Problem> {
-        let idempotency = wish.build_idempotency_key(headers, &documents)?;
+        let idempotency = validated_options.build_idempotency_key(headers, &documents)?;
         if !self.is_repeated_request() {
-            self.collect_documents(documents).await?;
-            self.check_files_and_assign_passwords(&wish)?;
+            self.stage_and_fetch_documents(documents).await?;
+            self.check_files_and_assign_passwords(&validated_options)?;
         }
-        self.create_job(wish, idempotency).await
+        self.create_job(validated_options, idempotency).await
     }
 
     /// Checks that there is at least one file, and assigns the passwords.
-    fn check_files_and_assign_passwords(&mut self, wish: &ValidatedJobOptions) -> Result<(), Problem> {
+    fn check_files_and_assign_passwords(
+        &mut self,
+        validated_options: &ValidatedJobOptions,
+    ) -> Result<(), Problem> {
         if self.files.is_empty() {
             return Err(Problem::unprocessable(
                 "the submission has no file: send at least one",
             ));
         }
-        wish.assign_passwords(&mut self.files)
+        validated_options.assign_passwords(&mut self.files)
     }
 
     /// Creates the job, or returns the response to the earlier request.
     async fn create_job(
         self,
-        wish: ValidatedJobOptions,
+        validated_options: ValidatedJobOptions,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Response, Problem> {
-        let place = match self.decision {
-            AdmissionDecision::NewRequest(place) => place,
-            AdmissionDecision::RepeatedRequest(earlier) => {
+        let queue_reservation = match self.admitted {
+            AdmittedSubmission::NewRequest(queue_reservation) => queue_reservation,
+            AdmittedSubmission::RepeatedRequest(earlier) => {
                 return repeated_request_response(
                     &self.control,
                     &self.tenant,
@@ -335,42 +363,55 @@ impl Submission {
         let resolved = self
             .control
             .tenant_pipelines
-            .preview_pipeline(&self.tenant.id, &wish.pipeline, &wish.options, &self.job)
+            .preview_pipeline(
+                &self.tenant.id,
+                &validated_options.pipeline,
+                &validated_options.options,
+                &self.job,
+            )
             .await;
         let pipeline = resolved.map_err(|error| match error {
-            PipelineError::Unknown(_) => Problem::not_found(error.to_string()),
-            PipelineError::Inactive(_) => Problem::conflict(error.to_string()),
-            PipelineError::Unusable { .. } => Problem::unprocessable(error.to_string()),
-            PipelineError::Storage(error) => error.into(),
+            PipelineUnavailableError::Unknown(_) => Problem::not_found(error.to_string()),
+            PipelineUnavailableError::Inactive(_) => Problem::conflict(error.to_string()),
+            PipelineUnavailableError::Unusable { .. } => Problem::unprocessable(error.to_string()),
+            PipelineUnavailableError::Storage(error) => error.into(),
         })?;
         let record = JobRecord {
             id: self.job,
             tenant: self.tenant.id.clone(),
-            pipeline: wish.pipeline,
+            pipeline: validated_options.pipeline,
             revision: pipeline.revision,
             state: JobState::Queued,
             created_millis: unix_time_millis(),
         };
-        let order = JobRequest {
+        let job_request = JobRequest {
             job: self.job,
             tenant: self.tenant.id.clone(),
-            lane: wish.lane,
+            lane: validated_options.lane,
             files: self.files,
-            options: wish.options,
-            webhook: wish.webhook,
+            options: validated_options.options,
+            webhook: validated_options.webhook,
             traceparent: current_traceparent(),
         };
-        let (control, arrived, reservation) =
+        let (control, staged_files, reservation) =
             (Arc::clone(&self.control), self.staged_files, self.reservation);
         let accepting = async move {
             // Hold the reservation until the files count as stored.
             let _reservation = reservation;
             Ok::<_, Problem>(
-                commit_job(&control, &order, &record, idempotency.as_ref(), arrived, place).await?,
+                commit_and_enqueue_job(
+                    &control,
+                    &job_request,
+                    &record,
+                    idempotency.as_ref(),
+                    staged_files,
+                    queue_reservation,
+                )
+                .await?,
             )
         };
-        let (job, before) = self.control.run_to_completion(accepting).await?;
-        job_accepted_response(&self.control, &self.tenant, job, before).await
+        let (job, was_created_before) = self.control.run_to_completion(accepting).await?;
+        job_accepted_response(&self.control, &self.tenant, job, was_created_before).await
     }
 }
 

@@ -14,7 +14,7 @@ use weir_core::component_log::{
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
 
-use super::view::{ErrorView, find};
+use super::view::{ErrorView, load_job_and_request};
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
@@ -186,7 +186,7 @@ pub(crate) async fn get_job_log(
             "limit must be from 1 to {MAX_LIMIT}, and after must be the number of an entry"
         )));
     }
-    find(&control, caller.tenant_id(), &job).await?;
+    load_job_and_request(&control, caller.tenant_id(), &job).await?;
     let mut entries = control
         .ledger
         .list_component_log(caller.tenant_id(), &job, after, limit + 1)

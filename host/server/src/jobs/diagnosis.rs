@@ -45,7 +45,7 @@ pub(crate) struct StageEvidenceView {
 
 impl From<Diagnosis> for DiagnosisView {
     fn from(diagnosis: Diagnosis) -> Self {
-        let waits_for = diagnosis.waits_for.into_iter();
+        let waits_for = diagnosis.failing_providers.into_iter();
         Self {
             bottleneck: diagnosis.bottleneck,
             sentence: diagnosis.sentence,

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use weir_control::Control;
 use weir_control::submission::CommitJobError;
 use weir_core::JobId;
-use weir_core::job_request::{EarlierRequest, IdempotencyKey};
+use weir_core::job_request::{EarlierIdempotentRequest, IdempotencyKey};
 use weir_core::tenancy::Tenant;
 
 use super::view::JobView;
@@ -19,10 +19,10 @@ const IDEMPOTENCY_REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempot
 pub(crate) async fn repeated_request_response(
     control: &Control,
     tenant: &Tenant,
-    earlier: &EarlierRequest,
+    earlier: &EarlierIdempotentRequest,
     idempotency: Option<&IdempotencyKey>,
 ) -> Result<Response, Problem> {
-    if idempotency.is_none_or(|ours| ours.request_digest != earlier.request_digest) {
+    if idempotency.is_none_or(|idempotency_key| idempotency_key.request_digest != earlier.request_digest) {
         return Err(CommitJobError::IdempotencyKeyReused.into());
     }
     job_accepted_response(control, tenant, earlier.job, true).await
@@ -33,14 +33,14 @@ pub(crate) async fn job_accepted_response(
     control: &Control,
     tenant: &Tenant,
     job: JobId,
-    before: bool,
+    was_created_before: bool,
 ) -> Result<Response, Problem> {
-    let view = JobView::load(control, &tenant.id, &job).await?;
+    let view = JobView::load_job_view(control, &tenant.id, &job).await?;
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
     let location = HeaderValue::from_str(&format!("/v1/jobs/{job}"))
         .map_err(|e| Problem::internal_error(e.to_string()))?;
     response.headers_mut().insert(header::LOCATION, location);
-    if before {
+    if was_created_before {
         response
             .headers_mut()
             .insert(IDEMPOTENCY_REPLAYED_HEADER, HeaderValue::from_static("true"));

@@ -2,7 +2,7 @@
 
 mod component_log;
 mod diagnosis;
-mod job_page;
+mod document_page;
 mod job_response;
 #[cfg(test)]
 mod tests;
@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use weir_control::Control;
-use weir_control::jobs::JobCancellation;
-use weir_control::submission::{AdmissionDecision, check_and_reserve};
+use weir_control::jobs::JobCancelOutcome;
+use weir_control::submission::{AdmittedSubmission, admit_submission};
 use weir_core::JobId;
 use weir_core::job_request::{IdempotencyKey, JobFilter};
 use weir_core::ledger::JobState;
@@ -32,10 +32,10 @@ use crate::problem::Problem;
 
 pub(crate) use component_log::{__path_get_job_log, get_job_log};
 use diagnosis::DiagnosisView;
-pub(crate) use job_page::{__path_get_job_page, get_job_page};
+pub(crate) use document_page::{__path_get_job_page, get_job_page};
 pub(crate) use job_response::{job_accepted_response, repeated_request_response};
 pub(crate) use view::JobView;
-use view::{JobStateName, JobSummary, find};
+use view::{JobStateName, JobSummary, load_job_and_request};
 
 /// The default and the maximum number of jobs in one response.
 const DEFAULT_LIMIT: usize = 50;
@@ -120,7 +120,9 @@ pub(crate) async fn get_job(
     PathParams(job): PathParams<JobId>,
 ) -> Result<Json<JobView>, Problem> {
     caller.require_scope(KeyScope::Read)?;
-    Ok(Json(JobView::load(&control, caller.tenant_id(), &job).await?))
+    Ok(Json(
+        JobView::load_job_view(&control, caller.tenant_id(), &job).await?,
+    ))
 }
 
 /// Cancel a job.
@@ -145,12 +147,16 @@ pub(crate) async fn cancel_job(
     PathParams(job): PathParams<JobId>,
 ) -> Result<(StatusCode, Json<JobView>), Problem> {
     caller.require_scope(KeyScope::Ingest)?;
-    let (record, order) = find(&control, caller.tenant_id(), &job).await?;
-    let (status, record) = match weir_control::jobs::cancel_job(&control, record, order.clone()).await? {
-        JobCancellation::Ended(record) => (StatusCode::OK, record),
-        JobCancellation::StopRequested(record) => (StatusCode::ACCEPTED, record),
+    let (record, job_request) = load_job_and_request(&control, caller.tenant_id(), &job).await?;
+    let (status, record) = match weir_control::jobs::cancel_job(&control, record, job_request.clone()).await?
+    {
+        JobCancelOutcome::Ended(record) => (StatusCode::OK, record),
+        JobCancelOutcome::StopRequested(record) => (StatusCode::ACCEPTED, record),
     };
-    Ok((status, Json(JobView::build(&control, record, order).await?)))
+    Ok((
+        status,
+        Json(JobView::build_job_view(&control, record, job_request).await?),
+    ))
 }
 
 /// Retry a job that failed or was canceled.
@@ -186,10 +192,11 @@ pub(crate) async fn retry_job(
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Ingest)?;
     let key = parse_idempotency_key(&headers)?;
-    let (past, order) = find(&control, caller.tenant_id(), &job).await?;
-    let order = order
+    let (original_record, original_request) =
+        load_job_and_request(&control, caller.tenant_id(), &job).await?;
+    let original_request = original_request
         .ok_or_else(|| Problem::conflict("the job was not submitted over HTTP: run its command again"))?;
-    if !matches!(past.state, JobState::Failed | JobState::Cancelled) {
+    if !matches!(original_record.state, JobState::Failed | JobState::Cancelled) {
         return Err(Problem::conflict(
             "only a job that failed or was cancelled can be retried",
         ));
@@ -198,15 +205,22 @@ pub(crate) async fn retry_job(
         key,
         request_digest: Sha256::digest(format!("retry {job}")).into(),
     });
-    let word = idempotency.as_ref().map(|ours| ours.key.as_str());
-    let place = match check_and_reserve(&control, &caller.tenant, word).await? {
-        AdmissionDecision::NewRequest(place) => place,
-        AdmissionDecision::RepeatedRequest(earlier) => {
+    let idempotency_key = idempotency.as_ref().map(|ours| ours.key.as_str());
+    let reservation = match admit_submission(&control, &caller.tenant, idempotency_key).await? {
+        AdmittedSubmission::NewRequest(reservation) => reservation,
+        AdmittedSubmission::RepeatedRequest(earlier) => {
             return repeated_request_response(&control, &caller.tenant, &earlier, idempotency.as_ref()).await;
         }
     };
-    let (job, before) = weir_control::jobs::retry_job(&control, past, order, idempotency, place).await?;
-    job_accepted_response(&control, &caller.tenant, job, before).await
+    let (job, was_created_before) = weir_control::jobs::retry_job_as_new_job(
+        &control,
+        original_record,
+        original_request,
+        idempotency,
+        reservation,
+    )
+    .await?;
+    job_accepted_response(&control, &caller.tenant, job, was_created_before).await
 }
 
 /// Diagnose which stage is the bottleneck of a job.
@@ -225,7 +239,7 @@ pub(crate) async fn get_job_diagnosis(
     PathParams(job): PathParams<JobId>,
 ) -> Result<Json<DiagnosisView>, Problem> {
     caller.require_scope(KeyScope::Read)?;
-    let (record, _) = find(&control, caller.tenant_id(), &job).await?;
+    let (record, _) = load_job_and_request(&control, caller.tenant_id(), &job).await?;
     let diagnosis = weir_control::jobs::diagnose_job(&control, &record).await?;
     Ok(Json(diagnosis.into()))
 }

@@ -3,13 +3,13 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 use weir_control::Control;
-use weir_control::admission::JobStatus;
-use weir_control::jobs::{DocumentProgress, DocumentState, LatestProgress, find_job};
+use weir_control::admission::UnfinishedJobStatus;
+use weir_control::jobs::{ComponentProgressUpdate, DocumentProgress, DocumentState, find_job_and_request};
 use weir_core::event::{ErrorInfo, FailedPage};
 use weir_core::job_request::{JobRequest, RequestedFile};
 use weir_core::ledger::{JobRecord, JobState};
 use weir_core::llm::ProviderFailureInfo;
-use weir_core::{DocumentId, JobId, Lane, StorageError, TenantId};
+use weir_core::{DocumentId, JobId, PriorityLane, StorageError, TenantId};
 
 use crate::intake::LaneName;
 use crate::problem::Problem;
@@ -74,8 +74,8 @@ pub(crate) struct ProgressUpdateView {
     seconds_left: Option<u32>,
 }
 
-impl From<LatestProgress> for ProgressUpdateView {
-    fn from(update: LatestProgress) -> Self {
+impl From<ComponentProgressUpdate> for ProgressUpdateView {
+    fn from(update: ComponentProgressUpdate) -> Self {
         Self {
             percent: update.percent,
             message: update.message,
@@ -147,7 +147,7 @@ pub(crate) struct JobView {
     pipeline_revision: Option<u32>,
     /// The requested lane; null if the size of the files decides.
     #[schema(value_type = Option<LaneName>)]
-    lane: Option<Lane>,
+    lane: Option<PriorityLane>,
     /// Its position among the tenant's queued jobs, from 1.
     position: Option<usize>,
     /// Why the job does not continue; null if nothing holds it. The jobs of a tenant are held while queued by an exhausted quota (its
@@ -238,55 +238,61 @@ impl From<&FailedPage> for PageFailure {
 }
 
 impl DocumentView {
-    fn new(file: &RequestedFile, seen: Option<&DocumentProgress>) -> Self {
-        let seen = seen.cloned().unwrap_or_default();
+    fn new(file: &RequestedFile, progress: Option<&DocumentProgress>) -> Self {
+        let progress = progress.cloned().unwrap_or_default();
         Self {
             name: file.name.clone(),
             document: file.document,
             bytes: file.bytes,
-            state: seen.state.into(),
-            pages: seen.pages,
-            done: seen.done_pages,
-            searchable: seen.searchable_pages,
-            failed: seen.failed_pages,
-            failures: seen.failures.iter().map(PageFailure::from).collect(),
-            progress: seen.last_update.map(ProgressUpdateView::from),
-            error: seen.error.map(ErrorView::from),
+            state: progress.state.into(),
+            pages: progress.pages,
+            done: progress.done_pages,
+            searchable: progress.searchable_pages,
+            failed: progress.failed_pages,
+            failures: progress.failures.iter().map(PageFailure::from).collect(),
+            progress: progress.last_update.map(ProgressUpdateView::from),
+            error: progress.error.map(ErrorView::from),
         }
     }
 }
 
 impl JobView {
     /// Loads a tenant's job. Returns a problem if it does not exist.
-    pub(crate) async fn load(control: &Control, tenant: &TenantId, job: &JobId) -> Result<Self, Problem> {
-        let (record, order) = find(control, tenant, job).await?;
-        Ok(Self::build(control, record, order).await?)
+    pub(crate) async fn load_job_view(
+        control: &Control,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<Self, Problem> {
+        let (record, job_request) = load_job_and_request(control, tenant, job).await?;
+        Ok(Self::build_job_view(control, record, job_request).await?)
     }
 
     /// Builds the view of a job with the progress of its documents.
-    pub(crate) async fn build(
+    pub(crate) async fn build_job_view(
         control: &Control,
         record: JobRecord,
-        order: Option<JobRequest>,
+        job_request: Option<JobRequest>,
     ) -> Result<Self, StorageError> {
         let (tenant, id) = (&record.tenant, record.id);
         let progress = control
             .progress_cache
             .load_progress(control.ledger.as_ref(), tenant, &id)
             .await?;
-        let given = control
+        let assignment = control
             .tenant_pipelines
             .pipeline_store
-            .find_assignment(tenant, &id)
+            .find_assigned_revision(tenant, &id)
             .await?;
-        let (lane, files) = order.map(|order| (order.lane, order.files)).unwrap_or_default();
-        let standing = control
+        let (lane, files) = job_request
+            .map(|order| (order.lane, order.files))
+            .unwrap_or_default();
+        let status = control
             .admission
-            .job_status(tenant, id)
+            .unfinished_job_status(tenant, id)
             .filter(|_| !record.state.is_terminal());
-        let (position, held, since, cancelling) = match standing {
-            Some(JobStatus::Queued { position, held }) => (Some(position), held, None, false),
-            Some(JobStatus::Running {
+        let (position, held, running_since_millis, cancelling) = match status {
+            Some(UnfinishedJobStatus::Queued { position, held }) => (Some(position), held, None, false),
+            Some(UnfinishedJobStatus::Running {
                 since_millis,
                 cancelling,
             }) => {
@@ -295,14 +301,14 @@ impl JobView {
             }
             None => (None, None, None, false),
         };
-        let made = record.created_millis;
-        let documents = progress.match_files(&files).into_iter().zip(&files);
+        let created_millis = record.created_millis;
+        let documents = progress.find_progress_of_files(&files).into_iter().zip(&files);
         Ok(Self {
             state: record.state,
             cancelling,
             pipeline: record.pipeline,
             revision: record.revision.to_string(),
-            pipeline_revision: given.map(|given| given.revision),
+            pipeline_revision: assignment.map(|given| given.revision),
             lane,
             position,
             held,
@@ -312,14 +318,17 @@ impl JobView {
                 .cloned()
                 .map(FailingProviderView::from)
                 .collect(),
-            created_millis: made,
-            started_millis: progress.first_event_millis.map(|after| made + after).or(since),
+            created_millis,
+            started_millis: progress
+                .first_event_millis
+                .map(|after| created_millis + after)
+                .or(running_since_millis),
             ended_millis: record
                 .state
                 .is_terminal()
-                .then_some(made + progress.last_event_millis),
+                .then_some(created_millis + progress.last_event_millis),
             documents: documents
-                .map(|(seen, file)| DocumentView::new(file, seen))
+                .map(|(document_progress, file)| DocumentView::new(file, document_progress))
                 .collect(),
             id,
         })
@@ -327,11 +336,11 @@ impl JobView {
 }
 
 /// Loads the record and the job request of a tenant's job. A job of `weir run` has no job request.
-pub(super) async fn find(
+pub(super) async fn load_job_and_request(
     control: &Control,
     tenant: &TenantId,
     job: &JobId,
 ) -> Result<(JobRecord, Option<JobRequest>), Problem> {
-    let found = find_job(control, tenant, job).await?;
+    let found = find_job_and_request(control, tenant, job).await?;
     found.ok_or_else(|| Problem::not_found("there is no job with this id"))
 }

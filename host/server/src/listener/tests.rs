@@ -96,10 +96,10 @@ async fn idle_http2_connection_is_closed_gracefully() {
     let mut stream = TcpStream::connect(serving.address).await.unwrap();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     stream.write_all(preface).await.unwrap();
-    let mut said = Vec::new();
-    stream.read_to_end(&mut said).await.unwrap();
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).await.unwrap();
     // The fourth byte of a frame is its type (RFC 9113, 4.1).
-    let (mut kinds, mut rest) = (Vec::new(), said.as_slice());
+    let (mut kinds, mut rest) = (Vec::new(), received.as_slice());
     while let [a, b, c, kind, _, _, _, _, _, behind @ ..] = rest {
         kinds.push(*kind);
         rest = &behind[u32::from_be_bytes([0, *a, *b, *c]) as usize..];
@@ -110,20 +110,20 @@ async fn idle_http2_connection_is_closed_gracefully() {
 
 #[test]
 fn connections_take_at_most_half_of_the_descriptors() {
-    assert_eq!(max_connections(4096, None), 4096);
-    assert_eq!(max_connections(4096, Some(20_000)), 4096);
-    assert_eq!(max_connections(4096, Some(1024)), 512);
-    assert_eq!(max_connections(4096, Some(1)), 1);
+    assert_eq!(effective_max_connections(4096, None), 4096);
+    assert_eq!(effective_max_connections(4096, Some(20_000)), 4096);
+    assert_eq!(effective_max_connections(4096, Some(1024)), 512);
+    assert_eq!(effective_max_connections(4096, Some(1)), 1);
 }
 
 /// Sends a request on an open connection and returns the first 12 bytes of the response.
 async fn request_liveness(stream: &mut TcpStream) -> Vec<u8> {
     let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     stream.write_all(request).await.unwrap();
-    let mut answer = vec![0; 12];
-    let read = stream.read(&mut answer).await.unwrap_or(0);
-    answer.truncate(read);
-    answer
+    let mut received = vec![0; 12];
+    let read = stream.read(&mut received).await.unwrap_or(0);
+    received.truncate(read);
+    received
 }
 
 #[tokio::test]

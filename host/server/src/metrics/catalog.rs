@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn every_alert_is_tested_firing_and_not_firing() {
         let rules = read_deploy_file("alerts.yml");
-        let shown = read_deploy_file("alerts.test.yml");
+        let alert_tests = read_deploy_file("alerts.test.yml");
         let alerts: Vec<_> = rules
             .lines()
             .filter_map(|line| line.trim().strip_prefix("- alert: "))
@@ -229,11 +229,11 @@ mod tests {
         assert!(alerts.len() > 5, "{alerts:?}");
         for alert in alerts {
             assert!(
-                shown.contains(&format!("alertname: {alert}, exp_alerts: []")),
+                alert_tests.contains(&format!("alertname: {alert}, exp_alerts: []")),
                 "no test of {alert} not firing"
             );
             assert!(
-                shown.contains(&format!("alertname: {alert}\n        exp_alerts:\n")),
+                alert_tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")),
                 "no test of {alert} firing"
             );
         }
@@ -243,7 +243,7 @@ mod tests {
     fn alerts_use_only_metrics_of_the_catalog() {
         let rules = read_deploy_file("alerts.yml");
         let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        let mut asked = 0;
+        let mut checked = 0;
         for word in words.filter(|word| word.starts_with("weir_") || word.starts_with("process_")) {
             let name = word
                 .trim_end_matches("_bucket")
@@ -253,8 +253,8 @@ mod tests {
                 metric_names().contains(name) || metric_names().contains(word),
                 "{word} is not in the catalog"
             );
-            asked += 1;
+            checked += 1;
         }
-        assert!(asked > 5, "{asked}");
+        assert!(checked > 5, "{checked}");
     }
 }

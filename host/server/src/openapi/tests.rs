@@ -29,11 +29,13 @@ fn list_operations(description: &Value) -> Vec<(String, &Value)> {
 
 /// Returns the path templates of all routes. The debug output of the router is the only way to list them.
 fn list_router_paths(router: &axum::Router) -> BTreeSet<String> {
-    let shown = format!("{router:?}");
-    let (_, paths) = shown.split_once("paths: {").expect("the paths of a router");
+    let router_debug = format!("{router:?}");
+    let (_, paths) = router_debug
+        .split_once("paths: {")
+        .expect("the paths of a router");
     let (paths, _) = paths.split_once("} }").unwrap();
     let paths: BTreeSet<String> = paths.split('"').skip(1).step_by(2).map(str::to_owned).collect();
-    assert!(paths.contains("/healthz"), "{shown}");
+    assert!(paths.contains("/healthz"), "{router_debug}");
     paths
 }
 

@@ -76,7 +76,7 @@ impl From<PipelineAuditRecord> for AuditLogEntryView {
                     _ => None,
                 };
                 let (from, to) = (Some(from.into()), Some(to.into()));
-                (change.name(), change.revision(), percent, from, to)
+                (change.name(), change.target_revision(), percent, from, to)
             }
         };
         Self {
@@ -130,12 +130,12 @@ pub(crate) async fn list_audit_log(
     State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(name): PathParams<String>,
-    QueryParams(page): QueryParams<AuditLogQuery>,
+    QueryParams(query): QueryParams<AuditLogQuery>,
 ) -> Result<Json<AuditLogView>, Problem> {
     caller.require_scope(KeyScope::Components)?;
-    let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
-    let place = 1..=i64::MAX.cast_unsigned();
-    if !(1..=MAX_LIMIT).contains(&limit) || page.before.is_some_and(|before| !place.contains(&before)) {
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    let valid_seqs = 1..=i64::MAX.cast_unsigned();
+    if !(1..=MAX_LIMIT).contains(&limit) || query.before.is_some_and(|before| !valid_seqs.contains(&before)) {
         return Err(Problem::invalid_request(format!(
             "limit must be from 1 to {MAX_LIMIT}, and before must be at least 1"
         )));
@@ -144,7 +144,7 @@ pub(crate) async fn list_audit_log(
     let entries = control
         .tenant_pipelines
         .pipeline_store
-        .list_audit_log(caller.tenant_id(), &name, page.before, limit)
+        .list_audit_log(caller.tenant_id(), &name, query.before, limit)
         .await?;
     let last = entries.last().map(|entry| entry.seq);
     Ok(Json(AuditLogView {

@@ -152,7 +152,7 @@ pub(crate) async fn push_component(
             "name must have 1 to 64 characters of a-z, 0-9, '-' and '_'",
         ));
     }
-    let mut push = ComponentPush::start(&control, &caller.tenant).await?;
+    let mut push = ComponentPush::start_push(&control, &caller.tenant).await?;
     let mut body = body.into_data_stream();
     while let Some(chunk) = body.next().await {
         let chunk = chunk

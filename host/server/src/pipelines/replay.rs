@@ -97,20 +97,20 @@ pub(crate) struct DecisionTotalsView {
 }
 
 impl From<DecisionTotals> for DecisionTotalsView {
-    fn from(effect: DecisionTotals) -> Self {
+    fn from(totals: DecisionTotals) -> Self {
         Self {
-            batches: effect.batches,
-            batch_pages: effect.batch_pages,
-            text_layer: effect.text_layer,
-            ocr: effect.ocr,
-            vision_model: effect.vision_model,
-            not_read: effect.not_read,
-            passages: effect.passages,
-            model_calls: effect.model_calls,
-            retries: effect.retries,
-            given_up: effect.given_up,
-            updates: effect.updates,
-            errors: effect.errors,
+            batches: totals.batches,
+            batch_pages: totals.batch_pages,
+            text_layer: totals.text_layer,
+            ocr: totals.ocr,
+            vision_model: totals.vision_model,
+            not_read: totals.not_read,
+            passages: totals.passages,
+            model_calls: totals.model_calls,
+            retries: totals.retries,
+            given_up: totals.given_up,
+            updates: totals.updates,
+            errors: totals.errors,
         }
     }
 }
@@ -150,10 +150,10 @@ pub(crate) async fn replay_job(
     State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(job): PathParams<JobId>,
-    JsonBody(with): JsonBody<ReplayRequest>,
+    JsonBody(request): JsonBody<ReplayRequest>,
 ) -> Result<Json<ReplayView>, Problem> {
     caller.require_scope(KeyScope::Components)?;
     let tenant = caller.tenant_id();
-    let report = weir_control::pipelines::replay_job(&control, tenant, &job, with.revision).await?;
+    let report = weir_control::pipelines::replay_job(&control, tenant, &job, request.revision).await?;
     Ok(Json(report.into()))
 }

@@ -186,7 +186,10 @@ pub(crate) struct NewRevision {
 impl NewRevision {
     /// Returns the manifest of the pipeline `name`, and the digest or name of the component of each role. Returns a problem if there are
     /// too many settings or capabilities.
-    pub(super) fn into_manifest(self, name: &str) -> Result<(Manifest, BTreeMap<Role, String>), Problem> {
+    pub(super) fn into_manifest_and_components(
+        self,
+        name: &str,
+    ) -> Result<(Manifest, BTreeMap<Role, String>), Problem> {
         let long = |(name, value): (&String, &SettingBody)| {
             let text = matches!(value, SettingBody::Text(text) if text.len() > MAX_SETTING_BYTES);
             name.len() > MAX_SETTING_BYTES || text

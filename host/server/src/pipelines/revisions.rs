@@ -203,7 +203,7 @@ pub(crate) async fn push_revision(
             "the name of a pipeline must have 1 to 64 characters of a-z, 0-9, '-' and '_'",
         ));
     }
-    let (manifest, components) = new.into_manifest(&name)?;
+    let (manifest, components) = new.into_manifest_and_components(&name)?;
     let pushed = weir_control::pipelines::push_revision(
         &control,
         caller.tenant_id(),
@@ -235,12 +235,16 @@ pub(crate) async fn list_revisions(
     State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(name): PathParams<String>,
-    QueryParams(page): QueryParams<RevisionListQuery>,
+    QueryParams(query): QueryParams<RevisionListQuery>,
 ) -> Result<Json<RevisionList>, Problem> {
     caller.require_scope(KeyScope::Components)?;
-    let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
-    let number = 1..=i32::MAX.cast_unsigned();
-    if !(1..=MAX_LIMIT).contains(&limit) || page.before.is_some_and(|before| !number.contains(&before)) {
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    let valid_numbers = 1..=i32::MAX.cast_unsigned();
+    if !(1..=MAX_LIMIT).contains(&limit)
+        || query
+            .before
+            .is_some_and(|before| !valid_numbers.contains(&before))
+    {
         return Err(Problem::invalid_request(format!(
             "limit must be from 1 to {MAX_LIMIT}, and before must be at least 1"
         )));
@@ -249,7 +253,7 @@ pub(crate) async fn list_revisions(
     let revisions = control
         .tenant_pipelines
         .pipeline_store
-        .list_revisions(caller.tenant_id(), &name, page.before, limit)
+        .list_revisions(caller.tenant_id(), &name, query.before, limit)
         .await?;
     let last = revisions.last().map(|revision| revision.number);
     Ok(Json(RevisionList {

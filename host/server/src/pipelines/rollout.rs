@@ -85,16 +85,16 @@ pub(crate) struct JobMetricsView {
 }
 
 impl From<JobMetrics> for JobMetricsView {
-    fn from(showing: JobMetrics) -> Self {
+    fn from(metrics: JobMetrics) -> Self {
         Self {
-            jobs: showing.jobs,
-            failed_jobs: showing.failed_jobs,
-            pages: showing.pages,
-            failed_pages: showing.failed_pages,
-            calls: showing.calls,
-            traps: showing.traps,
-            timeouts: showing.timeouts,
-            millis: showing.millis,
+            jobs: metrics.jobs,
+            failed_jobs: metrics.failed_jobs,
+            pages: metrics.pages,
+            failed_pages: metrics.failed_pages,
+            calls: metrics.calls,
+            traps: metrics.traps,
+            timeouts: metrics.timeouts,
+            millis: metrics.millis,
         }
     }
 }
@@ -163,10 +163,10 @@ pub(crate) struct RolloutChange {
 
 impl RolloutChange {
     fn to_rollout_action(&self) -> Result<RolloutAction, Problem> {
-        let of = |what: Option<u32>, name: &str| {
+        let require = |what: Option<u32>, name: &str| {
             what.ok_or_else(|| Problem::unprocessable(format!("this action needs a {name}")))
         };
-        let revision = || of(self.revision, "revision");
+        let revision = || require(self.revision, "revision");
         let takes_revision = matches!(
             self.action,
             RolloutActionName::Activate
@@ -186,7 +186,7 @@ impl RolloutChange {
             },
             RolloutActionName::Canary => RolloutAction::Canary {
                 revision: revision()?,
-                percent: of(self.percent, "percent")?,
+                percent: require(self.percent, "percent")?,
             },
             RolloutActionName::Promote => RolloutAction::Promote,
             RolloutActionName::Rollback => RolloutAction::RollBack,
@@ -219,7 +219,7 @@ pub(crate) async fn get_rollout(
 ) -> Result<Json<RolloutStatusView>, Problem> {
     caller.require_scope(KeyScope::Components)?;
     let record = find_pipeline(&control, &caller, &name).await?;
-    let trial = weir_control::pipelines::load_trial(
+    let trial = weir_control::pipelines::load_and_evaluate_trial(
         control.tenant_pipelines.pipeline_store.as_ref(),
         caller.tenant_id(),
         &name,
@@ -266,12 +266,12 @@ pub(crate) async fn change_rollout(
     State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(name): PathParams<String>,
-    JsonBody(wanted): JsonBody<RolloutChange>,
+    JsonBody(requested): JsonBody<RolloutChange>,
 ) -> Result<Json<RolloutView>, Problem> {
     caller.require_scope(KeyScope::Components)?;
     find_pipeline(&control, &caller, &name).await?;
-    let change = wanted.to_rollout_action()?;
-    if let Some(number) = change.revision()
+    let change = requested.to_rollout_action()?;
+    if let Some(number) = change.target_revision()
         && control
             .tenant_pipelines
             .pipeline_store
@@ -289,7 +289,7 @@ pub(crate) async fn change_rollout(
         .change_rollout(
             caller.tenant_id(),
             &name,
-            wanted.version,
+            requested.version,
             &change,
             &caller.key_id,
             None,

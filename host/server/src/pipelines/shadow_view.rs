@@ -49,7 +49,7 @@ pub(crate) struct DifferenceExampleView {
 
 /// Returns the comparison of a rollout's shadow; `None` if the rollout has no shadow.
 pub(super) async fn load_shadow_view(
-    book: &dyn ShadowStore,
+    shadow_store: &dyn ShadowStore,
     tenant: &TenantId,
     pipeline: &str,
     rollout: &Rollout,
@@ -57,28 +57,28 @@ pub(super) async fn load_shadow_view(
     let Some(shadow) = rollout.shadow else {
         return Ok(None);
     };
-    let runs = book
+    let runs = shadow_store
         .list_shadow_runs(tenant, pipeline, shadow.revision, shadow.since_millis)
         .await?;
-    let showing = ShadowTotals::from_runs(runs);
-    let examples = showing.examples.into_iter();
+    let totals = ShadowTotals::from_runs(runs);
+    let examples = totals.examples.into_iter();
     Ok(Some(ShadowView {
         revision: shadow.revision,
         since_millis: shadow.since_millis,
-        jobs: showing.compared_jobs,
-        differing_jobs: showing.differing_jobs,
-        decisions: showing.decisions,
-        differing: showing.differing_decisions,
-        missed: showing.missing_capability_responses,
-        before: showing.recorded_totals.into(),
-        after: showing.shadow_totals.into(),
+        jobs: totals.compared_jobs,
+        differing_jobs: totals.differing_jobs,
+        decisions: totals.decisions,
+        differing: totals.differing_decisions,
+        missed: totals.missing_capability_responses,
+        before: totals.recorded_totals.into(),
+        after: totals.shadow_totals.into(),
         examples: examples
             .map(|(job, difference)| DifferenceExampleView {
                 job,
                 difference: difference.into(),
             })
             .collect(),
-        uncompared: showing.failed_comparisons,
-        reason: showing.latest_failure,
+        uncompared: totals.failed_comparisons,
+        reason: totals.latest_failure,
     }))
 }

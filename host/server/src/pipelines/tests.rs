@@ -23,22 +23,22 @@ async fn push_component(host: &TestHost, key: &str, name: &str, component: &str)
     host.send(request).await
 }
 
-async fn expect_status(status: u16, answer: Response<Body>) -> Value {
-    let was = answer.status();
-    let body = body(answer).await;
-    assert_eq!(was, status, "{body}");
+async fn expect_status(status: u16, response: Response<Body>) -> Value {
+    let actual_status = response.status();
+    let body = body(response).await;
+    assert_eq!(actual_status, status, "{body}");
     body
 }
 
 /// Pushes a revision with these settings and returns its number.
 async fn push_revision(host: &TestHost, key: &str, settings: Value) -> u64 {
     let new = json!({ "settings": settings, "canary_analysis": { "min_jobs": 5 } });
-    let answer = expect_status(
+    let revision = expect_status(
         201,
         host.send_post("/v1/pipelines/ours/revisions", key, &new).await,
     )
     .await;
-    answer["number"].as_u64().unwrap()
+    revision["number"].as_u64().unwrap()
 }
 
 async fn change_rollout(host: &TestHost, key: &str, change: Value) -> Value {
@@ -201,7 +201,7 @@ async fn former_field_name_is_refused_with_its_new_name() {
 }
 
 #[tokio::test]
-async fn new_jobs_get_what_is_active_and_a_component_in_use_stays() {
+async fn new_jobs_get_the_active_revision_and_used_component_stays() {
     let host = TestHost::new();
     let (a, key) = host.create_tenant("a", &ALL_SCOPES).await;
     let _dispatching = host.spawn_dispatcher();
@@ -284,7 +284,7 @@ async fn running_job_keeps_its_revision_after_an_activation() {
     // The process ends; the next one resumes the job.
     drop(dispatching);
     let next = host.restart();
-    weir_control::recover_previous_process(&next.control)
+    weir_control::recover_state_of_previous_process(&next.control)
         .await
         .unwrap();
     let _dispatching = next.spawn_dispatcher();
@@ -383,12 +383,12 @@ async fn invalid_rollout_change_is_refused_and_changes_nothing() {
     )
     .await;
     assert_eq!((&pinned["stable"], &pinned["pinned"]), (&json!(1), &json!(true)));
-    let moved = parse_problem(
+    let conflict = parse_problem(
         host.send_post(path, &key, &json!({ "action": "activate", "revision": 2 }))
             .await,
     )
     .await;
-    assert_eq!(moved.status, 409);
+    assert_eq!(conflict.status, 409);
     change_rollout(&host, &key, json!({ "action": "unpin" })).await;
     change_rollout(&host, &key, json!({ "action": "activate", "revision": 2 })).await;
 }
@@ -504,34 +504,38 @@ async fn shadow_reports_differences_and_has_no_effect() {
     host.set_quota(&a, "guest_memory_bytes", 16 << 20).await;
     let changed = change_rollout(&host, &key, shadow).await;
     assert_eq!((&changed["stable"], &changed["shadow"]), (&json!(1), &json!(2)));
-    let shown = async || {
+    let fetch_shadow_view = async || {
         let rollout = host.send_get("/v1/pipelines/ours/rollout", &key).await;
         expect_status(200, rollout).await["shadow"].clone()
     };
-    assert_eq!(shown().await["jobs"], 0, "jobs before the shadow do not count");
+    assert_eq!(
+        fetch_shadow_view().await["jobs"],
+        0,
+        "jobs before the shadow do not count"
+    );
     for number in 1..=3 {
         let (_, ran) = run_job(&host, &a, &key, number).await;
         assert_eq!(ran, real);
         // The comparison happens after the end of the job.
-        while shown().await["jobs"] != number {
+        while fetch_shadow_view().await["jobs"] != number {
             tokio::task::yield_now().await;
         }
     }
     assert_eq!(host.processing.replay_memory_limits(), [Some(16 << 20); 3]);
-    let showing = shown().await;
+    let shadow_view = fetch_shadow_view().await;
     assert_eq!(
         (
-            &showing["revision"],
-            &showing["differing_jobs"],
-            &showing["differing"]
+            &shadow_view["revision"],
+            &shadow_view["differing_jobs"],
+            &shadow_view["differing"]
         ),
         (&json!(2), &json!(3), &json!(3)),
-        "{showing}"
+        "{shadow_view}"
     );
     let changed = change_rollout(&host, &key, json!({ "action": "unshadow" })).await;
     assert_eq!(changed["shadow"], json!(null));
     run_job(&host, &a, &key, 4).await;
-    assert_eq!(shown().await, json!(null));
+    assert_eq!(fetch_shadow_view().await, json!(null));
     let history = expect_status(200, host.send_get("/v1/pipelines/ours/history", &key).await).await;
     assert_eq!(history["entries"][1]["action"], "shadow", "{history}");
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_control::Control;
 use weir_core::collection_and_labels::MAX_LABEL_VALUE_BYTES;
-use weir_core::search::{SearchHit, page_lines_key};
+use weir_core::search::{SearchHit, page_lines_blob_key};
 use weir_core::tenancy::KeyScope;
 use weir_core::usage::{Usage, UsageMeter as _};
 use weir_core::{DocumentId, Rect, TenantId};
@@ -229,7 +229,7 @@ impl FoundPassage {
     fn new(link_signer: &LinkSigner, tenant: &TenantId, hit: SearchHit) -> Self {
         Self {
             image_url: hit.image.as_deref().map(|key| link_signer.sign_link(tenant, key)),
-            lines_url: link_signer.sign_link(tenant, &page_lines_key(&hit.document, hit.page)),
+            lines_url: link_signer.sign_link(tenant, &page_lines_blob_key(&hit.document, hit.page)),
             document: hit.document,
             name: hit.name,
             page: hit.page,
@@ -258,13 +258,16 @@ fn enqueue_queries(
     tenant: &TenantId,
     requests: Vec<SearchRequest>,
 ) -> Vec<Result<PendingSearch, Problem>> {
-    let tickets = app.search_buffer.enqueue_queries(tenant, requests);
+    let pending_searches = app.search_buffer.enqueue_queries(tenant, requests);
     let usage = Usage {
-        searches: tickets.iter().filter(|ticket| ticket.is_ok()).count() as u64,
+        searches: pending_searches
+            .iter()
+            .filter(|pending_search| pending_search.is_ok())
+            .count() as u64,
         ..Usage::default()
     };
     app.control.usage_recorder.record_usage(tenant, &usage);
-    tickets
+    pending_searches
 }
 
 /// Puts one query into the search buffer.
@@ -344,12 +347,12 @@ pub(crate) async fn search_batch(
         .map(|search| search.into_engine_request(caller.tenant_id()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut results = Vec::with_capacity(count);
-    for ticket in enqueue_queries(&app, caller.tenant_id(), requests) {
-        let answer = match ticket {
-            Ok(ticket) => ticket.wait_for_hits().await,
+    for pending_search in enqueue_queries(&app, caller.tenant_id(), requests) {
+        let result = match pending_search {
+            Ok(pending_search) => pending_search.wait_for_hits().await,
             Err(refused) => Err(refused),
         };
-        results.push(match answer {
+        results.push(match result {
             Ok(hits) => SearchBatchResult::Found(build_results(&app, caller.tenant_id(), hits)),
             Err(problem) => SearchBatchResult::Failed { problem },
         });

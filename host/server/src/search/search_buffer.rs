@@ -76,7 +76,7 @@ impl PendingSearch {
     /// Waits for the result, up to the deadline of the query.
     pub(crate) async fn wait_for_hits(self) -> Result<Vec<SearchHit>, Problem> {
         match timeout_at(self.deadline, self.response_receiver).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(result)) => result,
             Ok(Err(_gone)) => Err(Problem::stopping("the host is stopping: use another host")),
             Err(_late) => {
                 counter!("weir_search_queries_dropped_total", "reason" => "timeout").increment(1);
@@ -111,97 +111,111 @@ impl SearchBuffer {
         tenant: &TenantId,
         queries: Vec<SearchRequest>,
     ) -> Vec<Result<PendingSearch, Problem>> {
-        let tickets = {
-            let mut lines = self.queues.lock();
-            let since = Instant::now();
-            let put = |query| {
-                lines.make_room_or_refuse(tenant, self.capacity)?;
-                let (reply, answer) = oneshot::channel();
-                lines.queue_of_tenant(tenant).queries.push_back(QueuedQuery {
-                    query,
-                    queued_at: since,
-                    response_sender: reply,
-                });
-                lines.queued_queries += 1;
-                let deadline = since + self.query_timeout;
+        let pending_searches = {
+            let mut queues = self.queues.lock();
+            let now = Instant::now();
+            let enqueue = |query| {
+                queues.make_room_or_refuse(tenant, self.capacity)?;
+                let (response_sender, response_receiver) = oneshot::channel();
+                queues
+                    .get_or_insert_tenant_queue(tenant)
+                    .queries
+                    .push_back(QueuedQuery {
+                        query,
+                        queued_at: now,
+                        response_sender,
+                    });
+                queues.queued_queries += 1;
+                let deadline = now + self.query_timeout;
                 Ok(PendingSearch {
-                    response_receiver: answer,
+                    response_receiver,
                     deadline,
                 })
             };
-            let tickets = queries.into_iter().map(put).collect();
-            gauge!("weir_search_queries_queued").set(lines.queued_queries as f64);
-            tickets
+            let pending_searches = queries.into_iter().map(enqueue).collect();
+            gauge!("weir_search_queries_queued").set(queues.queued_queries as f64);
+            pending_searches
         };
         self.changed.notify_one();
-        tickets
+        pending_searches
     }
 
     /// Dispatches batches to `answers`, at most `at_once` at a time. Dropping the future cancels the batches in flight.
-    pub(crate) async fn dispatch_batches(self: Arc<Self>, answers: Arc<dyn SearchExecutor>, at_once: usize) {
-        let mut under_way = JoinSet::new();
+    pub(crate) async fn dispatch_batches(
+        self: Arc<Self>,
+        executor: Arc<dyn SearchExecutor>,
+        max_batches_in_flight: usize,
+    ) {
+        let mut batch_tasks = JoinSet::new();
         loop {
-            let mut turn = NextAction::WaitForChange;
-            while under_way.len() < at_once.max(1) {
-                turn = self
+            let mut action = NextAction::WaitForChange;
+            while batch_tasks.len() < max_batches_in_flight.max(1) {
+                action = self
                     .queues
                     .lock()
                     .next_action(self.max_batch_size, self.linger_time);
-                let NextAction::SendBatch(tenant, batch) = turn else {
+                let NextAction::SendBatch(tenant, batch) = action else {
                     break;
                 };
-                under_way.spawn(answer(Arc::clone(&self), Arc::clone(&answers), tenant, batch));
-                turn = NextAction::WaitForChange;
+                batch_tasks.spawn(execute_batch_and_respond(
+                    Arc::clone(&self),
+                    Arc::clone(&executor),
+                    tenant,
+                    batch,
+                ));
+                action = NextAction::WaitForChange;
             }
-            let not_before = match turn {
+            let not_before = match action {
                 NextAction::WaitUntil(at) => Some(at),
                 _ => None,
             };
             tokio::select! {
                 () = self.changed.notified() => {}
-                Some(_) = under_way.join_next() => {}
+                Some(_) = batch_tasks.join_next() => {}
                 () = sleep_until(not_before.unwrap_or_else(Instant::now)), if not_before.is_some() => {}
             }
         }
     }
 }
 
-async fn answer(
+async fn execute_batch_and_respond(
     buffer: Arc<SearchBuffer>,
-    answers: Arc<dyn SearchExecutor>,
+    executor: Arc<dyn SearchExecutor>,
     tenant: TenantId,
     batch: Vec<QueuedQuery>,
 ) {
-    let _under_way = BatchInFlight { buffer, tenant };
+    let _in_flight_guard = BatchInFlightGuard { buffer, tenant };
     histogram!("weir_search_batch_size").record(batch.len() as f64);
-    let (queries, replies): (Vec<_>, Vec<_>) =
-        batch.into_iter().map(|w| (w.query, w.response_sender)).unzip();
-    let answered = AssertUnwindSafe(answers.execute_batch(queries))
+    let (queries, response_senders): (Vec<_>, Vec<_>) = batch
+        .into_iter()
+        .map(|queued| (queued.query, queued.response_sender))
+        .unzip();
+    let answered = AssertUnwindSafe(executor.execute_batch(queries))
         .catch_unwind()
         .await;
-    let died = || Problem::internal_error("the search panicked: see the log of the host");
-    let mut answers = answered
+    let panic_problem = || Problem::internal_error("the search panicked: see the log of the host");
+    let mut results = answered
         .into_iter()
         .flatten()
-        .map(|answer| answer.map_err(Problem::from));
-    for reply in replies {
+        .map(|result| result.map_err(Problem::from));
+    for response_sender in response_senders {
         // The caller may have canceled the query.
-        let _ = reply.send(answers.next().unwrap_or_else(|| Err(died())));
+        let _ = response_sender.send(results.next().unwrap_or_else(|| Err(panic_problem())));
     }
 }
 
 /// Counts a batch in flight in the queue of its tenant until dropped, even after a panic.
-struct BatchInFlight {
+struct BatchInFlightGuard {
     buffer: Arc<SearchBuffer>,
     tenant: TenantId,
 }
 
-impl Drop for BatchInFlight {
+impl Drop for BatchInFlightGuard {
     fn drop(&mut self) {
-        let mut lines = self.buffer.queues.lock();
-        let line = lines.queue_of_tenant(&self.tenant);
-        line.batches_in_flight = line.batches_in_flight.saturating_sub(1);
-        lines.tenant_queues.retain(TenantQueue::is_in_use);
+        let mut queues = self.buffer.queues.lock();
+        let queue = queues.get_or_insert_tenant_queue(&self.tenant);
+        queue.batches_in_flight = queue.batches_in_flight.saturating_sub(1);
+        queues.tenant_queues.retain(TenantQueue::is_in_use);
     }
 }
 
@@ -211,34 +225,37 @@ impl TenantQueue {
     }
 
     /// The time at which its next batch may be sent. `None` if no query is queued.
-    fn next_batch_time(&self, batch: usize, linger: Duration, now: Instant) -> Option<Instant> {
+    fn next_batch_time(&self, max_batch_size: usize, linger: Duration, now: Instant) -> Option<Instant> {
         let oldest = self.queries.front()?.queued_at;
-        let at_once = self.batches_in_flight == 0 || self.queries.len() >= batch;
+        let at_once = self.batches_in_flight == 0 || self.queries.len() >= max_batch_size;
         Some(if at_once { now } else { oldest + linger })
     }
 }
 
 impl TenantQueues {
-    fn queue_of_tenant(&mut self, tenant: &TenantId) -> &mut TenantQueue {
-        let known = self.tenant_queues.iter().position(|line| line.tenant == *tenant);
-        let place = known.unwrap_or_else(|| {
+    fn get_or_insert_tenant_queue(&mut self, tenant: &TenantId) -> &mut TenantQueue {
+        let existing = self
+            .tenant_queues
+            .iter()
+            .position(|queue| queue.tenant == *tenant);
+        let index = existing.unwrap_or_else(|| {
             // Tenants with a batch in flight have been served, so a new tenant comes before them and after the waiting ones.
             let served = self
                 .tenant_queues
                 .iter()
-                .position(|line| line.batches_in_flight > 0);
-            let place = served.unwrap_or(self.tenant_queues.len());
-            let line = TenantQueue {
+                .position(|queue| queue.batches_in_flight > 0);
+            let index = served.unwrap_or(self.tenant_queues.len());
+            let queue = TenantQueue {
                 tenant: tenant.clone(),
                 queries: VecDeque::new(),
                 batches_in_flight: 0,
             };
-            self.tenant_queues.insert(place, line);
-            place
+            self.tenant_queues.insert(index, queue);
+            index
         });
         // The queue at this index exists or was just inserted.
         self.tenant_queues
-            .get_mut(place)
+            .get_mut(index)
             .unwrap_or_else(|| unreachable!())
     }
 
@@ -256,15 +273,15 @@ impl TenantQueues {
         if self.queued_queries < capacity {
             return Ok(());
         }
-        let own = self.tenant_queues.iter().find(|line| line.tenant == *tenant);
-        let own = own.map_or(0, |line| line.queries.len());
+        let own = self.tenant_queues.iter().find(|queue| queue.tenant == *tenant);
+        let own = own.map_or(0, |queue| queue.queries.len());
         let longest = self
             .tenant_queues
             .iter_mut()
-            .max_by_key(|line| line.queries.len());
+            .max_by_key(|queue| queue.queries.len());
         let dropped = longest
-            .filter(|line| line.queries.len() > own + 1)
-            .and_then(|line| line.queries.pop_back());
+            .filter(|queue| queue.queries.len() > own + 1)
+            .and_then(|queue| queue.queries.pop_back());
         let Some(dropped) = dropped else {
             counter!("weir_search_queries_refused_total").increment(1);
             return Err(refusal());
@@ -277,33 +294,37 @@ impl TenantQueues {
 
     /// Removes the queries whose caller no longer waits.
     fn remove_abandoned_queries(&mut self) {
-        for line in &mut self.tenant_queues {
-            line.queries
+        for queue in &mut self.tenant_queues {
+            queue
+                .queries
                 .retain(|waiting| !waiting.response_sender.is_closed());
         }
         self.tenant_queues.retain(TenantQueue::is_in_use);
-        self.queued_queries = self.tenant_queues.iter().map(|line| line.queries.len()).sum();
+        self.queued_queries = self.tenant_queues.iter().map(|queue| queue.queries.len()).sum();
     }
 
-    fn next_action(&mut self, batch: usize, linger: Duration) -> NextAction {
+    fn next_action(&mut self, max_batch_size: usize, linger: Duration) -> NextAction {
         self.remove_abandoned_queries();
         let now = Instant::now();
         let mut earliest: Option<Instant> = None;
-        for place in 0..self.tenant_queues.len() {
-            let leaves = self
+        for index in 0..self.tenant_queues.len() {
+            let batch_time = self
                 .tenant_queues
-                .get(place)
-                .and_then(|line| line.next_batch_time(batch, linger, now));
-            match leaves {
+                .get(index)
+                .and_then(|queue| queue.next_batch_time(max_batch_size, linger, now));
+            match batch_time {
                 Some(at) if at <= now => {
-                    let Some(mut line) = self.tenant_queues.remove(place) else {
+                    let Some(mut queue) = self.tenant_queues.remove(index) else {
                         break;
                     };
-                    let taken: Vec<_> = line.queries.drain(..line.queries.len().min(batch)).collect();
-                    line.batches_in_flight += 1;
-                    let tenant = line.tenant.clone();
+                    let taken: Vec<_> = queue
+                        .queries
+                        .drain(..queue.queries.len().min(max_batch_size))
+                        .collect();
+                    queue.batches_in_flight += 1;
+                    let tenant = queue.tenant.clone();
                     // The other tenants are served before its next batch.
-                    self.tenant_queues.push_back(line);
+                    self.tenant_queues.push_back(queue);
                     self.queued_queries -= taken.len();
                     gauge!("weir_search_queries_queued").set(self.queued_queries as f64);
                     return NextAction::SendBatch(tenant, taken);

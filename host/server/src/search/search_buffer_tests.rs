@@ -53,17 +53,19 @@ impl Drop for AbortOnDrop {
 }
 
 impl BufferHarness {
-    fn new(settings: &Settings, at_once: usize, lets: usize) -> Self {
+    fn new(settings: &Settings, max_batches_in_flight: usize, batch_permits: usize) -> Self {
         let buffer = SearchBuffer::new(settings);
-        let model = Arc::new(FakeSearchExecutor {
+        let executor = Arc::new(FakeSearchExecutor {
             began: Instant::now(),
             batches: Mutex::default(),
-            batch_permits: Semaphore::new(lets),
+            batch_permits: Semaphore::new(batch_permits),
         });
-        let running = tokio::spawn(Arc::clone(&buffer).dispatch_batches(Arc::clone(&model) as _, at_once));
+        let running = tokio::spawn(
+            Arc::clone(&buffer).dispatch_batches(Arc::clone(&executor) as _, max_batches_in_flight),
+        );
         Self {
             buffer,
-            executor: model,
+            executor,
             _running: AbortOnDrop(running),
         }
     }
@@ -102,8 +104,8 @@ fn buffer_settings(capacity: u32, batch: u32) -> Settings {
 #[tokio::test(start_paused = true)]
 async fn single_query_is_sent_at_once() {
     let bench = BufferHarness::new(&Settings::default(), 2, 1);
-    let ticket = bench.enqueue_queries("a", 1).remove(0).unwrap();
-    assert!(ticket.wait_for_hits().await.is_ok());
+    let pending_search = bench.enqueue_queries("a", 1).remove(0).unwrap();
+    assert!(pending_search.wait_for_hits().await.is_ok());
     assert_eq!(bench.executor.began.elapsed(), Duration::ZERO);
 }
 
@@ -123,8 +125,8 @@ async fn queries_wait_while_a_batch_is_in_flight() {
     );
     assert!(batches[1].2 < 100);
     bench.executor.batch_permits.add_permits(1);
-    for ticket in first.into_iter().chain(rest) {
-        assert!(ticket.unwrap().wait_for_hits().await.is_ok());
+    for pending_search in first.into_iter().chain(rest) {
+        assert!(pending_search.unwrap().wait_for_hits().await.is_ok());
     }
 }
 
@@ -203,8 +205,8 @@ async fn canceled_query_is_not_embedded() {
 #[tokio::test(start_paused = true)]
 async fn query_times_out() {
     let bench = BufferHarness::new(&Settings::default(), 1, 0);
-    let ticket = bench.enqueue_queries("a", 1).remove(0).unwrap();
-    assert_eq!(ticket.wait_for_hits().await.unwrap_err().status(), 503);
+    let pending_search = bench.enqueue_queries("a", 1).remove(0).unwrap();
+    assert_eq!(pending_search.wait_for_hits().await.unwrap_err().status(), 503);
     assert_eq!(bench.executor.began.elapsed(), Duration::from_secs(30));
 }
 
@@ -255,10 +257,18 @@ async fn panic_of_a_batch_does_not_block_the_next_one() {
             (0..count).map(|_| SearchRequest::new(a.clone(), "q")).collect(),
         )
     };
-    for ticket in ask(1) {
-        assert_eq!(ticket.unwrap().wait_for_hits().await.unwrap_err().status(), 500);
+    for pending_search in ask(1) {
+        assert_eq!(
+            pending_search
+                .unwrap()
+                .wait_for_hits()
+                .await
+                .unwrap_err()
+                .status(),
+            500
+        );
     }
-    for ticket in ask(2) {
-        assert!(ticket.unwrap().wait_for_hits().await.is_ok());
+    for pending_search in ask(2) {
+        assert!(pending_search.unwrap().wait_for_hits().await.is_ok());
     }
 }

@@ -58,19 +58,19 @@ pub(crate) async fn stream_query(
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Read)?;
     let request = search.into_engine_request(caller.tenant_id())?;
-    let place = app.search_stream_limiter.try_acquire(caller.tenant_id())?;
+    let permit = app.search_stream_limiter.try_acquire(caller.tenant_id())?;
     let began = Instant::now();
-    let ticket = enqueue_query(&app, caller.tenant_id(), request)?;
+    let pending_search = enqueue_query(&app, caller.tenant_id(), request)?;
     let (chunks, body) = mpsc::channel(EVENT_CHANNEL_CAPACITY);
-    let places = Arc::clone(&app.search_stream_limiter);
-    places.spawn_stream(async move {
+    let limiter = Arc::clone(&app.search_stream_limiter);
+    limiter.spawn_stream(async move {
         let deadline = began
             + Duration::from_secs(app.control.settings.query_stream_query_timeout_seconds.into())
             + TIMEOUT_REPORT_GRACE;
         // The deadline also applies to a client that does not read its response.
         let _ = timeout_at(
             deadline,
-            send_result_events(app, caller, ticket, began, chunks, place),
+            send_result_events(app, caller, pending_search, began, chunks, permit),
         )
         .await;
     });
@@ -80,16 +80,16 @@ pub(crate) async fn stream_query(
 async fn send_result_events(
     app: AppState,
     caller: Caller,
-    ticket: PendingSearch,
+    pending_search: PendingSearch,
     began: Instant,
     chunks: mpsc::Sender<Bytes>,
-    _place: StreamPermit,
+    _permit: StreamPermit,
 ) {
-    let answered = tokio::select! {
-        answered = ticket.wait_for_hits() => answered,
+    let result = tokio::select! {
+        answered = pending_search.wait_for_hits() => answered,
         () = chunks.closed() => return,
     };
-    let hits: Vec<SearchHit> = match answered {
+    let hits: Vec<SearchHit> = match result {
         Ok(hits) => hits,
         Err(problem) => {
             send_event(&chunks, "problem", &problem).await;

@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use weir_core::search::{IndexPoint, page_image_key, page_lines_key};
+use weir_core::search::{IndexPoint, page_image_blob_key, page_lines_blob_key};
 use weir_core::settings::Settings;
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, Rect, TenantId};
@@ -54,8 +54,8 @@ fn point(document: &DocumentId, page: u32, text: &str) -> IndexPoint {
         },
         dense_vector: vec![1.0],
         labels: vec![("kind".into(), format!("k{page}"))],
-        image: Some(page_image_key(document, page, 150, "jpg")),
-        lines: Some(page_lines_key(document, page)),
+        image: Some(page_image_blob_key(document, page, 150, "jpg")),
+        lines: Some(page_lines_blob_key(document, page)),
     }
 }
 
@@ -67,9 +67,9 @@ fn store_point(host: &TestHost, tenant: &TenantId, collection: &str, point: Inde
 }
 
 async fn search_hits(host: &TestHost, key: &str, search: Value) -> Vec<Value> {
-    let answer = host.send_post("/v1/search", key, &search).await;
-    assert_eq!(answer.status(), StatusCode::OK, "{search}");
-    body(answer).await["hits"].as_array().unwrap().clone()
+    let response = host.send_post("/v1/search", key, &search).await;
+    assert_eq!(response.status(), StatusCode::OK, "{search}");
+    body(response).await["hits"].as_array().unwrap().clone()
 }
 
 #[tokio::test]
@@ -83,14 +83,14 @@ async fn hit_has_its_position_and_signed_links() {
         .engine
         .ports()
         .blobs
-        .put_blob(&a, &page_image_key(&document, 3, 150, "jpg"), b"image")
+        .put_blob(&a, &page_image_blob_key(&document, 3, 150, "jpg"), b"image")
         .await
         .unwrap();
     host.control
         .engine
         .ports()
         .blobs
-        .put_blob(&a, &page_lines_key(&document, 3), b"{}")
+        .put_blob(&a, &page_lines_blob_key(&document, 3), b"{}")
         .await
         .unwrap();
     let hits = search_hits(host, &key, json!({ "query": " warranty " })).await;
@@ -111,9 +111,9 @@ async fn hit_has_its_position_and_signed_links() {
         let request = axum::http::Request::get(link)
             .body(axum::body::Body::empty())
             .unwrap();
-        let answer = host.send(request).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{link}");
-        let bytes = axum::body::to_bytes(answer.into_body(), 100).await.unwrap();
+        let response = host.send(request).await;
+        assert_eq!(response.status(), StatusCode::OK, "{link}");
+        let bytes = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
         assert_eq!(bytes, content);
     }
 }
@@ -172,20 +172,20 @@ async fn out_of_range_searches_are_refused() {
         json!([]),
     ] {
         for path in ["/v1/search", "/v1/stream/query"] {
-            let answer = host.send_post(path, &key, &search).await;
-            assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{search}");
-            assert_eq!(body(answer).await["type"], "/problems/unprocessable");
+            let response = host.send_post(path, &key, &search).await;
+            assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY, "{search}");
+            assert_eq!(body(response).await["type"], "/problems/unprocessable");
         }
-        let answer = host
+        let response = host
             .send_post("/v1/search/batch", &key, &json!({ "queries": [search] }))
             .await;
-        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
     }
     for queries in [json!([]), json!(vec![json!({ "query": "x" }); 33])] {
-        let answer = host
+        let response = host
             .send_post("/v1/search/batch", &key, &json!({ "queries": queries }))
             .await;
-        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
     }
     for path in ["/v1/search", "/v1/search/batch", "/v1/stream/query"] {
         let search = json!({ "query": "x", "queries": [{ "query": "x" }] });
@@ -211,16 +211,16 @@ async fn concurrent_queries_share_embedding_batches() {
     *host.embedder.delay.lock() = Duration::from_millis(20);
     let (_, key) = host.create_tenant("a", &[KeyScope::Read]).await;
     let search = json!({ "query": "x" });
-    let answers = join_all((0..32).map(|_| host.send_post("/v1/search", &key, &search))).await;
-    assert!(answers.iter().all(|a| a.status() == StatusCode::OK));
+    let responses = join_all((0..32).map(|_| host.send_post("/v1/search", &key, &search))).await;
+    assert!(responses.iter().all(|a| a.status() == StatusCode::OK));
     let calls = host.embedder.embed_calls.load(Ordering::Relaxed);
     assert_eq!(host.embedder.embedded_texts.load(Ordering::Relaxed), 32);
     assert!(calls <= 3, "{calls} calls for 32 queries");
     let queries: Vec<_> = (0..32).map(|n| json!({ "query": format!("q{n}") })).collect();
-    let answer = host
+    let response = host
         .send_post("/v1/search/batch", &key, &json!({ "queries": queries }))
         .await;
-    assert_eq!(body(answer).await["results"].as_array().unwrap().len(), 32);
+    assert_eq!(body(response).await["results"].as_array().unwrap().len(), 32);
     assert_eq!(
         host.embedder.embed_calls.load(Ordering::Relaxed),
         calls + 1,
@@ -245,11 +245,11 @@ async fn batch_results_are_in_query_order() {
         .iter()
         .map(|n| json!({ "query": format!("word{n}") }))
         .collect();
-    let answer = host
+    let response = host
         .send_post("/v1/search/batch", &key, &json!({ "queries": queries }))
         .await;
-    let answer = body(answer).await;
-    let first = |n: usize| answer["results"][n]["hits"][0]["text"].as_str();
+    let results = body(response).await;
+    let first = |n: usize| results["results"][n]["hits"][0]["text"].as_str();
     assert_eq!(
         [first(0), first(1), first(2), first(3)],
         [Some("word3"), Some("word0"), Some("word4"), None]
@@ -265,9 +265,9 @@ async fn batch_beyond_capacity_fails_query_by_query() {
     let bench = SearchHost::new(settings);
     let (_, key) = bench.host.create_tenant("a", &[KeyScope::Read]).await;
     let queries = json!({ "queries": vec![json!({ "query": "x" }); 3] });
-    let answer = body(bench.host.send_post("/v1/search/batch", &key, &queries).await).await;
-    assert!(answer["results"][1]["hits"].is_array());
-    assert_eq!(answer["results"][2]["problem"]["type"], "/problems/overloaded");
+    let results = body(bench.host.send_post("/v1/search/batch", &key, &queries).await).await;
+    assert!(results["results"][1]["hits"].is_array());
+    assert_eq!(results["results"][2]["problem"]["type"], "/problems/overloaded");
 }
 
 #[tokio::test]
@@ -283,11 +283,11 @@ async fn search_stream_ends_with_done() {
             point(&DocumentId::from_content(b"d"), page, "word"),
         );
     }
-    let answer = host
+    let response = host
         .send_post("/v1/stream/query", &key, &json!({ "query": "word", "top_k": 2 }))
         .await;
-    assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
-    let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
     let text = std::str::from_utf8(&bytes).unwrap();
     let events: Vec<(&str, Value)> = text
         .split_terminator("\n\n")

@@ -111,10 +111,10 @@ pub(crate) struct CreatedKey {
 }
 
 impl From<GeneratedApiKey> for CreatedKey {
-    fn from(fresh: GeneratedApiKey) -> Self {
+    fn from(generated: GeneratedApiKey) -> Self {
         Self {
-            key: fresh.record.into(),
-            secret: fresh.full_key,
+            key: generated.record.into(),
+            secret: generated.full_key,
         }
     }
 }
@@ -162,7 +162,7 @@ pub(crate) async fn create_key(
     if let Some(wrong) = wrong {
         return Err(Problem::unprocessable(wrong));
     }
-    let _one = control.key_creation_lock.lock().await;
+    let _creation_guard = control.key_creation_lock.lock().await;
     load_tenant(&control, &tenant).await?;
     let now = unix_time_millis();
     if control
@@ -260,7 +260,7 @@ pub(crate) async fn rotate_key(
 ) -> Result<(StatusCode, Json<CreatedKey>), Problem> {
     let old = load_manageable_key(&control, &caller, &key).await?;
     let now = unix_time_millis();
-    let fresh = generate_api_key(
+    let new_key = generate_api_key(
         &old.tenant,
         old.scopes,
         &old.display_name,
@@ -270,21 +270,25 @@ pub(crate) async fn rotate_key(
     .map_err(|error| Problem::internal_error(error.to_string()))?;
     if !control
         .tenant_store
-        .replace_api_key(&key, &fresh.record, now)
+        .replace_api_key(&key, &new_key.record, now)
         .await?
     {
         return Err(Problem::conflict(
             "the key is revoked or has expired: create a new one",
         ));
     }
-    Ok((StatusCode::CREATED, Json(fresh.into())))
+    Ok((StatusCode::CREATED, Json(new_key.into())))
 }
 
 /// Loads a key that the caller may revoke or rotate. The error is a 404 if there is none.
 async fn load_manageable_key(control: &Control, caller: &Caller, key: &str) -> Result<ApiKeyRecord, Problem> {
-    let foreign = || Problem::not_found("the key does not exist, or the caller may not manage it");
+    let not_found = || Problem::not_found("the key does not exist, or the caller may not manage it");
     if caller.require_scope(KeyScope::Admin).is_err() && caller.key_id != key {
-        return Err(foreign());
+        return Err(not_found());
     }
-    control.tenant_store.find_api_key(key).await?.ok_or_else(foreign)
+    control
+        .tenant_store
+        .find_api_key(key)
+        .await?
+        .ok_or_else(not_found)
 }

@@ -272,7 +272,7 @@ pub(crate) async fn change_tenant(
         quotas,
     };
     let record = update_existing_tenant(&control, &tenant, &update).await?;
-    control.admission.invalidate_terms(&tenant);
+    control.admission.invalidate_tenant_terms(&tenant);
     Ok(Json(record.into()))
 }
 
@@ -304,11 +304,11 @@ pub(crate) async fn remove_tenant(
         ));
     }
     load_tenant(&control, &tenant).await?;
-    let ours = Arc::clone(&control);
+    let task_control = Arc::clone(&control);
     control
-        .run_to_completion(
-            async move { Ok::<_, Problem>(tenant_removal::remove_tenant(&ours, &tenant).await?) },
-        )
+        .run_to_completion(async move {
+            Ok::<_, Problem>(tenant_removal::remove_tenant(&task_control, &tenant).await?)
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -125,23 +125,23 @@ impl DailyUsage {
 pub(crate) async fn get_usage(
     State(control): State<Arc<Control>>,
     caller: Caller,
-    QueryParams(days): QueryParams<UsageQuery>,
+    QueryParams(query): QueryParams<UsageQuery>,
 ) -> Result<Json<UsageReport>, Problem> {
     caller.require_scope(KeyScope::Read)?;
     let today = day_from_millis(unix_time_millis());
-    let to = days.to.map_or(today, |date| date.0);
-    let from = days
+    let to = query.to.map_or(today, |date| date.0);
+    let from = query
         .from
         .map_or(to.saturating_sub(DEFAULT_DAYS - 1), |date| date.0);
     let from = from.max(to.saturating_sub(MAX_DAYS - 1));
-    let (book, tenant) = (control.usage_store.as_ref(), caller.tenant_id());
+    let (usage_store, tenant) = (control.usage_store.as_ref(), caller.tenant_id());
     let (used, now, stored) = tokio::try_join!(
-        control.usage_recorder.usage_by_day(book, tenant, from, to),
-        control.usage_recorder.usage_on_day(book, tenant, today),
-        book.count_stored_bytes(tenant),
+        control.usage_recorder.usage_by_day(usage_store, tenant, from, to),
+        control.usage_recorder.usage_on_day(usage_store, tenant, today),
+        usage_store.count_stored_bytes(tenant),
     )?;
-    let (waiting, running) = control.admission.queued_and_running_jobs(tenant);
-    let limits = control.quota_limiter.tenant_limits(&caller.tenant);
+    let (waiting, running) = control.admission.count_queued_and_running_jobs(tenant);
+    let limits = control.quota_limiter.effective_limits(&caller.tenant);
     let quota = |quota, limit, used| QuotaUsageView { quota, limit, used };
     Ok(Json(UsageReport {
         tenant: tenant.to_string(),
@@ -170,7 +170,7 @@ pub(crate) async fn get_usage(
             quota(
                 "llm_tokens_per_day",
                 limits.llm_tokens_per_day,
-                Some(now.llm_tokens()),
+                Some(now.total_llm_tokens()),
             ),
             quota(
                 "llm_cost_micros_per_day",

@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 use weir_core::StorageError;
 
 use super::unsynced_blobs::UnsyncedBlob;
-use super::{BlobFolder, is_not_found, named_blob_path};
+use super::{BlobFolder, blob_path_with_error_name, is_not_found};
 
 /// Files that are synced in parallel.
 const MAX_PARALLEL_SYNCS: usize = 8;
 
 impl BlobFolder {
     pub(super) fn flush_unsynced_blobs(&self) -> Result<(), StorageError> {
-        let _alone = self.flush_lock.lock();
+        let _flush_guard = self.flush_lock.lock();
         let mut files = std::mem::take(&mut self.unsynced.lock().blobs);
         if files.is_empty() {
             return Ok(());
@@ -39,12 +39,12 @@ impl BlobFolder {
         files: &mut BTreeMap<PathBuf, UnsyncedBlob>,
     ) -> Result<(), StorageError> {
         let hasher = self.unsynced.lock().clone_hasher();
-        let mut owed: Vec<(&PathBuf, &mut UnsyncedBlob)> = files.iter_mut().collect();
-        run_in_parallel(&mut owed, |(path, written)| {
+        let mut blobs_to_sync: Vec<(&PathBuf, &mut UnsyncedBlob)> = files.iter_mut().collect();
+        run_in_parallel(&mut blobs_to_sync, |(path, written)| {
             let Err(error) = written.sync_file(&*self.sync_file) else {
                 return Ok(());
             };
-            let location = named_blob_path(&self.root, path);
+            let location = blob_path_with_error_name(&self.root, path);
             tracing::warn!(path = %path.display(), %error, "a blob could not be synced and is written to a new file");
             self.rewrite_blob(path, written, &hasher)
                 .map_err(|e| location.io_error(&e))
@@ -63,7 +63,7 @@ impl BlobFolder {
                 // The other errors mean that the folder has been deleted.
                 Err(e) if !is_not_found(&e) => {
                     damaged.lock().push(folder.clone());
-                    Err(named_blob_path(&self.root, folder).io_error(&e))
+                    Err(blob_path_with_error_name(&self.root, folder).io_error(&e))
                 }
                 _ => Ok(()),
             }
@@ -84,7 +84,7 @@ impl BlobFolder {
         let (unfinished, file) = self.write_unfinished_file(&written.read_verified_bytes(hasher)?)?;
         let replaced = (self.sync_file)(&file).and_then(|()| {
             // Puts and deletes of this blob wait meanwhile.
-            self.storage_usage.exclude_changes(|| {
+            self.storage_usage.run_while_no_file_changes(|| {
                 if written.is_file_at(path)? {
                     fs::rename(&unfinished, path)?;
                 }
@@ -103,19 +103,19 @@ fn run_in_parallel<T: Send>(
     all: &mut [T],
     work: impl Fn(&mut T) -> Result<(), StorageError> + Sync,
 ) -> Result<(), StorageError> {
-    let work_all = |some: &mut [T]| {
+    let work_all = |items: &mut [T]| {
         let mut outcome = Ok(());
-        for one in some {
-            outcome = outcome.and(work(one));
+        for item in items {
+            outcome = outcome.and(work(item));
         }
         outcome
     };
     thread::scope(|scope| {
-        let share = all.len().div_ceil(MAX_PARALLEL_SYNCS).max(1);
+        let chunk_len = all.len().div_ceil(MAX_PARALLEL_SYNCS).max(1);
         let work_all = &work_all;
         let working: Vec<_> = all
-            .chunks_mut(share)
-            .map(|some| thread::Builder::new().spawn_scoped(scope, move || work_all(some)))
+            .chunks_mut(chunk_len)
+            .map(|chunk| thread::Builder::new().spawn_scoped(scope, move || work_all(chunk)))
             .collect();
         working.into_iter().try_for_each(|thread| {
             let thread = thread.map_err(|e| StorageError::from_io_error("flushing blobs", &e))?;

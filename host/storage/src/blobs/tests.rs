@@ -41,16 +41,16 @@ async fn keys_are_listed_and_deleted_by_prefix() {
     ] {
         blobs.put_blob(&t, key, b"x").await.unwrap();
     }
-    let list = |prefix: &'static str| blobs.list_keys(&t, prefix);
+    let list = |prefix: &'static str| blobs.list_blob_keys(&t, prefix);
     assert_eq!(list("d/1").await.unwrap(), ["d/1/ocr.json", "d/10/ocr.json"]);
     assert_eq!(list("d/1/").await.unwrap(), ["d/1/ocr.json"]);
     assert_eq!(list("d").await.unwrap().len(), 4);
     assert_eq!(list("").await.unwrap().len(), 5);
     assert!(list("nothing/").await.unwrap().is_empty());
-    blobs.delete_prefix(&t, "d/").await.unwrap();
+    blobs.delete_blobs_with_prefix(&t, "d/").await.unwrap();
     assert_eq!(list("").await.unwrap(), ["d.txt", "e/1/ocr.json"]);
     assert!(!dir.path().join("blobs/default/d").exists());
-    blobs.delete_prefix(&t, "d/").await.unwrap();
+    blobs.delete_blobs_with_prefix(&t, "d/").await.unwrap();
 }
 
 #[tokio::test]
@@ -60,10 +60,10 @@ async fn tenants_do_not_see_each_other() {
     blobs.put_blob(&a, "k", b"of a").await.unwrap();
     blobs.put_blob(&b, "k", b"of b").await.unwrap();
     assert_eq!(blobs.get_blob(&a, "k").await.unwrap().unwrap(), b"of a");
-    blobs.delete_prefix(&a, "").await.unwrap();
+    blobs.delete_blobs_with_prefix(&a, "").await.unwrap();
     assert_eq!(blobs.get_blob(&a, "k").await.unwrap(), None);
     assert_eq!(blobs.get_blob(&b, "k").await.unwrap().unwrap(), b"of b");
-    assert_eq!(blobs.list_keys(&a, "").await.unwrap(), Vec::<String>::new());
+    assert_eq!(blobs.list_blob_keys(&a, "").await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -93,19 +93,22 @@ async fn no_key_leaves_its_tenant() {
         }
     }
     for prefix in ["..", "../", "/", "a//", "./"] {
-        assert!(blobs.list_keys(&t, prefix).await.is_err(), "{prefix:?}");
-        assert!(blobs.delete_prefix(&t, prefix).await.is_err(), "{prefix:?}");
+        assert!(blobs.list_blob_keys(&t, prefix).await.is_err(), "{prefix:?}");
+        assert!(
+            blobs.delete_blobs_with_prefix(&t, prefix).await.is_err(),
+            "{prefix:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn unfinished_blobs_are_removed_at_the_next_open() {
     let (dir, blobs) = open_blobs();
-    let left = dir.path().join("blobs").join(UNFINISHED_FOLDER).join("0");
-    fs::write(&left, "half").unwrap();
+    let unfinished = dir.path().join("blobs").join(UNFINISHED_FOLDER).join("0");
+    fs::write(&unfinished, "half").unwrap();
     drop(blobs);
     let blobs = reopen_blobs(&dir);
-    assert!(!left.exists());
+    assert!(!unfinished.exists());
     blobs
         .put_blob(&TenantId::default_tenant(), "k", b"x")
         .await
@@ -113,7 +116,7 @@ async fn unfinished_blobs_are_removed_at_the_next_open() {
 }
 
 #[tokio::test]
-async fn a_failed_put_leaves_nothing() {
+async fn failed_put_leaves_no_unfinished_file() {
     let (dir, blobs) = open_blobs();
     let t = TenantId::default_tenant();
     blobs.put_blob(&t, "a", b"file").await.unwrap();
@@ -127,41 +130,41 @@ async fn a_failed_put_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn flush_syncs_only_new_blobs() {
+async fn put_beyond_limit_flushes_and_deleted_blob_needs_no_sync() {
     let (_dir, blobs) = open_blobs();
     let t = TenantId::default_tenant();
-    let owed = || blobs.folder.unsynced.lock().blobs.len();
+    let unsynced_count = || blobs.folder.unsynced.lock().blobs.len();
     for i in 0..MAX_UNSYNCED_BLOBS {
         blobs.put_blob(&t, &format!("k/{i}"), b"x").await.unwrap();
     }
-    assert_eq!(owed(), MAX_UNSYNCED_BLOBS);
+    assert_eq!(unsynced_count(), MAX_UNSYNCED_BLOBS);
     blobs.put_blob(&t, "k/one-more", b"x").await.unwrap();
-    assert_eq!(owed(), 0, "a put beyond the limit must flush");
+    assert_eq!(unsynced_count(), 0, "a put beyond the limit must flush");
     blobs.put_blob(&t, "k/last", b"x").await.unwrap();
     blobs.put_blob(&t, "other", b"x").await.unwrap();
-    blobs.delete_prefix(&t, "k/").await.unwrap();
-    assert_eq!(owed(), 1, "a deleted blob must not wait for a sync");
+    blobs.delete_blobs_with_prefix(&t, "k/").await.unwrap();
+    assert_eq!(unsynced_count(), 1, "a deleted blob must not wait for a sync");
     blobs.flush_blobs().await.unwrap();
-    assert_eq!(owed(), 0);
+    assert_eq!(unsynced_count(), 0);
 }
 
 /// Opens blobs whose syncs, of files or of folders, fail as often as the returned counter says.
 fn open_with_failing_syncs(of_folders: bool) -> (tempfile::TempDir, FileBlobStore, Arc<AtomicU64>) {
     let (dir, blobs) = open_blobs();
-    let mut inner = Arc::into_inner(blobs.folder).unwrap();
+    let mut blob_folder = Arc::into_inner(blobs.folder).unwrap();
     let failures = Arc::new(AtomicU64::new(0));
-    let left = Arc::clone(&failures);
-    inner.sync_file = Box::new(move |file: &File| {
-        let concerned = file.metadata()?.is_dir() == of_folders;
-        let fails = |n: u64| concerned.then_some(n)?.checked_sub(1);
-        match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails) {
+    let remaining_failures = Arc::clone(&failures);
+    blob_folder.sync_file = Box::new(move |file: &File| {
+        let is_affected = file.metadata()?.is_dir() == of_folders;
+        let fails = |n: u64| is_affected.then_some(n)?.checked_sub(1);
+        match remaining_failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails) {
             // EIO, the error of fsync(2) if a page could not be written.
             Ok(_) => Err(io::Error::from_raw_os_error(5)),
             Err(_) => file.sync_all(),
         }
     });
-    let inner = Arc::new(inner);
-    (dir, FileBlobStore { folder: inner }, failures)
+    let folder = Arc::new(blob_folder);
+    (dir, FileBlobStore { folder }, failures)
 }
 
 fn blob_inode(dir: &tempfile::TempDir, key: &str) -> u64 {
@@ -267,7 +270,7 @@ async fn puts_and_deletes_run_concurrently() {
         }
     });
     while !puts.is_finished() {
-        blobs.delete_prefix(&t, "d/").await.unwrap();
+        blobs.delete_blobs_with_prefix(&t, "d/").await.unwrap();
     }
     puts.await.unwrap();
 }
@@ -285,16 +288,16 @@ async fn bytes_are_counted_once_for_each_key() {
     blobs.put_blob(&a, "d/1/image", &[0; 40]).await.unwrap();
     assert!(blobs.put_blob(&a, "e/1", &[0; 7]).await.is_err());
     assert_eq!(bytes(&a).await, 55);
-    blobs.delete_prefix(&a, "d/").await.unwrap();
-    blobs.delete_prefix(&a, "d/").await.unwrap();
+    blobs.delete_blobs_with_prefix(&a, "d/").await.unwrap();
+    blobs.delete_blobs_with_prefix(&a, "d/").await.unwrap();
     assert_eq!((bytes(&a).await, bytes(&b).await), (5, 1));
-    blobs.delete_prefix(&a, "").await.unwrap();
+    blobs.delete_blobs_with_prefix(&a, "").await.unwrap();
     assert_eq!(bytes(&a).await, 0);
     assert!(!dir.path().join("blobs/a").exists());
 }
 
 #[tokio::test]
-async fn bytes_are_right_when_many_write_one_key() {
+async fn stored_bytes_are_exact_after_concurrent_puts_of_one_key() {
     let (_dir, blobs) = open_blobs();
     let (blobs, t) = (Arc::new(blobs), TenantId::default_tenant());
     let writers = (1..=40_usize).map(|size| {
@@ -303,7 +306,7 @@ async fn bytes_are_right_when_many_write_one_key() {
             for _ in 0..20 {
                 blobs.put_blob(&t, "d/1/image", &vec![0; size]).await.unwrap();
                 if size.is_multiple_of(5) {
-                    blobs.delete_prefix(&t, "d/1/").await.unwrap();
+                    blobs.delete_blobs_with_prefix(&t, "d/1/").await.unwrap();
                 }
             }
         })

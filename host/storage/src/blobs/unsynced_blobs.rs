@@ -22,7 +22,7 @@ pub(super) struct UnsyncedBlob {
 }
 
 /// The function that syncs a file. Tests replace it by one that fails.
-pub(super) type SyncFile = dyn Fn(&File) -> io::Result<()> + Send + Sync;
+pub(super) type SyncFileFn = dyn Fn(&File) -> io::Result<()> + Send + Sync;
 
 /// The blobs that have to be synced, by path.
 #[derive(Default)]
@@ -33,7 +33,7 @@ pub(super) struct UnsyncedBlobs {
 
 impl UnsyncedBlobs {
     /// Describes a new file with these bytes.
-    pub(super) fn new_blob(&self, file: File, bytes: &[u8]) -> UnsyncedBlob {
+    pub(super) fn new_unsynced_blob(&self, file: File, bytes: &[u8]) -> UnsyncedBlob {
         UnsyncedBlob {
             file,
             hash: self.hasher.hash_one(bytes),
@@ -48,7 +48,7 @@ impl UnsyncedBlobs {
 
 impl UnsyncedBlob {
     /// Syncs the file. Fails if this sync or an earlier one failed.
-    pub(super) fn sync_file(&mut self, sync: &SyncFile) -> io::Result<()> {
+    pub(super) fn sync_file(&mut self, sync: &SyncFileFn) -> io::Result<()> {
         if self.is_damaged {
             return Err(io::Error::other("an earlier sync failed"));
         }
@@ -59,9 +59,9 @@ impl UnsyncedBlob {
 
     /// Returns whether `path` still names this file. The blob may have been replaced or deleted since.
     pub(super) fn is_file_at(&self, path: &Path) -> io::Result<bool> {
-        let (ours, named) = (self.file.metadata()?, fs::symlink_metadata(path));
-        match named {
-            Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        let (own_metadata, path_metadata) = (self.file.metadata()?, fs::symlink_metadata(path));
+        match path_metadata {
+            Ok(named) => Ok((named.dev(), named.ino()) == (own_metadata.dev(), own_metadata.ino())),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
             Err(e) => Err(e),
         }

@@ -5,7 +5,7 @@ use weir_core::component_log::ComponentLogEntry;
 use weir_core::{JobId, TenantId};
 
 use super::column_values::{read_json, read_u64, to_json, to_sql_integer, to_sql_limit};
-use super::renames::table_name_in;
+use super::schema_renames::table_name_in_version;
 
 /// Minimum number of entries that each tenant keeps. The first entry of a job deletes older ones, job by job.
 const MIN_KEPT_ENTRIES: u32 = 10_000;
@@ -50,7 +50,7 @@ pub(super) fn list_log_entries(
 ) -> Result<Vec<ComponentLogEntry>> {
     // A reader may open a file that no writer of this version has upgraded.
     let version: u32 = c.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let table = table_name_in(version, "component_log");
+    let table = table_name_in_version(version, "component_log");
     c.prepare_cached(&format!(
         "SELECT entry FROM {table} WHERE tenant = ?1 AND job = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4"
     ))?

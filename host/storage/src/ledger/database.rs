@@ -13,10 +13,10 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use weir_core::StorageError;
 
-use super::renames;
-use super::storage_usage::{insert_stored_paths, list_stored_paths};
-use crate::data_folder::free_bytes;
-use crate::named_path::NamedPath;
+use super::schema_renames;
+use super::storage_usage::{insert_stored_paths_as_changing, list_stored_paths_on_disk};
+use crate::data_folder::available_file_system_bytes;
+use crate::path_with_error_name::PathWithErrorName;
 
 /// The name of the ledger in errors.
 pub(super) const LEDGER_NAME: &str = "the ledger";
@@ -50,13 +50,13 @@ const STATEMENT_CACHE_SIZE: usize = 100;
 /// An open connection to the ledger's file.
 pub(super) struct Database {
     connection: Connection,
-    location: NamedPath,
+    location: PathWithErrorName,
 }
 
 impl Database {
     /// Opens the file for writing, creates it if it does not exist, and upgrades its schema. The caller must hold the data folder.
     pub(super) fn open_or_create(file: &Path) -> Result<Self, StorageError> {
-        create_or_make_private(file).map_err(|e| named_ledger_path(file).io_error(&e))?;
+        create_or_make_private(file).map_err(|e| ledger_path_with_error_name(file).io_error(&e))?;
         let database = Self::open_writable(file)?;
         database.upgrade_schema()?;
         Ok(database)
@@ -64,9 +64,9 @@ impl Database {
 
     /// Opens the file for writing while another process may hold the data folder. Returns [`StorageError::NotFound`] if there is no
     /// file, and `None` if its schema has to be upgraded first.
-    pub(super) fn open_shared(file: &Path) -> Result<Option<Self>, StorageError> {
+    pub(super) fn open_shared_for_writing(file: &Path) -> Result<Option<Self>, StorageError> {
         if !file.exists() {
-            return Err(named_ledger_path(file).missing_error());
+            return Err(ledger_path_with_error_name(file).not_found_error());
         }
         let database = Self::open_writable(file)?;
         match database.schema_version()? {
@@ -92,13 +92,13 @@ impl Database {
     /// Opens the file for reading. Other processes may write to it.
     pub(super) fn open_read_only(file: &Path) -> Result<Self, StorageError> {
         if !file.exists() {
-            return Err(named_ledger_path(file).missing_error());
+            return Err(ledger_path_with_error_name(file).not_found_error());
         }
         // Readers of a write-ahead log write their position into a file beside it. So they open for writing, and `query_only`
         // refuses changes.
         let database = Self::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         database.with_connection(|c| c.pragma_update(None, "query_only", true))?;
-        // The tables that other processes read exist since the first steps. `renames.rs` knows their names in each version.
+        // The tables that other processes read exist since the first steps. `schema_renames.rs` knows their names in each version.
         match database.schema_version()? {
             steps if (1..=SCHEMA_STEPS.len()).contains(&steps) => Ok(database),
             steps => Err(database.unknown_version_error(steps)),
@@ -106,7 +106,7 @@ impl Database {
     }
 
     fn connect(file: &Path, flags: OpenFlags) -> Result<Self, StorageError> {
-        let location = named_ledger_path(file);
+        let location = ledger_path_with_error_name(file);
         let connection = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .and_then(|c| {
                 c.set_prepared_statement_cache_capacity(STATEMENT_CACHE_SIZE);
@@ -122,21 +122,21 @@ impl Database {
     }
 
     fn upgrade_schema(&self) -> Result<(), StorageError> {
-        let taken = self.schema_version()?;
-        if taken > SCHEMA_STEPS.len() {
-            return Err(self.unknown_version_error(taken));
+        let applied_steps = self.schema_version()?;
+        if applied_steps > SCHEMA_STEPS.len() {
+            return Err(self.unknown_version_error(applied_steps));
         }
-        if taken < SCHEMA_STEPS.len() {
+        if applied_steps < SCHEMA_STEPS.len() {
             let stored_paths = match self.location.path().parent() {
-                Some(data) if taken < STORED_PATHS_STEP => list_stored_paths(data)?,
+                Some(data) if applied_steps < STORED_PATHS_STEP => list_stored_paths_on_disk(data)?,
                 _ => Vec::new(),
             };
             self.run_transaction(|t| {
-                apply_steps(t, taken)?;
-                insert_stored_paths(t, &stored_paths)
+                apply_schema_steps(t, applied_steps)?;
+                insert_stored_paths_as_changing(t, &stored_paths)
             })?;
         }
-        if (1..SECURE_DELETE_STEP).contains(&taken) {
+        if (1..SECURE_DELETE_STEP).contains(&applied_steps) {
             // Earlier versions left removed rows in unused pages of the file.
             self.with_connection(|c| c.execute_batch("VACUUM"))?;
         }
@@ -152,9 +152,9 @@ impl Database {
     ) -> Result<R, StorageError> {
         self.with_connection(|c| {
             let transaction = Transaction::new_unchecked(c, TransactionBehavior::Immediate)?;
-            let answer = work(&transaction)?;
+            let result = work(&transaction)?;
             transaction.commit()?;
-            Ok(answer)
+            Ok(result)
         })
     }
 
@@ -175,10 +175,10 @@ impl Database {
 }
 
 /// Upgrades a file that has taken `taken` steps.
-fn apply_steps(transaction: &Transaction<'_>, taken: usize) -> rusqlite::Result<()> {
+fn apply_schema_steps(transaction: &Transaction<'_>, applied_steps: usize) -> rusqlite::Result<()> {
     // First, because the remaining steps use the new names.
-    renames::apply_renames(transaction)?;
-    for (number, step) in (1_u32..).zip(SCHEMA_STEPS).skip(taken) {
+    schema_renames::apply_schema_renames(transaction)?;
+    for (number, step) in (1_u32..).zip(SCHEMA_STEPS).skip(applied_steps) {
         transaction.execute_batch(step)?;
         transaction.pragma_update(None, "user_version", number)?;
     }
@@ -190,8 +190,8 @@ pub(super) fn ledger_path(data: &Path) -> PathBuf {
     data.join("ledger.db")
 }
 
-fn named_ledger_path(file: &Path) -> NamedPath {
-    NamedPath::new(LEDGER_NAME, file)
+fn ledger_path_with_error_name(file: &Path) -> PathWithErrorName {
+    PathWithErrorName::new(LEDGER_NAME, file)
 }
 
 /// Creates the file if it does not exist and lets only its owner read it, because it has digests of API keys and passwords of
@@ -211,7 +211,7 @@ pub(crate) fn create_or_make_private(file: &Path) -> std::io::Result<()> {
             }
             fs::set_permissions(file, PermissionsExt::from_mode(mode & 0o7700))
         }
-        made => made.map(drop),
+        created => created.map(drop),
     }
 }
 
@@ -228,18 +228,18 @@ pub(crate) fn truncate_wal(c: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// Converts an error of SQLite.
-pub(crate) fn to_storage_error(location: &NamedPath, error: &rusqlite::Error) -> StorageError {
+pub(crate) fn to_storage_error(location: &PathWithErrorName, error: &rusqlite::Error) -> StorageError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => location.full_error(),
+        Some(ErrorCode::DiskFull) => location.no_space_error(),
         // The files of the log report a full disk as a failed write.
         Some(ErrorCode::SystemIoFailure)
-            if free_bytes(location.path()).is_some_and(|free| free < 1 << 20) =>
+            if available_file_system_bytes(location.path()).is_some_and(|free| free < 1 << 20) =>
         {
-            location.full_error()
+            location.no_space_error()
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => location.damaged_error(error),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => location.in_use_error(),
-        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => location.denied_error(error),
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => location.permission_denied_error(error),
         _ => match error {
             rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {
                 location.damaged_error(error)

@@ -17,23 +17,23 @@ use super::sqlite_ledger::SqliteLedger;
 
 #[async_trait]
 impl DocumentRemovalStore for SqliteLedger {
-    async fn begin_removal(
+    async fn begin_document_removal(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> std::result::Result<BeginRemovalOutcome, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
-        self.write_transaction(move |t| begin_removal(t, &tenant, &document))
+        self.run_write_transaction(move |t| begin_removal(t, &tenant, &document))
             .await
     }
 
-    async fn end_removal(
+    async fn end_document_removal(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> std::result::Result<(), StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
-        self.write_transaction(move |t| {
+        self.run_write_transaction(move |t| {
             t.prepare_cached("DELETE FROM document_removals WHERE tenant = ?1 AND document = ?2")?
                 .execute(params![tenant.as_str(), document.to_string()])
                 .map(drop)
@@ -45,7 +45,7 @@ impl DocumentRemovalStore for SqliteLedger {
         &self,
     ) -> std::result::Result<Vec<(TenantId, DocumentId)>, StorageError> {
         self.reader
-            .read_rows(|c| {
+            .run_on_read_connection(|c| {
                 c.prepare_cached("SELECT tenant, document FROM document_removals")?
                     .query_map([], |row| Ok((read_parsed(row, 0)?, read_parsed(row, 1)?)))?
                     .collect()
@@ -60,7 +60,7 @@ impl DocumentRemovalStore for SqliteLedger {
     ) -> std::result::Result<Vec<JobId>, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         self.reader
-            .read_rows(move |c| list_jobs_with_document(c, &tenant, &document))
+            .run_on_read_connection(move |c| list_jobs_with_document(c, &tenant, &document))
             .await
     }
 }
@@ -90,7 +90,10 @@ fn begin_removal(
 }
 
 /// Returns a document of the job request that is being removed, if there is one.
-pub(super) fn find_removed_document(c: &Connection, request: &JobRequest) -> Result<Option<DocumentId>> {
+pub(super) fn find_document_being_removed(
+    c: &Connection,
+    request: &JobRequest,
+) -> Result<Option<DocumentId>> {
     let mut find = c.prepare_cached("SELECT 1 FROM document_removals WHERE tenant = ?1 AND document = ?2")?;
     for file in &request.files {
         let row = params![request.tenant.as_str(), file.document.to_string()];
@@ -133,7 +136,7 @@ pub(super) fn delete_document_rows(
 }
 
 /// Returns whether a document of the job was removed. Later findings about the job may contain its text and must not be written.
-pub(super) fn has_removed_document(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<bool> {
+pub(super) fn job_has_removed_document(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<bool> {
     c.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM job_documents WHERE tenant = ?1 AND job = ?2 AND removed)",
     )?
@@ -169,8 +172,9 @@ fn redact_document_in_job(
             event.kind,
             EventKind::PolicyFallback { .. } | EventKind::ModelWaitStarted { .. }
         );
-        let of_all = event.document.is_none() && may_quote;
-        if (event.document == Some(*document) || of_all) && event.kind.remove_document_text() {
+        let may_quote_any_document = event.document.is_none() && may_quote;
+        if (event.document == Some(*document) || may_quote_any_document) && event.kind.remove_document_text()
+        {
             update.execute(params![position, to_json(&event)?])?;
         }
     }

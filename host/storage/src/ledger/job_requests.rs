@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
 use weir_core::job_request::{
-    EarlierRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, PutRequestOutcome,
+    EarlierIdempotentRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, PutRequestOutcome,
 };
 use weir_core::ledger::JobRecord;
 use weir_core::{JobId, StorageError, TenantId};
@@ -31,18 +31,20 @@ impl JobRequestStore for SqliteLedger {
         idempotency: Option<&IdempotencyKey>,
     ) -> std::result::Result<PutRequestOutcome, StorageError> {
         let (record, request, idempotency_key) = (record.clone(), request.clone(), idempotency.cloned());
-        self.write_transaction(move |t| insert_job_request(t, &record, &request, idempotency_key.as_ref()))
-            .await
+        self.run_write_transaction(move |t| {
+            insert_job_request(t, &record, &request, idempotency_key.as_ref())
+        })
+        .await
     }
 
-    async fn find_earlier_request(
+    async fn find_request_by_idempotency_key(
         &self,
         tenant: &TenantId,
         idempotency_key: &str,
-    ) -> std::result::Result<Option<EarlierRequest>, StorageError> {
+    ) -> std::result::Result<Option<EarlierIdempotentRequest>, StorageError> {
         let (tenant, idempotency_key) = (tenant.clone(), idempotency_key.to_owned());
         self.reader
-            .read_rows(move |c| find_idempotency_key(c, &tenant, &idempotency_key))
+            .run_on_read_connection(move |c| find_idempotency_key(c, &tenant, &idempotency_key))
             .await
     }
 
@@ -53,7 +55,7 @@ impl JobRequestStore for SqliteLedger {
     ) -> std::result::Result<Option<JobRequest>, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
         self.reader
-            .read_rows(move |c| find_job_request(c, &tenant, &job))
+            .run_on_read_connection(move |c| find_job_request(c, &tenant, &job))
             .await
     }
 
@@ -65,17 +67,19 @@ impl JobRequestStore for SqliteLedger {
         let (tenant, mut filter) = (tenant.clone(), filter.clone());
         filter.limit = filter.limit.min(MAX_LISTED_JOBS);
         self.reader
-            .read_rows(move |c| records::list_jobs(c, &tenant, &filter))
+            .run_on_read_connection(move |c| records::list_jobs(c, &tenant, &filter))
             .await
     }
 
     async fn list_undelivered_webhooks(
         &self,
     ) -> std::result::Result<Vec<(TenantId, JobId, u32)>, StorageError> {
-        self.reader.read_rows(list_pending_webhooks).await
+        self.reader
+            .run_on_read_connection(list_undelivered_webhook_rows)
+            .await
     }
 
-    async fn record_webhook_attempt(
+    async fn record_webhook_attempts_or_end(
         &self,
         tenant: &TenantId,
         job: &JobId,
@@ -83,7 +87,7 @@ impl JobRequestStore for SqliteLedger {
     ) -> std::result::Result<(), StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
         let removed = tries.is_none();
-        self.write_transaction(move |t| write_webhook_attempts(t, &tenant, &job, tries))
+        self.run_write_transaction(move |t| write_webhook_attempts(t, &tenant, &job, tries))
             .await?;
         if removed {
             self.tenant_admin.schedule_wal_truncation();
@@ -107,7 +111,7 @@ fn insert_job_request(
             PutRequestOutcome::KeyConflict
         });
     }
-    if let Some(document) = document_removals::find_removed_document(transaction, request)? {
+    if let Some(document) = document_removals::find_document_being_removed(transaction, request)? {
         return Ok(PutRequestOutcome::DocumentBeingRemoved(document));
     }
     if let Some(idempotency_key) = idempotency_key {
@@ -134,10 +138,10 @@ fn find_idempotency_key(
     c: &Connection,
     tenant: &TenantId,
     idempotency_key: &str,
-) -> Result<Option<EarlierRequest>> {
+) -> Result<Option<EarlierIdempotentRequest>> {
     c.prepare_cached("SELECT request_digest, job FROM idempotency_keys WHERE tenant = ?1 AND key = ?2")?
         .query_row(params![tenant.as_str(), idempotency_key], |row| {
-            Ok(EarlierRequest {
+            Ok(EarlierIdempotentRequest {
                 request_digest: row.get(0)?,
                 job: read_parsed(row, 1)?,
             })
@@ -232,7 +236,7 @@ fn replace_job_request(transaction: &Transaction<'_>, request: &JobRequest) -> R
 
 /// Lists the jobs with undelivered webhooks, each with its number of attempts. A webhook becomes due when its job ends, without a write
 /// to its row.
-fn list_pending_webhooks(c: &Connection) -> Result<Vec<(TenantId, JobId, u32)>> {
+fn list_undelivered_webhook_rows(c: &Connection) -> Result<Vec<(TenantId, JobId, u32)>> {
     c.prepare_cached(
         "SELECT r.tenant, r.job, r.webhook_attempts FROM job_requests r
          JOIN jobs ON jobs.tenant = r.tenant AND jobs.id = r.job

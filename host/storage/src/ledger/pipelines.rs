@@ -20,8 +20,8 @@ use weir_core::revision::{
 use weir_core::rollout::{RevisionAssignment, Rollout, RolloutAction, RolloutError};
 use weir_core::{JobId, StorageError, TenantId};
 
-use components::{delete_component, find_component, list_components, write_component};
-use revision_assignments::{assign_revision, find_assignment, list_job_outcomes, write_job_outcome};
+use components::{delete_component_if_unused, find_component, list_components, write_component};
+use revision_assignments::{assign_revision, find_assignment, sample_job_outcomes, write_job_outcome};
 use rollouts::{find_pipeline, list_pipelines, read_rollout, write_rollout};
 
 use super::column_values::{read_json, read_parsed, read_u64, to_json, to_sql_integer, to_sql_limit};
@@ -36,10 +36,12 @@ type StorageResult<T> = std::result::Result<T, StorageError>;
 impl PipelineStore for SqliteLedger {
     async fn put_component(&self, record: &ComponentRecord) -> StorageResult<()> {
         let record = record.clone();
-        self.write_transaction(move |t| match removed_key_error(t, &record.pushed_by_key)? {
-            Some(refused) => Ok(Err(refused)),
-            None => write_component(t, &record).map(Ok),
-        })
+        self.run_write_transaction(
+            move |t| match error_if_api_key_is_unknown(t, &record.pushed_by_key)? {
+                Some(refused) => Ok(Err(refused)),
+                None => write_component(t, &record).map(Ok),
+            },
+        )
         .await?
     }
 
@@ -50,13 +52,15 @@ impl PipelineStore for SqliteLedger {
     ) -> StorageResult<Option<ComponentRecord>> {
         let (tenant, digest) = (tenant.clone(), *digest);
         self.reader
-            .read_rows(move |c| find_component(c, &tenant, &digest))
+            .run_on_read_connection(move |c| find_component(c, &tenant, &digest))
             .await
     }
 
     async fn list_components(&self, tenant: &TenantId) -> StorageResult<Vec<ComponentRecord>> {
         let tenant = tenant.clone();
-        self.reader.read_rows(move |c| list_components(c, &tenant)).await
+        self.reader
+            .run_on_read_connection(move |c| list_components(c, &tenant))
+            .await
     }
 
     async fn remove_unused_component(
@@ -65,7 +69,7 @@ impl PipelineStore for SqliteLedger {
         digest: &ComponentDigest,
     ) -> StorageResult<std::result::Result<bool, (String, u32)>> {
         let (tenant, digest) = (tenant.clone(), *digest);
-        self.write_transaction(move |t| delete_component(t, &tenant, &digest))
+        self.run_write_transaction(move |t| delete_component_if_unused(t, &tenant, &digest))
             .await
     }
 
@@ -73,7 +77,7 @@ impl PipelineStore for SqliteLedger {
         &self,
         tenant: &TenantId,
         pipeline: &str,
-        recipe: &RevisionSpec,
+        spec: &RevisionSpec,
         by: &str,
         now_millis: u64,
     ) -> StorageResult<std::result::Result<Revision, ComponentDigest>> {
@@ -81,14 +85,16 @@ impl PipelineStore for SqliteLedger {
             tenant: tenant.clone(),
             pipeline: pipeline.to_owned(),
             number: 1,
-            spec: recipe.clone(),
+            spec: spec.clone(),
             created_millis: now_millis,
             pushed_by_key: by.to_owned(),
         };
-        self.write_transaction(move |t| match removed_key_error(t, &draft.pushed_by_key)? {
-            Some(refused) => Ok(Err(refused)),
-            None => insert_revision(t, draft).map(Ok),
-        })
+        self.run_write_transaction(
+            move |t| match error_if_api_key_is_unknown(t, &draft.pushed_by_key)? {
+                Some(refused) => Ok(Err(refused)),
+                None => insert_revision(t, draft).map(Ok),
+            },
+        )
         .await?
     }
 
@@ -100,7 +106,7 @@ impl PipelineStore for SqliteLedger {
     ) -> StorageResult<Option<Revision>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         self.reader
-            .read_rows(move |c| find_revision(c, &tenant, &pipeline, number))
+            .run_on_read_connection(move |c| find_revision(c, &tenant, &pipeline, number))
             .await
     }
 
@@ -114,19 +120,21 @@ impl PipelineStore for SqliteLedger {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         let limit = limit.min(MAX_LISTED_ROWS);
         self.reader
-            .read_rows(move |c| list_revisions(c, &tenant, &pipeline, before, limit))
+            .run_on_read_connection(move |c| list_revisions(c, &tenant, &pipeline, before, limit))
             .await
     }
 
     async fn list_pipelines(&self, tenant: &TenantId) -> StorageResult<Vec<PipelineRecord>> {
         let tenant = tenant.clone();
-        self.reader.read_rows(move |c| list_pipelines(c, &tenant)).await
+        self.reader
+            .run_on_read_connection(move |c| list_pipelines(c, &tenant))
+            .await
     }
 
     async fn find_pipeline(&self, tenant: &TenantId, name: &str) -> StorageResult<Option<PipelineRecord>> {
         let (tenant, name) = (tenant.clone(), name.to_owned());
         self.reader
-            .read_rows(move |c| find_pipeline(c, &tenant, &name))
+            .run_on_read_connection(move |c| find_pipeline(c, &tenant, &name))
             .await
     }
 
@@ -142,10 +150,10 @@ impl PipelineStore for SqliteLedger {
     ) -> StorageResult<std::result::Result<Rollout, RolloutError>> {
         let (tenant, pipeline, change) = (tenant.clone(), pipeline.to_owned(), *change);
         let by = by.to_owned();
-        self.write_transaction(move |t| {
+        self.run_write_transaction(move |t| {
             // Canary analysis, which gives evidence, has no API key.
             if evidence.is_none()
-                && let Some(refused) = removed_key_error(t, &by)?
+                && let Some(refused) = error_if_api_key_is_unknown(t, &by)?
             {
                 return Ok(Err(refused));
             }
@@ -158,7 +166,7 @@ impl PipelineStore for SqliteLedger {
                 Err(refused) => return Ok(Ok(Err(refused))),
             };
             write_rollout(t, &tenant, &pipeline, &to)?;
-            let what = PipelineAuditAction::Changed {
+            let action = PipelineAuditAction::Changed {
                 change,
                 from,
                 to: to.clone(),
@@ -167,7 +175,7 @@ impl PipelineStore for SqliteLedger {
                 seq: 0,
                 at_millis: now_millis,
                 changed_by: by,
-                action: what,
+                action,
                 evidence,
             };
             append_audit_entry(t, &tenant, &pipeline, entry)?;
@@ -186,7 +194,7 @@ impl PipelineStore for SqliteLedger {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         let limit = limit.min(MAX_LISTED_ROWS);
         self.reader
-            .read_rows(move |c| list_audit_entries(c, &tenant, &pipeline, before, limit))
+            .run_on_read_connection(move |c| list_audit_entries(c, &tenant, &pipeline, before, limit))
             .await
     }
 
@@ -197,24 +205,24 @@ impl PipelineStore for SqliteLedger {
         job: &JobId,
     ) -> StorageResult<Option<RevisionAssignment>> {
         let (tenant, pipeline, job) = (tenant.clone(), pipeline.to_owned(), *job);
-        self.write_transaction(move |t| assign_revision(t, &tenant, &pipeline, &job))
+        self.run_write_transaction(move |t| assign_revision(t, &tenant, &pipeline, &job))
             .await
     }
 
-    async fn find_assignment(
+    async fn find_assigned_revision(
         &self,
         tenant: &TenantId,
         job: &JobId,
     ) -> StorageResult<Option<RevisionAssignment>> {
         let (tenant, job) = (tenant.clone(), *job);
         self.reader
-            .read_rows(move |c| find_assignment(c, &tenant, &job))
+            .run_on_read_connection(move |c| find_assignment(c, &tenant, &job))
             .await
     }
 
-    async fn record_job_outcome(&self, showing: &RevisionJobOutcome) -> StorageResult<()> {
-        let showing = showing.clone();
-        self.write_transaction(move |t| write_job_outcome(t, &showing))
+    async fn record_job_outcome(&self, outcome: &RevisionJobOutcome) -> StorageResult<()> {
+        let owned_outcome = outcome.clone();
+        self.run_write_transaction(move |t| write_job_outcome(t, &owned_outcome))
             .await
     }
 
@@ -228,14 +236,16 @@ impl PipelineStore for SqliteLedger {
     ) -> StorageResult<Vec<JobSample>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         self.reader
-            .read_rows(move |c| list_job_outcomes(c, &tenant, &pipeline, revision, &within_millis, jobs))
+            .run_on_read_connection(move |c| {
+                sample_job_outcomes(c, &tenant, &pipeline, revision, &within_millis, jobs)
+            })
             .await
     }
 }
 
 /// Returns an error if the API key `by` does not exist. Revoked keys still exist, and a key is deleted only with its tenant. So the
 /// change comes from a removed tenant and must not apply to a later tenant of the same name.
-fn removed_key_error(t: &Transaction<'_>, by: &str) -> Result<Option<StorageError>> {
+fn error_if_api_key_is_unknown(t: &Transaction<'_>, by: &str) -> Result<Option<StorageError>> {
     let known = t
         .prepare_cached("SELECT 1 FROM api_keys WHERE id = ?1")?
         .query_row([by], |_| Ok(()))

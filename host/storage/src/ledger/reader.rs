@@ -43,7 +43,7 @@ impl LedgerReader {
         self.idle_connections.lock().clear();
     }
 
-    pub(super) async fn read_rows<R: Send + 'static>(
+    pub(super) async fn run_on_read_connection<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {
@@ -60,10 +60,10 @@ impl LedgerReader {
                 Some(database) => database,
                 None => Database::open_read_only(&file)?,
             };
-            let answer = database.with_connection(work)?;
+            let result = database.with_connection(work)?;
             idle.lock().push(database);
             drop(permit);
-            Ok(answer)
+            Ok(result)
         })
         .await
         .map_err(|e| failed(e.to_string()))?

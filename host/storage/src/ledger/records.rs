@@ -10,7 +10,7 @@ use super::column_values::{
     invalid_value_error, read_json, read_parsed, read_u64, to_json, to_sql_integer, to_sql_limit,
 };
 use super::document_removals;
-use super::renames::column_name_in;
+use super::schema_renames::column_name_in_version;
 
 /// Sorts after every id.
 const AFTER_ALL_IDS: &str = "~";
@@ -50,7 +50,7 @@ pub(super) fn write_document(transaction: &Transaction<'_>, document: &DocumentR
             to_json(&document.outline)?,
             document.collection,
             to_json(&document.labels)?,
-            to_json(&document.requested_placement)?,
+            to_json(&document.requested_collection_and_labels)?,
             to_sql_integer(document.created_millis),
         ])
         .map(drop)
@@ -101,7 +101,7 @@ fn build_document_query(c: &Connection, condition: &str) -> Result<String> {
     } else {
         (
             "labels",
-            column_name_in(version, "documents", "requested_placement"),
+            column_name_in_version(version, "documents", "requested_placement"),
         )
     };
     Ok(format!(
@@ -136,13 +136,13 @@ pub(super) fn list_documents_after(
     after: Option<(u64, DocumentId)>,
     limit: usize,
 ) -> Result<Vec<DocumentRecord>> {
-    let (age, id) = match after {
-        Some((age, id)) => (to_sql_integer(age), id.to_string()),
+    let (created_millis, id) = match after {
+        Some((last_created_millis, id)) => (to_sql_integer(last_created_millis), id.to_string()),
         None => (i64::MAX, AFTER_ALL_IDS.to_owned()),
     };
     c.prepare_cached(&build_document_query(c, DOCUMENTS_AFTER_CONDITION)?)?
         .query_map(
-            params![tenant.as_str(), age, id, to_sql_limit(limit)],
+            params![tenant.as_str(), created_millis, id, to_sql_limit(limit)],
             document_from_row,
         )?
         .collect()
@@ -159,7 +159,7 @@ fn document_from_row(row: &Row<'_>) -> Result<DocumentRecord> {
         outline: read_json(row, 6)?,
         collection: row.get(7)?,
         labels: read_json(row, 8)?,
-        requested_placement: read_json(row, 9)?,
+        requested_collection_and_labels: read_json(row, 9)?,
         created_millis: read_u64(row, 10)?,
     })
 }

@@ -15,7 +15,7 @@ type StorageResult<T> = std::result::Result<T, StorageError>;
 impl ShadowStore for SqliteLedger {
     async fn put_shadow_run(&self, run: &ShadowRun) -> StorageResult<()> {
         let run = run.clone();
-        self.write_transaction(move |t| put_shadow_run(t, &run)).await
+        self.run_write_transaction(move |t| put_shadow_run(t, &run)).await
     }
 
     async fn list_shadow_runs(
@@ -27,13 +27,13 @@ impl ShadowStore for SqliteLedger {
     ) -> StorageResult<Vec<ShadowRun>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         self.reader
-            .read_rows(move |c| list_shadow_runs(c, &tenant, &pipeline, revision, since_millis))
+            .run_on_read_connection(move |c| list_shadow_runs(c, &tenant, &pipeline, revision, since_millis))
             .await
     }
 }
 
 fn put_shadow_run(t: &Transaction<'_>, run: &ShadowRun) -> Result<()> {
-    if document_removals::has_removed_document(t, &run.tenant, &run.job)? {
+    if document_removals::job_has_removed_document(t, &run.tenant, &run.job)? {
         return Ok(());
     }
     let (tenant, pipeline) = (run.tenant.as_str(), run.pipeline.as_str());

@@ -13,7 +13,7 @@ use super::tenant_admin::TenantAdmin;
 use super::writer::LedgerWriter;
 use crate::changed_paths::ChangedPaths;
 use crate::data_folder::{FolderLock, size_on_disk};
-use crate::storage_usage::StorageUsage;
+use crate::storage_usage::StorageUsageTracker;
 use crate::worker_thread::WorkerThread;
 
 /// Implements [`Ledger`](weir_core::ports::Ledger), [`ComponentStateStore`](weir_core::ports::ComponentStateStore),
@@ -56,14 +56,14 @@ impl SqliteLedger {
     }
 
     /// Returns the handle through which stored files are changed.
-    pub(crate) fn storage_usage(&self) -> StorageUsage {
-        StorageUsage::new(Arc::clone(&self.changed_paths), Arc::clone(&self.writer))
+    pub(crate) fn storage_usage(&self) -> StorageUsageTracker {
+        StorageUsageTracker::new(Arc::clone(&self.changed_paths), Arc::clone(&self.writer))
     }
 
     /// Returns when all earlier commits are done and the file is closed. Every later commit fails, and so does every later change of a
     /// tenant's stored files.
     pub async fn close(&self) {
-        if let Err(error) = self.writer.run(LedgerWriter::close_changed_paths).await {
+        if let Err(error) = self.writer.run(LedgerWriter::close_and_save_changed_paths).await {
             tracing::warn!(%error, "the sizes of the last changed files could not be saved and are measured at the next start");
         }
         self.writer.close().await;
@@ -71,7 +71,7 @@ impl SqliteLedger {
         self.tenant_admin.close_idle_connections();
     }
 
-    pub(super) async fn write_transaction<R: Send + 'static>(
+    pub(super) async fn run_write_transaction<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {

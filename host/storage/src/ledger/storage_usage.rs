@@ -8,14 +8,14 @@ use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
 use weir_core::{StorageError, TenantId};
 
 use super::column_values::{read_parsed, read_u64};
-use crate::changed_paths::PathUpdate;
-use crate::named_path::NamedPath;
+use crate::changed_paths::PathRowUpdate;
+use crate::path_with_error_name::PathWithErrorName;
 
 /// Folders of the data folder with a subfolder of stored files for each tenant.
 const COUNTED_FOLDERS: [&str; 3] = ["uploads", "blobs", "components"];
 
 /// Returns the bytes that a tenant stores.
-pub(super) fn find_bytes(c: &Connection, tenant: &TenantId) -> Result<u64> {
+pub(super) fn find_stored_bytes(c: &Connection, tenant: &TenantId) -> Result<u64> {
     let bytes = c
         .prepare_cached("SELECT bytes FROM storage_usage WHERE tenant = ?1")?
         .query_row([tenant.as_str()], |row| read_u64(row, 0))
@@ -23,10 +23,10 @@ pub(super) fn find_bytes(c: &Connection, tenant: &TenantId) -> Result<u64> {
     Ok(bytes.unwrap_or(0))
 }
 
-pub(super) fn write_updates(t: &Transaction<'_>, updates: &[PathUpdate]) -> Result<()> {
+pub(super) fn write_path_updates(t: &Transaction<'_>, updates: &[PathRowUpdate]) -> Result<()> {
     for update in updates {
         let row = params![update.tenant.as_str(), update.path];
-        if update.is_mark {
+        if update.sets_changing_mark {
             insert_changing_path(t, &update.tenant, &update.path)?;
         }
         if update.added_bytes != 0 {
@@ -47,7 +47,7 @@ pub(super) fn write_updates(t: &Transaction<'_>, updates: &[PathUpdate]) -> Resu
                 ])?;
             }
         }
-        if update.is_settled {
+        if update.clears_changing_mark {
             t.prepare_cached("DELETE FROM stored_paths WHERE tenant = ?1 AND path = ?2 AND bytes = 0")?
                 .execute(row)?;
             t.prepare_cached("UPDATE stored_paths SET is_changing = FALSE WHERE tenant = ?1 AND path = ?2")?
@@ -90,15 +90,17 @@ pub(super) fn write_measured_bytes(
 }
 
 /// Lists the paths of all stored files, for the upgrade of a ledger that has no rows for them.
-pub(super) fn list_stored_paths(data: &Path) -> std::result::Result<Vec<(TenantId, String)>, StorageError> {
+pub(super) fn list_stored_paths_on_disk(
+    data: &Path,
+) -> std::result::Result<Vec<(TenantId, String)>, StorageError> {
     let mut paths = Vec::new();
     for folder in COUNTED_FOLDERS {
-        for tenant in list_names(&data.join(folder))? {
+        for tenant in list_folder_entry_names(&data.join(folder))? {
             // The other names are folders of unfinished files.
             let Ok(id) = tenant.parse::<TenantId>() else {
                 continue;
             };
-            let names = list_names(&data.join(folder).join(&tenant))?;
+            let names = list_folder_entry_names(&data.join(folder).join(&tenant))?;
             paths.extend(
                 names
                     .into_iter()
@@ -110,8 +112,8 @@ pub(super) fn list_stored_paths(data: &Path) -> std::result::Result<Vec<(TenantI
 }
 
 /// Lists the entries of a folder; none if it does not exist.
-fn list_names(folder: &Path) -> std::result::Result<Vec<String>, StorageError> {
-    let io = |e: io::Error| NamedPath::new("the folder of tenants' files", folder).io_error(&e);
+fn list_folder_entry_names(folder: &Path) -> std::result::Result<Vec<String>, StorageError> {
+    let io = |e: io::Error| PathWithErrorName::new("the folder of tenants' files", folder).io_error(&e);
     let entries = match fs::read_dir(folder) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
         entries => entries.map_err(io)?,
@@ -124,7 +126,10 @@ fn list_names(folder: &Path) -> std::result::Result<Vec<String>, StorageError> {
 }
 
 /// Adds the paths as changing, so that they are measured.
-pub(super) fn insert_stored_paths(t: &Transaction<'_>, paths: &[(TenantId, String)]) -> Result<()> {
+pub(super) fn insert_stored_paths_as_changing(
+    t: &Transaction<'_>,
+    paths: &[(TenantId, String)],
+) -> Result<()> {
     paths
         .iter()
         .try_for_each(|(tenant, path)| insert_changing_path(t, tenant, path))

@@ -18,7 +18,7 @@ use super::database::{Database, LEDGER_NAME, ledger_path, truncate_wal};
 use super::reader::LedgerReader;
 use super::tenants;
 use super::writer::LedgerWriter;
-use crate::data_folder::{FolderLock, create_private_folder, rename_former_entries};
+use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
 use crate::worker_thread::WorkerThread;
 
 /// Rows of a table that one transaction removes. Other writers run between two transactions.
@@ -34,7 +34,7 @@ pub struct TenantAdmin {
     is_truncation_scheduled: Arc<AtomicBool>,
 }
 
-fn empty_log(writer: &mut LedgerWriter) -> Result<bool, StorageError> {
+fn truncate_wal_of_writer(writer: &mut LedgerWriter) -> Result<bool, StorageError> {
     writer.database.with_connection(truncate_wal)
 }
 
@@ -52,7 +52,9 @@ impl TenantAdmin {
         run_blocking(data, |data| {
             create_private_folder(data)?;
             match open_shared_database(data) {
-                Err(StorageError::NotFound { .. }) => Self::with_database(data, open_held_database(data)?),
+                Err(StorageError::NotFound { .. }) => {
+                    Self::with_database(data, open_database_with_folder_lock(data)?)
+                }
                 opened => Self::with_database(data, opened?),
             }
         })
@@ -84,7 +86,7 @@ impl TenantAdmin {
 
     /// Truncates the write-ahead log so that removed rows leave the disk. If a reader still needs the log, schedules further attempts.
     pub(super) async fn truncate_wal_or_schedule(&self) -> Result<(), StorageError> {
-        if !self.writer.run(empty_log).await? {
+        if !self.writer.run(truncate_wal_of_writer).await? {
             self.schedule_wal_truncation();
         }
         Ok(())
@@ -95,7 +97,7 @@ impl TenantAdmin {
         if self.is_truncation_scheduled.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (writer, emptying) = (
+        let (writer, is_scheduled) = (
             Arc::downgrade(&self.writer),
             Arc::clone(&self.is_truncation_scheduled),
         );
@@ -103,10 +105,10 @@ impl TenantAdmin {
             loop {
                 sleep(WAL_TRUNCATE_DELAY).await;
                 // First, because rows that are removed from here on need another truncation.
-                emptying.store(false, Ordering::Release);
+                is_scheduled.store(false, Ordering::Release);
                 let Some(writer) = writer.upgrade() else { return };
-                match writer.run(empty_log).await {
-                    Ok(false) if !emptying.swap(true, Ordering::AcqRel) => {}
+                match writer.run(truncate_wal_of_writer).await {
+                    Ok(false) if !is_scheduled.swap(true, Ordering::AcqRel) => {}
                     // After an error too: if the ledger is closed, the next opener truncates the log.
                     _ => return,
                 }
@@ -114,7 +116,7 @@ impl TenantAdmin {
         });
     }
 
-    async fn write_transaction<R: Send + 'static>(
+    async fn run_write_transaction<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {
@@ -136,22 +138,22 @@ async fn run_blocking<R: Send + 'static>(
 
 /// Opens the ledger of a folder that another process may hold, and upgrades an earlier schema first.
 fn open_shared_database(data: &Path) -> Result<Database, StorageError> {
-    match Database::open_shared(&ledger_path(data))? {
+    match Database::open_shared_for_writing(&ledger_path(data))? {
         Some(database) => Ok(database),
-        None => open_held_database(data),
+        None => open_database_with_folder_lock(data),
     }
 }
 
 /// Opens the ledger while holding the folder for a moment, and upgrades its schema. If another process holds the folder, that process
 /// may have upgraded the schema meanwhile.
-fn open_held_database(data: &Path) -> Result<Database, StorageError> {
+fn open_database_with_folder_lock(data: &Path) -> Result<Database, StorageError> {
     match FolderLock::acquire(data) {
         Ok(_lock) => {
             // The upgrade lists the stored files.
-            rename_former_entries(data)?;
+            rename_entries_of_earlier_versions(data)?;
             Database::open_or_create(&ledger_path(data))
         }
-        Err(in_use) => Database::open_shared(&ledger_path(data))?.ok_or(in_use),
+        Err(in_use) => Database::open_shared_for_writing(&ledger_path(data))?.ok_or(in_use),
     }
 }
 
@@ -159,7 +161,7 @@ fn open_held_database(data: &Path) -> Result<Database, StorageError> {
 impl TenantStore for TenantAdmin {
     async fn create_tenant(&self, tenant: &Tenant) -> Result<bool, StorageError> {
         let tenant = tenant.clone();
-        self.write_transaction(move |t| tenants::create_tenant(t, &tenant))
+        self.run_write_transaction(move |t| tenants::create_tenant(t, &tenant))
             .await
     }
 
@@ -169,38 +171,41 @@ impl TenantStore for TenantAdmin {
         change: &TenantUpdate,
     ) -> Result<Option<Tenant>, StorageError> {
         let (id, change) = (id.clone(), change.clone());
-        self.write_transaction(move |t| tenants::change_tenant(t, &id, &change))
+        self.run_write_transaction(move |t| tenants::update_tenant(t, &id, &change))
             .await
     }
 
     async fn find_tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError> {
         let id = id.clone();
-        self.reader.read_rows(move |c| tenants::find_tenant(c, &id)).await
+        self.reader
+            .run_on_read_connection(move |c| tenants::find_tenant(c, &id))
+            .await
     }
 
     async fn list_tenants(&self) -> Result<Vec<Tenant>, StorageError> {
-        self.reader.read_rows(tenants::list_tenants).await
+        self.reader.run_on_read_connection(tenants::list_tenants).await
     }
 
-    async fn suspend_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError> {
+    async fn suspend_tenant_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError> {
         let tenant = id.clone();
-        self.write_transaction(move |t| tenants::suspend_and_delete_keys(t, &tenant))
+        self.run_write_transaction(move |t| tenants::suspend_tenant_and_delete_keys(t, &tenant))
             .await
     }
 
     async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
-        self.suspend_and_remove_keys(id).await?;
+        self.suspend_tenant_and_remove_keys(id).await?;
         loop {
             let tenant = id.clone();
-            let more =
-                self.write_transaction(move |t| tenants::delete_row_batch(t, &tenant, ROWS_PER_TRANSACTION));
+            let more = self.run_write_transaction(move |t| {
+                tenants::delete_tenant_row_batch(t, &tenant, ROWS_PER_TRANSACTION)
+            });
             if !more.await? {
                 break;
             }
         }
         let tenant = id.clone();
         let known = self
-            .write_transaction(move |t| tenants::delete_remaining_rows(t, &tenant))
+            .run_write_transaction(move |t| tenants::delete_remaining_tenant_rows(t, &tenant))
             .await?;
         self.truncate_wal_or_schedule().await?;
         Ok(known)
@@ -208,13 +213,13 @@ impl TenantStore for TenantAdmin {
 
     async fn put_api_key(&self, key: &ApiKeyRecord) -> Result<(), StorageError> {
         let key = key.clone();
-        self.write_transaction(move |t| tenants::write_api_key(t, &key))
+        self.run_write_transaction(move |t| tenants::write_api_key(t, &key))
             .await?
     }
 
     async fn revoke_api_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError> {
         let id = id.to_owned();
-        self.write_transaction(move |t| tenants::revoke_api_key(t, &id, now_millis))
+        self.run_write_transaction(move |t| tenants::revoke_api_key(t, &id, now_millis))
             .await
     }
 
@@ -225,21 +230,21 @@ impl TenantStore for TenantAdmin {
         now_millis: u64,
     ) -> Result<bool, StorageError> {
         let (old, fresh) = (old.to_owned(), fresh.clone());
-        self.write_transaction(move |t| tenants::replace_api_key(t, &old, &fresh, now_millis))
+        self.run_write_transaction(move |t| tenants::replace_api_key(t, &old, &fresh, now_millis))
             .await?
     }
 
     async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
         let id = id.to_owned();
         self.reader
-            .read_rows(move |c| tenants::find_api_key(c, &id))
+            .run_on_read_connection(move |c| tenants::find_api_key(c, &id))
             .await
     }
 
     async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError> {
         let tenant = tenant.clone();
         self.reader
-            .read_rows(move |c| tenants::list_api_keys(c, &tenant))
+            .run_on_read_connection(move |c| tenants::list_api_keys(c, &tenant))
             .await
     }
 }

@@ -28,8 +28,8 @@ impl TenantStore for SqliteLedger {
         self.tenant_admin.list_tenants().await
     }
 
-    async fn suspend_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError> {
-        self.tenant_admin.suspend_and_remove_keys(id).await
+    async fn suspend_tenant_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError> {
+        self.tenant_admin.suspend_tenant_and_remove_keys(id).await
     }
 
     async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {

@@ -51,7 +51,7 @@ pub(super) fn create_tenant(transaction: &Transaction<'_>, tenant: &Tenant) -> R
 }
 
 /// Changes a tenant and returns the result. The transaction has the write lock before it reads, so no other change comes in between.
-pub(super) fn change_tenant(
+pub(super) fn update_tenant(
     transaction: &Transaction<'_>,
     id: &TenantId,
     change: &TenantUpdate,
@@ -59,7 +59,7 @@ pub(super) fn change_tenant(
     let Some(mut changed) = find_tenant(transaction, id)? else {
         return Ok(None);
     };
-    change.apply_to(&mut changed);
+    change.apply_to_tenant(&mut changed);
     transaction
         .prepare_cached("UPDATE tenants SET state = ?2, weight = ?3, quotas = ?4 WHERE id = ?1")?
         .execute(params![
@@ -196,7 +196,7 @@ fn api_key_from_row(row: &Row<'_>) -> Result<ApiKeyRecord> {
 }
 
 /// Suspends a tenant and deletes its API keys. Returns whether the tenant exists.
-pub(super) fn suspend_and_delete_keys(transaction: &Transaction<'_>, id: &TenantId) -> Result<bool> {
+pub(super) fn suspend_tenant_and_delete_keys(transaction: &Transaction<'_>, id: &TenantId) -> Result<bool> {
     let known = transaction.execute(
         "UPDATE tenants SET state = ?2 WHERE id = ?1",
         params![id.as_str(), tenant_state_name(TenantState::Suspended)],
@@ -206,7 +206,11 @@ pub(super) fn suspend_and_delete_keys(transaction: &Transaction<'_>, id: &Tenant
 }
 
 /// Deletes up to `rows` rows of a tenant from each large table. Returns whether there may be more.
-pub(super) fn delete_row_batch(transaction: &Transaction<'_>, id: &TenantId, rows: usize) -> Result<bool> {
+pub(super) fn delete_tenant_row_batch(
+    transaction: &Transaction<'_>,
+    id: &TenantId,
+    rows: usize,
+) -> Result<bool> {
     let mut more = false;
     for (table, key) in LARGE_TABLES {
         let removed = transaction
@@ -221,7 +225,7 @@ pub(super) fn delete_row_batch(transaction: &Transaction<'_>, id: &TenantId, row
 }
 
 /// Deletes all remaining rows of a tenant. Returns whether the tenant existed.
-pub(super) fn delete_remaining_rows(transaction: &Transaction<'_>, id: &TenantId) -> Result<bool> {
+pub(super) fn delete_remaining_tenant_rows(transaction: &Transaction<'_>, id: &TenantId) -> Result<bool> {
     for table in LARGE_TABLES
         .into_iter()
         .map(|(table, _)| table)

@@ -13,7 +13,7 @@ use super::storage_usage;
 
 #[async_trait]
 impl UsageStore for SqliteLedger {
-    async fn add_usage(
+    async fn add_usage_of_day(
         &self,
         day: UsageDay,
         amounts: Vec<(TenantId, Usage)>,
@@ -21,7 +21,7 @@ impl UsageStore for SqliteLedger {
         if amounts.is_empty() {
             return Ok(());
         }
-        self.write_transaction(move |t| {
+        self.run_write_transaction(move |t| {
             amounts
                 .iter()
                 .try_for_each(|(tenant, used)| add_daily_usage(t, tenant, day, used))
@@ -37,17 +37,17 @@ impl UsageStore for SqliteLedger {
     ) -> std::result::Result<Vec<(UsageDay, Usage)>, StorageError> {
         let tenant = tenant.clone();
         self.reader
-            .read_rows(move |c| list_daily_usage(c, &tenant, from, to))
+            .run_on_read_connection(move |c| list_daily_usage(c, &tenant, from, to))
             .await
     }
 
     async fn count_stored_bytes(&self, tenant: &TenantId) -> std::result::Result<u64, StorageError> {
         let (changed_paths, tenant) = (Arc::clone(&self.changed_paths), tenant.clone());
         self.reader
-            .read_rows(move |c| {
+            .run_on_read_connection(move |c| {
                 // First, so that a concurrent commit can only add a change twice and not hide it.
                 let unsaved = changed_paths.count_unsaved_bytes(&tenant);
-                Ok(storage_usage::find_bytes(c, &tenant)?.saturating_add(unsaved))
+                Ok(storage_usage::find_stored_bytes(c, &tenant)?.saturating_add(unsaved))
             })
             .await
     }
@@ -70,7 +70,7 @@ fn add_daily_usage(
         .query_row(params![tenant.as_str(), day], usage_from_row)
         .optional()?;
     let mut sum = before.map_or_else(Usage::default, |(_, usage)| usage);
-    sum.add(used);
+    sum.add_amounts(used);
     // Usage may be recorded after its tenant has been removed. Then nothing is written.
     transaction
         .prepare_cached(&format!(

@@ -25,36 +25,36 @@ impl LedgerWriter {
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R>,
     ) -> Result<R, StorageError> {
-        let updates = self.changed_paths.take_updates();
+        let updates = self.changed_paths.take_pending_updates();
         let result = self.database.run_transaction(|t| {
-            storage_usage::write_updates(t, &updates)?;
+            storage_usage::write_path_updates(t, &updates)?;
             work(t)
         })?;
-        self.changed_paths.mark_saved(&updates);
+        self.changed_paths.mark_updates_saved(&updates);
         Ok(result)
     }
 
     /// Marks the paths that are about to change, if an earlier transaction has not done it.
-    pub(crate) fn save_marks(&mut self) -> Result<(), StorageError> {
+    pub(crate) fn mark_changing_paths(&mut self) -> Result<(), StorageError> {
         match self.changed_paths.has_unmarked_path() {
-            true => self.save_sizes(),
+            true => self.save_changed_file_sizes(),
             false => Ok(()),
         }
     }
 
     /// Refuses later changes of files and saves the last sizes.
-    pub(super) fn close_changed_paths(&mut self) -> Result<(), StorageError> {
+    pub(super) fn close_and_save_changed_paths(&mut self) -> Result<(), StorageError> {
         self.changed_paths.close();
-        self.save_sizes()
+        self.save_changed_file_sizes()
     }
 
     /// Saves the sizes of changed files.
-    pub(crate) fn save_sizes(&mut self) -> Result<(), StorageError> {
+    pub(crate) fn save_changed_file_sizes(&mut self) -> Result<(), StorageError> {
         self.run_transaction(|_| Ok(()))
     }
 
     #[cfg(test)]
     pub(crate) fn count_stored_bytes(&mut self, tenant: &weir_core::TenantId) -> Result<u64, StorageError> {
-        self.run_transaction(|t| storage_usage::find_bytes(t, tenant))
+        self.run_transaction(|t| storage_usage::find_stored_bytes(t, tenant))
     }
 }

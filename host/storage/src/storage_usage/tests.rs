@@ -15,9 +15,16 @@ async fn run_blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'stat
 }
 
 /// Writes a file, replacing what is there.
-fn write_file(usage: &StorageUsage, data: &Path, tenant: &TenantId, path: &str, name: &str, bytes: usize) {
+fn write_file(
+    usage: &StorageUsageTracker,
+    data: &Path,
+    tenant: &TenantId,
+    path: &str,
+    name: &str,
+    bytes: usize,
+) {
     let (folder, file) = (data.join(path), data.join(path).join(name));
-    let changed = usage.change_files(tenant, path, || {
+    let changed = usage.change_files_and_count_bytes(tenant, path, || {
         let grown = i64::try_from(bytes).unwrap() - size_on_disk(&file)?;
         fs::create_dir_all(&folder)?;
         fs::write(&file, vec![0; bytes])?;
@@ -26,8 +33,8 @@ fn write_file(usage: &StorageUsage, data: &Path, tenant: &TenantId, path: &str, 
     changed.unwrap().unwrap();
 }
 
-fn remove_folder(usage: &StorageUsage, data: &Path, tenant: &TenantId, path: &str) {
-    let changed = usage.change_files(tenant, path, || {
+fn remove_folder(usage: &StorageUsageTracker, data: &Path, tenant: &TenantId, path: &str) {
+    let changed = usage.change_files_and_count_bytes(tenant, path, || {
         let bytes = size_on_disk(&data.join(path))?;
         if data.join(path).exists() {
             fs::remove_dir_all(data.join(path))?;
@@ -75,7 +82,7 @@ async fn next_start_measures_only_paths_that_were_changing() {
 
 /// Changes and removes files while transactions run.
 #[tokio::test]
-async fn changes_beside_transactions_are_counted_once() {
+async fn changes_during_transactions_are_counted_once() {
     for round in 0..5_usize {
         let dir = tempfile::tempdir().unwrap();
         let (data, t) = (dir.path().to_owned(), TenantId::default_tenant());
@@ -102,16 +109,16 @@ async fn changes_beside_transactions_are_counted_once() {
         });
         while !writing.is_finished() {
             ledger
-                .add_usage(1, vec![(t.clone(), Usage::default())])
+                .add_usage_of_day(1, vec![(t.clone(), Usage::default())])
                 .await
                 .unwrap();
         }
         writing.await.unwrap();
-        let there = u64::try_from(size_on_disk(&data.join("blobs")).unwrap()).unwrap();
-        assert_eq!(ledger.storage_usage().count_stored_bytes(&t).await, there);
+        let stored_bytes = u64::try_from(size_on_disk(&data.join("blobs")).unwrap()).unwrap();
+        assert_eq!(ledger.storage_usage().count_stored_bytes(&t).await, stored_bytes);
         ledger.close().await;
         let ledger = SqliteLedger::open_for_test(&data);
-        assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), there);
+        assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), stored_bytes);
     }
 }
 
@@ -138,7 +145,7 @@ async fn change_after_close_fails() {
     for path in ["blobs/default/a", "blobs/default/b"] {
         let usage = usage.clone();
         run_blocking(move || {
-            let refused = usage.change_files(&TenantId::default_tenant(), path, || {
+            let refused = usage.change_files_and_count_bytes(&TenantId::default_tenant(), path, || {
                 panic!("changed after close")
             });
             let error = refused.map_or_else(|e| e.to_string(), |changed| changed.unwrap_err().to_string());
@@ -171,7 +178,7 @@ async fn file_that_arrives_after_its_tenant_was_removed_is_counted() {
     assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 0);
     write(15).await;
     let used = vec![(t.clone(), Usage::default())];
-    ledger.add_usage(1, used).await.unwrap();
+    ledger.add_usage_of_day(1, used).await.unwrap();
     assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 15);
     drop(ledger);
     let ledger = SqliteLedger::open_for_test(&data);

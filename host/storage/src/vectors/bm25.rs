@@ -24,12 +24,14 @@ impl Bm25Encoder {
 
     /// Encodes the words of a passage, weighted by their frequency in it.
     pub(super) fn encode_passage(&self, text: &str) -> SparseVector {
-        self.0.embed_document(&add_spaces_between_ideographs(text))
+        self.0
+            .embed_document(&split_ideographs_into_characters_and_pairs(text))
     }
 
     /// Encodes the words of a query, each with weight 1.
     pub(super) fn encode_query(&self, text: &str) -> SparseVector {
-        self.0.embed_query(&add_spaces_between_ideographs(text))
+        self.0
+            .embed_query(&split_ideographs_into_characters_and_pairs(text))
     }
 
     /// Encodes one word or one pair of neighboring characters.
@@ -39,7 +41,7 @@ impl Bm25Encoder {
 }
 
 /// Replaces each run of ideographs and kana by its characters and their pairs, separated by spaces.
-fn add_spaces_between_ideographs(text: &str) -> Cow<'_, str> {
+fn split_ideographs_into_characters_and_pairs(text: &str) -> Cow<'_, str> {
     if !text.contains(is_ideograph_or_kana) {
         return Cow::Borrowed(text);
     }
@@ -75,8 +77,8 @@ mod tests {
 
     /// Returns the number of query words that are in the passage, and the number of all query words.
     fn count_common_words(query: &str, passage: &str) -> (usize, usize) {
-        let words = Bm25Encoder::new().unwrap();
-        let (query, passage) = (words.encode_query(query), words.encode_passage(passage));
+        let encoder = Bm25Encoder::new().unwrap();
+        let (query, passage) = (encoder.encode_query(query), encoder.encode_passage(passage));
         let common = query
             .indices
             .iter()
@@ -113,7 +115,13 @@ mod tests {
 
     #[test]
     fn text_with_spaces_is_unchanged() {
-        assert_eq!(add_spaces_between_ideographs("plain text"), "plain text");
-        assert_eq!(add_spaces_between_ideographs("PP機械v6"), "PP 機 機械 械 v6");
+        assert_eq!(
+            split_ideographs_into_characters_and_pairs("plain text"),
+            "plain text"
+        );
+        assert_eq!(
+            split_ideographs_into_characters_and_pairs("PP機械v6"),
+            "PP 機 機械 械 v6"
+        );
     }
 }

@@ -26,7 +26,7 @@ use super::query_word_matcher::QueryWordMatcher;
 pub(super) const DENSE_VECTOR: &str = "dense";
 /// The name of the sparse vector.
 pub(super) const SPARSE_VECTOR: &str = "sparse";
-/// The indexed field of the payload; see [`create_keys_index`].
+/// The indexed field of the payload; see [`keys_index_request`].
 const KEYS_FIELD: &str = "keys";
 /// The payload's field for the page number.
 const PAGE_FIELD: &str = "page";
@@ -59,7 +59,7 @@ struct PassagePayload {
 /// Returns the shard's only payload index, which has the keys of all filters.
 ///
 /// An index for each field is usual, but a flush syncs ten files for each index, one after the other, and changes wait meanwhile.
-pub(super) fn create_keys_index() -> CreateIndex {
+pub(super) fn keys_index_request() -> CreateIndex {
     CreateIndex {
         field_name: field_path(KEYS_FIELD),
         field_schema: Some(PayloadFieldSchema::FieldParams(PayloadSchemaParams::Keyword(
@@ -101,7 +101,7 @@ pub(super) fn to_shard_point(
     collection: &str,
     point: IndexPoint,
     dimensions: usize,
-    words: &Bm25Encoder,
+    encoder: &Bm25Encoder,
 ) -> Result<PointStructPersisted, StorageError> {
     let wrong = |reason: String| StorageError::Failed {
         what: format!("indexing passage {} of page {}", point.passage, point.page),
@@ -113,7 +113,7 @@ pub(super) fn to_shard_point(
         )));
     }
     check_dense_vector(&point.dense_vector, dimensions).map_err(wrong)?;
-    let sparse = words.encode_passage(&point.text);
+    let sparse = encoder.encode_passage(&point.text);
     let keys = [
         FilterKey::Tenant(tenant),
         FilterKey::Collection(collection),
@@ -175,7 +175,7 @@ pub(super) fn check_dense_vector(dense: &[f32], dimensions: usize) -> Result<(),
 pub(super) fn to_hit(
     point: ScoredPoint,
     query: &[f32],
-    words: &mut QueryWordMatcher<'_>,
+    matcher: &mut QueryWordMatcher<'_>,
 ) -> Result<(SearchHit, u32), StorageError> {
     let similarity = cosine_similarity(point.vector.as_ref(), query);
     let damaged = |reason: String| StorageError::Damaged {
@@ -185,7 +185,7 @@ pub(super) fn to_hit(
     let fields = point.payload.ok_or_else(|| damaged("no payload".into()))?.0;
     let passage: PassagePayload =
         serde_json::from_value(Value::Object(fields)).map_err(|e| damaged(e.to_string()))?;
-    let matches = words.find_matches(&passage.text);
+    let matches = matcher.find_matches(&passage.text);
     let hit = SearchHit {
         document: passage.document,
         name: passage.name,
@@ -235,7 +235,7 @@ pub(super) fn search_filter(tenant: &TenantId, query: &SearchQuery) -> Filter {
         let documents = documents
             .map(|document| FilterKey::Document(document).to_string())
             .collect();
-        must.push(any_of(KEYS_FIELD, AnyVariants::Strings(documents)));
+        must.push(any_value_condition(KEYS_FIELD, AnyVariants::Strings(documents)));
     }
     must.extend(
         query
@@ -243,12 +243,12 @@ pub(super) fn search_filter(tenant: &TenantId, query: &SearchQuery) -> Filter {
             .iter()
             .map(|label| key_condition(&FilterKey::Label(label))),
     );
-    all_of(must)
+    all_conditions_filter(must)
 }
 
 /// Selects all passages of a tenant.
 pub(super) fn tenant_filter(tenant: &TenantId) -> Filter {
-    all_of(vec![key_condition(&FilterKey::Tenant(tenant))])
+    all_conditions_filter(vec![key_condition(&FilterKey::Tenant(tenant))])
 }
 
 /// Selects the passages of a document, or of some of its pages.
@@ -263,9 +263,9 @@ pub(super) fn document_filter(
     ];
     if let Some(pages) = pages {
         let pages = pages.iter().map(|&page| i64::from(page)).collect();
-        must.push(any_of(PAGE_FIELD, AnyVariants::Integers(pages)));
+        must.push(any_value_condition(PAGE_FIELD, AnyVariants::Integers(pages)));
     }
-    all_of(must)
+    all_conditions_filter(must)
 }
 
 /// Requests all passages of a document, each with its page number only.
@@ -289,7 +289,7 @@ fn derive_point_id(tenant: &TenantId, id: &Uuid) -> PointId {
     PointId::Uuid(Uuid::new_v5(&namespace, id.as_bytes()))
 }
 
-fn all_of(must: Vec<Condition>) -> Filter {
+fn all_conditions_filter(must: Vec<Condition>) -> Filter {
     Filter {
         must: Some(must),
         should: None,
@@ -301,7 +301,7 @@ fn all_of(must: Vec<Condition>) -> Filter {
 /// Selects the passages with a key.
 pub(super) fn key_filter(key: String) -> Filter {
     let value = ValueVariants::String(key);
-    all_of(vec![field_condition(
+    all_conditions_filter(vec![field_condition(
         KEYS_FIELD,
         Match::Value(MatchValue { value }),
     )])
@@ -312,7 +312,7 @@ fn key_condition(key: &FilterKey<'_>) -> Condition {
     field_condition(KEYS_FIELD, Match::Value(MatchValue { value }))
 }
 
-fn any_of(key: &str, any: AnyVariants) -> Condition {
+fn any_value_condition(key: &str, any: AnyVariants) -> Condition {
     field_condition(key, Match::Any(MatchAny { any }))
 }
 

@@ -18,8 +18,8 @@ pub(super) struct QueryWordMatcher<'a> {
 }
 
 impl<'a> QueryWordMatcher<'a> {
-    pub(super) fn new(words: &'a Bm25Encoder, query: &str) -> Self {
-        let characters = split_into_runs(query)
+    pub(super) fn new(encoder: &'a Bm25Encoder, query: &str) -> Self {
+        let characters = split_into_word_runs(query)
             .filter_map(|(_, run)| {
                 let mut characters = run.chars();
                 let first = characters.next().filter(|c| is_ideograph_or_kana(*c))?;
@@ -27,8 +27,8 @@ impl<'a> QueryWordMatcher<'a> {
             })
             .collect();
         Self {
-            encoder: words,
-            query_terms: words.encode_query(query).indices.into_iter().collect(),
+            encoder,
+            query_terms: encoder.encode_query(query).indices.into_iter().collect(),
             single_characters: characters,
             match_cache: HashMap::new(),
         }
@@ -37,7 +37,7 @@ impl<'a> QueryWordMatcher<'a> {
     /// Returns the byte ranges of the text that match, in order and without overlaps.
     pub(super) fn find_matches(&mut self, text: &str) -> Vec<Range<u32>> {
         let mut found: Vec<Range<usize>> = Vec::new();
-        for (start, run) in split_into_runs(text) {
+        for (start, run) in split_into_word_runs(text) {
             if !run.starts_with(is_ideograph_or_kana) {
                 if self.is_query_word(run) {
                     found.push(start..start + run.len());
@@ -70,15 +70,15 @@ impl<'a> QueryWordMatcher<'a> {
             return *known;
         }
         let indices = self.encoder.encode_word(word).indices;
-        let wanted = indices.iter().any(|index| self.query_terms.contains(index));
-        self.match_cache.insert(word.to_owned(), wanted);
-        wanted
+        let is_match = indices.iter().any(|index| self.query_terms.contains(index));
+        self.match_cache.insert(word.to_owned(), is_match);
+        is_match
     }
 }
 
 /// Splits a text into runs of letters and digits, each with the offset of its first byte. A change to or from a script without spaces
 /// ends a run.
-fn split_into_runs(text: &str) -> impl Iterator<Item = (usize, &str)> {
+fn split_into_word_runs(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let kind = |c: char| (c.is_alphanumeric() || is_ideograph_or_kana(c)).then(|| is_ideograph_or_kana(c));
     let mut rest = text.char_indices().peekable();
     std::iter::from_fn(move || {
@@ -99,8 +99,8 @@ mod tests {
     use super::*;
 
     fn matched_words<'a>(query: &str, text: &'a str) -> Vec<&'a str> {
-        let words = Bm25Encoder::new().unwrap();
-        let ranges = QueryWordMatcher::new(&words, query).find_matches(text);
+        let encoder = Bm25Encoder::new().unwrap();
+        let ranges = QueryWordMatcher::new(&encoder, query).find_matches(text);
         ranges
             .into_iter()
             .map(|range| &text[range.start as usize..range.end as usize])

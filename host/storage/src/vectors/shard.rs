@@ -29,9 +29,11 @@ use qdrant_edge::{
 use serde::{Deserialize, Serialize};
 use weir_core::StorageError;
 
-use super::passage_payload::{DENSE_VECTOR, SPARSE_VECTOR, create_keys_index};
-use crate::data_folder::{check_free_space, create_private_folder, free_bytes, sync_folder, sync_tree};
-use crate::named_path::NamedPath;
+use super::passage_payload::{DENSE_VECTOR, SPARSE_VECTOR, keys_index_request};
+use crate::data_folder::{
+    available_file_system_bytes, check_free_space, create_private_folder, sync_folder, sync_tree,
+};
+use crate::path_with_error_name::PathWithErrorName;
 
 /// Bytes that must be free before a write: the files of the shard are sparse and written through memory maps (see
 /// [`check_free_space`]).
@@ -57,7 +59,7 @@ pub(super) struct IndexMetadata {
 
 /// An open shard.
 pub(super) struct Shard {
-    location: NamedPath,
+    location: PathWithErrorName,
     metadata: IndexMetadata,
     engine: Option<EdgeShard>,
     /// A flush failed. The kernel treats the lost pages as written, so a later flush would succeed although data is lost.
@@ -68,16 +70,16 @@ impl Shard {
     /// Opens `<data>/vectors` and creates it if it does not exist. Fails if it was made for another model or format. Blocks on the disk.
     pub(super) fn open(data: &Path, model: &str, dimensions: usize) -> Result<Self, StorageError> {
         let folder = data.join("vectors");
-        let made_for = IndexMetadata {
+        let metadata = IndexMetadata {
             format: FORMAT_VERSION,
             model: model.to_owned(),
             dimensions,
         };
         if !folder.exists() {
-            create_shard(data, &folder, &made_for)?;
+            create_shard(data, &folder, &metadata)?;
         }
-        check_metadata(&folder, &read_metadata(&folder)?, &made_for)?;
-        Self::load_engine(folder, made_for)
+        check_metadata(&folder, &read_metadata(&folder)?, &metadata)?;
+        Self::load_engine(folder, metadata)
     }
 
     /// Opens `<data>/vectors` for the model that it was made for. Returns `None` if it does not exist. Blocks on the disk.
@@ -87,18 +89,18 @@ impl Shard {
             return Ok(None);
         }
         let found = read_metadata(&folder)?;
-        let made_for = IndexMetadata {
+        let metadata = IndexMetadata {
             format: FORMAT_VERSION,
             ..found.clone()
         };
-        check_metadata(&folder, &found, &made_for)?;
-        Self::load_engine(folder, made_for).map(Some)
+        check_metadata(&folder, &found, &metadata)?;
+        Self::load_engine(folder, metadata).map(Some)
     }
 
-    fn load_engine(path: PathBuf, made_for: IndexMetadata) -> Result<Self, StorageError> {
+    fn load_engine(path: PathBuf, metadata: IndexMetadata) -> Result<Self, StorageError> {
         let mut shard = Self {
-            location: named_index_path(path),
-            metadata: made_for,
+            location: index_path_with_error_name(path),
+            metadata,
             engine: None,
             has_flush_failed: AtomicBool::new(false),
         };
@@ -106,7 +108,7 @@ impl Shard {
         let unfinished = shard.location.path().join(UNFINISHED_SEGMENTS);
         match fs::remove_dir_all(&unfinished) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(named_index_path(unfinished).io_error(&e));
+                return Err(index_path_with_error_name(unfinished).io_error(&e));
             }
             _ => {}
         }
@@ -140,12 +142,12 @@ impl Shard {
 
     /// Makes all updates durable. After a failure, every flush and update fails until the shard is opened again.
     pub(super) fn flush(&self) -> Result<(), StorageError> {
-        self.flush_with(|edge| {
+        self.flush_with_function(|edge| {
             edge.flush();
         })
     }
 
-    fn flush_with(&self, flush: impl FnOnce(&EdgeShard)) -> Result<(), StorageError> {
+    fn flush_with_function(&self, flush: impl FnOnce(&EdgeShard)) -> Result<(), StorageError> {
         self.check_no_failed_flush()?;
         check_free_space(&self.location, MIN_FREE_BYTES)?;
         let flushed = self.with_engine(|edge| {
@@ -168,7 +170,7 @@ impl Shard {
     /// Removes the closed log files except the last. For the engine, open or not, this is the same as a truncation of the log.
     fn trim_log(&self) -> Result<(), StorageError> {
         let log = self.location.path().join("wal");
-        let failed = |e: std::io::Error| named_index_path(&log).io_error(&e);
+        let failed = |e: std::io::Error| index_path_with_error_name(&log).io_error(&e);
         let mut closed = Vec::new();
         for entry in fs::read_dir(&log).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -206,30 +208,30 @@ impl Drop for Shard {
 }
 
 /// Creates a shard under a temporary name and renames it into place.
-fn create_shard(data: &Path, folder: &Path, made_for: &IndexMetadata) -> Result<(), StorageError> {
+fn create_shard(data: &Path, folder: &Path, metadata: &IndexMetadata) -> Result<(), StorageError> {
     let unfinished = data.join("vectors.unfinished");
-    let location = named_index_path(&unfinished);
+    let location = index_path_with_error_name(&unfinished);
     let io = |e: std::io::Error| location.io_error(&e);
     match fs::remove_dir_all(&unfinished) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(io(e)),
         _ => {}
     }
-    check_free_space(&named_index_path(data), 2 * MIN_FREE_BYTES)?;
+    check_free_space(&index_path_with_error_name(data), 2 * MIN_FREE_BYTES)?;
     create_private_folder(&unfinished)?;
     let shard = Shard {
         engine: Some(call_engine(&location, || {
-            EdgeShard::new(&unfinished, shard_config(made_for.dimensions))
+            EdgeShard::new(&unfinished, shard_config(metadata.dimensions))
         })?),
         location: location.clone(),
-        metadata: made_for.clone(),
+        metadata: metadata.clone(),
         has_flush_failed: AtomicBool::new(false),
     };
-    let index = FieldIndexOperations::CreateIndex(create_keys_index());
+    let index = FieldIndexOperations::CreateIndex(keys_index_request());
     shard.apply_update(UpdateOperation::FieldIndexOperation(index), 0)?;
     shard.flush()?;
     drop(shard);
-    let label = serde_json::to_vec_pretty(made_for).map_err(|e| io(e.into()))?;
-    fs::write(unfinished.join(METADATA_FILE), label).map_err(io)?;
+    let metadata_json = serde_json::to_vec_pretty(metadata).map_err(|e| io(e.into()))?;
+    fs::write(unfinished.join(METADATA_FILE), metadata_json).map_err(io)?;
     sync_tree(&unfinished).map_err(io)?;
     fs::rename(&unfinished, folder).map_err(io)?;
     sync_folder(data).map_err(io)
@@ -256,7 +258,7 @@ fn shard_config(dimensions: usize) -> EdgeConfig {
 /// Reads the metadata of the shard in `folder`.
 fn read_metadata(folder: &Path) -> Result<IndexMetadata, StorageError> {
     let file = folder.join(METADATA_FILE);
-    let location = NamedPath::new(format!("{METADATA_FILE} of {INDEX_NAME}"), &file);
+    let location = PathWithErrorName::new(format!("{METADATA_FILE} of {INDEX_NAME}"), &file);
     let found = match fs::read(&file) {
         Ok(found) => found,
         Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -269,29 +271,33 @@ fn read_metadata(folder: &Path) -> Result<IndexMetadata, StorageError> {
     serde_json::from_slice(&found).map_err(|e| location.damaged_error(e))
 }
 
-fn check_metadata(folder: &Path, found: &IndexMetadata, wanted: &IndexMetadata) -> Result<(), StorageError> {
-    if found == wanted {
+fn check_metadata(
+    folder: &Path,
+    found: &IndexMetadata,
+    expected: &IndexMetadata,
+) -> Result<(), StorageError> {
+    if found == expected {
         return Ok(());
     }
-    if found.format != wanted.format {
-        return Err(named_index_path(folder).failed_error(
+    if found.format != expected.format {
+        return Err(index_path_with_error_name(folder).failed_error(
             "it was made by another version of weir: use that version, or another folder with --data",
         ));
     }
-    Err(named_index_path(folder).failed_error(format_args!(
+    Err(index_path_with_error_name(folder).failed_error(format_args!(
         "its vectors are of model {} ({} dimensions) and cannot be compared with those of {} ({}): set that model again, or \
          ingest the documents into another folder with --data",
-        found.model, found.dimensions, wanted.model, wanted.dimensions
+        found.model, found.dimensions, expected.model, expected.dimensions
     )))
 }
 
 /// Calls the engine and converts its errors and panics.
 fn call_engine<R>(
-    location: &NamedPath,
+    location: &PathWithErrorName,
     work: impl FnOnce() -> OperationResult<R>,
 ) -> Result<R, StorageError> {
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(answer)) => Ok(answer),
+        Ok(Ok(result)) => Ok(result),
         Ok(Err(OperationError::InconsistentStorage { description })) => {
             Err(location.damaged_error(remove_backtrace(&description)))
         }
@@ -308,22 +314,22 @@ fn call_engine<R>(
 }
 
 /// Converts an error of the engine, which contains errors of the system as text only.
-fn to_storage_error(location: &NamedPath, reason: &str) -> StorageError {
+fn to_storage_error(location: &PathWithErrorName, reason: &str) -> StorageError {
     if reason.contains("WouldBlock") {
         location.in_use_error()
     } else if ["StorageFull", "No space left", "os error 28"]
         .iter()
         .any(|s| reason.contains(s))
-        || free_bytes(location.path()).is_some_and(|free| free < 1 << 20)
+        || available_file_system_bytes(location.path()).is_some_and(|free| free < 1 << 20)
     {
-        location.full_error()
+        location.no_space_error()
     } else {
         location.failed_error(remove_backtrace(reason))
     }
 }
 
-fn named_index_path(folder: impl Into<PathBuf>) -> NamedPath {
-    NamedPath::new(INDEX_NAME, folder)
+fn index_path_with_error_name(folder: impl Into<PathBuf>) -> PathWithErrorName {
+    PathWithErrorName::new(INDEX_NAME, folder)
 }
 
 /// Removes the backtrace that the engine's errors may contain, and all line breaks.
@@ -341,10 +347,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shard = Shard::open(dir.path(), "model", 4).unwrap();
         shard.flush().unwrap();
-        let failed = shard.flush_with(|_| panic!("Input/output error (os error 5)"));
+        let failed = shard.flush_with_function(|_| panic!("Input/output error (os error 5)"));
         assert!(failed.unwrap_err().to_string().contains("os error 5"));
         let index =
-            || UpdateOperation::FieldIndexOperation(FieldIndexOperations::CreateIndex(create_keys_index()));
+            || UpdateOperation::FieldIndexOperation(FieldIndexOperations::CreateIndex(keys_index_request()));
         for refused in [shard.flush(), shard.apply_update(index(), 0)] {
             assert!(refused.unwrap_err().to_string().contains("restart weir"));
         }

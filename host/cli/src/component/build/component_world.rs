@@ -13,7 +13,7 @@ use super::ComponentSource;
 pub(super) const WORLD_NAME: &str = "component";
 
 /// Returns the world as the text of a WIT file in the package of the contract.
-pub(super) fn generate_world(source: &ComponentSource) -> String {
+pub(super) fn generate_wit_world(source: &ComponentSource) -> String {
     let mut text = format!(
         "/// The roles and capabilities of the component `{}`.\nworld {WORLD_NAME} {{\n",
         source.manifest.name

@@ -12,7 +12,11 @@ use super::{AppFolders, ComponentSource, component_world, embedded_files};
 const COMPONENTIZE_QJS_VERSION: &str = "0.4.5";
 
 /// Builds `policy.js` and returns the path of the component.
-pub(super) async fn build(source: &ComponentSource, contract: &Path, places: &AppFolders) -> Result<PathBuf> {
+pub(super) async fn build(
+    source: &ComponentSource,
+    contract: &Path,
+    folders: &AppFolders,
+) -> Result<PathBuf> {
     // The toolchain and editors resolve bare imports from this folder.
     let sdk = source.folder.join("node_modules/weir-sdk");
     embedded_files::write_files(&sdk, embedded_files::JS_SDK_FILES)
@@ -21,8 +25,8 @@ pub(super) async fn build(source: &ComponentSource, contract: &Path, places: &Ap
         "node",
         "install Node.js 18 or newer, on Debian and Ubuntu `apt-get install nodejs npm`",
     )?;
-    let tool = install_componentize_qjs(places).await?;
-    let output = source.build_folder().join("component.wasm");
+    let tool = install_componentize_qjs(folders).await?;
+    let output = source.build_work_folder().join("component.wasm");
     let mut command = Command::new(node);
     command
         .arg(tool.join("node_modules/componentize-qjs/bin/componentize-qjs"))
@@ -33,7 +37,7 @@ pub(super) async fn build(source: &ComponentSource, contract: &Path, places: &Ap
             component_world::WORLD_NAME,
             "--sync",
             "--js",
-            source.language.entry_file(),
+            source.language.marker_file_name(),
         ])
         .args(["--module-root", "."])
         .arg("--output")
@@ -44,17 +48,18 @@ pub(super) async fn build(source: &ComponentSource, contract: &Path, places: &Ap
 }
 
 /// Returns an explanation if the build failed because the source imports a capability that is not granted.
-fn explain_missing_capability(said: &str) -> Option<String> {
-    let missing = |name: &&str| said.contains(&format!("Error resolving module 'weir:pipeline/{name}@"));
+fn explain_missing_capability(build_output: &str) -> Option<String> {
+    let missing =
+        |name: &&str| build_output.contains(&format!("Error resolving module 'weir:pipeline/{name}@"));
     let name = ["state", "rasterizer", "inference"].into_iter().find(missing)?;
     Some(format!(
         "pipeline.toml does not grant the capability {name}: add \"{name}\" to [capabilities] grant"
     ))
 }
 
-async fn install_componentize_qjs(places: &AppFolders) -> Result<PathBuf> {
+async fn install_componentize_qjs(folders: &AppFolders) -> Result<PathBuf> {
     let name = format!("componentize-qjs-{COMPONENTIZE_QJS_VERSION}");
-    ensure_installed(places.cache.join("tools").join(&name), &name, async |folder| {
+    ensure_installed(folders.cache.join("tools").join(&name), &name, async |folder| {
         embedded_files::write_if_changed(
             &folder.join("package.json"),
             include_str!("../templates/tools/js/package.json"),
@@ -80,9 +85,9 @@ mod tests {
 
     #[test]
     fn build_error_names_the_missing_capability() {
-        let said = "Error: Error resolving module 'weir:pipeline/inference@0.1.0' from '/node_modules/weir-sdk/inference.js'";
+        let build_output = "Error: Error resolving module 'weir:pipeline/inference@0.1.0' from '/node_modules/weir-sdk/inference.js'";
         assert!(
-            explain_missing_capability(said)
+            explain_missing_capability(build_output)
                 .unwrap()
                 .contains("add \"inference\"")
         );

@@ -34,8 +34,8 @@ pub(crate) struct BuiltComponent {
 }
 
 /// Builds the component in a folder and prints its path, size and build time.
-pub(crate) async fn run(args: &BuildArgs, json: bool, places: &AppFolders) -> Result<ExitCode> {
-    let built = build_component(&ComponentSource::open(&args.folder)?, places).await?;
+pub(crate) async fn run(args: &BuildArgs, json: bool, folders: &AppFolders) -> Result<ExitCode> {
+    let built = build_component(&ComponentSource::open(&args.folder)?, folders).await?;
     if json {
         out_line!(
             "{}",
@@ -53,24 +53,28 @@ pub(crate) async fn run(args: &BuildArgs, json: bool, places: &AppFolders) -> Re
 }
 
 /// Builds a component and atomically replaces the output file that the manifest names. If the build fails, the file stays unchanged.
-pub(crate) async fn build_component(source: &ComponentSource, places: &AppFolders) -> Result<BuiltComponent> {
+pub(crate) async fn build_component(
+    source: &ComponentSource,
+    folders: &AppFolders,
+) -> Result<BuiltComponent> {
     let started = Instant::now();
-    let workshop = source.build_folder();
-    let contract = workshop.join("wit");
+    let build_folder = source.build_work_folder();
+    let contract = build_folder.join("wit");
     embedded_files::write_files(&contract, WIT_FILES)
         .and_then(|()| {
             embedded_files::write_if_changed(
                 &contract.join("component.wit"),
-                &component_world::generate_world(source),
+                &component_world::generate_wit_world(source),
             )
         })
-        .with_context(|| format!("cannot write to {}", workshop.display()))?;
-    let fresh = match source.language {
+        .with_context(|| format!("cannot write to {}", build_folder.display()))?;
+    let built_file = match source.language {
         Language::Rust => rust::build(source).await?,
-        Language::Js => javascript::build(source, &contract, places).await?,
-        Language::Python => python::build(source, &contract, places).await?,
+        Language::Js => javascript::build(source, &contract, folders).await?,
+        Language::Python => python::build(source, &contract, folders).await?,
     };
-    let bytes = std::fs::read(&fresh).with_context(|| format!("cannot read {}", fresh.display()))?;
+    let bytes =
+        std::fs::read(&built_file).with_context(|| format!("cannot read {}", built_file.display()))?;
     replace_file(&source.output_file, &bytes)
         .with_context(|| format!("cannot write {}", source.output_file.display()))?;
     Ok(BuiltComponent {
@@ -87,9 +91,9 @@ fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
-    let fresh = folder.join(name);
-    std::fs::write(&fresh, bytes)?;
-    std::fs::rename(&fresh, path)
+    let temporary_file = folder.join(name);
+    std::fs::write(&temporary_file, bytes)?;
+    std::fs::rename(&temporary_file, path)
 }
 
 impl std::fmt::Display for BuiltComponent {

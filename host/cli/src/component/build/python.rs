@@ -12,11 +12,17 @@ use super::{AppFolders, ComponentSource, component_world, embedded_files};
 const COMPONENTIZE_PY_VERSION: &str = "0.25.1";
 
 /// Builds `policy.py` and returns the path of the component.
-pub(super) async fn build(source: &ComponentSource, contract: &Path, places: &AppFolders) -> Result<PathBuf> {
-    let modules = source.build_folder().join("python");
+pub(super) async fn build(
+    source: &ComponentSource,
+    contract: &Path,
+    folders: &AppFolders,
+) -> Result<PathBuf> {
+    let modules = source.build_work_folder().join("python");
     embedded_files::write_files(&modules, embedded_files::PYTHON_SDK_FILES)
         .with_context(|| format!("cannot write to {}", modules.display()))?;
-    let tool = install_componentize_py(places).await?.join("bin/componentize-py");
+    let tool = install_componentize_py(folders)
+        .await?
+        .join("bin/componentize-py");
     let command = || {
         let mut command = Command::new(&tool);
         command
@@ -38,7 +44,7 @@ pub(super) async fn build(source: &ComponentSource, contract: &Path, places: &Ap
         "componentize-py bindings",
     )
     .await?;
-    let output = source.build_folder().join("component.wasm");
+    let output = source.build_work_folder().join("component.wasm");
     let mut componentize = command();
     componentize
         .args(["componentize", "policy", "--python-path", "."])
@@ -50,9 +56,9 @@ pub(super) async fn build(source: &ComponentSource, contract: &Path, places: &Ap
     Ok(output)
 }
 
-async fn install_componentize_py(places: &AppFolders) -> Result<PathBuf> {
+async fn install_componentize_py(folders: &AppFolders) -> Result<PathBuf> {
     let name = format!("componentize-py-{COMPONENTIZE_PY_VERSION}");
-    ensure_installed(places.cache.join("tools").join(&name), &name, async |folder| {
+    ensure_installed(folders.cache.join("tools").join(&name), &name, async |folder| {
         let remedy =
             "install Python 3.10 or newer, on Debian and Ubuntu `apt-get install python3 python3-venv`";
         let python = find_program("python3", remedy)?;
@@ -61,8 +67,8 @@ async fn install_componentize_py(places: &AppFolders) -> Result<PathBuf> {
         run_program(&mut venv, "python3 -m venv")
             .await
             .context("on Debian and Ubuntu run `apt-get install python3-venv`")?;
-        let wanted = folder.join("requirements.txt");
-        embedded_files::write_if_changed(&wanted, include_str!("../templates/tools/python.txt"))?;
+        let requirements_file = folder.join("requirements.txt");
+        embedded_files::write_if_changed(&requirements_file, include_str!("../templates/tools/python.txt"))?;
         let mut pip = Command::new(folder.join("bin/python"));
         pip.args([
             "-m",
@@ -74,7 +80,7 @@ async fn install_componentize_py(places: &AppFolders) -> Result<PathBuf> {
             "--require-hashes",
         ])
         .arg("--requirement")
-        .arg(&wanted);
+        .arg(&requirements_file);
         run_program(&mut pip, "pip install").await.map(drop)
     })
     .await
@@ -86,7 +92,7 @@ mod tests {
 
     #[test]
     fn requirements_pin_the_tool_version() {
-        let wanted = include_str!("../templates/tools/python.txt");
-        assert!(wanted.contains(&format!("componentize-py=={COMPONENTIZE_PY_VERSION} ")));
+        let requirements = include_str!("../templates/tools/python.txt");
+        assert!(requirements.contains(&format!("componentize-py=={COMPONENTIZE_PY_VERSION} ")));
     }
 }

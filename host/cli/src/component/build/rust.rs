@@ -19,21 +19,21 @@ const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
 /// Builds the crate in the folder and returns the path of the component.
 pub(super) async fn build(source: &ComponentSource) -> Result<PathBuf> {
-    let sdk = source.build_folder().join("sdk/rust");
+    let sdk = source.build_work_folder().join("sdk/rust");
     embedded_files::write_files(&sdk, embedded_files::RUST_SDK_FILES)
         .and_then(|()| {
             embedded_files::write_if_changed(&sdk.join("Cargo.toml"), embedded_files::RUST_SDK_CARGO_TOML)
         })
         .with_context(|| format!("cannot write to {}", sdk.display()))?;
     let cargo = find_program("cargo", "install Rust from https://rustup.rs")?;
-    let compiler = RustCompiler::find_for_wasm().await?;
+    let compiler = RustCompiler::find_wasm_compiler().await?;
     let linker = find_linker().await?;
 
     let mut command = Command::new(cargo);
     // Remove variables that the user has set for other builds.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        let other = [
+        let removed_prefixes = [
             "RUSTC",
             "RUSTFLAGS",
             "RUSTDOC",
@@ -42,7 +42,7 @@ pub(super) async fn build(source: &ComponentSource) -> Result<PathBuf> {
             "CARGO_PROFILE",
             "CARGO_UNSTABLE",
         ];
-        if other.iter().any(|prefix| name.starts_with(prefix)) {
+        if removed_prefixes.iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(&*name);
         }
     }
@@ -70,8 +70,8 @@ pub(super) async fn build(source: &ComponentSource) -> Result<PathBuf> {
             .env("RUSTC_BOOTSTRAP", "1")
             .arg("-Zbuild-std=std,panic_abort");
     }
-    let said = run_program_showing_stderr(&mut command, "cargo build").await?;
-    find_component_artifact(&said, &source.folder).with_context(|| {
+    let messages = run_program_showing_stderr(&mut command, "cargo build").await?;
+    find_component_in_cargo_messages(&messages, &source.folder).with_context(|| {
         format!(
             "cargo built no component from {}: its Cargo.toml needs crate-type = [\"cdylib\"] under [lib]",
             source.folder.display()
@@ -80,7 +80,7 @@ pub(super) async fn build(source: &ComponentSource) -> Result<PathBuf> {
 }
 
 /// Returns the path of the component in cargo's JSON messages.
-fn find_component_artifact(messages: &str, folder: &Path) -> Option<PathBuf> {
+fn find_component_in_cargo_messages(messages: &str, folder: &Path) -> Option<PathBuf> {
     let manifest = folder.join("Cargo.toml");
     messages
         .lines()
@@ -106,10 +106,10 @@ struct RustCompiler {
 }
 
 impl RustCompiler {
-    async fn find_for_wasm() -> Result<Self> {
+    async fn find_wasm_compiler() -> Result<Self> {
         let mut with_source = None;
         for rustc in find_rustc_binaries() {
-            let sysroot = query_rustc_path(&rustc, "sysroot").await?;
+            let sysroot = query_path_from_rustc(&rustc, "sysroot").await?;
             let library = sysroot.join("lib/rustlib").join(WASM_TARGET).join("lib");
             let built = std::fs::read_dir(library).is_ok_and(|mut files| {
                 files.any(|file| {
@@ -150,7 +150,7 @@ impl RustCompiler {
             .filter_map(Result::ok)
             .map(|registry| (registry.path(), "/crates"));
         let source = self.sysroot.join("lib/rustlib/src/rust");
-        let mapped = std::iter::once((source, "/rust"))
+        let remap_flags = std::iter::once((source, "/rust"))
             .chain(crates)
             .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
         [
@@ -160,7 +160,7 @@ impl RustCompiler {
             "linker-flavor=wasm-ld".into(),
         ]
         .into_iter()
-        .chain(mapped)
+        .chain(remap_flags)
         .collect()
     }
 }
@@ -175,23 +175,29 @@ fn find_rustc_binaries() -> Vec<PathBuf> {
     found
 }
 
-async fn query_rustc_path(rustc: &Path, what: &str) -> Result<PathBuf> {
-    let said = run_program(Command::new(rustc).args(["--print", what]), "rustc --print").await?;
-    Ok(PathBuf::from(said.trim()))
+async fn query_path_from_rustc(rustc: &Path, print_option: &str) -> Result<PathBuf> {
+    let output = run_program(
+        Command::new(rustc).args(["--print", print_option]),
+        "rustc --print",
+    )
+    .await?;
+    Ok(PathBuf::from(output.trim()))
 }
 
 /// Finds the linker in the Rust toolchains, as rustup installs it, or else in `PATH`.
 async fn find_linker() -> Result<PathBuf> {
     for rustc in find_rustc_binaries() {
-        let rustlib = query_rustc_path(&rustc, "sysroot").await?.join("lib/rustlib");
+        let rustlib = query_path_from_rustc(&rustc, "sysroot")
+            .await?
+            .join("lib/rustlib");
         let hosts = std::fs::read_dir(rustlib)
             .into_iter()
             .flatten()
             .filter_map(Result::ok);
-        let brought = hosts
+        let bundled_linker = hosts
             .map(|host| host.path().join("bin/wasm-component-ld"))
             .find(|file| file.is_file());
-        if let Some(linker) = brought {
+        if let Some(linker) = bundled_linker {
             return Ok(linker);
         }
     }
@@ -219,9 +225,12 @@ mod tests {
         ]
         .join("\n");
         assert_eq!(
-            find_component_artifact(&messages, Path::new("/c")),
+            find_component_in_cargo_messages(&messages, Path::new("/c")),
             Some("/t/policy.wasm".into())
         );
-        assert_eq!(find_component_artifact(&messages, Path::new("/sdk")), None);
+        assert_eq!(
+            find_component_in_cargo_messages(&messages, Path::new("/sdk")),
+            None
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use crate::terminal::{await_with_progress, error_line, print_error};
+use crate::terminal::{await_with_progress, error_line, print_to_stderr};
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use tokio::process::Command;
@@ -19,43 +19,43 @@ pub(super) fn find_program(name: &str, remedy: &str) -> Result<PathBuf> {
 }
 
 /// Runs a program and returns its standard output. Fails if the exit code is not 0. The program is killed if the future is dropped.
-pub(super) async fn run_program(command: &mut Command, doing: &str) -> Result<String> {
-    run_program_explaining_failure(command, doing, |_| None).await
+pub(super) async fn run_program(command: &mut Command, command_name: &str) -> Result<String> {
+    run_program_explaining_failure(command, command_name, |_| None).await
 }
 
 /// Like `run_program`, but `explain` can derive the reason of a failure from the program's output.
 pub(super) async fn run_program_explaining_failure(
     command: &mut Command,
-    doing: &str,
+    command_name: &str,
     explain: impl FnOnce(&str) -> Option<String>,
 ) -> Result<String> {
     let output = await_with_progress(
-        &format!("running {doing}"),
-        collect_output(command, Stdio::piped()),
+        &format!("running {command_name}"),
+        run_and_collect_output(command, Stdio::piped()),
     )
     .await?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
-        return Ok(said);
+        return Ok(stdout);
     }
     // The compiler's messages are printed unchanged, because they are about the user's source.
-    let said = said + &String::from_utf8_lossy(&output.stderr);
-    print_error(format_args!("{said}"));
-    let reason = explain(&said).unwrap_or_else(|| "see the output above".into());
-    bail!("{doing} failed ({}): {reason}", output.status)
+    let combined_output = stdout + &String::from_utf8_lossy(&output.stderr);
+    print_to_stderr(format_args!("{combined_output}"));
+    let reason = explain(&combined_output).unwrap_or_else(|| "see the output above".into());
+    bail!("{command_name} failed ({}): {reason}", output.status)
 }
 
 /// Like `run_program` for a program that runs long and reports its progress. Its standard error is not captured, so that the user
 /// sees it at once.
-pub(super) async fn run_program_showing_stderr(command: &mut Command, doing: &str) -> Result<String> {
-    let output = collect_output(command, Stdio::inherit()).await?;
+pub(super) async fn run_program_showing_stderr(command: &mut Command, command_name: &str) -> Result<String> {
+    let output = run_and_collect_output(command, Stdio::inherit()).await?;
     if !output.status.success() {
-        bail!("{doing} failed ({}): see the output above", output.status);
+        bail!("{command_name} failed ({}): see the output above", output.status);
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-async fn collect_output(command: &mut Command, errors: Stdio) -> Result<Output> {
+async fn run_and_collect_output(command: &mut Command, errors: Stdio) -> Result<Output> {
     let child = command
         // A backtrace of the tool does not help the author of a component.
         .env("RUST_BACKTRACE", "0")
@@ -89,7 +89,7 @@ where
     let cannot = || format!("cannot write to {}", folder.display());
     std::fs::create_dir_all(&folder).with_context(cannot)?;
     // The lock file is next to the folder, because an installation may clear the folder.
-    let _turn = acquire_install_lock(&folder.with_file_name(format!("{name}.lock")))
+    let _lock = acquire_install_lock(&folder.with_file_name(format!("{name}.lock")))
         .await
         .with_context(cannot)?;
     if !done.is_file() {
@@ -101,8 +101,8 @@ where
 }
 
 /// Acquires the lock file. Waits while another process installs the toolchain.
-async fn acquire_install_lock(lock: &Path) -> Result<File> {
-    let lock = File::create(lock)?;
+async fn acquire_install_lock(lock_file: &Path) -> Result<File> {
+    let lock = File::create(lock_file)?;
     Ok(
         tokio::task::spawn_blocking(move || flock(&lock, FlockOperation::LockExclusive).map(|()| lock))
             .await??,
@@ -123,12 +123,12 @@ mod tests {
     #[tokio::test]
     async fn failed_installation_is_repeated_and_a_complete_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().join("tool");
-        let failed = ensure_installed(place.clone(), "tool", async |_| bail!("no network")).await;
+        let tool_folder = folder.path().join("tool");
+        let failed = ensure_installed(tool_folder.clone(), "tool", async |_| bail!("no network")).await;
         assert!(failed.is_err());
         let mut times = 0;
         for _ in 0..2 {
-            ensure_installed(place.clone(), "tool", async |_| {
+            ensure_installed(tool_folder.clone(), "tool", async |_| {
                 times += 1;
                 Ok(())
             })

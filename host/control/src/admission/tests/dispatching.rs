@@ -9,8 +9,8 @@ use weir_core::ports::Ledger as _;
 use weir_core::settings::Settings;
 use weir_core::usage::{Usage, UsageMeter as _};
 
-use crate::admission::{JobStatus, run_dispatcher};
-use crate::jobs::{DocumentState, cancel_job, find_job};
+use crate::admission::{UnfinishedJobStatus, run_dispatcher};
+use crate::jobs::{DocumentState, cancel_job, find_job_and_request};
 use crate::testing::{TestControl, job_record, metric_value, wait_until};
 
 fn single_job_settings() -> Settings {
@@ -58,7 +58,7 @@ async fn concurrent_jobs_quota_limits_running_jobs() {
     let _dispatching = host.spawn_dispatcher();
     host.wait_for_job_state(&a, jobs[0], JobState::Running).await;
     host.wait_for_job_state(&a, jobs[1], JobState::Running).await;
-    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (2, 2));
+    assert_eq!(host.control.admission.count_queued_and_running_jobs(&a), (2, 2));
     host.processing.release_pages(1);
     host.wait_for_job_counts(&a, 1, 2).await;
     host.processing.release_pages(3);
@@ -112,8 +112,8 @@ async fn jobs_are_held_while_a_daily_quota_is_exhausted() {
     let _dispatching = host.spawn_dispatcher();
     host.wait_for_job_state(&b, other, JobState::Done).await;
     assert_eq!(
-        host.control.admission.job_status(&a, held),
-        Some(JobStatus::Queued {
+        host.control.admission.unfinished_job_status(&a, held),
+        Some(UnfinishedJobStatus::Queued {
             position: 1,
             held: Some("pages_per_day")
         })
@@ -130,11 +130,11 @@ async fn job_is_queued_again_while_the_ledger_fails() {
     host.store.set_failing(true);
     let job = host.enqueue_job(&a, "1 pages").await;
     let _dispatching = host.spawn_dispatcher();
-    let held = Some(JobStatus::Queued {
+    let held = Some(UnfinishedJobStatus::Queued {
         position: 1,
         held: Some("storage"),
     });
-    let is_held = async || host.control.admission.job_status(&a, job) == held;
+    let is_held = async || host.control.admission.unfinished_job_status(&a, job) == held;
     wait_until(host.control.admission.subscribe_to_changes(), is_held).await;
     assert!(host.processing.opened_jobs().is_empty() && host.store.event_reads() > 0);
     host.store.set_failing(false);
@@ -145,8 +145,8 @@ async fn job_is_queued_again_while_the_ledger_fails() {
 async fn job_without_pipeline_fails_with_a_reason() {
     let host = TestControl::new();
     let (a, _) = host.create_tenant("a", &[]).await;
-    let order = host.commit_queued_job(&a, "1 pages", 1).await;
-    let mut record = job_record(&a, order.job, JobState::Queued);
+    let job_request = host.commit_queued_job(&a, "1 pages", 1).await;
+    let mut record = job_record(&a, job_request.job, JobState::Queued);
     record.pipeline = "gone".into();
     host.store
         .commit_entries(vec![LedgerEntry::Job(record)])
@@ -156,13 +156,14 @@ async fn job_without_pipeline_fails_with_a_reason() {
         .admission
         .reserve_queue_place(&a, None)
         .unwrap()
-        .enqueue(&order);
+        .enqueue_reserved_job(&job_request);
     let _dispatching = host.spawn_dispatcher();
-    host.wait_for_job_state(&a, order.job, JobState::Failed).await;
-    let progress = host
-        .control
-        .progress_cache
-        .load_progress(host.control.ledger.as_ref(), &a, &order.job);
+    host.wait_for_job_state(&a, job_request.job, JobState::Failed)
+        .await;
+    let progress =
+        host.control
+            .progress_cache
+            .load_progress(host.control.ledger.as_ref(), &a, &job_request.job);
     let document = &progress.await.unwrap().documents[0];
     assert_eq!(
         (document.state, document.error.as_ref().unwrap().kind.as_str()),
@@ -175,26 +176,29 @@ async fn job_without_pipeline_fails_with_a_reason() {
 async fn passwords_are_deleted_when_the_job_ends() {
     let host = TestControl::new();
     let (a, _) = host.create_tenant("a", &[]).await;
-    let mut order = host.commit_queued_job(&a, "1 pages a", 1).await;
-    order.job = weir_core::JobId::new();
-    order.files[0].password = Some("open sesame".into());
-    let record = job_record(&a, order.job, JobState::Queued);
-    host.store.put_job_request(&record, &order, None).await.unwrap();
+    let mut job_request = host.commit_queued_job(&a, "1 pages a", 1).await;
+    job_request.job = weir_core::JobId::new();
+    job_request.files[0].password = Some("open sesame".into());
+    let record = job_record(&a, job_request.job, JobState::Queued);
+    host.store
+        .put_job_request(&record, &job_request, None)
+        .await
+        .unwrap();
     host.control
         .admission
         .reserve_queue_place(&a, None)
         .unwrap()
-        .enqueue(&order);
+        .enqueue_reserved_job(&job_request);
     let _dispatching = host.spawn_dispatcher();
-    host.wait_for_job_state(&a, order.job, JobState::Done).await;
+    host.wait_for_job_state(&a, job_request.job, JobState::Done).await;
     host.wait_for_job_counts(&a, 0, 0).await;
-    let kept = host
+    let stored_request = host
         .store
-        .find_job_request(&a, &order.job)
+        .find_job_request(&a, &job_request.job)
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(kept.files[0].password, None);
+    assert_eq!(stored_request.files[0].password, None);
 }
 
 #[tokio::test]
@@ -218,14 +222,17 @@ async fn dispatching_ends_when_the_host_stops_and_starts_nothing_more() {
 }
 
 #[tokio::test]
-async fn ends_are_counted_by_state() {
+async fn job_ends_are_counted_by_state() {
     let host = TestControl::new();
     let (a, _) = host.create_tenant("a", &[]).await;
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let cancelled = host.enqueue_job(&a, "1 pages").await;
-    let (record, order) = find_job(&host.control, &a, &cancelled).await.unwrap().unwrap();
-    cancel_job(&host.control, record, order).await.unwrap();
+    let (record, job_request) = find_job_and_request(&host.control, &a, &cancelled)
+        .await
+        .unwrap()
+        .unwrap();
+    cancel_job(&host.control, record, job_request).await.unwrap();
     for content in ["2 pages", "3 pages", "none"] {
         host.enqueue_job(&a, content).await;
     }
@@ -257,13 +264,13 @@ async fn full_storage_fails_one_job_and_holds_the_others() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     for (tenant, job) in others {
         assert_eq!(
-            host.control.admission.queued_and_running_jobs(tenant),
+            host.control.admission.count_queued_and_running_jobs(tenant),
             (1, 0),
             "no job may start"
         );
-        let standing = host.control.admission.job_status(tenant, job);
+        let status = host.control.admission.unfinished_job_status(tenant, job);
         let held = Some("storage");
-        assert_eq!(standing, Some(JobStatus::Queued { position: 1, held }));
+        assert_eq!(status, Some(UnfinishedJobStatus::Queued { position: 1, held }));
     }
     assert_eq!(host.processing.opened_jobs().len(), 1);
 

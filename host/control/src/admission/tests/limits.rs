@@ -1,10 +1,10 @@
 //! Tests of the limits on queued and running jobs.
 
-use weir_core::Lane;
+use weir_core::PriorityLane;
 use weir_core::settings::Settings;
 
 use super::{AdmissionHarness, job_request_of_size, tenant_id};
-use crate::admission::{AdmissionRefusal, CancelOutcome, JobStatus};
+use crate::admission::{AdmissionRefusal, CancelOutcome, UnfinishedJobStatus};
 use crate::testing::wait_until;
 
 #[test]
@@ -14,9 +14,12 @@ fn running_jobs_of_a_tenant_are_limited() {
     bench.enqueue_many("a", 5);
     bench.enqueue_many("b", 3);
     let mut slots = bench.start_all_allowed();
-    assert_eq!(bench.admission.queued_and_running_jobs(&tenant_id("a")), (3, 2));
     assert_eq!(
-        bench.admission.queued_and_running_jobs(&tenant_id("b")),
+        bench.admission.count_queued_and_running_jobs(&tenant_id("a")),
+        (3, 2)
+    );
+    assert_eq!(
+        bench.admission.count_queued_and_running_jobs(&tenant_id("b")),
         (0, 3),
         "this tenant has no limit"
     );
@@ -70,8 +73,8 @@ fn submissions_in_progress_count_as_queued_jobs() {
         Some(AdmissionRefusal::TenantQueueFull)
     );
     // The first submission becomes a queued job, which still counts. The second is aborted, which frees its reservation.
-    first.enqueue(&job_request_of_size("a", 1, None));
-    assert_eq!(bench.admission.queued_and_running_jobs(&a), (1, 0));
+    first.enqueue_reserved_job(&job_request_of_size("a", 1, None));
+    assert_eq!(bench.admission.count_queued_and_running_jobs(&a), (1, 0));
     drop(second);
     let third = reserve(&a, Some(2)).unwrap();
     assert_eq!(
@@ -84,21 +87,21 @@ fn submissions_in_progress_count_as_queued_jobs() {
     let begun = bench.start_next().unwrap();
     assert!(reserve(&b, None).is_ok());
     drop((third, others, begun));
-    assert_eq!(bench.admission.queued_and_running_jobs(&a), (0, 0));
+    assert_eq!(bench.admission.count_queued_and_running_jobs(&a), (0, 0));
 }
 
 #[test]
 fn position_counts_only_jobs_of_the_same_tenant() {
     let bench = AdmissionHarness::with_job_slots(1);
     bench.enqueue_many("b", 10);
-    let first = bench.enqueue("a", 1, Lane::Bulk);
-    let second = bench.enqueue("a", 1, Lane::Bulk);
+    let first = bench.enqueue("a", 1, PriorityLane::Bulk);
+    let second = bench.enqueue("a", 1, PriorityLane::Bulk);
     let (a, b) = (tenant_id("a"), tenant_id("b"));
-    let waits = |position| Some(JobStatus::Queued { position, held: None });
-    assert_eq!(bench.admission.job_status(&a, first), waits(1));
-    assert_eq!(bench.admission.job_status(&a, second), waits(2));
+    let waits = |position| Some(UnfinishedJobStatus::Queued { position, held: None });
+    assert_eq!(bench.admission.unfinished_job_status(&a, first), waits(1));
+    assert_eq!(bench.admission.unfinished_job_status(&a, second), waits(2));
     assert_eq!(
-        bench.admission.job_status(&b, second),
+        bench.admission.unfinished_job_status(&b, second),
         None,
         "it belongs to another tenant"
     );
@@ -107,14 +110,14 @@ fn position_counts_only_jobs_of_the_same_tenant() {
         slot.job.job_id, first,
         "of equal tenants, the first by name is next"
     );
-    let running = |cancelling| match bench.admission.job_status(&a, first) {
-        Some(JobStatus::Running {
+    let running = |cancelling| match bench.admission.unfinished_job_status(&a, first) {
+        Some(UnfinishedJobStatus::Running {
             cancelling: is_it, ..
         }) => is_it == cancelling,
         _ => false,
     };
     assert!(running(false));
-    assert_eq!(bench.admission.job_status(&b, first), None);
+    assert_eq!(bench.admission.unfinished_job_status(&b, first), None);
     assert_eq!(bench.admission.cancel_job(&b, first), CancelOutcome::NotFound);
     assert!(running(false));
     assert_eq!(
@@ -123,8 +126,8 @@ fn position_counts_only_jobs_of_the_same_tenant() {
     );
     assert!(running(true) && slot.cancel.is_cancelled());
     drop(slot);
-    assert_eq!(bench.admission.job_status(&a, first), None);
-    assert_eq!(bench.admission.job_status(&a, second), waits(1));
+    assert_eq!(bench.admission.unfinished_job_status(&a, first), None);
+    assert_eq!(bench.admission.unfinished_job_status(&a, second), waits(1));
 }
 
 #[tokio::test]
@@ -136,13 +139,13 @@ async fn removed_tenant_is_drained_and_gets_no_new_jobs() {
     let slots = bench.start_all_allowed();
     let upload = bench.admission.reserve_queue_place(&a, None).unwrap();
     let admission = std::sync::Arc::clone(&bench.admission);
-    let leaving = tokio::spawn({
+    let draining = tokio::spawn({
         let a = a.clone();
         async move { admission.drain_tenant(&a).await }
     });
     let cancelled = async || slots.iter().any(|slot| slot.cancel.is_cancelled());
     wait_until(bench.admission.subscribe_to_changes(), cancelled).await;
-    assert_eq!(bench.admission.queued_and_running_jobs(&a), (0, 1));
+    assert_eq!(bench.admission.count_queued_and_running_jobs(&a), (0, 1));
     assert_eq!(
         bench.admission.reserve_queue_place(&a, None).err(),
         Some(AdmissionRefusal::TenantBeingRemoved)
@@ -153,13 +156,13 @@ async fn removed_tenant_is_drained_and_gets_no_new_jobs() {
     drop(slots);
     tokio::task::yield_now().await;
     assert!(
-        !leaving.is_finished(),
+        !draining.is_finished(),
         "a submission of the tenant is still in progress"
     );
     // The submission ends, and its job is not queued.
-    upload.enqueue(&job_request_of_size("a", 1, None));
-    let left = leaving.await.unwrap();
-    assert_eq!(bench.admission.queued_and_running_jobs(&a), (0, 0));
+    upload.enqueue_reserved_job(&job_request_of_size("a", 1, None));
+    let left = draining.await.unwrap();
+    assert_eq!(bench.admission.count_queued_and_running_jobs(&a), (0, 0));
     drop(left);
     assert!(bench.admission.reserve_queue_place(&a, None).is_ok());
 }

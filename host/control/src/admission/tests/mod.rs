@@ -11,21 +11,21 @@ use std::sync::Arc;
 
 use weir_core::job_request::JobRequest;
 use weir_core::settings::Settings;
-use weir_core::{DocumentId, JobId, Lane, TenantId};
+use weir_core::{DocumentId, JobId, PriorityLane, TenantId};
 
 use super::{Admission, DispatcherAction, JobSlot};
-use crate::testing::order;
+use crate::testing::sample_job_request;
 
 fn tenant_id(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
 /// A job request with one file of `bytes` bytes.
-fn job_request_of_size(name: &str, bytes: u64, lane: Option<Lane>) -> JobRequest {
-    let mut order = order(&tenant_id(name), JobId::new(), DocumentId::from_content(b"d"));
-    order.files[0].bytes = bytes;
-    order.lane = lane;
-    order
+fn job_request_of_size(name: &str, bytes: u64, lane: Option<PriorityLane>) -> JobRequest {
+    let mut job_request = sample_job_request(&tenant_id(name), JobId::new(), DocumentId::from_content(b"d"));
+    job_request.files[0].bytes = bytes;
+    job_request.lane = lane;
+    job_request
 }
 
 /// An admission without a dispatcher: the test starts and ends jobs itself.
@@ -52,17 +52,20 @@ impl AdmissionHarness {
     }
 
     /// Queues a job of `bytes` bytes.
-    fn enqueue(&self, name: &str, bytes: u64, lane: Lane) -> JobId {
-        let order = job_request_of_size(name, bytes, Some(lane));
-        let place = self.admission.reserve_queue_place(&order.tenant, None).unwrap();
-        place.enqueue(&order);
-        order.job
+    fn enqueue(&self, name: &str, bytes: u64, lane: PriorityLane) -> JobId {
+        let job_request = job_request_of_size(name, bytes, Some(lane));
+        let reservation = self
+            .admission
+            .reserve_queue_place(&job_request.tenant, None)
+            .unwrap();
+        reservation.enqueue_reserved_job(&job_request);
+        job_request.job
     }
 
     /// Queues small jobs.
     fn enqueue_many(&self, name: &str, jobs: usize) {
         for _ in 0..jobs {
-            self.enqueue(name, 1, Lane::Bulk);
+            self.enqueue(name, 1, PriorityLane::Bulk);
         }
     }
 
@@ -74,7 +77,7 @@ impl AdmissionHarness {
                 DispatcherAction::RefreshTerms(tenant) => {
                     let (weight, concurrent) =
                         self.terms_by_tenant.get(&tenant).copied().unwrap_or((1.0, None));
-                    self.admission.set_terms(tenant, weight, concurrent, None);
+                    self.admission.set_tenant_terms(tenant, weight, concurrent, None);
                 }
                 DispatcherAction::Wait => return None,
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_core::Lane;
+use weir_core::PriorityLane;
 use weir_core::job_request::JobRequest;
 use weir_core::settings::Settings;
 
@@ -37,10 +37,10 @@ fn flooding_tenant_gets_only_its_share() {
 async fn interactive_jobs_start_first_and_bulk_jobs_do_not_starve() {
     let bench = AdmissionHarness::with_job_slots(1);
     // Ten pages, so a service time of eleven seconds.
-    let bulk = bench.enqueue("a", 900_000, Lane::Bulk);
+    let bulk = bench.enqueue("a", 900_000, PriorityLane::Bulk);
     let mut before = 0;
     loop {
-        bench.enqueue("a", 900_000, Lane::Interactive);
+        bench.enqueue("a", 900_000, PriorityLane::Interactive);
         if bench.start_next().unwrap().job.job_id == bulk {
             break;
         }
@@ -56,10 +56,10 @@ async fn interactive_jobs_start_first_and_bulk_jobs_do_not_starve() {
 #[tokio::test(start_paused = true)]
 async fn small_jobs_overtake_a_large_one_for_a_while() {
     let bench = AdmissionHarness::with_job_slots(1);
-    let large = bench.enqueue("a", 10_000_000, Lane::Bulk);
+    let large = bench.enqueue("a", 10_000_000, PriorityLane::Bulk);
     let mut before = 0;
     loop {
-        let small = bench.enqueue("a", 100_000, Lane::Bulk);
+        let small = bench.enqueue("a", 100_000, PriorityLane::Bulk);
         tokio::time::advance(Duration::from_secs(5)).await;
         let next = bench.start_next().unwrap().job.job_id;
         if next == large {
@@ -84,21 +84,21 @@ async fn file_size_determines_lane_and_cost() {
             .build_queued_job(&job_request_of_size("a", bytes, lane), Duration::ZERO);
         (waiting.lane, waiting.estimated_pages.round())
     };
-    assert_eq!(waiting(1_000_000, None), (Lane::Interactive, 11.0));
-    assert_eq!(waiting(1_000_001, None), (Lane::Bulk, 11.0));
-    assert_eq!(waiting(1, Some(Lane::Bulk)).0, Lane::Bulk);
+    assert_eq!(waiting(1_000_000, None), (PriorityLane::Interactive, 11.0));
+    assert_eq!(waiting(1_000_001, None), (PriorityLane::Bulk, 11.0));
+    assert_eq!(waiting(1, Some(PriorityLane::Bulk)).0, PriorityLane::Bulk);
     // Only the requested pages of a long document count.
-    let mut order = job_request_of_size("a", 50_000_000, None);
-    order.options.pages = Some((100, 102));
-    let cost = |order: &JobRequest| {
+    let mut job_request = job_request_of_size("a", 50_000_000, None);
+    job_request.options.pages = Some((100, 102));
+    let cost = |job_request: &JobRequest| {
         host.control
             .admission
-            .build_queued_job(order, Duration::ZERO)
+            .build_queued_job(job_request, Duration::ZERO)
             .estimated_pages
     };
-    assert_eq!(cost(&order), 3.0);
-    order.files.push(order.files[0].clone());
-    assert_eq!(cost(&order), 6.0);
-    order.files.clear();
-    assert_eq!(cost(&order), 1.0);
+    assert_eq!(cost(&job_request), 3.0);
+    job_request.files.push(job_request.files[0].clone());
+    assert_eq!(cost(&job_request), 6.0);
+    job_request.files.clear();
+    assert_eq!(cost(&job_request), 1.0);
 }

@@ -4,19 +4,23 @@ use weir_core::clock::unix_time_millis;
 use weir_core::ledger::JobState;
 use weir_core::usage::day_from_millis;
 
-use crate::admission::JobStatus;
+use crate::admission::UnfinishedJobStatus;
 use crate::testing::{TestControl, wait_until};
 
 async fn pages_used_today(host: &TestControl, tenant: &weir_core::TenantId) -> u64 {
-    let (book, day) = (
+    let (usage_store, day) = (
         host.control.usage_store.as_ref(),
         day_from_millis(unix_time_millis()),
     );
-    let used = host.control.usage_recorder.usage_on_day(book, tenant, day).await;
+    let used = host
+        .control
+        .usage_recorder
+        .usage_on_day(usage_store, tenant, day)
+        .await;
     used.unwrap().pages
 }
 
-const HELD_BY_PAGES_PER_DAY: Option<JobStatus> = Some(JobStatus::Queued {
+const HELD_BY_PAGES_PER_DAY: Option<UnfinishedJobStatus> = Some(UnfinishedJobStatus::Queued {
     position: 1,
     held: Some("pages_per_day"),
 });
@@ -30,7 +34,7 @@ async fn running_job_is_held_when_the_daily_pages_are_exhausted() {
     let job = host.enqueue_job(&a, "112 pages a").await;
     let other = host.enqueue_job(&b, "20 pages b").await;
     let _dispatching = host.spawn_dispatcher();
-    let is_held = async || host.control.admission.job_status(&a, job) == HELD_BY_PAGES_PER_DAY;
+    let is_held = async || host.control.admission.unfinished_job_status(&a, job) == HELD_BY_PAGES_PER_DAY;
     wait_until(host.control.admission.subscribe_to_changes(), is_held).await;
     assert_eq!(pages_used_today(&host, &a).await, 1);
     host.wait_for_job_state(&b, other, JobState::Done).await;
@@ -51,7 +55,8 @@ async fn concurrent_jobs_together_stay_within_the_quota() {
     }
     let _dispatching = host.spawn_dispatcher();
     let none_in_work = async || {
-        host.control.admission.queued_and_running_jobs(&a).1 == 0 && pages_used_today(&host, &a).await == 50
+        host.control.admission.count_queued_and_running_jobs(&a).1 == 0
+            && pages_used_today(&host, &a).await == 50
     };
     wait_until(host.control.admission.subscribe_to_changes(), none_in_work).await;
     for _ in 0..10 {

@@ -17,9 +17,9 @@ async fn unfinished_jobs_resume_oldest_first_with_their_ids() {
         ..Settings::default()
     });
     let (a, _) = host.create_tenant("a", &[]).await;
-    let mut orders = Vec::new();
+    let mut job_requests = Vec::new();
     for age in [3, 1, 2] {
-        orders.push(host.commit_queued_job(&a, &format!("1 pages {age}"), age).await);
+        job_requests.push(host.commit_queued_job(&a, &format!("1 pages {age}"), age).await);
     }
     // One job has already ended.
     let ended = job_record(&a, weir_core::JobId::new(), JobState::Cancelled);
@@ -28,16 +28,20 @@ async fn unfinished_jobs_resume_oldest_first_with_their_ids() {
         .await
         .unwrap();
     requeue_unfinished_jobs(&host.control).await.unwrap();
-    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (3, 0));
+    assert_eq!(host.control.admission.count_queued_and_running_jobs(&a), (3, 0));
     let _dispatching = host.spawn_dispatcher();
-    host.wait_for_job_state(&a, orders[0].job, JobState::Done).await;
+    host.wait_for_job_state(&a, job_requests[0].job, JobState::Done)
+        .await;
     let opened: Vec<_> = host
         .processing
         .opened_jobs()
         .iter()
         .map(|opened| opened.job)
         .collect();
-    assert_eq!(opened, [orders[1].job, orders[2].job, orders[0].job]);
+    assert_eq!(
+        opened,
+        [job_requests[1].job, job_requests[2].job, job_requests[0].job]
+    );
 }
 
 #[tokio::test]
@@ -51,11 +55,14 @@ async fn running_job_resumes_after_its_finished_pages() {
     host.processing.release_pages(1);
     let document = weir_core::DocumentId::from_content(b"3 pages");
     let pages = async || host.store.list_pages(&a, &document, None).await.unwrap().len();
-    wait_until(host.control.ledger.subscribe(&a), async || pages().await == 1).await;
+    wait_until(host.control.ledger.subscribe_to_tenant_commits(&a), async || {
+        pages().await == 1
+    })
+    .await;
     host.control.stop_signal.cancel();
     host.control
         .engine
-        .suspend_all_jobs(Duration::ZERO)
+        .suspend_jobs_and_shutdown(Duration::ZERO)
         .await
         .unwrap();
     dispatching.join_next().await.unwrap().unwrap();
@@ -103,5 +110,5 @@ async fn unfinished_job_without_job_request_fails() {
             stages: Vec::new(),
         }
     );
-    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (0, 0));
+    assert_eq!(host.control.admission.count_queued_and_running_jobs(&a), (0, 0));
 }

@@ -66,7 +66,7 @@ fn pages_add_up_across_a_restart() {
         (a, page_done(5)),
     ];
     let seen = apply_events(&events);
-    let of_files = seen.match_files(&[requested_file("a", b"a"), requested_file("b", b"b")]);
+    let of_files = seen.find_progress_of_files(&[requested_file("a", b"a"), requested_file("b", b"b")]);
     let first = of_files[0].unwrap();
     assert_eq!((first.state, first.pages), (DocumentState::Running, Some(10)));
     assert_eq!(
@@ -139,7 +139,11 @@ fn end_event_of_a_document_sets_its_final_counts() {
         requested_file("b", b"b"),
         requested_file("broken", b"c"),
     ];
-    let of_files: Vec<_> = seen.match_files(&files).into_iter().map(Option::unwrap).collect();
+    let of_files: Vec<_> = seen
+        .find_progress_of_files(&files)
+        .into_iter()
+        .map(Option::unwrap)
+        .collect();
     let states: Vec<_> = of_files
         .iter()
         .map(|d| (d.state, d.done_pages, d.searchable_pages))
@@ -171,7 +175,7 @@ fn the_same_file_twice_is_two_documents() {
         (a, document_started("a", 10)),
         (a, page_done(1)),
     ]);
-    let of_files = seen.match_files(&[requested_file("a", b"a"), requested_file("a", b"a")]);
+    let of_files = seen.find_progress_of_files(&[requested_file("a", b"a"), requested_file("a", b"a")]);
     let states: Vec<_> = of_files
         .iter()
         .map(|d| d.map(|d| (d.state, d.done_pages)))

@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use weir_core::job_request::{
-    EarlierRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, PutRequestOutcome, RequestedFile,
+    EarlierIdempotentRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, PutRequestOutcome,
+    RequestedFile,
 };
 use weir_core::ledger::JobRecord;
 use weir_core::{JobId, StorageError, TenantId};
@@ -14,41 +15,54 @@ impl JobRequestStore for FakeStore {
     async fn put_job_request(
         &self,
         record: &JobRecord,
-        order: &JobRequest,
+        job_request: &JobRequest,
         idempotency: Option<&IdempotencyKey>,
     ) -> Result<PutRequestOutcome, StorageError> {
-        let mut kept = self.0.lock();
-        let word = idempotency.map(|word| ((order.tenant.clone(), word.key.clone()), word.request_digest));
-        if let Some((word, digest)) = &word {
-            match kept.idempotency_keys.get(word) {
+        let mut tables = self.0.lock();
+        let tenant_key_and_digest = idempotency.map(|word| {
+            (
+                (job_request.tenant.clone(), word.key.clone()),
+                word.request_digest,
+            )
+        });
+        if let Some((tenant_key, digest)) = &tenant_key_and_digest {
+            match tables.idempotency_keys.get(tenant_key) {
                 Some((known, job)) if known == digest => return Ok(PutRequestOutcome::AlreadyCreated(*job)),
                 Some(_) => return Ok(PutRequestOutcome::KeyConflict),
                 None => {}
             }
         }
-        let removed = |file: &&RequestedFile| kept.removals.contains(&(order.tenant.clone(), file.document));
-        if let Some(file) = order.files.iter().find(removed) {
+        let removed = |file: &&RequestedFile| {
+            tables
+                .removals
+                .contains(&(job_request.tenant.clone(), file.document))
+        };
+        if let Some(file) = job_request.files.iter().find(removed) {
             return Ok(PutRequestOutcome::DocumentBeingRemoved(file.document));
         }
-        if let Some((word, digest)) = word {
-            kept.idempotency_keys.insert(word, (digest, order.job));
+        if let Some((tenant_key, digest)) = tenant_key_and_digest {
+            tables
+                .idempotency_keys
+                .insert(tenant_key, (digest, job_request.job));
         }
-        kept.jobs.push(record.clone());
-        kept.job_requests.push(order.clone());
-        if order.webhook.is_some() {
-            kept.webhooks.insert((order.tenant.clone(), order.job), 0);
+        tables.jobs.push(record.clone());
+        tables.job_requests.push(job_request.clone());
+        if job_request.webhook.is_some() {
+            tables
+                .webhooks
+                .insert((job_request.tenant.clone(), job_request.job), 0);
         }
         Ok(PutRequestOutcome::Created)
     }
 
-    async fn find_earlier_request(
+    async fn find_request_by_idempotency_key(
         &self,
         tenant: &TenantId,
-        word: &str,
-    ) -> Result<Option<EarlierRequest>, StorageError> {
-        let word = (tenant.clone(), word.to_owned());
-        let known = self.0.lock().idempotency_keys.get(&word).copied();
-        Ok(known.map(|(digest, job)| EarlierRequest {
+        idempotency_key: &str,
+    ) -> Result<Option<EarlierIdempotentRequest>, StorageError> {
+        let tenant_key = (tenant.clone(), idempotency_key.to_owned());
+        let known = self.0.lock().idempotency_keys.get(&tenant_key).copied();
+        Ok(known.map(|(digest, job)| EarlierIdempotentRequest {
             request_digest: digest,
             job,
         }))
@@ -59,14 +73,16 @@ impl JobRequestStore for FakeStore {
         tenant: &TenantId,
         job: &JobId,
     ) -> Result<Option<JobRequest>, StorageError> {
-        let kept = self.0.lock();
-        let mut orders = kept.job_requests.iter();
-        Ok(orders.find(|o| (&o.tenant, &o.job) == (tenant, job)).cloned())
+        let tables = self.0.lock();
+        let mut job_requests = tables.job_requests.iter();
+        Ok(job_requests
+            .find(|o| (&o.tenant, &o.job) == (tenant, job))
+            .cloned())
     }
 
     async fn list_jobs(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>, StorageError> {
-        let kept = self.0.lock();
-        let mut jobs: Vec<_> = kept
+        let tables = self.0.lock();
+        let mut jobs: Vec<_> = tables
             .jobs
             .iter()
             .filter(|j| j.tenant == *tenant && filter.state.is_none_or(|state| state == j.state))
@@ -79,29 +95,29 @@ impl JobRequestStore for FakeStore {
     }
 
     async fn list_undelivered_webhooks(&self) -> Result<Vec<(TenantId, JobId, u32)>, StorageError> {
-        let kept = self.0.lock();
-        let owed = kept.webhooks.iter();
-        Ok(owed
+        let tables = self.0.lock();
+        let pending_webhooks = tables.webhooks.iter();
+        Ok(pending_webhooks
             .map(|((tenant, job), tries)| (tenant.clone(), *job, *tries))
             .collect())
     }
 
-    async fn record_webhook_attempt(
+    async fn record_webhook_attempts_or_end(
         &self,
         tenant: &TenantId,
         job: &JobId,
         tries: Option<u32>,
     ) -> Result<(), StorageError> {
-        let (key, mut kept) = ((tenant.clone(), *job), self.0.lock());
+        let (key, mut tables) = ((tenant.clone(), *job), self.0.lock());
         match tries {
-            Some(tries) => drop(kept.webhooks.insert(key, tries)),
+            Some(tries) => drop(tables.webhooks.insert(key, tries)),
             None => {
-                kept.webhooks.remove(&key);
-                let order = kept
+                tables.webhooks.remove(&key);
+                let job_request = tables
                     .job_requests
                     .iter_mut()
                     .find(|o| (&o.tenant, &o.job) == (tenant, job));
-                order.into_iter().for_each(|order| order.webhook = None);
+                job_request.into_iter().for_each(|order| order.webhook = None);
             }
         }
         Ok(())

@@ -8,33 +8,37 @@ use super::{FakeStore, StoreTables};
 
 impl StoreTables {
     fn jobs_with(&self, tenant: &TenantId, document: &DocumentId) -> Vec<JobId> {
-        let with = self.job_requests.iter().filter(|order| {
-            order.tenant == *tenant && order.files.iter().any(|file| file.document == *document)
+        let with = self.job_requests.iter().filter(|job_request| {
+            job_request.tenant == *tenant && job_request.files.iter().any(|file| file.document == *document)
         });
-        with.map(|order| order.job).collect()
+        with.map(|job_request| job_request.job).collect()
     }
 }
 
 #[async_trait]
 impl DocumentRemovalStore for FakeStore {
-    async fn begin_removal(
+    async fn begin_document_removal(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<BeginRemovalOutcome, StorageError> {
-        let mut kept = self.0.lock();
-        let jobs = kept.jobs_with(tenant, document);
-        let mut unfinished = kept.jobs.iter().filter(|job| !job.state.is_terminal());
+        let mut tables = self.0.lock();
+        let jobs = tables.jobs_with(tenant, document);
+        let mut unfinished = tables.jobs.iter().filter(|job| !job.state.is_terminal());
         if unfinished.any(|job| jobs.contains(&job.id)) {
             return Ok(BeginRemovalOutcome::UsedByActiveJob);
         }
-        Ok(match kept.removals.insert((tenant.clone(), *document)) {
+        Ok(match tables.removals.insert((tenant.clone(), *document)) {
             true => BeginRemovalOutcome::Started,
             false => BeginRemovalOutcome::AlreadyInProgress,
         })
     }
 
-    async fn end_removal(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
+    async fn end_document_removal(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<(), StorageError> {
         self.0.lock().removals.remove(&(tenant.clone(), *document));
         Ok(())
     }

@@ -9,9 +9,10 @@ use super::FakeStore;
 #[async_trait]
 impl TenantStore for FakeStore {
     async fn create_tenant(&self, tenant: &Tenant) -> Result<bool, StorageError> {
-        let mut kept = self.0.lock();
-        let fresh = !kept.tenants.contains_key(&tenant.id);
-        kept.tenants
+        let mut tables = self.0.lock();
+        let fresh = !tables.tenants.contains_key(&tenant.id);
+        tables
+            .tenants
             .entry(tenant.id.clone())
             .or_insert_with(|| tenant.clone());
         Ok(fresh)
@@ -22,10 +23,10 @@ impl TenantStore for FakeStore {
         id: &TenantId,
         change: &TenantUpdate,
     ) -> Result<Option<Tenant>, StorageError> {
-        let mut kept = self.0.lock();
-        let tenant = kept.tenants.get_mut(id);
+        let mut tables = self.0.lock();
+        let tenant = tables.tenants.get_mut(id);
         Ok(tenant.map(|tenant| {
-            change.apply_to(tenant);
+            change.apply_to_tenant(tenant);
             tenant.clone()
         }))
     }
@@ -38,24 +39,26 @@ impl TenantStore for FakeStore {
         Ok(self.0.lock().tenants.values().cloned().collect())
     }
 
-    async fn suspend_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError> {
-        let mut kept = self.0.lock();
-        kept.keys.retain(|_, key| key.tenant != *id);
-        let tenant = kept.tenants.get_mut(id);
+    async fn suspend_tenant_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError> {
+        let mut tables = self.0.lock();
+        tables.keys.retain(|_, key| key.tenant != *id);
+        let tenant = tables.tenants.get_mut(id);
         Ok(tenant
             .map(|tenant| tenant.state = TenantState::Suspended)
             .is_some())
     }
 
     async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
-        let mut kept = self.0.lock();
-        kept.keys.retain(|_, key| key.tenant != *id);
-        kept.jobs.retain(|job| job.tenant != *id);
-        kept.job_requests.retain(|order| order.tenant != *id);
-        kept.documents.retain(|document| document.tenant != *id);
-        kept.pages.retain(|(tenant, ..), _| tenant != id);
-        kept.events.retain(|(tenant, _)| tenant != id);
-        Ok(kept.tenants.remove(id).is_some())
+        let mut tables = self.0.lock();
+        tables.keys.retain(|_, key| key.tenant != *id);
+        tables.jobs.retain(|job| job.tenant != *id);
+        tables
+            .job_requests
+            .retain(|job_request| job_request.tenant != *id);
+        tables.documents.retain(|document| document.tenant != *id);
+        tables.pages.retain(|(tenant, ..), _| tenant != id);
+        tables.events.retain(|(tenant, _)| tenant != id);
+        Ok(tables.tenants.remove(id).is_some())
     }
 
     async fn put_api_key(&self, key: &ApiKeyRecord) -> Result<(), StorageError> {
@@ -64,8 +67,8 @@ impl TenantStore for FakeStore {
     }
 
     async fn revoke_api_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError> {
-        let mut kept = self.0.lock();
-        let key = kept.keys.get_mut(id);
+        let mut tables = self.0.lock();
+        let key = tables.keys.get_mut(id);
         Ok(key
             .map(|key| key.revoked_millis.get_or_insert(now_millis))
             .is_some())
@@ -77,15 +80,15 @@ impl TenantStore for FakeStore {
         fresh: &ApiKeyRecord,
         now_millis: u64,
     ) -> Result<bool, StorageError> {
-        let mut kept = self.0.lock();
+        let mut tables = self.0.lock();
         let usable = |key: &&mut ApiKeyRecord| {
             key.revoked_millis.is_none() && key.expires_millis.is_none_or(|end| now_millis < end)
         };
-        let Some(key) = kept.keys.get_mut(old).filter(usable) else {
+        let Some(key) = tables.keys.get_mut(old).filter(usable) else {
             return Ok(false);
         };
         key.revoked_millis = Some(now_millis);
-        kept.keys.insert(fresh.id.clone(), fresh.clone());
+        tables.keys.insert(fresh.id.clone(), fresh.clone());
         Ok(true)
     }
 
@@ -94,8 +97,8 @@ impl TenantStore for FakeStore {
     }
 
     async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError> {
-        let kept = self.0.lock();
-        Ok(kept
+        let tables = self.0.lock();
+        Ok(tables
             .keys
             .values()
             .filter(|k| k.tenant == *tenant)

@@ -9,8 +9,8 @@ fn allow_pages_with(
     reserved: u64,
     most: u64,
 ) -> Result<PageAllowance, &'static str> {
-    let standings = page_quota_usage(limits, usage, stored, reserved);
-    allow_pages(&standings, reserved, most).map_err(|exhausted| exhausted.quota)
+    let quota_usages = list_page_quota_usage(limits, usage, stored, reserved);
+    count_allowed_pages(&quota_usages, reserved, most).map_err(|exhausted| exhausted.quota)
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn calls_to_language_models_fit_beside_the_reserved_ones() {
 }
 
 #[test]
-fn exhausted_stored_bytes_stop_pages() {
+fn exhausted_stored_bytes_quota_stops_pages() {
     let limits = Quotas {
         stored_bytes: Some(10 * EXPECTED_BYTES_PER_PAGE),
         ..Quotas::default()

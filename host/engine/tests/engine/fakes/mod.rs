@@ -304,7 +304,7 @@ impl FakeHost {
                 stages: Arc::clone(&self.stages),
                 workers: self.workers[&Stage::Rasterize],
             }),
-            reader: Some(Arc::new(FakeReader {
+            ocr_engine: Some(Arc::new(FakeReader {
                 stages: Arc::clone(&self.stages),
                 workers: self.workers[&Stage::Read],
             })),
@@ -389,7 +389,7 @@ impl FakeHost {
 
 /// Returns a pipeline. Each number gives another revision.
 pub fn test_pipeline(number: u32) -> Arc<Pipeline> {
-    let mut manifest = Manifest::default_pipeline();
+    let mut manifest = Manifest::default_pipeline_manifest();
     manifest
         .settings
         .insert("number".into(), i64::from(number).into());

@@ -13,8 +13,8 @@ use weir_core::decision::ComputeDevice;
 use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PixelBuffer, PixelFormat};
 use weir_core::page_text::Line;
 use weir_core::ports::{
-    DrawOptions, DrawnPage, Embedder, OcrEngine, OpenDocument, PdfSource, Rasterizer, ReservedDrawing,
-    SchedulingContext,
+    Embedder, OcrEngine, OpenedPdf, PdfSource, RasterizeOptions, RasterizeOutput, Rasterizer,
+    ReservedRasterization, SchedulingContext,
 };
 use weir_core::{InferenceError, PageFacts, PageImage, PageNumber, RasterError, Rect, Stage};
 
@@ -54,7 +54,7 @@ fn read_page_count(path: &Path) -> Result<u32, RasterError> {
 
 #[async_trait]
 impl Rasterizer for FakeRasterizer {
-    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenDocument>, RasterError> {
+    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenedPdf>, RasterError> {
         let pages = read_page_count(&source.path)?;
         Ok(Arc::new(FakeDocument {
             stages: Arc::clone(&self.stages),
@@ -74,7 +74,7 @@ impl Rasterizer for FakeRasterizer {
         self.workers
     }
 
-    fn free_image_bytes(&self) -> u64 {
+    fn available_image_bytes(&self) -> u64 {
         1 << 30
     }
 }
@@ -93,7 +93,7 @@ fn to_raster_error(fault: InjectedFault, page: PageNumber) -> RasterError {
 }
 
 #[async_trait]
-impl OpenDocument for FakeDocument {
+impl OpenedPdf for FakeDocument {
     fn document_info(&self) -> &DocumentInfo {
         &self.info
     }
@@ -114,11 +114,11 @@ impl OpenDocument for FakeDocument {
             .collect())
     }
 
-    async fn reserve_drawing(
+    async fn reserve_page_memory(
         &self,
         page: PageNumber,
-        drawing: DrawOptions,
-    ) -> Result<Box<dyn ReservedDrawing>, RasterError> {
+        drawing: RasterizeOptions,
+    ) -> Result<Box<dyn ReservedRasterization>, RasterError> {
         let memory = Arc::clone(&self.stages.image_memory.lock());
         Ok(Box::new(FakeDrawing {
             memory: memory.acquire_owned().await.unwrap(),
@@ -141,19 +141,19 @@ impl OpenDocument for FakeDocument {
 struct FakeDrawing {
     stages: Arc<FakeStages>,
     page: PageNumber,
-    drawing: DrawOptions,
+    drawing: RasterizeOptions,
     image: CallGuard,
     memory: OwnedSemaphorePermit,
 }
 
 #[async_trait]
-impl ReservedDrawing for FakeDrawing {
-    async fn draw_page(self: Box<Self>) -> Result<DrawnPage, RasterError> {
+impl ReservedRasterization for FakeDrawing {
+    async fn rasterize_page(self: Box<Self>) -> Result<RasterizeOutput, RasterError> {
         let Self { page, drawing, .. } = *self;
         if let Some(fault) = self.stages.run_stage(Stage::Rasterize, &[page]).await {
             return Err(to_raster_error(fault, page));
         }
-        Ok(DrawnPage {
+        Ok(RasterizeOutput {
             dpi: drawing.dpi,
             encoded: drawing.want_encoded.then(|| EncodedImage {
                 media_type: "image/jpeg",

@@ -7,15 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use weir_core::decision::{
     BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, Label, ModelPreferences,
-    ObservedEvent, PageRoute, PassageSource, ProgressUpdate, ReadingMethod, StageFailure, SummaryPlan,
-    SummarySource,
+    ObservedEvent, PageRoute, PageStageFailure, PageTextToSplit, ProgressUpdate, ReadingMethod,
+    SectionToSummarize, SummaryPlan,
 };
 use weir_core::id::DocumentId;
-use weir_core::ports::{Capabilities, JobPolicy, OpenPolicyRequest, PolicyCallCounts, PolicyFactory};
-use weir_core::{Lane, PageFacts, PolicyError};
+use weir_core::ports::{HostCapabilities, JobPolicy, OpenPolicyRequest, PolicyCallCounts, PolicyFactory};
+use weir_core::{PageFacts, PolicyError, PriorityLane};
 
 type DecisionFn<A, B> = Arc<dyn Fn(A) -> Result<B, PolicyError> + Send + Sync>;
-type CapabilitiesFn = Arc<dyn Fn(&Arc<dyn Capabilities>) + Send + Sync>;
+type CapabilitiesFn = Arc<dyn Fn(&Arc<dyn HostCapabilities>) + Send + Sync>;
 
 /// The decisions of the components.
 #[derive(Clone)]
@@ -30,9 +30,9 @@ pub struct PolicyScript {
     /// The labels of every document.
     pub labels: Vec<Label>,
     pub route: DecisionFn<PageFacts, PageRoute>,
-    pub on_failure: DecisionFn<StageFailure, FailureAction>,
-    pub passages: DecisionFn<PassageSource, Vec<Range<u32>>>,
-    pub summarize: DecisionFn<SummarySource, SummaryPlan>,
+    pub on_failure: DecisionFn<PageStageFailure, FailureAction>,
+    pub passages: DecisionFn<PageTextToSplit, Vec<Range<u32>>>,
+    pub summarize: DecisionFn<SectionToSummarize, SummaryPlan>,
     pub observe: DecisionFn<ObservedEvent, Vec<ProgressUpdate>>,
     /// The time that an observation takes.
     pub observe_delay: Duration,
@@ -89,7 +89,7 @@ fn split_lines_into_passages(text: &str) -> Vec<Range<u32>> {
 
 pub struct FakePolicies(pub PolicyScript);
 
-struct FakePolicy(PolicyScript, #[allow(dead_code)] Arc<dyn Capabilities>);
+struct FakePolicy(PolicyScript, #[allow(dead_code)] Arc<dyn HostCapabilities>);
 
 #[async_trait]
 impl PolicyFactory for FakePolicies {
@@ -121,7 +121,7 @@ impl JobPolicy for FakePolicy {
         (self.0.document)(facts)?;
         Ok(DocumentRoute {
             collection: "default".into(),
-            lane: Lane::Bulk,
+            lane: PriorityLane::Bulk,
             models: ModelPreferences::default(),
             labels: self.0.labels.clone(),
         })
@@ -131,19 +131,23 @@ impl JobPolicy for FakePolicy {
         (self.0.route)(facts)
     }
 
-    async fn choose_failure_action(&self, failure: StageFailure) -> Result<FailureAction, PolicyError> {
+    async fn choose_failure_action(&self, failure: PageStageFailure) -> Result<FailureAction, PolicyError> {
         (self.0.on_failure)(failure)
     }
 
-    async fn split_passages(&self, source: PassageSource) -> Result<Vec<Range<u32>>, PolicyError> {
+    async fn split_passages(&self, source: PageTextToSplit) -> Result<Vec<Range<u32>>, PolicyError> {
         (self.0.passages)(source)
     }
 
-    async fn plan_summary(&self, section: SummarySource) -> Result<SummaryPlan, PolicyError> {
+    async fn plan_summary(&self, section: SectionToSummarize) -> Result<SummaryPlan, PolicyError> {
         (self.0.summarize)(section)
     }
 
-    async fn handle_event(&self, _: u64, what: ObservedEvent) -> Result<Vec<ProgressUpdate>, PolicyError> {
+    async fn decide_progress_updates(
+        &self,
+        _: u64,
+        what: ObservedEvent,
+    ) -> Result<Vec<ProgressUpdate>, PolicyError> {
         tokio::time::sleep(self.0.observe_delay).await;
         (self.0.observe)(what)
     }

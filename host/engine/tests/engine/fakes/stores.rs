@@ -141,7 +141,7 @@ impl BlobStore for FakeBlobs {
         Ok(self.blobs.lock().written.get(&key).cloned())
     }
 
-    async fn list_keys(&self, _: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
+    async fn list_blob_keys(&self, _: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
         Ok(self
             .keys()
             .into_iter()
@@ -149,7 +149,7 @@ impl BlobStore for FakeBlobs {
             .collect())
     }
 
-    async fn delete_prefix(&self, _: &TenantId, prefix: &str) -> Result<(), StorageError> {
+    async fn delete_blobs_with_prefix(&self, _: &TenantId, prefix: &str) -> Result<(), StorageError> {
         self.blobs
             .lock()
             .remove_where(|(_, key), _| key.starts_with(prefix));

@@ -7,7 +7,7 @@ use weir_core::decision::{
     SummaryPrompt,
 };
 use weir_core::manifest::{Capability, ComponentLimits};
-use weir_core::{DocumentId, Lane, RevisionId, Stage, TenantId};
+use weir_core::{DocumentId, PriorityLane, RevisionId, Stage, TenantId};
 
 use super::*;
 use crate::capability_trace::RecordedResponse;
@@ -23,8 +23,8 @@ fn request(function: &str, input: Value) -> PolicyRequest {
     serde_json::from_value(json!({ "function": function, "input": input })).unwrap()
 }
 
-fn call<F: PolicyFunction>(request: F, response: F::Decision) -> FunctionCall<F> {
-    FunctionCall {
+fn call<F: PolicyFunction>(request: F, response: F::Decision) -> PolicyFunctionCall<F> {
+    PolicyFunctionCall {
         request,
         response: Ok(response),
     }
@@ -85,7 +85,7 @@ fn sample_decisions() -> Vec<RecordedDecision> {
     let labels = vec![("kind".to_owned(), "text".to_owned())];
     let document_route = DocumentRoute {
         collection: "c".into(),
-        lane: Lane::Bulk,
+        lane: PriorityLane::Bulk,
         models: ModelPreferences {
             ocr: Some("o".into()),
             text_embedding: None,
@@ -98,7 +98,7 @@ fn sample_decisions() -> Vec<RecordedDecision> {
         store: false,
         labels,
     };
-    let failure = StageFailure {
+    let failure = PageStageFailure {
         document,
         page: 3,
         stage: Stage::Rasterize,
@@ -106,7 +106,7 @@ fn sample_decisions() -> Vec<RecordedDecision> {
         kind: "k".into(),
         message: "m".into(),
     };
-    let source = PassageSource {
+    let source = PageTextToSplit {
         document,
         page: 3,
         text: "A b".into(),
@@ -116,14 +116,14 @@ fn sample_decisions() -> Vec<RecordedDecision> {
         }],
         max_tokens: 256,
     };
-    let trapped = FunctionCall {
+    let trapped = PolicyFunctionCall {
         request: source.clone(),
         response: Err(ErrorInfo {
             kind: "component-trap".into(),
             message: "unreachable".into(),
         }),
     };
-    let section = SummarySource {
+    let section = SectionToSummarize {
         document,
         title: "T".into(),
         level: 1,
@@ -201,7 +201,7 @@ fn sample_decisions() -> Vec<RecordedDecision> {
 }
 
 #[test]
-fn recordings_keep_their_first_format() {
+fn recording_format_is_unchanged_since_first_version() {
     let header = SessionHeader {
         tenant: TenantId::default_tenant(),
         job: "01980000-0000-7000-8000-000000000001".parse().unwrap(),
@@ -242,7 +242,7 @@ fn recordings_keep_their_first_format() {
 }
 
 #[test]
-fn decisions_use_the_names_of_the_contract() {
+fn decision_json_uses_the_field_names_of_the_wit_contract() {
     let decisions: Vec<Value> = sample_decisions()
         .iter()
         .map(RecordedDecision::decision_to_json)
@@ -315,7 +315,7 @@ fn inputs_may_leave_out_fields_with_a_default() {
         free_image_bytes: 256 << 20,
     };
     assert_eq!(request("batching.plan", plan), PolicyRequest::Plan(expected));
-    let source = PassageSource {
+    let source = PageTextToSplit {
         document,
         page: 1,
         text: "a".into(),

@@ -57,7 +57,7 @@ impl Bookmark<'_> {
     }
 
     /// Returns the 0-based index of the page that the entry points to.
-    pub(crate) fn page_index(&self) -> Option<u32> {
+    pub(crate) fn destination_page_index(&self) -> Option<u32> {
         let (api, document) = (self.api, self.document);
         // SAFETY: every handle belongs to the open document and is checked for null before it is used.
         let index = unsafe {

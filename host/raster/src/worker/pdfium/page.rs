@@ -195,7 +195,7 @@ impl<'d> Page<'d> {
 
     /// Returns whether the page is known to have no colors before it is drawn: it has only text and lines, all in black, white or gray.
     /// Most pages of text do. Drawn in gray, they take two thirds of the time and a third of the memory.
-    pub(crate) fn is_gray(&self, heartbeat: &Heartbeat) -> bool {
+    pub(crate) fn has_only_gray_objects(&self, heartbeat: &Heartbeat) -> bool {
         // SAFETY: the page is open.
         let (objects, annotations) = unsafe {
             (
@@ -245,12 +245,19 @@ impl<'d> Page<'d> {
     ) {
         // SAFETY: the page is open; a wrong index gives null.
         let count = unsafe { self.api.FPDFPage_CountObjects(self.handle) };
-        let mut left = limit;
+        let mut remaining_objects = limit;
         for index in 0..count {
             // SAFETY: as above.
             let object = unsafe { self.api.FPDFPage_GetObject(self.handle, index) };
-            self.visit_images_of_object(object, &Matrix::IDENTITY, 0, &mut left, heartbeat, visit);
-            if left == 0 {
+            self.visit_images_of_object(
+                object,
+                &Matrix::IDENTITY,
+                0,
+                &mut remaining_objects,
+                heartbeat,
+                visit,
+            );
+            if remaining_objects == 0 {
                 break;
             }
         }
@@ -261,15 +268,15 @@ impl<'d> Page<'d> {
         object: FPDF_PAGEOBJECT,
         matrix: &Matrix,
         depth: u32,
-        left: &mut u32,
+        remaining_objects: &mut u32,
         heartbeat: &Heartbeat,
         visit: &mut dyn FnMut(Bounds),
     ) {
-        *left = left.saturating_sub(1);
-        if object.is_null() || *left == 0 {
+        *remaining_objects = remaining_objects.saturating_sub(1);
+        if object.is_null() || *remaining_objects == 0 {
             return;
         }
-        if left.is_multiple_of(256) {
+        if remaining_objects.is_multiple_of(256) {
             heartbeat.record_beat();
         }
         // SAFETY: the object belongs to the open page; each output has the type that the function expects.
@@ -292,18 +299,25 @@ impl<'d> Page<'d> {
                 }
             }
             OBJECT_FORM if depth < 8 => {
-                let mut own = Matrix::IDENTITY.0;
+                let mut form_matrix = Matrix::IDENTITY.0;
                 // SAFETY: as above.
                 let count = unsafe {
-                    self.api.FPDFPageObj_GetMatrix(object, &raw mut own);
+                    self.api.FPDFPageObj_GetMatrix(object, &raw mut form_matrix);
                     self.api.FPDFFormObj_CountObjects(object)
                 };
-                let inner = Matrix(own).then(matrix);
+                let child_matrix = Matrix(form_matrix).then(matrix);
                 for index in 0..c_ulong::try_from(count).unwrap_or(0) {
                     // SAFETY: as above; a wrong index gives null.
                     let child = unsafe { self.api.FPDFFormObj_GetObject(object, index) };
-                    self.visit_images_of_object(child, &inner, depth + 1, left, heartbeat, visit);
-                    if *left == 0 {
+                    self.visit_images_of_object(
+                        child,
+                        &child_matrix,
+                        depth + 1,
+                        remaining_objects,
+                        heartbeat,
+                        visit,
+                    );
+                    if *remaining_objects == 0 {
                         return;
                     }
                 }

@@ -74,8 +74,8 @@ async fn random_reconnects_get_every_event_once_and_in_order() {
         writer.await.unwrap();
     }
     assert_eq!(last, EVENTS);
-    let answer = host.send(resume_request(&path, &key, last)).await;
-    assert_eq!(answer.status(), 204, "an EventSource must not reconnect");
+    let response = host.send(resume_request(&path, &key, last)).await;
+    assert_eq!(response.status(), 204, "an EventSource must not reconnect");
 }
 
 #[tokio::test]
@@ -117,8 +117,8 @@ async fn tenant_stream_has_all_own_events_by_position() {
     // A stream can resume at any position.
     let mut resumed = SseClient::new(host.send(resume_request("/v1/events", &key, last - 1)).await);
     assert_eq!(resumed.next_event_within_timeout().await.unwrap().id, last);
-    let answer = host.send(resume_request("/v1/events", &key, 1_000_000)).await;
-    assert_eq!(answer.status(), 409);
+    let response = host.send(resume_request("/v1/events", &key, 1_000_000)).await;
+    assert_eq!(response.status(), 409);
 }
 
 #[tokio::test(start_paused = true)]

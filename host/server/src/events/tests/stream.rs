@@ -16,10 +16,10 @@ async fn events_have_the_documented_wire_format() {
     let (tenant, key) = host.create_tenant("a", &[KeyScope::Read]).await;
     let job = host.create_running_job(&tenant).await;
     host.commit_events(&tenant, job, 1, 2, true).await;
-    let answer = host.send_get(&format!("/v1/jobs/{job}/events"), &key).await;
-    assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
-    assert_eq!(answer.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
-    let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    let response = host.send_get(&format!("/v1/jobs/{job}/events"), &key).await;
+    assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+    assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
     let document = weir_core::DocumentId::from_content(b"document");
     let wanted = format!(
         "retry: 1000\n\
@@ -62,9 +62,9 @@ async fn invalid_stream_requests_are_refused() {
         (path.clone(), &"weir_0_0".to_owned(), StatusCode::UNAUTHORIZED),
         (format!("{path}/ws"), &key, StatusCode::UPGRADE_REQUIRED),
     ] {
-        let answer = host.send_get(&path, key).await;
-        assert_eq!(answer.status(), status, "{path}");
-        assert_eq!(parse_json(answer).await["status"], status.as_u16());
+        let response = host.send_get(&path, key).await;
+        assert_eq!(response.status(), status, "{path}");
+        assert_eq!(parse_json(response).await["status"], status.as_u16());
     }
     assert_eq!(host.app.event_stream_limiter.open_stream_count(), 0);
 }

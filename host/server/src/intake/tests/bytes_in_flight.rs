@@ -22,7 +22,7 @@ use crate::fakes::{TestHost, accepted_job_id, multipart_form, parse_problem};
 /// A submission whose body is sent in pieces.
 struct UploadInProgress {
     pieces: UnboundedSender<io::Result<Bytes>>,
-    answer: JoinHandle<Response<Body>>,
+    response_task: JoinHandle<Response<Body>>,
 }
 
 impl UploadInProgress {
@@ -34,8 +34,11 @@ impl UploadInProgress {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
         let router = host.router();
-        let answer = tokio::spawn(async move { send(router, request).await });
-        let upload = Self { pieces, answer };
+        let response_task = tokio::spawn(async move { send(router, request).await });
+        let upload = Self {
+            pieces,
+            response_task,
+        };
         upload.send_piece(first);
         upload
     }
@@ -48,7 +51,7 @@ impl UploadInProgress {
     /// Ends the body and returns the response.
     async fn finish_body(self) -> Response<Body> {
         drop(self.pieces);
-        self.answer.await.unwrap()
+        self.response_task.await.unwrap()
     }
 }
 
@@ -59,7 +62,7 @@ async fn send(router: Router, request: Request<Body>) -> Response<Body> {
 /// Waits until at least `bytes` of a tenant's uploads are counted.
 async fn wait_until_counted(host: &TestHost, tenant: &TenantId, bytes: u64) {
     let counted = async {
-        while host.control.upload_reservations.tenant_bytes(tenant) < bytes {
+        while host.control.upload_reservations.reserved_bytes_of_tenant(tenant) < bytes {
             tokio::task::yield_now().await;
         }
     };
@@ -93,7 +96,7 @@ async fn concurrent_uploads_share_the_storage_quota() {
     upload.send_piece(&rest);
     assert_eq!(upload.finish_body().await.status(), 202);
     assert_eq!(
-        host.control.upload_reservations.tenant_bytes(&a),
+        host.control.upload_reservations.reserved_bytes_of_tenant(&a),
         0,
         "a stored file is no longer in flight"
     );
@@ -114,7 +117,7 @@ async fn concurrent_uploads_share_the_storage_quota() {
         &[],
     );
     assert_eq!(broken.finish_body().await.status(), 400);
-    assert_eq!(host.control.upload_reservations.tenant_bytes(&a), 0);
+    assert_eq!(host.control.upload_reservations.reserved_bytes_of_tenant(&a), 0);
     assert_eq!(host.submit_file(&key, &"y".repeat(300)).await.status(), 202);
 }
 
@@ -128,7 +131,7 @@ async fn content_length_counts_before_the_body_arrives() {
     let upload = UploadInProgress::begin(&host, &key, "--XX\r\n", &length);
     wait_until_counted(&host, &a, 2000).await;
     let second = UploadInProgress::begin(&host, &key, "--XX\r\n", &length);
-    let refused = parse_problem(second.answer.await.unwrap()).await;
+    let refused = parse_problem(second.response_task.await.unwrap()).await;
     assert_eq!(refused.quota.as_deref(), Some("stored_bytes"));
     assert_eq!(upload.finish_body().await.status(), 400);
     assert_no_traces_left(&host, &a, "announced and not sent").await;
@@ -159,12 +162,12 @@ async fn concurrent_uploads_share_the_free_disk_space() {
 }
 
 #[tokio::test]
-async fn files_of_queued_jobs_count_once() {
+async fn files_of_queued_jobs_count_once_against_the_quota() {
     let host = TestHost::new();
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     host.set_quota(&a, "stored_bytes", 1000).await;
     assert_eq!(host.submit_file(&key, &"x".repeat(600)).await.status(), 202);
-    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 0));
+    assert_eq!(host.control.admission.count_queued_and_running_jobs(&a), (1, 0));
     assert_eq!(host.submit_file(&key, &"y".repeat(400)).await.status(), 202);
     assert_eq!(host.submit_file(&key, "z").await.status(), 429);
 }
@@ -173,14 +176,14 @@ async fn files_of_queued_jobs_count_once() {
 async fn repeated_request_is_compared_without_disk_space() {
     let host = TestHost::new();
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
-    let word = [("idempotency-key", "w".to_owned())];
+    let idempotency_header = [("idempotency-key", "w".to_owned())];
     let (first, rest) = form_in_two_pieces();
-    let whole = UploadInProgress::begin(&host, &key, &format!("{first}{rest}"), &word);
+    let whole = UploadInProgress::begin(&host, &key, &format!("{first}{rest}"), &idempotency_header);
     let job = accepted_job_id(whole.finish_body().await).await;
     let files = host.uploads.file_names();
     host.uploads.set_free_bytes(0);
     host.set_quota(&a, "stored_bytes", 1).await;
-    let again = UploadInProgress::begin(&host, &key, &first, &word);
+    let again = UploadInProgress::begin(&host, &key, &first, &idempotency_header);
     for _ in 0..100 {
         tokio::task::yield_now().await;
         assert_eq!(
@@ -191,7 +194,12 @@ async fn repeated_request_is_compared_without_disk_space() {
     }
     again.send_piece(&rest);
     assert_eq!(accepted_job_id(again.finish_body().await).await, job);
-    let other = UploadInProgress::begin(&host, &key, &multipart_form(&[("file", None, "other")]), &word);
+    let other = UploadInProgress::begin(
+        &host,
+        &key,
+        &multipart_form(&[("file", None, "other")]),
+        &idempotency_header,
+    );
     assert_eq!(
         parse_problem(other.finish_body().await).await.kind,
         "idempotency-key-reused"
@@ -220,8 +228,8 @@ async fn repeated_request_fetches_no_urls() {
 
     let sent = async |body: serde_json::Value| {
         let mut request = TestHost::build_request("POST", "/v1/jobs", &key, Body::from(body.to_string()));
-        let word = "w".parse().unwrap();
-        request.headers_mut().insert("idempotency-key", word);
+        let header_value = "w".parse().unwrap();
+        request.headers_mut().insert("idempotency-key", header_value);
         host.send(request).await
     };
     let body = json!({"documents": [{"url": url}]});

@@ -24,15 +24,15 @@ async fn stored_document_needs_no_upload() {
     let document = host.store_upload(&a, "1 pages").to_string();
     let options = json!({"dpi": 100, "passwords": {"again.pdf": "p"}});
     let documents = json!([{"document": document}, {"document": document, "name": "../again.pdf"}]);
-    let answer = host
+    let response = host
         .send_post(
             "/v1/jobs",
             &key,
             &json!({"documents": documents, "options": options}),
         )
         .await;
-    assert_eq!(answer.status(), 202);
-    let job = body(answer).await;
+    assert_eq!(response.status(), 202);
+    let job = body(response).await;
     let seen: Vec<_> = job["documents"]
         .as_array()
         .unwrap()
@@ -63,20 +63,20 @@ async fn document_of_another_tenant_is_not_found() {
     let (b, _) = host.create_tenant("b", &[KeyScope::Ingest]).await;
     let foreign = host.store_upload(&b, "1 pages").to_string();
     let absent = DocumentId::from_content(b"nowhere").to_string();
-    let mut said = Vec::new();
+    let mut details = Vec::new();
     for document in [&foreign, &absent] {
         let refused =
             parse_problem(submit_documents(&host, &key, &json!([{ "document": document }])).await).await;
         assert_eq!(refused.status, 404);
-        said.push(refused.detail.replace(document, "it"));
+        details.push(refused.detail.replace(document, "it"));
     }
     assert_eq!(
-        said[0], said[1],
+        details[0], details[1],
         "the response does not reveal documents of other tenants"
     );
     assert_eq!(count_jobs(&host, &a).await, 0);
     let own: TenantId = a;
-    assert_eq!(host.control.admission.queued_and_running_jobs(&own), (0, 0));
+    assert_eq!(host.control.admission.count_queued_and_running_jobs(&own), (0, 0));
 }
 
 #[tokio::test]
@@ -190,9 +190,9 @@ async fn fetched_file_is_handled_like_an_upload() {
         {"url": format!("{server}/docs/report.pdf?token=secret#page=2")},
         {"url": format!("{server}/docs/report.pdf"), "name": "b.pdf"},
     ]);
-    let answer = submit_documents(&host, &key, &documents).await;
-    assert!(answer.headers().contains_key(header::LOCATION));
-    let job = body(answer).await;
+    let response = submit_documents(&host, &key, &documents).await;
+    assert!(response.headers().contains_key(header::LOCATION));
+    let job = body(response).await;
     let document = DocumentId::from_content(b"3 pages").to_string();
     for (at, name) in ["report.pdf", "b.pdf"].into_iter().enumerate() {
         let seen = &job["documents"][at];

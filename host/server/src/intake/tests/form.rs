@@ -14,7 +14,7 @@ use weir_core::clock::unix_time_millis;
 use weir_core::job_request::JobRequestStore as _;
 use weir_core::tenancy::KeyScope;
 use weir_core::usage::day_from_millis;
-use weir_core::{DocumentId, Lane};
+use weir_core::{DocumentId, PriorityLane};
 
 use super::assert_no_traces_left;
 use crate::fakes::{TestHost, accepted_job_id, multipart_form, parse_json, parse_problem};
@@ -30,11 +30,11 @@ async fn files_of_a_form_become_one_job() {
         ("file", Some("a.pdf"), "2 pages a"),
         ("file", None, "no PDF at all"),
     ]);
-    let answer = host.send(TestHost::build_submission(&key, body)).await;
-    assert_eq!(answer.status(), 202);
-    let location = answer.headers()[header::LOCATION].to_str().unwrap().to_owned();
-    assert!(!answer.headers().contains_key("idempotency-replayed"));
-    let job = parse_json(answer).await;
+    let response = host.send(TestHost::build_submission(&key, body)).await;
+    assert_eq!(response.status(), 202);
+    let location = response.headers()[header::LOCATION].to_str().unwrap().to_owned();
+    assert!(!response.headers().contains_key("idempotency-replayed"));
+    let job = parse_json(response).await;
     assert_eq!(location, format!("/v1/jobs/{}", job["id"].as_str().unwrap()));
     assert_eq!((&job["state"], &job["position"]), (&"queued".into(), &1.into()));
     let documents: Vec<_> = job["documents"]
@@ -46,14 +46,14 @@ async fn files_of_a_form_become_one_job() {
     assert_eq!(documents, [("b.pdf", 9), ("a.pdf", 9), ("document-3", 13)]);
 
     let id = job["id"].as_str().unwrap().parse().unwrap();
-    let order = host.store.find_job_request(&a, &id).await.unwrap().unwrap();
-    assert_eq!(order.lane, Some(Lane::Bulk));
+    let job_request = host.store.find_job_request(&a, &id).await.unwrap().unwrap();
+    assert_eq!(job_request.lane, Some(PriorityLane::Bulk));
     assert_eq!(
-        (order.options.pages, order.options.dpi),
+        (job_request.options.pages, job_request.options.dpi),
         (Some((2, 3)), Some(200))
     );
     assert_eq!(
-        (order.options.ocr.as_deref(), order.options.force),
+        (job_request.options.ocr.as_deref(), job_request.options.force),
         (Some("never"), true)
     );
     let mut uploads: Vec<_> = ["3 pages b", "2 pages a", "no PDF at all"]
@@ -110,8 +110,8 @@ async fn refused_submission_leaves_nothing() {
         (whole[..whole.len() - 12].to_owned(), 400, "invalid-request"),
         (String::new(), 400, "invalid-request"),
     ] {
-        let answer = parse_problem(host.send(TestHost::build_submission(&key, body.clone())).await).await;
-        assert_eq!((answer.status, answer.kind.as_str()), (status, kind), "{body}");
+        let problem = parse_problem(host.send(TestHost::build_submission(&key, body.clone())).await).await;
+        assert_eq!((problem.status, problem.kind.as_str()), (status, kind), "{body}");
         assert_no_traces_left(&host, &a, &body).await;
     }
     for (content_type, status) in [
@@ -149,15 +149,15 @@ async fn incomplete_submission_leaves_nothing() {
     assert_no_traces_left(&host, &a, "a broken connection").await;
 
     // If the client disconnects, its request future is dropped.
-    let asked = Arc::new(Notify::new());
-    let ours = Arc::clone(&asked);
+    let body_requested = Arc::new(Notify::new());
+    let notify_requested = Arc::clone(&body_requested);
     let silence = stream::poll_fn(move |_| {
-        ours.notify_one();
+        notify_requested.notify_one();
         Poll::<Option<io::Result<Bytes>>>::Pending
     });
     let body = Body::from_stream(stream::iter([Ok(part)]).chain(silence));
     let sending = tokio::spawn(host.router().oneshot(TestHost::build_submission(&key, body)));
-    asked.notified().await;
+    body_requested.notified().await;
     let names = host.uploads.file_names();
     let kinds: Vec<_> = names.iter().filter_map(|name| name.split('-').next()).collect();
     assert_eq!(kinds, ["staged", "unfinished"]);
@@ -192,13 +192,13 @@ async fn file_names_are_sanitized() {
             .await,
     )
     .await;
-    let kept: Vec<_> = job["documents"]
+    let stored_names: Vec<_> = job["documents"]
         .as_array()
         .unwrap()
         .iter()
         .map(|d| d["name"].as_str().unwrap())
         .collect();
-    assert_eq!(kept, names.map(|(_, kept)| kept));
+    assert_eq!(stored_names, names.map(|(_, kept)| kept));
     // Files on the disk are named by their hash.
     for name in host.uploads.file_names() {
         let hash = name.strip_prefix("a-").unwrap();
@@ -219,8 +219,8 @@ async fn password_is_assigned_to_its_file_and_never_returned() {
         ("file", Some("b.pdf"), "1 pages b"),
     ]);
     let job = accepted_job_id(host.send(TestHost::build_submission(&key, body)).await).await;
-    let order = host.store.find_job_request(&a, &job).await.unwrap().unwrap();
-    let passwords: Vec<_> = order.files.iter().map(|f| f.password.as_deref()).collect();
+    let job_request = host.store.find_job_request(&a, &job).await.unwrap().unwrap();
+    let passwords: Vec<_> = job_request.files.iter().map(|f| f.password.as_deref()).collect();
     assert_eq!(passwords, [None, Some("open sesame")]);
     let view = parse_json(host.send_get(&format!("/v1/jobs/{job}"), &key).await).await;
     let view = view.to_string();

@@ -8,17 +8,17 @@ use weir_core::tenancy::KeyScope;
 use super::count_jobs;
 use crate::fakes::{TestHost, accepted_job_id, multipart_form, parse_problem};
 
-fn submission_with_key(key: &str, word: &str, content: &str, options: &str) -> Request<Body> {
+fn submission_with_key(key: &str, idempotency_key: &str, content: &str, options: &str) -> Request<Body> {
     let body = multipart_form(&[("file", Some("a.pdf"), content), ("options", None, options)]);
     let mut request = TestHost::build_submission(key, body);
-    let word = HeaderValue::from_str(word).unwrap();
-    request.headers_mut().insert("idempotency-key", word);
+    let header_value = HeaderValue::from_str(idempotency_key).unwrap();
+    request.headers_mut().insert("idempotency-key", header_value);
     request
 }
 
-fn is_replayed(answer: &Response<Body>) -> bool {
-    let said = answer.headers().get("idempotency-replayed");
-    said.is_some_and(|said| said == "true")
+fn is_replayed(response: &Response<Body>) -> bool {
+    let header = response.headers().get("idempotency-replayed");
+    header.is_some_and(|said| said == "true")
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn repeated_request_returns_the_same_job() {
     assert_eq!(
         (
             count_jobs(&host, &a).await,
-            host.control.admission.queued_and_running_jobs(&a)
+            host.control.admission.count_queued_and_running_jobs(&a)
         ),
         (1, (1, 0))
     );
@@ -73,7 +73,7 @@ async fn different_request_with_the_same_key_is_refused() {
     assert_eq!(
         (
             count_jobs(&host, &a).await,
-            host.control.admission.queued_and_running_jobs(&a)
+            host.control.admission.count_queued_and_running_jobs(&a)
         ),
         (1, (1, 0))
     );
@@ -95,18 +95,21 @@ async fn concurrent_equal_requests_create_one_job() {
     let host = TestHost::new();
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     let sent = (0..8).map(|_| host.send(submission_with_key(&key, "w", "1 pages", "{}")));
-    let answers = futures::future::join_all(sent).await;
-    assert_eq!(answers.iter().filter(|answer| is_replayed(answer)).count(), 7);
+    let responses = futures::future::join_all(sent).await;
+    assert_eq!(
+        responses.iter().filter(|response| is_replayed(response)).count(),
+        7
+    );
     let mut ids = Vec::new();
-    for answer in answers {
-        ids.push(accepted_job_id(answer).await);
+    for response in responses {
+        ids.push(accepted_job_id(response).await);
     }
     ids.dedup();
     assert_eq!(ids.len(), 1, "{ids:?}");
     assert_eq!(
         (
             count_jobs(&host, &a).await,
-            host.control.admission.queued_and_running_jobs(&a)
+            host.control.admission.count_queued_and_running_jobs(&a)
         ),
         (1, (1, 0))
     );
@@ -132,6 +135,6 @@ async fn repeated_request_is_answered_above_quotas() {
         assert_eq!(other.status, 422, "{other:?}");
         host.set_quota(&a, quota, 0).await;
     }
-    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 0));
+    assert_eq!(host.control.admission.count_queued_and_running_jobs(&a), (1, 0));
     assert_eq!(host.uploads.file_names(), files);
 }

@@ -20,9 +20,9 @@ use crate::fakes::{TestHost, multipart_form, parse_problem};
 /// Returns a body and a flag that is set when the body is read.
 fn body_with_read_flag(content: String) -> (Body, Arc<AtomicBool>) {
     let wanted = Arc::new(AtomicBool::new(false));
-    let (ours, mut content) = (Arc::clone(&wanted), Some(content));
+    let (read_flag, mut content) = (Arc::clone(&wanted), Some(content));
     let body = stream::poll_fn(move |_| {
-        ours.store(true, Ordering::Relaxed);
+        read_flag.store(true, Ordering::Relaxed);
         Poll::Ready(content.take().map(|content| io::Result::Ok(Bytes::from(content))))
     });
     (Body::from_stream(body), wanted)
@@ -47,9 +47,9 @@ async fn oversized_submission_is_refused_early_or_while_it_arrives() {
         let mut request = TestHost::build_submission(key, watched);
         let length = (limit + (1 << 20) + 1).into();
         request.headers_mut().insert(header::CONTENT_LENGTH, length);
-        let told = parse_problem(host.send(request).await).await;
+        let problem = parse_problem(host.send(request).await).await;
         assert_eq!(
-            (told.status, told.kind.as_str(), told.quota.as_deref()),
+            (problem.status, problem.kind.as_str(), problem.quota.as_deref()),
             (413, "too-large", quota)
         );
         assert!(!wanted.load(Ordering::Relaxed));
@@ -60,11 +60,11 @@ async fn oversized_submission_is_refused_early_or_while_it_arrives() {
             .map(Bytes::copy_from_slice)
             .collect();
         let pieces = stream::iter(pieces).map(io::Result::Ok);
-        let answer = host
+        let response = host
             .send(TestHost::build_submission(key, Body::from_stream(pieces)))
             .await;
-        let told = parse_problem(answer).await;
-        assert_eq!((told.status, told.quota.as_deref()), (413, quota));
+        let problem = parse_problem(response).await;
+        assert_eq!((problem.status, problem.quota.as_deref()), (413, quota));
         assert_no_traces_left(&host, tenant, "too much").await;
 
         let body = multipart_form(&[("file", Some("a.pdf"), &"x".repeat(limit))]);
@@ -84,25 +84,25 @@ async fn number_of_files_is_limited() {
     });
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     let file = ("file", None, "1 pages");
-    let answer = host
+    let response = host
         .send(TestHost::build_submission(&key, multipart_form(&[file; 4])))
         .await;
-    assert_eq!(answer.status(), 413);
+    assert_eq!(response.status(), 413);
     assert_no_traces_left(&host, &a, "too many files").await;
     let one = json!({"url": "https://1.1.1.1/"});
     let known = json!({"document": host.store_upload(&a, "1 pages").to_string()});
-    let answer = host
+    let response = host
         .send_post(
             "/v1/jobs",
             &key,
             &json!({"documents": [known, known, known, one]}),
         )
         .await;
-    assert_eq!(answer.status(), 413, "before it is fetched");
-    let answer = host
+    assert_eq!(response.status(), 413, "before it is fetched");
+    let response = host
         .send(TestHost::build_submission(&key, multipart_form(&[file; 3])))
         .await;
-    assert_eq!(answer.status(), 202);
+    assert_eq!(response.status(), 202);
 }
 
 #[tokio::test]
@@ -112,9 +112,12 @@ async fn submission_above_the_storage_quota_is_refused() {
     host.set_quota(&a, "stored_bytes", 1000).await;
     host.store.set_stored_bytes(&a, 900);
     let refused = async |content: &str| {
-        let told = parse_problem(host.submit_file(&key, content).await).await;
-        assert_eq!((told.status, told.quota.as_deref()), (429, Some("stored_bytes")));
-        assert_eq!(told.retry_after, Some(3600));
+        let problem = parse_problem(host.submit_file(&key, content).await).await;
+        assert_eq!(
+            (problem.status, problem.quota.as_deref()),
+            (429, Some("stored_bytes"))
+        );
+        assert_eq!(problem.retry_after, Some(3600));
     };
     refused(&"x".repeat(101)).await;
     assert_no_traces_left(&host, &a, "too much to keep").await;
@@ -136,25 +139,25 @@ async fn storage_quota_error_explains_the_solution() {
     host.set_quota(&a, "stored_bytes", 1000).await;
 
     // Above the quota itself, neither waiting nor deleting helps.
-    let told = parse_problem(host.submit_file(&key, &"x".repeat(1001)).await).await;
-    assert_eq!((told.status, told.kind.as_str()), (413, "too-large"));
+    let problem = parse_problem(host.submit_file(&key, &"x".repeat(1001)).await).await;
+    assert_eq!((problem.status, problem.kind.as_str()), (413, "too-large"));
     assert_eq!(
-        (told.quota.as_deref(), told.retry_after),
+        (problem.quota.as_deref(), problem.retry_after),
         (Some("stored_bytes"), None)
     );
     assert!(
-        told.detail.contains("send less") && !told.detail.contains("delete"),
+        problem.detail.contains("send less") && !problem.detail.contains("delete"),
         "{}",
-        told.detail
+        problem.detail
     );
 
     host.store.set_stored_bytes(&a, 900);
-    let told = parse_problem(host.submit_file(&key, &"y".repeat(600)).await).await;
-    assert_eq!((told.status, told.retry_after), (429, Some(3600)));
+    let problem = parse_problem(host.submit_file(&key, &"y".repeat(600)).await).await;
+    assert_eq!((problem.status, problem.retry_after), (429, Some(3600)));
     assert!(
-        told.detail.contains("delete documents or cancel queued jobs"),
+        problem.detail.contains("delete documents or cancel queued jobs"),
         "{}",
-        told.detail
+        problem.detail
     );
 }
 
@@ -164,9 +167,9 @@ async fn stopping_host_accepts_no_submission() {
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     host.control.stop_signal.cancel();
     let (body, wanted) = body_with_read_flag(multipart_form(&[("file", None, "1 pages")]));
-    let told = parse_problem(host.send(TestHost::build_submission(&key, body)).await).await;
+    let problem = parse_problem(host.send(TestHost::build_submission(&key, body)).await).await;
     assert_eq!(
-        (told.status, told.kind.as_str(), told.retry_after),
+        (problem.status, problem.kind.as_str(), problem.retry_after),
         (503, "stopping", Some(10))
     );
     assert!(!wanted.load(Ordering::Relaxed), "the body must not be read");

@@ -27,7 +27,7 @@ async fn assert_no_traces_left(host: &TestHost, tenant: &TenantId, what: &str) {
     assert_eq!(host.uploads.file_names(), Vec::<String>::new(), "{what}");
     assert_eq!(count_jobs(host, tenant).await, 0, "{what}");
     assert_eq!(
-        host.control.admission.queued_and_running_jobs(tenant),
+        host.control.admission.count_queued_and_running_jobs(tenant),
         (0, 0),
         "{what}"
     );

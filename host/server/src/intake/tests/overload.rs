@@ -46,11 +46,13 @@ async fn host_refuses_jobs_while_queued_jobs_do_not_start() {
     // A tenant whose jobs may not start does not count as overload.
     host.control
         .admission
-        .set_terms(a.clone(), 1.0, None, Some("suspended"));
+        .set_tenant_terms(a.clone(), 1.0, None, Some("suspended"));
     assert_eq!(host.submit_file(&other, "1 pages").await.status(), 202);
-    host.control.admission.set_terms(a.clone(), 1.0, Some(0), None);
+    host.control
+        .admission
+        .set_tenant_terms(a.clone(), 1.0, Some(0), None);
     assert_eq!(host.submit_file(&other, "2 pages").await.status(), 202);
-    host.control.admission.invalidate_terms(&a);
+    host.control.admission.invalidate_tenant_terms(&a);
     assert_overloaded(&parse_problem(host.submit_file(&other, "3 pages").await).await);
     host.control.admission.cancel_job(&a, job);
     assert_eq!(host.submit_file(&other, "3 pages").await.status(), 202);
@@ -120,8 +122,8 @@ async fn exhausted_daily_quota_refuses_submissions() {
     ] {
         host.set_quota(&a, quota, 10).await;
         let before = multipart_form(&[("file", None, quota)]);
-        let answer = host.send(TestHost::build_submission(&key, before)).await;
-        assert_eq!(answer.status(), 202, "{quota}");
+        let response = host.send(TestHost::build_submission(&key, before)).await;
+        assert_eq!(response.status(), 202, "{quota}");
         host.control.usage_recorder.record_usage(&a, &used);
         let refused = parse_problem(host.submit_file(&key, "1 pages").await).await;
         assert_eq!((refused.status, refused.quota.as_deref()), (429, Some(quota)));

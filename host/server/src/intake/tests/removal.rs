@@ -20,7 +20,7 @@ async fn submission_waits_for_the_end_of_the_removal() {
     let named = json!({ "documents": [{ "document": document.to_string() }] });
     for named in [None, Some(named)] {
         assert_eq!(
-            host.store.begin_removal(&a, &document).await.unwrap(),
+            host.store.begin_document_removal(&a, &document).await.unwrap(),
             BeginRemovalOutcome::Started
         );
         let submitting = {
@@ -37,7 +37,7 @@ async fn submission_waits_for_the_end_of_the_removal() {
         assert!(!submitting.is_finished());
         let before = count_jobs(&host, &a).await;
         host.uploads.remove_upload(&a, &document).await.unwrap();
-        host.store.end_removal(&a, &document).await.unwrap();
+        host.store.end_document_removal(&a, &document).await.unwrap();
         let job = accepted_job_id(submitting.await.unwrap()).await;
         assert_eq!(count_jobs(&host, &a).await, before + 1);
         let dispatching = host.spawn_dispatcher();
@@ -52,7 +52,7 @@ async fn submission_is_refused_if_the_removal_does_not_end() {
     let host = TestHost::new();
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     let document = DocumentId::from_content(b"1 pages");
-    host.store.begin_removal(&a, &document).await.unwrap();
+    host.store.begin_document_removal(&a, &document).await.unwrap();
     let refused = parse_problem(host.submit_file(&key, "1 pages").await).await;
     assert_eq!((refused.status, refused.kind.as_str()), (503, "overloaded"));
     assert!(refused.detail.contains("is being deleted"), "{refused:?}");

@@ -26,7 +26,7 @@ async fn job_of_another_tenant_is_not_found() {
     let job = host.submit_accepted_file(&key, "1 pages").await.to_string();
     let absent = weir_core::JobId::new().to_string();
     for (method, path, _) in ROUTES {
-        let mut said = Vec::new();
+        let mut details = Vec::new();
         for id in [&job, &absent] {
             let path = format!("/v1/jobs/{id}{path}");
             let refused = parse_problem(
@@ -35,15 +35,15 @@ async fn job_of_another_tenant_is_not_found() {
             )
             .await;
             assert_eq!(refused.status, 404, "{method} {path}");
-            said.push(refused.detail);
+            details.push(refused.detail);
         }
-        assert_eq!(said[0], said[1]);
+        assert_eq!(details[0], details[1]);
         for id in ["x", "..%2f..", &DocumentId::from_content(b"d").to_string(), "%00"] {
             let path = format!("/v1/jobs/{id}{path}");
-            let answer = host
+            let response = host
                 .send(TestHost::build_request(method, &path, &key, Body::empty()))
                 .await;
-            assert_eq!(answer.status(), 404, "{method} {path}");
+            assert_eq!(response.status(), 404, "{method} {path}");
         }
     }
     let list = parse_json(host.send_get("/v1/jobs", &foreign).await).await;
@@ -55,13 +55,16 @@ async fn job_of_another_tenant_is_not_found() {
         .unwrap()
         .unwrap();
     assert_eq!(
-        (record.state, host.control.admission.queued_and_running_jobs(&a)),
+        (
+            record.state,
+            host.control.admission.count_queued_and_running_jobs(&a)
+        ),
         (JobState::Queued, (1, 0))
     );
 }
 
 #[tokio::test]
-async fn a_key_does_what_its_scopes_say() {
+async fn key_allows_only_the_operations_of_its_scopes() {
     let host = TestHost::new();
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     let job = host.submit_accepted_file(&key, "1 pages").await;

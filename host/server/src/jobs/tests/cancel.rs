@@ -18,16 +18,16 @@ async fn queued_job_has_ended_with_the_response() {
     let job = host.submit_accepted_file(&key, "1 pages 1").await;
     let other = host.submit_accepted_file(&key, "1 pages 2").await;
     let path = format!("/v1/jobs/{job}");
-    let answer = host.send_delete(&path, &key).await;
-    assert_eq!(answer.status(), 200);
-    let ended = body(answer).await;
+    let response = host.send_delete(&path, &key).await;
+    assert_eq!(response.status(), 200);
+    let ended = body(response).await;
     assert_eq!(
         (&ended["state"], &ended["position"]),
         (&json!("cancelled"), &Value::Null)
     );
     assert_eq!(ended["documents"][0]["state"], "cancelled");
     assert!(ended["ended_millis"].as_u64() >= ended["created_millis"].as_u64());
-    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 0));
+    assert_eq!(host.control.admission.count_queued_and_running_jobs(&a), (1, 0));
 
     let events = host.store.list_job_events(&a, &job, 0, 10).await.unwrap();
     let name = "a.pdf".to_owned();
@@ -71,13 +71,13 @@ async fn running_job_stops_and_keeps_finished_pages() {
     host.processing.release_pages(2);
     let _dispatching = host.spawn_dispatcher();
     let done = async || fetch_job_json(&host, &key, job).await["documents"][0]["done"] == 2;
-    wait_until(host.control.ledger.subscribe(&a), done).await;
+    wait_until(host.control.ledger.subscribe_to_tenant_commits(&a), done).await;
     let path = format!("/v1/jobs/{job}");
-    let answer = host.send_delete(&path, &key).await;
-    assert_eq!(answer.status(), 202);
-    let told = body(answer).await;
+    let response = host.send_delete(&path, &key).await;
+    assert_eq!(response.status(), 202);
+    let job_view = body(response).await;
     assert_eq!(
-        (&told["state"], &told["cancelling"]),
+        (&job_view["state"], &job_view["cancelling"]),
         (&json!("running"), &json!(true))
     );
     host.wait_for_job_state(&a, job, JobState::Cancelled).await;
@@ -105,9 +105,9 @@ async fn ended_job_keeps_its_state() {
     let job = host.submit_accepted_file(&key, "1 pages").await;
     let _dispatching = host.spawn_dispatcher();
     host.wait_for_job_state(&a, job, JobState::Done).await;
-    let answer = host.send_delete(&format!("/v1/jobs/{job}"), &key).await;
-    assert_eq!(answer.status(), 200);
-    assert_eq!(body(answer).await["state"], "done");
+    let response = host.send_delete(&format!("/v1/jobs/{job}"), &key).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(body(response).await["state"], "done");
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn job_stays_queued_if_its_end_cannot_be_committed() {
         (&waiting["state"], &waiting["position"]),
         (&json!("queued"), &json!(1))
     );
-    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 0));
+    assert_eq!(host.control.admission.count_queued_and_running_jobs(&a), (1, 0));
 }
 
 #[tokio::test]

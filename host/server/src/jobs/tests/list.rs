@@ -87,7 +87,7 @@ async fn list_can_be_filtered_by_state() {
         "before=x",
         "after=1",
     ] {
-        let answer = host.send_get(&format!("/v1/jobs?{wrong}"), &key).await;
-        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{wrong}");
+        let response = host.send_get(&format!("/v1/jobs?{wrong}"), &key).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{wrong}");
     }
 }

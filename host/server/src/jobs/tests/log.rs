@@ -13,7 +13,7 @@ use weir_core::tenancy::KeyScope;
 use crate::fakes::{TestHost, parse_json as body, parse_problem};
 
 #[tokio::test]
-async fn the_log_is_read_in_pages() {
+async fn component_log_is_read_in_pages() {
     let host = TestHost::new();
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest, KeyScope::Read]).await;
     let job = host.submit_accepted_file(&key, "1 pages").await;

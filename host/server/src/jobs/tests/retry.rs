@@ -13,13 +13,13 @@ use weir_core::uploads::UploadStore as _;
 use super::fetch_job_json;
 use crate::fakes::{TestHost, accepted_job_id, job_record, multipart_form, parse_problem};
 
-async fn send_retry(host: &TestHost, key: &str, job: JobId, word: Option<&str>) -> Response<Body> {
+async fn send_retry(host: &TestHost, key: &str, job: JobId, idempotency_key: Option<&str>) -> Response<Body> {
     let path = format!("/v1/jobs/{job}/retry");
     let mut request = TestHost::build_request("POST", &path, key, Body::empty());
-    if let Some(word) = word {
+    if let Some(idempotency_key) = idempotency_key {
         request
             .headers_mut()
-            .insert("idempotency-key", word.parse().unwrap());
+            .insert("idempotency-key", idempotency_key.parse().unwrap());
     }
     host.send(request).await
 }
@@ -36,16 +36,20 @@ async fn retry_of_a_canceled_job_keeps_files_and_options() {
     ]);
     let job = accepted_job_id(host.send(TestHost::build_submission(&key, body)).await).await;
     host.send_delete(&format!("/v1/jobs/{job}"), &key).await;
-    let answer = send_retry(&host, &key, job, None).await;
-    let location = answer.headers()[header::LOCATION].to_str().unwrap().to_owned();
-    let again = accepted_job_id(answer).await;
+    let response = send_retry(&host, &key, job, None).await;
+    let location = response.headers()[header::LOCATION].to_str().unwrap().to_owned();
+    let again = accepted_job_id(response).await;
     assert_ne!(again, job);
     assert_eq!(location, format!("/v1/jobs/{again}"));
-    let past = host.store.find_job_request(&a, &job).await.unwrap().unwrap();
-    let order = host.store.find_job_request(&a, &again).await.unwrap().unwrap();
-    assert!(order.files == past.files && order.options == past.options && order.lane == past.lane);
+    let original_request = host.store.find_job_request(&a, &job).await.unwrap().unwrap();
+    let new_request = host.store.find_job_request(&a, &again).await.unwrap().unwrap();
     assert!(
-        order.files.iter().all(|file| file.password.is_none()),
+        new_request.files == original_request.files
+            && new_request.options == original_request.options
+            && new_request.lane == original_request.lane
+    );
+    assert!(
+        new_request.files.iter().all(|file| file.password.is_none()),
         "deleted at the end of the job"
     );
     let _dispatching = host.spawn_dispatcher();
@@ -74,8 +78,8 @@ async fn only_failed_and_canceled_jobs_can_be_retried() {
             .commit_entries(vec![LedgerEntry::Job(record)])
             .await
             .unwrap();
-        let answer = send_retry(&host, &key, job, None).await;
-        assert_eq!(answer.status(), status, "{state:?}");
+        let response = send_retry(&host, &key, job, None).await;
+        assert_eq!(response.status(), status, "{state:?}");
     }
     // A job of `weir run` has no job request.
     let run = host.create_running_job(&a).await;
@@ -110,7 +114,7 @@ async fn retry_with_the_same_idempotency_key_is_one_job() {
     let again = send_retry(&host, &key, jobs[0], Some("w")).await;
     assert_eq!(again.headers()["idempotency-replayed"], "true");
     assert_eq!(accepted_job_id(again).await, first);
-    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 0));
+    assert_eq!(host.control.admission.count_queued_and_running_jobs(&a), (1, 0));
     // The queue is full, and the file of the job is removed.
     host.set_quota(&a, "queued_jobs", 1).await;
     host.uploads

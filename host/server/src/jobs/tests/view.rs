@@ -40,7 +40,7 @@ async fn view_shows_the_progress_of_a_job() {
     host.processing.release_pages(1);
     let _dispatching = host.spawn_dispatcher();
     let done = async || fetch_job_json(&host, &key, job).await["documents"][0]["done"] == 1;
-    wait_until(host.control.ledger.subscribe(&a), done).await;
+    wait_until(host.control.ledger.subscribe_to_tenant_commits(&a), done).await;
     let running = fetch_job_json(&host, &key, job).await;
     assert_eq!(
         (&running["state"], &running["position"]),
@@ -127,7 +127,7 @@ async fn page_is_waiting_and_then_links_to_its_lines() {
     let document = DocumentId::from_content(b"3 pages");
     let _dispatching = host.spawn_dispatcher();
     let pages = async || host.store.list_pages(&a, &document, None).await.unwrap();
-    wait_until(host.control.ledger.subscribe(&a), async || {
+    wait_until(host.control.ledger.subscribe_to_tenant_commits(&a), async || {
         pages().await.len() == 1
     })
     .await;
@@ -164,7 +164,7 @@ async fn page_is_waiting_and_then_links_to_its_lines() {
 }
 
 #[tokio::test]
-async fn a_page_says_why_it_failed() {
+async fn failed_page_has_its_error() {
     let host = TestHost::new();
     let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
     let (job, document) = (JobId::new(), DocumentId::from_content(b"d"));
@@ -226,10 +226,10 @@ async fn page_request_must_name_one_of_several_documents() {
         (twice, String::new(), 200),
         (twice, format!("?document={second}"), 404),
     ] {
-        let answer = host
+        let response = host
             .send_get(&format!("/v1/jobs/{of}/pages/1{query}"), &key)
             .await;
-        assert_eq!(answer.status(), status, "{query}");
+        assert_eq!(response.status(), status, "{query}");
     }
 }
 

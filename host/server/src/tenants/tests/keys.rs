@@ -51,9 +51,9 @@ async fn key_is_shown_once_and_has_its_scopes() {
         (&key["tenant"], &key["label"]),
         (&json!("a"), &json!("the scanner"))
     );
-    let made = key["created_millis"].as_u64().unwrap();
-    assert!(made >= before);
-    assert_eq!(key["expires_millis"], made + 30 * 86_400_000);
+    let created_millis = key["created_millis"].as_u64().unwrap();
+    assert!(created_millis >= before);
+    assert_eq!(key["expires_millis"], created_millis + 30 * 86_400_000);
     assert_eq!(key["revoked_millis"], Value::Null);
     assert!(
         text.starts_with(&format!("weir_{}_", key["id"].as_str().unwrap())),
@@ -116,10 +116,10 @@ async fn invalid_new_keys_are_refused() {
 async fn number_of_active_keys_is_limited() {
     let (host, admin) = host_with_admin_key().await;
     let (a, _) = host.create_tenant("a", &[]).await;
-    let made = host.store.list_api_keys(&a).await.unwrap().remove(0);
+    let created_key = host.store.list_api_keys(&a).await.unwrap().remove(0);
     let other = |n: u32| ApiKeyRecord {
         id: format!("{n:012x}"),
-        ..made.clone()
+        ..created_key.clone()
     };
     for n in 0..999 {
         host.store.put_api_key(&other(n)).await.unwrap();

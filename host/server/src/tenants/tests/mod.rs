@@ -19,9 +19,9 @@ async fn host_with_admin_key() -> (TestHost, String) {
 }
 
 /// Asserts the status of a response and returns its JSON body.
-async fn expect_status(status: u16, answer: Response<Body>) -> Value {
-    let was = answer.status();
-    let body = parse_json(answer).await;
-    assert_eq!(was, status, "{body}");
+async fn expect_status(status: u16, response: Response<Body>) -> Value {
+    let actual_status = response.status();
+    let body = parse_json(response).await;
+    assert_eq!(actual_status, status, "{body}");
     body
 }

@@ -50,15 +50,15 @@ async fn removal_deletes_all_data_of_the_tenant_only() {
     }
     let running = host.submit_accepted_file(&own, "1 pages").await;
     host.submit_accepted_file(&own, "2 pages").await;
-    let theirs = host.submit_accepted_file(&other, "1 pages").await;
+    let other_job = host.submit_accepted_file(&other, "1 pages").await;
     let _dispatching = host.spawn_dispatcher();
     host.wait_for_job_state(&a, running, JobState::Running).await;
-    host.wait_for_job_state(&b, theirs, JobState::Running).await;
-    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 1));
+    host.wait_for_job_state(&b, other_job, JobState::Running).await;
+    assert_eq!(host.control.admission.count_queued_and_running_jobs(&a), (1, 1));
 
-    let answer = host.send_delete("/v1/tenants/a", &key).await;
-    assert_eq!(answer.status(), 204);
-    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (0, 0));
+    let response = host.send_delete("/v1/tenants/a", &key).await;
+    assert_eq!(response.status(), 204);
+    assert_eq!(host.control.admission.count_queued_and_running_jobs(&a), (0, 0));
     assert_eq!(host.store.find_tenant(&a).await.unwrap(), None);
     assert!(host.store.list_api_keys(&a).await.unwrap().is_empty());
     assert_eq!(host.store.find_job(&a, &running).await.unwrap(), None);
@@ -70,7 +70,7 @@ async fn removal_deletes_all_data_of_the_tenant_only() {
             .unwrap()
             .is_empty()
     );
-    assert!(host.blobs.list_keys(&a, "").await.unwrap().is_empty());
+    assert!(host.blobs.list_blob_keys(&a, "").await.unwrap().is_empty());
     assert!(
         host.vectors
             .count_passages_by_page(&a, &DocumentId::from_content(b"d"))
@@ -93,7 +93,7 @@ async fn removal_deletes_all_data_of_the_tenant_only() {
         host.uploads.file_names(),
         [format!("b-{}", DocumentId::from_content(b"1 pages"))]
     );
-    assert_eq!(host.blobs.list_keys(&b, "").await.unwrap().len(), 1);
+    assert_eq!(host.blobs.list_blob_keys(&b, "").await.unwrap().len(), 1);
     assert_eq!(
         host.vectors
             .count_passages_by_page(&b, &DocumentId::from_content(b"d"))
@@ -103,7 +103,7 @@ async fn removal_deletes_all_data_of_the_tenant_only() {
         1
     );
     host.processing.release_pages(1);
-    host.wait_for_job_state(&b, theirs, JobState::Done).await;
+    host.wait_for_job_state(&b, other_job, JobState::Done).await;
 
     // A new tenant with the same name has nothing of the removed one.
     expect_status(
@@ -183,15 +183,15 @@ async fn removal_continues_after_the_client_disconnects() {
     wait_until(host.control.admission.subscribe_to_changes(), begun).await;
     asking.abort();
     assert!(asking.await.unwrap_err().is_cancelled());
-    let mut moved = host.control.admission.subscribe_to_changes();
+    let mut changes = host.control.admission.subscribe_to_changes();
     drop(coming);
     // Reservations succeed again once the removal has ended.
     let over = async || {
         let gone = host.store.find_tenant(&a).await.unwrap().is_none();
         gone && host.control.admission.reserve_queue_place(&a, None).is_ok()
     };
-    moved.mark_changed();
-    wait_until(moved, over).await;
+    changes.mark_changed();
+    wait_until(changes, over).await;
 }
 
 #[tokio::test]

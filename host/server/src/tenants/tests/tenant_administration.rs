@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::header;
 use serde_json::{Value, json};
-use weir_control::admission::JobStatus;
+use weir_control::admission::UnfinishedJobStatus;
 use weir_core::ledger::JobState;
 use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyScope, Quotas, TenantStore as _};
@@ -15,18 +15,18 @@ use crate::fakes::{TestHost, parse_problem};
 async fn tenant_is_created_once() {
     let (host, key) = host_with_admin_key().await;
     let new = json!({"id": "acme-1", "weight": 2.5, "quotas": {"queued_jobs": 7, "pages_per_day": 0}});
-    let answer = host.send_post("/v1/tenants", &key, &new).await;
-    assert_eq!(answer.headers()[header::LOCATION], "/v1/tenants/acme-1");
-    let made = expect_status(201, answer).await;
+    let response = host.send_post("/v1/tenants", &key, &new).await;
+    assert_eq!(response.headers()[header::LOCATION], "/v1/tenants/acme-1");
+    let created = expect_status(201, response).await;
     assert_eq!(
-        (&made["id"], &made["state"], &made["weight"]),
+        (&created["id"], &created["state"], &created["weight"]),
         (&json!("acme-1"), &json!("active"), &json!(2.5))
     );
-    assert_eq!(made["quotas"], json!({"queued_jobs": 7, "pages_per_day": 0}));
-    assert!(made["created_millis"].as_u64().unwrap() > 1_600_000_000_000);
+    assert_eq!(created["quotas"], json!({"queued_jobs": 7, "pages_per_day": 0}));
+    assert!(created["created_millis"].as_u64().unwrap() > 1_600_000_000_000);
     assert_eq!(
         expect_status(200, host.send_get("/v1/tenants/acme-1", &key).await).await,
-        made
+        created
     );
 
     let refused = parse_problem(
@@ -37,7 +37,7 @@ async fn tenant_is_created_once() {
     assert_eq!((refused.status, refused.kind.as_str()), (409, "conflict"));
     assert_eq!(
         expect_status(200, host.send_get("/v1/tenants/acme-1", &key).await).await,
-        made
+        created
     );
 
     let other = expect_status(
@@ -67,8 +67,11 @@ async fn concurrent_requests_create_one_tenant() {
     let (host, key) = host_with_admin_key().await;
     let new = json!({"id": "acme"});
     let sent = (0..8).map(|_| host.send_post("/v1/tenants", &key, &new));
-    let answers = futures::future::join_all(sent).await;
-    let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status().as_u16()).collect();
+    let responses = futures::future::join_all(sent).await;
+    let mut statuses: Vec<_> = responses
+        .iter()
+        .map(|response| response.status().as_u16())
+        .collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 409, 409, 409, 409, 409, 409, 409]);
 }
@@ -93,23 +96,23 @@ async fn invalid_changes_are_refused_and_change_nothing() {
     ] {
         let mut new = wrong.clone();
         new["id"] = json!("new");
-        for answer in [
+        for response in [
             host.send_post("/v1/tenants", &key, &new).await,
             host.send_patch("/v1/tenants/a", &key, &wrong).await,
         ] {
-            assert_eq!(parse_problem(answer).await.status, 422, "{wrong}");
+            assert_eq!(parse_problem(response).await.status, 422, "{wrong}");
         }
     }
     for name in ["", "A", "a b", "a/b", "..", "é", &"x".repeat(65)] {
-        let answer = host.send_post("/v1/tenants", &key, &json!({ "id": name })).await;
-        assert_eq!(parse_problem(answer).await.status, 422, "{name}");
+        let response = host.send_post("/v1/tenants", &key, &json!({ "id": name })).await;
+        assert_eq!(parse_problem(response).await.status, 422, "{name}");
     }
-    let answer = host
+    let response = host
         .send_patch("/v1/tenants/a", &key, &json!({"state": "gone"}))
         .await;
-    assert_eq!(parse_problem(answer).await.status, 422);
-    let answer = host.send_patch("/v1/tenants/nobody", &key, &json!({})).await;
-    assert_eq!(parse_problem(answer).await.status, 404);
+    assert_eq!(parse_problem(response).await.status, 422);
+    let response = host.send_patch("/v1/tenants/nobody", &key, &json!({})).await;
+    assert_eq!(parse_problem(response).await.status, 404);
     assert_eq!(host.store.list_tenants().await.unwrap(), before);
     assert!(before.iter().any(|tenant| tenant.id == a));
 }
@@ -192,10 +195,10 @@ async fn suspended_tenant_is_refused_until_it_is_active_again() {
     assert_eq!(set("active").await["state"], "active");
     assert_eq!(host.send_get("/v1/jobs", &own).await.status(), 200);
     // An admin key cannot suspend its own tenant.
-    let answer = host
+    let response = host
         .send_patch("/v1/tenants/admin", &key, &json!({"state": "suspended"}))
         .await;
-    assert_eq!(parse_problem(answer).await.status, 409);
+    assert_eq!(parse_problem(response).await.status, 409);
     assert_eq!(host.send_get("/v1/tenants", &key).await.status(), 200);
 }
 
@@ -250,8 +253,8 @@ async fn a_suspended_tenants_jobs_wait_and_go_on_afterwards() {
     let (b, _) = host.create_tenant("b", &[]).await;
     let set = async |state: &str| {
         let body = json!({ "state": state });
-        let answer = host.send_patch("/v1/tenants/a", &admin, &body).await;
-        assert_eq!(answer.status(), 200);
+        let response = host.send_patch("/v1/tenants/a", &admin, &body).await;
+        assert_eq!(response.status(), 200);
     };
     set("suspended").await;
     let held = host.enqueue_job(&a, "1 pages a").await;
@@ -260,8 +263,8 @@ async fn a_suspended_tenants_jobs_wait_and_go_on_afterwards() {
     // Without the suspension, the job of the first tenant would be next.
     host.wait_for_job_state(&b, other, JobState::Done).await;
     assert_eq!(
-        host.control.admission.job_status(&a, held),
-        Some(JobStatus::Queued {
+        host.control.admission.unfinished_job_status(&a, held),
+        Some(UnfinishedJobStatus::Queued {
             position: 1,
             held: Some("suspended")
         })

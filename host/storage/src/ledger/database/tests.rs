@@ -65,8 +65,11 @@ async fn upgrade_from_version_1_keeps_every_row() {
 
     for _ in 0..2 {
         let ledger = SqliteLedger::open_for_test(dir.path());
-        let kept = ledger.find_document(&t, &document).await.unwrap().unwrap();
-        assert_eq!((kept.bytes, kept.created_millis), (175_889, 1_795_259_998_449));
+        let record = ledger.find_document(&t, &document).await.unwrap().unwrap();
+        assert_eq!(
+            (record.bytes, record.created_millis),
+            (175_889, 1_795_259_998_449)
+        );
         let pages = ledger.list_pages(&t, &document, Some(&revision)).await.unwrap();
         assert_eq!(pages.iter().map(|p| p.page).collect::<Vec<_>>(), [3]);
         let unfinished = ledger.list_unfinished_jobs().await.unwrap();
@@ -76,7 +79,7 @@ async fn upgrade_from_version_1_keeps_every_row() {
             JobState::Done
         );
         assert_eq!(
-            ledger.get_value(&t, "default", "k").await.unwrap().unwrap(),
+            ledger.get_state_value(&t, "default", "k").await.unwrap().unwrap(),
             [1_u8, 2]
         );
         for job in &jobs {
@@ -171,10 +174,14 @@ async fn upgrade_from_version_11_keeps_every_row() {
         let events = ledger.list_tenant_events(&t, 0, 10).await.unwrap();
         let positions: Vec<_> = events.iter().map(|(position, _)| *position).collect();
         assert_eq!(positions, [7, 8]);
-        assert_eq!(ledger.get_value(&t, "p", "k").await.unwrap().unwrap(), b"v");
+        assert_eq!(ledger.get_state_value(&t, "p", "k").await.unwrap().unwrap(), b"v");
         let request = ledger.find_job_request(&t, &running).await.unwrap().unwrap();
         assert_eq!(request.files[0].password.as_deref(), Some("swordfish"));
-        let earlier = ledger.find_earlier_request(&t, "w").await.unwrap().unwrap();
+        let earlier = ledger
+            .find_request_by_idempotency_key(&t, "w")
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!((earlier.job, earlier.request_digest), (running, [1; 32]));
         let webhooks = ledger.list_undelivered_webhooks().await.unwrap();
         assert_eq!(webhooks, [(t.clone(), ended, 3)]);
@@ -205,15 +212,15 @@ async fn upgrade_from_version_11_keeps_every_row() {
         assert_eq!(authors, ["canary-analysis", "key", "key"]);
         assert_eq!(
             ledger
-                .find_assignment(&t, &ended)
+                .find_assigned_revision(&t, &ended)
                 .await
                 .unwrap()
                 .unwrap()
                 .revision,
             1
         );
-        let shown = ledger.sample_ended_jobs(&t, "p", 1, 0..=100, 10).await.unwrap();
-        assert_eq!((shown[0].ended_at_millis, shown[0].metrics.pages), (40, 10));
+        let samples = ledger.sample_ended_jobs(&t, "p", 1, 0..=100, 10).await.unwrap();
+        assert_eq!((samples[0].ended_at_millis, samples[0].metrics.pages), (40, 10));
         assert_eq!(
             ledger.list_component_log(&t, &ended, 0, 10).await.unwrap().len(),
             1
@@ -251,7 +258,7 @@ async fn tenant_admin_upgrades_a_file_without_a_holder() {
     TenantAdmin::open(dir.path()).await.unwrap();
     let file = dir.path().join("ledger.db");
     assert_eq!(
-        Database::open_shared(&file)
+        Database::open_shared_for_writing(&file)
             .unwrap()
             .unwrap()
             .schema_version()
@@ -269,7 +276,7 @@ async fn file_of_a_later_version_is_refused() {
     c.pragma_update(None, "user_version", 99).unwrap();
     for refused in [
         Database::open_or_create(&file).err(),
-        Database::open_shared(&file).err(),
+        Database::open_shared_for_writing(&file).err(),
         Database::open_read_only(&file).err(),
     ] {
         let refused = refused.unwrap().to_string();

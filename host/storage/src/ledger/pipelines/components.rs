@@ -56,13 +56,13 @@ fn component_from_row(row: &Row<'_>) -> Result<ComponentRecord> {
     })
 }
 
-pub(super) fn delete_component(
+pub(super) fn delete_component_if_unused(
     t: &Transaction<'_>,
     tenant: &TenantId,
     digest: &ComponentDigest,
 ) -> Result<std::result::Result<bool, (String, u32)>> {
     // A digest appears in a spec only as this text.
-    let user = t
+    let using_revision = t
         .prepare_cached(
             "SELECT pipeline, number FROM revisions WHERE tenant = ?1 AND instr(spec, ?2) > 0
              ORDER BY pipeline, number LIMIT 1",
@@ -71,11 +71,11 @@ pub(super) fn delete_component(
             Ok((row.get(0)?, row.get(1)?))
         })
         .optional()?;
-    if let Some(user) = user {
+    if let Some(user) = using_revision {
         return Ok(Err(user));
     }
-    let gone = t
+    let deleted = t
         .prepare_cached("DELETE FROM components WHERE tenant = ?1 AND digest = ?2")?
         .execute(params![tenant.as_str(), digest.0.as_slice()])?;
-    Ok(Ok(gone > 0))
+    Ok(Ok(deleted > 0))
 }

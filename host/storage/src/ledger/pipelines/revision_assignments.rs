@@ -58,15 +58,15 @@ pub(super) fn find_assignment(
         .optional()
 }
 
-pub(super) fn write_job_outcome(t: &Transaction<'_>, shown: &RevisionJobOutcome) -> Result<()> {
+pub(super) fn write_job_outcome(t: &Transaction<'_>, outcome: &RevisionJobOutcome) -> Result<()> {
     let retention = u64::try_from(JOB_OUTCOME_RETENTION.as_millis()).unwrap_or(u64::MAX);
     t.prepare_cached(
         "DELETE FROM revision_assignments WHERE (tenant, job) IN
          (SELECT tenant, job FROM revision_assignments WHERE tenant = ?1 AND ended_millis < ?2 LIMIT ?3)",
     )?
     .execute(params![
-        shown.tenant.as_str(),
-        to_sql_integer(shown.ended_at_millis.saturating_sub(retention)),
+        outcome.tenant.as_str(),
+        to_sql_integer(outcome.ended_at_millis.saturating_sub(retention)),
         MAX_DELETED_ROWS
     ])?;
     t.prepare_cached(
@@ -74,15 +74,15 @@ pub(super) fn write_job_outcome(t: &Transaction<'_>, shown: &RevisionJobOutcome)
          WHERE tenant = ?1 AND job = ?2 AND ended_millis IS NULL",
     )?
     .execute(params![
-        shown.tenant.as_str(),
-        shown.job.to_string(),
-        to_sql_integer(shown.ended_at_millis),
-        to_json(&shown.metrics)?,
+        outcome.tenant.as_str(),
+        outcome.job.to_string(),
+        to_sql_integer(outcome.ended_at_millis),
+        to_json(&outcome.metrics)?,
     ])
     .map(drop)
 }
 
-pub(super) fn list_job_outcomes(
+pub(super) fn sample_job_outcomes(
     c: &Connection,
     tenant: &TenantId,
     pipeline: &str,

@@ -22,7 +22,7 @@ fn label_pair(name: &str, value: &str) -> Label {
 
 fn filed_job(fakes: &FakeHost, collection: Option<&str>, labels: &[Label]) -> JobSpec {
     JobSpec {
-        filing: CollectionAndLabelsRequest {
+        requested_placement: CollectionAndLabelsRequest {
             collection: collection.map(str::to_owned),
             labels: (!labels.is_empty()).then(|| labels.to_vec()),
         },
@@ -69,11 +69,11 @@ async fn run_job(fakes: &FakeHost, spec: JobSpec) -> (u32, u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn documents_are_filed_as_the_job_asks() {
+async fn documents_get_collection_and_labels_of_the_job() {
     let mut fakes = FakeHost::new();
     fakes.script.labels = vec![label_pair("class", "secret")];
-    let asked = [label_pair("class", "public"), label_pair("team", "north")];
-    run_job(&fakes, filed_job(&fakes, Some("reports"), &asked)).await;
+    let job_labels = [label_pair("class", "public"), label_pair("team", "north")];
+    run_job(&fakes, filed_job(&fakes, Some("reports"), &job_labels)).await;
     let all = DOCUMENT_PAGES as usize;
     assert_eq!(
         count_pages_found(&fakes, Some("reports"), &[label_pair("team", "north")]).await,
@@ -98,7 +98,7 @@ async fn documents_are_filed_as_the_job_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_labels_reprocess_pages_and_no_labels_keep_them() {
+async fn changed_labels_reprocess_pages_and_omitted_labels_do_not() {
     let fakes = FakeHost::new();
     let (north, south) = ([label_pair("team", "north")], [label_pair("team", "south")]);
     assert_eq!(

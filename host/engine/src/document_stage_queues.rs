@@ -13,7 +13,7 @@ use crate::stage_queue::StageQueue;
 use crate::stage_workers::HostWorkers;
 
 /// The stage queues of one document.
-pub(crate) struct StageQueues {
+pub(crate) struct DocumentStageQueues {
     pub(crate) rasterize: StageQueue,
     pub(crate) store: StageQueue,
     /// The queue of lines that wait to be stored. It is separate from the queue of images, since each queue takes reservations
@@ -25,7 +25,7 @@ pub(crate) struct StageQueues {
     ocr_image_limit: OnceLock<DocumentImageLimit>,
 }
 
-impl StageQueues {
+impl DocumentStageQueues {
     /// Creates queues with capacity 1, until the first batch is planned. Busy time is added to the totals of the job and of the
     /// document.
     pub(crate) fn new(
@@ -33,7 +33,7 @@ impl StageQueues {
         account: &SchedulingContext,
         busy_times: [&Arc<BusyTime>; 2],
     ) -> Self {
-        let queue = |stage| StageQueue::new(stage, workers.workers_of(stage), account, busy_times);
+        let queue = |stage| StageQueue::new(stage, workers.workers_of_stage(stage), account, busy_times);
         Self {
             rasterize: queue(Stage::Rasterize),
             store: queue(Stage::Store),
@@ -46,7 +46,7 @@ impl StageQueues {
     }
 
     /// Waits until the document may have another page image in memory for OCR.
-    pub(crate) async fn acquire_ocr_image(
+    pub(crate) async fn acquire_ocr_image_permit(
         &self,
         workers: &HostWorkers,
         account: &SchedulingContext,
@@ -57,7 +57,7 @@ impl StageQueues {
         images.acquire().await
     }
 
-    fn main_queues(&self) -> [&StageQueue; 5] {
+    fn queues_in_stage_order(&self) -> [&StageQueue; 5] {
         [
             &self.rasterize,
             &self.store,
@@ -68,20 +68,22 @@ impl StageQueues {
     }
 
     /// Sets the capacity of each queue to the value of the batch plan.
-    pub(crate) fn apply_plan(&self, plan: &BatchPlan) {
+    pub(crate) fn set_capacities_from_plan(&self, plan: &BatchPlan) {
         let pages = plan.queue_capacity.max(1).saturating_mul(plan.pages.max(1));
-        for queue in self.main_queues().into_iter().chain([&self.lines]) {
+        for queue in self.queues_in_stage_order().into_iter().chain([&self.lines]) {
             queue.set_capacity(pages);
         }
     }
 
     /// Returns the states of the queues in stage order.
     pub(crate) fn queue_states(&self) -> Vec<QueueState> {
-        self.main_queues().map(StageQueue::queue_state).into()
+        self.queues_in_stage_order().map(StageQueue::queue_state).into()
     }
 
     /// Returns the stage times in stage order.
-    pub(crate) fn stage_times(&self) -> Vec<StageTiming> {
-        self.main_queues().map(StageQueue::stage_time).into()
+    pub(crate) fn mean_stage_times(&self) -> Vec<StageTiming> {
+        self.queues_in_stage_order()
+            .map(StageQueue::mean_stage_time)
+            .into()
     }
 }

@@ -43,7 +43,7 @@ impl FromIterator<(String, usize)> for StateSizes {
 impl StateSizes {
     /// Applies a change to the sizes. If it exceeds a limit, nothing changes, and the error of kind `exhausted` names
     /// the limit.
-    pub fn apply_change(&mut self, change: &StateChange) -> Result<(), ErrorInfo> {
+    pub fn apply_change_to_sizes(&mut self, change: &StateChange) -> Result<(), ErrorInfo> {
         validate_change(change)?;
         let before = self.value_bytes.get(&change.key).copied();
         self.set_value_size(&change.key, change.value.as_ref().map(Vec::len));
@@ -52,7 +52,7 @@ impl StateSizes {
     }
 
     /// Applies several changes together. The limits apply to the result of all of them.
-    pub fn apply_all_changes(&mut self, changes: &[StateChange]) -> Result<(), ErrorInfo> {
+    pub fn apply_all_changes_to_sizes(&mut self, changes: &[StateChange]) -> Result<(), ErrorInfo> {
         let mut changed = self.clone();
         for change in changes {
             validate_change(change)?;
@@ -125,7 +125,7 @@ mod tests {
     fn a_change_beyond_a_limit_changes_nothing() {
         let mut sizes: StateSizes = (0..15).map(|n| (format!("{n:02}"), MAX_VALUE_BYTES)).collect();
         sizes
-            .apply_change(&set_value("15", MAX_VALUE_BYTES - 32))
+            .apply_change_to_sizes(&set_value("15", MAX_VALUE_BYTES - 32))
             .unwrap();
         let full = sizes.clone();
         for refused in [
@@ -134,23 +134,28 @@ mod tests {
             set_value(&"k".repeat(257), 0),
             set_value("00", MAX_VALUE_BYTES + 1),
         ] {
-            assert_eq!(sizes.apply_change(&refused).unwrap_err().kind, "exhausted");
+            assert_eq!(
+                sizes.apply_change_to_sizes(&refused).unwrap_err().kind,
+                "exhausted"
+            );
             assert_eq!(sizes, full);
         }
         // A value can be replaced, and deleting a key makes space.
-        sizes.apply_change(&set_value("15", 0)).unwrap();
-        let forget = StateChange {
+        sizes.apply_change_to_sizes(&set_value("15", 0)).unwrap();
+        let deletion = StateChange {
             key: "00".into(),
             value: None,
         };
-        sizes.apply_change(&forget).unwrap();
-        sizes.apply_change(&set_value("more", MAX_VALUE_BYTES)).unwrap();
+        sizes.apply_change_to_sizes(&deletion).unwrap();
+        sizes
+            .apply_change_to_sizes(&set_value("more", MAX_VALUE_BYTES))
+            .unwrap();
     }
 
     #[test]
     fn keys_have_a_limit_of_their_own() {
         let mut sizes: StateSizes = (0..MAX_KEYS).map(|n| (n.to_string(), 0)).collect();
-        assert!(sizes.apply_change(&set_value("one more", 0)).is_err());
-        sizes.apply_change(&set_value("7", 1)).unwrap();
+        assert!(sizes.apply_change_to_sizes(&set_value("one more", 0)).is_err());
+        sizes.apply_change_to_sizes(&set_value("7", 1)).unwrap();
     }
 }

@@ -21,21 +21,21 @@ const MIN_LONG_LINES: usize = 3;
 
 /// The lines on one side of a cell.
 #[derive(Debug, Clone, Copy)]
-struct GutterSide {
+struct GutterSideStats {
     /// Number of long lines.
     long_lines: usize,
     top: f32,
     bottom: f32,
 }
 
-impl GutterSide {
+impl GutterSideStats {
     const EMPTY: Self = Self {
         long_lines: 0,
         top: f32::MAX,
         bottom: f32::MIN,
     };
 
-    fn add(&mut self, block: &LineBox) {
+    fn add_line(&mut self, block: &LineBox) {
         self.long_lines += usize::from(block.char_count >= LONG_LINE_CHARS);
         self.top = self.top.min(block.top);
         self.bottom = self.bottom.max(block.bottom);
@@ -48,18 +48,18 @@ impl GutterSide {
 
 /// Consecutive rows in which no line covers a cell.
 #[derive(Debug, Clone, Copy)]
-struct GutterRun {
+struct GutterRowRun {
     start_row: usize,
-    left: GutterSide,
-    right: GutterSide,
+    left: GutterSideStats,
+    right: GutterSideStats,
 }
 
-impl GutterRun {
+impl GutterRowRun {
     const fn starting_at(start: usize) -> Self {
         Self {
             start_row: start,
-            left: GutterSide::EMPTY,
-            right: GutterSide::EMPTY,
+            left: GutterSideStats::EMPTY,
+            right: GutterSideStats::EMPTY,
         }
     }
 
@@ -78,9 +78,9 @@ impl GutterRun {
 
 /// Returns the ranges of `rows` with columns of running text, from top to bottom. The ranges do not overlap.
 pub(super) fn find_column_regions(rows: &[Vec<LineBox>]) -> Vec<Range<usize>> {
-    let mut open: Vec<GutterRun> = vec![GutterRun::starting_at(0); GRID_CELLS];
+    let mut open: Vec<GutterRowRun> = vec![GutterRowRun::starting_at(0); GRID_CELLS];
     let mut found: Vec<(usize, Range<usize>)> = Vec::new();
-    let mut close = |run: &GutterRun, end: usize| {
+    let mut close = |run: &GutterRowRun, end: usize| {
         if let Some(evidence) = run.count_evidence_lines() {
             found.push((evidence, run.start_row..end));
         }
@@ -89,18 +89,18 @@ pub(super) fn find_column_regions(rows: &[Vec<LineBox>]) -> Vec<Range<usize>> {
         for block in row {
             for run in open.get_mut(covered_cells(block)).unwrap_or_default() {
                 close(run, i);
-                *run = GutterRun::starting_at(i + 1);
+                *run = GutterRowRun::starting_at(i + 1);
             }
         }
         for block in row {
             let covered = covered_cells(block);
             // A run that starts after this row has no line of it.
-            let is_open = |run: &&mut GutterRun| run.start_row <= i;
+            let is_open = |run: &&mut GutterRowRun| run.start_row <= i;
             for run in open.iter_mut().skip(covered.end).filter(is_open) {
-                run.left.add(block);
+                run.left.add_line(block);
             }
             for run in open.iter_mut().take(covered.start).filter(is_open) {
-                run.right.add(block);
+                run.right.add_line(block);
             }
         }
     }
@@ -122,16 +122,16 @@ fn covered_cells(block: &LineBox) -> Range<usize> {
 fn select_non_overlapping(mut found: Vec<(usize, Range<usize>)>) -> Vec<Range<usize>> {
     found.sort_by(|(a, x), (b, y)| b.cmp(a).then(y.len().cmp(&x.len())).then(x.start.cmp(&y.start)));
     found.dedup();
-    let mut kept: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut selected: BTreeMap<usize, usize> = BTreeMap::new();
     for (_, rows) in found {
-        let before = kept.range(..rows.end).next_back();
+        let before = selected.range(..rows.end).next_back();
         if before.is_none_or(|(_, end)| *end <= rows.start) {
-            kept.insert(rows.start, rows.end);
+            selected.insert(rows.start, rows.end);
         }
     }
-    kept.into_iter().map(|(start, end)| start..end).collect()
+    selected.into_iter().map(|(start, end)| start..end).collect()
 }
 
 #[cfg(test)]
-#[path = "columns_tests.rs"]
+#[path = "column_regions_tests.rs"]
 mod tests;

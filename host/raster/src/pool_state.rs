@@ -30,18 +30,18 @@ pub(crate) struct PoolState {
 
 impl PoolState {
     /// Runs a task in a worker. A drawing task needs the reservation of its image memory.
-    pub(crate) async fn run_task(
+    pub(crate) async fn run_task_in_worker(
         &self,
         document: &Arc<DocumentFile>,
-        work: WorkerTask,
-        hold: Option<ImageReservation>,
+        task: WorkerTask,
+        reservation: Option<ImageReservation>,
     ) -> TaskResult {
         self.dispatcher
-            .run_task(|reply| QueuedTask {
+            .queue_task_and_await_result(|result_sender| QueuedTask {
                 document: Arc::clone(document),
-                task: work,
-                reservation: hold,
-                result_sender: reply,
+                task,
+                reservation,
+                result_sender,
             })
             .await
     }

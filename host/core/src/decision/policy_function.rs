@@ -19,5 +19,5 @@ pub trait PolicyFunction:
     type Decision: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync;
 
     /// Returns a short description of the subject of the call: a page, a file name or an event.
-    fn subject(&self) -> String;
+    fn describe_call_subject(&self) -> String;
 }

@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 /// A response with stored bytes.
-pub(crate) struct StoredResponse {
+pub(crate) struct StoredBytesResponse {
     pub(crate) bytes: Vec<u8>,
     pub(crate) media_type: &'static str,
     /// The name under which a browser saves the file: letters, digits, dots and dashes.
@@ -19,24 +19,24 @@ pub(crate) struct StoredResponse {
     pub(crate) max_age_seconds: u64,
 }
 
-impl StoredResponse {
+impl StoredBytesResponse {
     /// Builds the response: status 304 without a body if `If-None-Match` of the request names these bytes.
     pub(crate) fn build_response(self, request: &HeaderMap) -> Response {
         let mut tag = HEXLOWER.encode(&Sha256::digest(&self.bytes));
         tag.truncate(32);
         let tag = format!("\"{tag}\"");
-        let known = request
+        let is_not_modified = request
             .get_all(header::IF_NONE_MATCH)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .any(|one| one.trim().trim_start_matches("W/") == tag || one.trim() == "*");
-        let mut response = Response::new(if known {
+        let mut response = Response::new(if is_not_modified {
             Body::empty()
         } else {
             Body::from(self.bytes)
         });
-        if known {
+        if is_not_modified {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         }
         let headers = response.headers_mut();
@@ -78,8 +78,8 @@ pub(crate) fn image_media_type(key: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    fn sample_response() -> StoredResponse {
-        StoredResponse {
+    fn sample_response() -> StoredBytesResponse {
+        StoredBytesResponse {
             bytes: b"<script>".to_vec(),
             media_type: "image/jpeg",
             file_name: "1.jpg".into(),
@@ -92,29 +92,32 @@ mod tests {
         let first = sample_response().build_response(&HeaderMap::new());
         assert_eq!(first.status(), StatusCode::OK);
         let tag = first.headers()[header::ETAG].to_str().unwrap().to_owned();
-        for (asked, status) in [
+        for (if_none_match, status) in [
             (tag.clone(), StatusCode::NOT_MODIFIED),
             (format!("\"other\", W/{tag}"), StatusCode::NOT_MODIFIED),
             ("*".into(), StatusCode::NOT_MODIFIED),
             ("\"other\"".into(), StatusCode::OK),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_str(&asked).unwrap());
+            headers.insert(
+                header::IF_NONE_MATCH,
+                HeaderValue::from_str(&if_none_match).unwrap(),
+            );
             let again = sample_response().build_response(&headers);
-            assert_eq!(again.status(), status, "{asked}");
+            assert_eq!(again.status(), status, "{if_none_match}");
             assert_eq!(again.headers()[header::ETAG], tag.as_str());
         }
     }
 
     #[test]
     fn browser_must_not_run_content_of_a_file() {
-        let answer = sample_response().build_response(&HeaderMap::new());
-        let policy = answer.headers()[header::CONTENT_SECURITY_POLICY]
+        let response = sample_response().build_response(&HeaderMap::new());
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY]
             .to_str()
             .unwrap();
         assert!(policy.contains("default-src 'none'") && policy.contains("sandbox"));
         assert_eq!(
-            answer.headers()[header::CONTENT_DISPOSITION],
+            response.headers()[header::CONTENT_DISPOSITION],
             "inline; filename=\"1.jpg\""
         );
     }

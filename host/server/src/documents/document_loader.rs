@@ -3,7 +3,7 @@
 use weir_control::Control;
 use weir_core::ledger::{DocumentRecord, PageRecord};
 use weir_core::ports::Ledger as _;
-use weir_core::summary::{DocumentSummary, summary_key};
+use weir_core::summary::{DocumentSummary, summary_blob_key};
 use weir_core::{DocumentId, PageNumber, TenantId};
 
 use crate::problem::Problem;
@@ -79,7 +79,7 @@ pub(super) async fn has_summaries(
             .engine
             .ports()
             .blobs
-            .list_keys(tenant, &key)
+            .list_blob_keys(tenant, &key)
             .await?
             .is_empty()),
         None => Ok(false),
@@ -97,5 +97,5 @@ async fn summaries_blob_key(
         .list_pages_after(tenant, document, 0, 1)
         .await?
         .pop();
-    Ok(last.map(|page| summary_key(document, &page.revision)))
+    Ok(last.map(|page| summary_blob_key(document, &page.revision)))
 }

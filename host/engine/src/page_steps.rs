@@ -12,10 +12,10 @@ use weir_core::page_text::TextSource;
 use weir_core::usage::Usage;
 use weir_core::{PageNumber, Stage};
 
-use crate::context::DocumentContext;
-use crate::error::{FAILURE_LOG_TARGET, PageStop};
+use crate::error::{FAILURE_LOG_TARGET, PageStopReason};
+use crate::job_and_document_context::DocumentContext;
 use crate::page_task::{PageResult, PageTask};
-use crate::rasterize_stage::{QueuedRead, RasterizedPage};
+use crate::rasterize_stage::{PageQueuedForReading, RasterizedPage};
 use crate::stage_queue::{QueueReservation, QueuedPage};
 
 /// Processes a page until it is done, has failed or is dropped, and records the result.
@@ -26,17 +26,19 @@ pub(crate) async fn run_page_task(
     let number = page.facts.number;
     let reservation = page.queue_reservation.take();
     let _reservation = page.quota_reservation.take();
-    let ended = match page.process(&document, reservation).await {
+    let ended = match page.process_page(&document, reservation).await {
         // A failed page must not be searchable, since the blobs that its passages link to may be missing.
-        Err(PageStop::Page(stage, error)) => match page.remove_passages(&document).await {
-            Ok(()) => Err(PageStop::Page(stage, error)),
-            Err(stop) => Err(stop),
-        },
+        Err(PageStopReason::PageFailed(stage, error)) => {
+            match page.remove_failed_page_passages(&document).await {
+                Ok(()) => Err(PageStopReason::PageFailed(stage, error)),
+                Err(stop) => Err(stop),
+            }
+        }
         ended => ended,
     };
-    let (state, what, end) = match ended {
+    let (state, event, end) = match ended {
         Ok(done) => {
-            let what = EventKind::PageDone {
+            let event = EventKind::PageDone {
                 page: number,
                 searchable: done.passages > 0,
                 passages: done.passages,
@@ -51,11 +53,11 @@ pub(crate) async fn run_page_task(
                 image: done.image,
                 text: done.lines,
             };
-            (state, what, end)
+            (state, event, end)
         }
-        Err(PageStop::Page(stage, error)) => {
+        Err(PageStopReason::PageFailed(stage, error)) => {
             tracing::warn!(target: FAILURE_LOG_TARGET, document = %document.id, page = number, %stage, error = error.message, "page failed");
-            let what = EventKind::PageFailed {
+            let event = EventKind::PageFailed {
                 page: number,
                 stage,
                 error: error.clone(),
@@ -63,12 +65,12 @@ pub(crate) async fn run_page_task(
             let state = PageState::Failed { error: error.clone() };
             (
                 state,
-                what,
+                event,
                 PageResult::Failed(FailedPage { page: number, error }),
             )
         }
-        Err(PageStop::Document(error)) => return (number, PageResult::Fatal(error)),
-        Err(PageStop::NotStarted) => return (number, PageResult::NotStarted),
+        Err(PageStopReason::DocumentFailed(error)) => return (number, PageResult::Fatal(error)),
+        Err(PageStopReason::NotStarted) => return (number, PageResult::NotStarted),
     };
     let record = PageRecord {
         tenant: document.job.tenant.clone(),
@@ -81,18 +83,18 @@ pub(crate) async fn run_page_task(
     document
         .job
         .log
-        .write_event_with_entries(vec![LedgerEntry::Page(record)], Some(document.id), what)
+        .write_event_with_ledger_entries(vec![LedgerEntry::Page(record)], Some(document.id), event)
         .await;
-    record_page_metrics(&document, &end);
+    record_page_metrics_and_usage(&document, &end);
     (number, end)
 }
 
 /// Counts a page that ended in the metrics and in the tenant's usage.
-fn record_page_metrics(document: &DocumentContext, end: &PageResult) {
-    let measures = &document.engine.metrics;
+fn record_page_metrics_and_usage(document: &DocumentContext, end: &PageResult) {
+    let metrics = &document.engine.metrics;
     match end {
-        PageResult::Done { .. } => measures.pages_done.increment(1),
-        PageResult::Failed(_) => measures.pages_failed.increment(1),
+        PageResult::Done { .. } => metrics.pages_done.increment(1),
+        PageResult::Failed(_) => metrics.pages_failed.increment(1),
         PageResult::Fatal(_) | PageResult::NotStarted => return,
     }
     if let Some(meter) = &document.engine.ports.meter {
@@ -113,18 +115,18 @@ struct ProcessedPage {
 }
 
 impl PageTask {
-    async fn process(
+    async fn process_page(
         &self,
         document: &DocumentContext,
         reservation: Option<QueueReservation>,
-    ) -> Result<ProcessedPage, PageStop> {
+    ) -> Result<ProcessedPage, PageStopReason> {
         let mut rasterized = if self.route.needs_raster_before_reading() {
-            let rasterized = self.rasterize(document, reservation).await;
-            self.batch_tracker.page_left_rasterizer(document).await;
+            let rasterized = self.reserve_queues_and_rasterize(document, reservation).await;
+            self.batch_tracker.record_page_left_rasterizer(document).await;
             rasterized?
         } else {
-            let queued_read = reservation.map(|reservation| QueuedRead::new(reservation.enqueue()));
-            self.batch_tracker.page_left_rasterizer(document).await;
+            let queued_read = reservation.map(|reservation| PageQueuedForReading::new(reservation.enqueue()));
+            self.batch_tracker.record_page_left_rasterizer(document).await;
             RasterizedPage {
                 queued_read,
                 ..RasterizedPage::default()
@@ -134,7 +136,7 @@ impl PageTask {
         let image = rasterized.image_key.as_deref();
         let ((), (source, lines, passages)) = tokio::try_join!(
             self.store_image(document, encoded, image),
-            self.read_and_index(document, queued_read, image),
+            self.read_and_index_page(document, queued_read, image),
         )?;
         Ok(ProcessedPage {
             source,
@@ -150,7 +152,7 @@ impl PageTask {
         document: &DocumentContext,
         encoded: Option<(EncodedImage, QueuedPage)>,
         key: Option<&str>,
-    ) -> Result<(), PageStop> {
+    ) -> Result<(), PageStopReason> {
         let (Some((encoded, queued_page)), Some(key)) = (encoded, key) else {
             return Ok(());
         };
@@ -161,7 +163,7 @@ impl PageTask {
                 .blobs
                 .put_blob(&document.job.tenant, key, &encoded.bytes)
         };
-        self.run_in_worker_slot(document, Stage::Store, queued_page, None, put)
+        self.run_in_slot_with_retries(document, Stage::Store, queued_page, None, put)
             .await?;
         Ok(())
     }

@@ -6,25 +6,29 @@
 
 use std::collections::BTreeMap;
 
-use weir_core::component_state::{StateChange, StateSizes};
+use weir_core::component_state_limits::{StateChange, StateSizes};
 use weir_core::event::ErrorInfo;
 
 use crate::instance::job_context::JobContext;
 
 /// The uncommitted writes of one policy call.
 #[derive(Debug, Default)]
-pub(crate) struct PendingState {
+pub(crate) struct PendingStateChanges {
     /// Read from the store at the first write of the call.
     sizes: Option<StateSizes>,
     changes: BTreeMap<String, Option<Vec<u8>>>,
 }
 
-impl PendingState {
+impl PendingStateChanges {
     /// Returns the value of a key, including uncommitted writes.
     pub(crate) async fn get(&self, job: &JobContext, key: &str) -> Result<Option<Vec<u8>>, ErrorInfo> {
         match self.changes.get(key) {
             Some(value) => Ok(value.clone()),
-            None => job.state.get_value(&job.tenant, &job.manifest.name, key).await,
+            None => {
+                job.state
+                    .get_state_value(&job.tenant, &job.manifest.name, key)
+                    .await
+            }
         }
     }
 
@@ -37,11 +41,14 @@ impl PendingState {
         let sizes = match &mut self.sizes {
             Some(sizes) => sizes,
             None => {
-                let sizes = job.state.list_sizes(&job.tenant, &job.manifest.name).await?;
+                let sizes = job
+                    .state
+                    .list_value_sizes(&job.tenant, &job.manifest.name)
+                    .await?;
                 self.sizes.insert(sizes)
             }
         };
-        sizes.apply_change(&change)?;
+        sizes.apply_change_to_sizes(&change)?;
         self.changes.insert(change.key, change.value);
         Ok(())
     }
@@ -68,11 +75,11 @@ mod tests {
     use crate::stub_capabilities::StubCapabilities;
 
     fn new_instance_data(state: &Arc<MemoryComponentState>) -> InstanceData {
-        let (tenant, manifest) = (TenantId::default_tenant(), Manifest::default_pipeline());
+        let (tenant, manifest) = (TenantId::default_tenant(), Manifest::default_pipeline_manifest());
         let capabilities = Arc::new(StubCapabilities::default());
         let job = JobContext::new(tenant, JobId::new(), manifest, capabilities, state.clone());
         let mut guest = InstanceData::new(Arc::new(job), "test".into(), 0);
-        guest.start_call("test", 1000);
+        guest.reset_for_call("test", 1000);
         guest
     }
 
@@ -87,9 +94,15 @@ mod tests {
         assert_eq!(guest.get("a".into()).await.unwrap().unwrap(), Some(vec![2]));
         assert_eq!(guest.get("b".into()).await.unwrap().unwrap(), None);
         let tenant = TenantId::default_tenant();
-        assert_eq!(state.get_value(&tenant, "default", "a").await.unwrap(), None);
+        assert_eq!(
+            state.get_state_value(&tenant, "default", "a").await.unwrap(),
+            None
+        );
         let changes = guest.pending_state.lock().await.take_changes();
-        state.apply_changes(&tenant, "default", changes).await.unwrap();
+        state
+            .apply_state_changes(&tenant, "default", changes)
+            .await
+            .unwrap();
         assert_eq!(guest.get("a".into()).await.unwrap().unwrap(), Some(vec![2]));
         assert!(guest.pending_state.lock().await.take_changes().is_empty());
     }

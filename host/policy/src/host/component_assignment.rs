@@ -59,7 +59,7 @@ pub(super) fn assign_components<'a>(
 }
 
 /// Returns the header of the job's recording.
-pub(super) fn session_header(
+pub(super) fn recording_session_header(
     request: &OpenPolicyRequest<'_>,
     required: &[RequiredComponent<'_>],
     roles: &[RoleSlots; Role::ALL.len()],

@@ -43,7 +43,7 @@ impl ModelFile {
     }
 
     /// Returns the device that the model runs on.
-    pub(crate) const fn provider(&self) -> ExecutionProvider {
+    pub(crate) const fn execution_provider(&self) -> ExecutionProvider {
         self.runtime.execution_provider()
     }
 
@@ -54,19 +54,19 @@ impl ModelFile {
         stop: &StopSignal,
     ) -> Result<ModelRunner, InferenceError> {
         // A second worker waits here while the first opens the session; opening its own would take as long.
-        let mut open = self.shared_session.lock();
-        let session = match open.upgrade() {
+        let mut shared_session = self.shared_session.lock();
+        let session = match shared_session.upgrade() {
             Some(session) => session,
-            None => Arc::new(self.runtime.open_session(&self.path)?),
+            None => Arc::new(self.runtime.open_model_session(&self.path)?),
         };
-        if self.provider() == ExecutionProvider::Cpu {
-            *open = Arc::downgrade(&session);
+        if self.execution_provider() == ExecutionProvider::Cpu {
+            *shared_session = Arc::downgrade(&session);
         }
-        drop(open);
+        drop(shared_session);
         Ok(ModelRunner {
             model_name: name,
             run_options: stop
-                .new_run_options()
+                .new_stoppable_run_options()
                 .map_err(|e| onnx_runtime::run_failed_error(name, &e))?,
             session,
         })
@@ -83,7 +83,7 @@ pub(crate) struct ModelRunner {
 
 impl ModelRunner {
     /// Returns a value of the metadata in the model file.
-    pub(crate) fn custom_metadata(&self, key: &str) -> Option<String> {
+    pub(crate) fn custom_metadata_value(&self, key: &str) -> Option<String> {
         self.session.metadata().ok().and_then(|m| m.custom(key))
     }
 
@@ -95,13 +95,13 @@ impl ModelRunner {
     ) -> Result<ModelOutput<'_>, InferenceError> {
         let names = inputs.each_ref().map(|(name, _)| name.as_ptr());
         let values = inputs.each_ref().map(|(_, tensor)| tensor.ptr());
-        let mut answer = ptr::null_mut();
+        let mut output_ptr = ptr::null_mut();
         // SAFETY: the pointers belong to values that live to the end of this function, and the counts are those of the arrays. `answer`
         // may be null: then ONNX Runtime creates the value. Other threads may run the same session at the same time:
         // `ModelFile::open_runner` shares only sessions of the CPU provider, and ONNX Runtime documents that "multiple threads can invoke
         // the Run() method on the same inference session object" (High Level Design, key design decisions). Its own language bindings
         // rely on that.
-        let ran = unsafe {
+        let run_status = unsafe {
             ort::Error::result_from_status((ort::api().Run)(
                 self.session.ptr().cast_mut(),
                 self.run_options.ptr(),
@@ -110,17 +110,17 @@ impl ModelRunner {
                 N,
                 &output.as_ptr(),
                 1,
-                &mut answer,
+                &mut output_ptr,
             ))
         };
-        ran.map_err(|e| onnx_runtime::run_failed_error(self.model_name, &e))?;
-        let answer = NonNull::new(answer).ok_or_else(|| InferenceError::Failed {
+        run_status.map_err(|e| onnx_runtime::run_failed_error(self.model_name, &e))?;
+        let output_value_ptr = NonNull::new(output_ptr).ok_or_else(|| InferenceError::Failed {
             model: self.model_name.to_owned(),
             reason: "the model returned no output".into(),
         })?;
         // SAFETY: the run has succeeded, so the value is valid and owned by this function. Its memory belongs to the session, which the
         // lifetime of the output keeps alive.
-        let value = unsafe { DynValue::from_ptr(answer, Some(self.session.allocator())) };
+        let value = unsafe { DynValue::from_ptr(output_value_ptr, Some(self.session.allocator())) };
         Ok(ModelOutput {
             model_name: self.model_name,
             value,

@@ -11,7 +11,7 @@ use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, JobId, PageNumber};
 
-use super::view::{ErrorView, find};
+use super::view::{ErrorView, load_job_and_request};
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
@@ -86,10 +86,10 @@ pub(crate) async fn get_job_page(
 ) -> Result<Json<JobPage>, Problem> {
     caller.require_scope(KeyScope::Read)?;
     let tenant = caller.tenant_id();
-    let (record, order) = find(&app.control, tenant, &job).await?;
-    let files = order.map(|order| order.files).unwrap_or_default();
+    let (record, job_request) = load_job_and_request(&app.control, tenant, &job).await?;
+    let files = job_request.map(|order| order.files).unwrap_or_default();
     let document = select_document(&files, query.document)?;
-    let known = app
+    let page_records = app
         .control
         .ledger
         .list_pages(tenant, &document, Some(&record.revision))
@@ -104,7 +104,7 @@ pub(crate) async fn get_job_page(
         lines_url: None,
         error: None,
     };
-    match known
+    match page_records
         .into_iter()
         .find(|known| known.page == page)
         .map(|known| known.state)
@@ -131,9 +131,9 @@ pub(crate) async fn get_job_page(
                 .find_document(tenant, &document)
                 .await?
                 .map(|document| document.pages);
-            let to_come =
+            let will_be_processed =
                 !record.state.is_terminal() && pages.is_some_and(|pages| (1..=pages).contains(&page));
-            if !to_come {
+            if !will_be_processed {
                 return Err(Problem::not_found("the job has no such page"));
             }
         }
@@ -142,8 +142,8 @@ pub(crate) async fn get_job_page(
 }
 
 /// Returns the document of a request: the named one, or the only one of the job.
-fn select_document(files: &[RequestedFile], asked: Option<DocumentId>) -> Result<DocumentId, Problem> {
-    match (asked, files) {
+fn select_document(files: &[RequestedFile], requested: Option<DocumentId>) -> Result<DocumentId, Problem> {
+    match (requested, files) {
         (None, [only]) => Ok(only.document),
         (None, [first, rest @ ..]) if rest.iter().all(|file| file.document == first.document) => {
             Ok(first.document)

@@ -1,6 +1,6 @@
 //! Former names of settings, so that an old configuration fails with the new name instead of being ignored.
 
-use super::setting_type::variable_name;
+use super::setting_type::environment_variable_of_setting;
 
 /// Former and present names.
 const RENAMED_SETTINGS: &[(&str, &str)] = &[
@@ -113,7 +113,7 @@ const RENAMED_SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// Returns the present name of a setting that had the name `name` before.
-pub(super) fn present_name(name: &str) -> Option<&'static str> {
+pub(super) fn current_setting_name(name: &str) -> Option<&'static str> {
     RENAMED_SETTINGS
         .iter()
         .find(|(former, _)| *former == name)
@@ -121,15 +121,15 @@ pub(super) fn present_name(name: &str) -> Option<&'static str> {
 }
 
 /// Returns the former names of settings.
-pub(super) fn former_names() -> impl Iterator<Item = &'static str> {
+pub(super) fn former_setting_names() -> impl Iterator<Item = &'static str> {
     RENAMED_SETTINGS.iter().map(|(former, _)| *former)
 }
 
 /// Returns the former and the present name of the setting that had the environment variable `variable` before.
-pub(super) fn renamed_from_variable(variable: &str) -> Option<(&'static str, &'static str)> {
+pub(super) fn renamed_setting_of_variable(variable: &str) -> Option<(&'static str, &'static str)> {
     RENAMED_SETTINGS
         .iter()
-        .find(|(former, _)| variable_name(former) == variable)
+        .find(|(former, _)| environment_variable_of_setting(former) == variable)
         .copied()
 }
 

@@ -21,9 +21,9 @@ const MAX_LINE_BYTES: usize = 200;
 /// A margin (true for the upper one) and a text without digits.
 type MarginTextKey = (bool, String);
 
-pub(crate) struct RunningLines(HashSet<MarginTextKey>);
+pub(crate) struct RunningHeadersAndFooters(HashSet<MarginTextKey>);
 
-impl RunningLines {
+impl RunningHeadersAndFooters {
     pub(crate) fn find_in_pages(pages: &[MarkdownPage<'_>]) -> Self {
         let mut seen: HashMap<MarginTextKey, usize> = HashMap::new();
         let mut read = 0;
@@ -44,7 +44,7 @@ impl RunningLines {
     }
 
     /// Returns for each line of a page whether it is a running header or footer.
-    pub(crate) fn mark_running_lines(&self, lines: &[Line]) -> Vec<bool> {
+    pub(crate) fn mark_headers_and_footers(&self, lines: &[Line]) -> Vec<bool> {
         let margin: Vec<(MarginTextKey, &Line)> = lines
             .iter()
             .filter_map(|line| Some((margin_text_key(line)?, line)))
@@ -62,7 +62,7 @@ impl RunningLines {
         };
         lines
             .iter()
-            .map(|line| !running.is_empty() && is_in_margin(line) && beside(line))
+            .map(|line| !running.is_empty() && is_in_header_or_footer_margin(line) && beside(line))
             .collect()
     }
 }
@@ -71,13 +71,13 @@ fn overlaps_vertically(a: &Rect, b: &Rect) -> bool {
     a.bottom().min(b.bottom()) - a.y.max(b.y) > 0.5 * a.height.min(b.height)
 }
 
-fn is_in_margin(line: &Line) -> bool {
+fn is_in_header_or_footer_margin(line: &Line) -> bool {
     line.text.len() <= MAX_LINE_BYTES
         && (line.rect.bottom() < MARGIN_HEIGHT || line.rect.y > 1.0 - MARGIN_HEIGHT)
 }
 
 fn margin_text_key(line: &Line) -> Option<MarginTextKey> {
-    is_in_margin(line).then(|| {
+    is_in_header_or_footer_margin(line).then(|| {
         let letters = line
             .text
             .chars()

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
 const RENAME_STEP: u32 = 12;
 
 /// The old and the new name of each table.
-const TABLES: [(&str, &str); 9] = [
+const RENAMED_TABLES: [(&str, &str); 9] = [
     ("keys", "api_keys"),
     ("orders", "job_requests"),
     ("words", "idempotency_keys"),
@@ -21,7 +21,7 @@ const TABLES: [(&str, &str); 9] = [
     ("removals", "document_removals"),
 ];
 /// The table by its new name, and the old and the new name of each column.
-const COLUMNS: [(&str, &str, &str); 13] = [
+const RENAMED_COLUMNS: [(&str, &str, &str); 13] = [
     ("documents", "requested", "requested_placement"),
     ("events", "place", "position"),
     ("api_keys", "digest", "secret_digest"),
@@ -37,7 +37,7 @@ const COLUMNS: [(&str, &str, &str); 13] = [
     ("revision_assignments", "showing", "metrics"),
 ];
 /// The old and the new name of each index.
-const INDEXES: [(&str, &str); 4] = [
+const RENAMED_INDEXES: [(&str, &str); 4] = [
     ("keys_of_tenant", "api_keys_of_tenant"),
     ("orders_with_webhook", "job_requests_with_webhook"),
     ("words_by_age", "idempotency_keys_by_age"),
@@ -45,20 +45,20 @@ const INDEXES: [(&str, &str); 4] = [
 ];
 
 /// Renames every table, column and index that exists under its old name. Rows stay as they are.
-pub(super) fn apply_renames(transaction: &Transaction<'_>) -> Result<()> {
-    for (old, new) in TABLES {
-        if find_definition(transaction, "table", old)?.is_some() {
+pub(super) fn apply_schema_renames(transaction: &Transaction<'_>) -> Result<()> {
+    for (old, new) in RENAMED_TABLES {
+        if find_schema_definition(transaction, "table", old)?.is_some() {
             transaction.execute_batch(&format!("ALTER TABLE {old} RENAME TO {new}"))?;
         }
     }
-    for (table, old, new) in COLUMNS {
+    for (table, old, new) in RENAMED_COLUMNS {
         if has_column(transaction, table, old)? {
             transaction.execute_batch(&format!("ALTER TABLE {table} RENAME COLUMN {old} TO {new}"))?;
         }
     }
-    for (old, new) in INDEXES {
+    for (old, new) in RENAMED_INDEXES {
         // SQLite cannot rename an index. The definition begins with the name.
-        if let Some(definition) = find_definition(transaction, "index", old)? {
+        if let Some(definition) = find_schema_definition(transaction, "index", old)? {
             transaction.execute_batch(&format!("DROP INDEX {old}; {}", definition.replacen(old, new, 1)))?;
         }
     }
@@ -66,8 +66,8 @@ pub(super) fn apply_renames(transaction: &Transaction<'_>) -> Result<()> {
 }
 
 /// Returns the name that `table` has in a file of schema version `version`.
-pub(super) fn table_name_in(version: u32, table: &'static str) -> &'static str {
-    let renamed = TABLES.into_iter().find(|(_, new)| *new == table);
+pub(super) fn table_name_in_version(version: u32, table: &'static str) -> &'static str {
+    let renamed = RENAMED_TABLES.into_iter().find(|(_, new)| *new == table);
     match renamed {
         Some((old, _)) if version < RENAME_STEP => old,
         _ => table,
@@ -75,8 +75,8 @@ pub(super) fn table_name_in(version: u32, table: &'static str) -> &'static str {
 }
 
 /// Returns the name that `column` of `table` has in a file of schema version `version`.
-pub(super) fn column_name_in(version: u32, table: &str, column: &'static str) -> &'static str {
-    let renamed = COLUMNS
+pub(super) fn column_name_in_version(version: u32, table: &str, column: &'static str) -> &'static str {
+    let renamed = RENAMED_COLUMNS
         .into_iter()
         .find(|(renamed_table, _, new)| *renamed_table == table && *new == column);
     match renamed {
@@ -85,7 +85,7 @@ pub(super) fn column_name_in(version: u32, table: &str, column: &'static str) ->
     }
 }
 
-fn find_definition(c: &Connection, kind: &str, name: &str) -> Result<Option<String>> {
+fn find_schema_definition(c: &Connection, kind: &str, name: &str) -> Result<Option<String>> {
     c.query_row(
         "SELECT sql FROM sqlite_schema WHERE type = ?1 AND name = ?2",
         params![kind, name],

@@ -12,32 +12,37 @@ use crate::state::Control;
 
 /// Commits the end of a job in one transaction: as failed with `error`, or as canceled if there is none. The numbers of the new
 /// events continue after those of its existing events.
-pub(crate) async fn finish_job(
+pub(crate) async fn commit_failed_or_canceled_job(
     control: &Control,
     mut record: JobRecord,
-    order: Option<&JobRequest>,
+    job_request: Option<&JobRequest>,
     error: Option<ErrorInfo>,
 ) -> Result<JobRecord, StorageError> {
-    let past = control
+    let progress = control
         .progress_cache
         .load_progress(control.ledger.as_ref(), &record.tenant, &record.id)
         .await?;
-    let since_made = unix_time_millis().saturating_sub(record.created_millis);
-    let at_millis = since_made.max(past.last_event_millis);
-    let files = order.map(|order| order.files.as_slice()).unwrap_or_default();
+    let since_created_millis = unix_time_millis().saturating_sub(record.created_millis);
+    let at_millis = since_created_millis.max(progress.last_event_millis);
+    let files = job_request
+        .map(|order| order.files.as_slice())
+        .unwrap_or_default();
     let state = if error.is_some() {
         JobState::Failed
     } else {
         JobState::Cancelled
     };
-    let ends = past
-        .match_files(files)
+    let ends = progress
+        .find_progress_of_files(files)
         .into_iter()
         .zip(files)
-        .filter(|(seen, _)| !seen.is_some_and(|seen| seen.state.is_ended()));
-    let ends = ends.map(|(seen, file)| {
-        let (name, done) = (file.name.clone(), seen.map_or(0, |seen| seen.done_pages));
-        let what = match &error {
+        .filter(|(document_progress, _)| !document_progress.is_some_and(|seen| seen.state.is_ended()));
+    let ends = ends.map(|(document_progress, file)| {
+        let (name, done) = (
+            file.name.clone(),
+            document_progress.map_or(0, |seen| seen.done_pages),
+        );
+        let event_kind = match &error {
             Some(error) => EventKind::DocumentFailed {
                 name,
                 error: error.clone(),
@@ -45,7 +50,7 @@ pub(crate) async fn finish_job(
             },
             None => EventKind::DocumentCancelled { name, done },
         };
-        (Some(file.document), what)
+        (Some(file.document), event_kind)
     });
     let last = (
         None,
@@ -56,7 +61,7 @@ pub(crate) async fn finish_job(
     );
     record.state = state;
     let mut entries = vec![LedgerEntry::Job(record.clone())];
-    for (seq, (document, what)) in (past.last_seq + 1..).zip(ends.chain([last])) {
+    for (seq, (document, what)) in (progress.last_seq + 1..).zip(ends.chain([last])) {
         let event = Event {
             seq,
             job: record.id,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::column_edges::ColumnEdges;
 use super::line_box::{LineBox, median_or_zero};
-use super::writing_systems::{is_right_to_left, is_unspaced};
+use super::writing_systems::{is_in_unspaced_script, is_right_to_left};
 use crate::page_text::Line;
 
 /// Maximum distance of two fragments of one line, in characters.
@@ -45,7 +45,7 @@ pub(super) fn join_fragments(lines: Vec<Line>) -> Vec<Line> {
             .copied()
             .find(|&end| {
                 joined.get(end).is_some_and(|(_, left)| {
-                    is_continuation(left, &line) && !edges.separates(&left.rect, &line.rect)
+                    is_continuation(left, &line) && !edges.column_starts_between(&left.rect, &line.rect)
                 })
             });
         match before.and_then(|end| joined.get_mut(end)) {
@@ -85,9 +85,9 @@ fn append_fragment(left: &mut Line, right: &Line) {
     let chars = (a.char_count + b.char_count).max(1) as f32;
     let gap = (b.left - a.right) * chars / (a.right - a.left + b.right - b.left).max(1e-6);
     // OCR splits lines at spaces and pads its boxes, so the gap says nothing. A text layer also splits words.
-    let parted = gap > 0.2 || left.confidence < 1.0 || right.confidence < 1.0;
-    let unspaced = |c: Option<char>| c.is_some_and(|c| is_unspaced(c) || c.is_whitespace());
-    if parted && !unspaced(left.text.chars().next_back()) && !unspaced(right.text.chars().next()) {
+    let is_word_boundary = gap > 0.2 || left.confidence < 1.0 || right.confidence < 1.0;
+    let unspaced = |c: Option<char>| c.is_some_and(|c| is_in_unspaced_script(c) || c.is_whitespace());
+    if is_word_boundary && !unspaced(left.text.chars().next_back()) && !unspaced(right.text.chars().next()) {
         left.text.push(' ');
     }
     left.text.push_str(&right.text);
@@ -98,5 +98,5 @@ fn append_fragment(left: &mut Line, right: &Line) {
 }
 
 #[cfg(test)]
-#[path = "fragments_tests.rs"]
+#[path = "line_fragments_tests.rs"]
 mod tests;

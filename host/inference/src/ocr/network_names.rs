@@ -14,7 +14,7 @@ pub(super) const INPUT_NAME: &CStr = c"x";
 pub(super) const OUTPUT_NAME: &CStr = c"fetch_name_0";
 
 /// The error of a page whose result is no longer awaited.
-pub(super) fn canceled_error() -> InferenceError {
+pub(super) fn page_canceled_error() -> InferenceError {
     InferenceError::Failed {
         model: MODEL_NAME.into(),
         reason: "it was stopped before it finished".into(),

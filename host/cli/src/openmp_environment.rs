@@ -18,13 +18,13 @@ pub(crate) fn restart_with_openmp_environment() {
     {
         return;
     }
-    let mut words = std::env::args_os();
-    let (Ok(program), Some(name)) = (std::env::current_exe(), words.next()) else {
+    let mut arguments = std::env::args_os();
+    let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next()) else {
         return;
     };
     let _not_replaced = Command::new(program)
         .arg0(name)
-        .args(words)
+        .args(arguments)
         .envs(weir_llm::LOCAL_MODEL_ENVIRONMENT.iter().copied())
         .exec();
 }

@@ -7,19 +7,19 @@ use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::decision::DocumentRoute;
 use weir_core::event::EventKind;
 use weir_core::manifest::Pipeline;
-use weir_core::ports::{JobPolicy, OpenDocument, SchedulingContext};
+use weir_core::ports::{JobPolicy, OpenedPdf, SchedulingContext};
 use weir_core::usage::QuotaExhausted;
-use weir_core::{DocumentId, JobId, Lane, PageNumber, TenantId};
+use weir_core::{DocumentId, JobId, PageNumber, PriorityLane, TenantId};
 
 use crate::bottleneck::QueueSamples;
 use crate::busy_time::BusyTime;
-use crate::error::{DocumentStop, PageStop};
+use crate::document_stage_queues::DocumentStageQueues;
+use crate::engine_state::EngineState;
+use crate::error::{DocumentStopReason, PageStopReason};
 use crate::event_log::EventLog;
 use crate::group_commit::GroupCommit;
 use crate::job_capabilities::JobCapabilities;
 use crate::model_request_tracker::ModelRequestTracker;
-use crate::stage_queues::StageQueues;
-use crate::state::EngineState;
 use crate::stop_signal::StopSignal;
 use crate::upsert_writer::UpsertQueue;
 
@@ -33,11 +33,11 @@ pub(crate) struct JobContext {
     /// Whether documents are summarized.
     pub(crate) summarize: bool,
     /// The requested collection and labels.
-    pub(crate) filing: CollectionAndLabelsRequest,
+    pub(crate) requested_placement: CollectionAndLabelsRequest,
     /// The account of work that does not wait for fuller batches.
     pub(crate) account: SchedulingContext,
     /// The requested lane.
-    pub(crate) lane: Option<Lane>,
+    pub(crate) lane: Option<PriorityLane>,
     pub(crate) policy: Arc<dyn JobPolicy>,
     pub(crate) log: Arc<EventLog>,
     pub(crate) stop_signal: StopSignal,
@@ -49,35 +49,44 @@ pub(crate) struct JobContext {
 }
 
 /// Waits until a job was cancelled or has failed, or ledger commits fail. Returns the reason.
-async fn await_job_over(stop_signal: &StopSignal, group_commit: &GroupCommit) -> DocumentStop {
+async fn await_job_cancelled_or_failed(
+    stop_signal: &StopSignal,
+    group_commit: &GroupCommit,
+) -> DocumentStopReason {
     tokio::select! {
         biased;
-        error = stop_signal.await_failed() => DocumentStop::Failed(error),
+        error = stop_signal.await_failed() => DocumentStopReason::Failed(error),
         error = group_commit.await_failure() => error.into(),
-        () = stop_signal.await_cancelled() => DocumentStop::Cancelled,
+        () = stop_signal.await_cancelled() => DocumentStopReason::Cancelled,
     }
 }
 
 /// Waits until a job is stopped for any reason, including a suspension. Returns the reason.
-pub(crate) async fn await_job_stopped(stop_signal: &StopSignal, group_commit: &GroupCommit) -> DocumentStop {
+pub(crate) async fn await_job_stop_reason(
+    stop_signal: &StopSignal,
+    group_commit: &GroupCommit,
+) -> DocumentStopReason {
     tokio::select! {
         biased;
-        over = await_job_over(stop_signal, group_commit) => over,
-        () = stop_signal.await_stopping() => DocumentStop::Suspended,
+        over = await_job_cancelled_or_failed(stop_signal, group_commit) => over,
+        () = stop_signal.await_cancelled_or_suspended() => DocumentStopReason::Suspended,
     }
 }
 
 impl JobContext {
     /// Waits until the job is stopped, and returns the reason.
-    pub(crate) async fn await_stopped(&self) -> DocumentStop {
-        await_job_stopped(&self.stop_signal, &self.engine.group_commit).await
+    pub(crate) async fn await_stop_reason(&self) -> DocumentStopReason {
+        await_job_stop_reason(&self.stop_signal, &self.engine.group_commit).await
     }
 
     /// Runs `step` unless the job is cancelled or fails before it ends. A suspension does not interrupt it.
-    pub(crate) async fn run_unless_over<T>(&self, step: impl Future<Output = T>) -> Result<T, DocumentStop> {
+    pub(crate) async fn run_unless_cancelled_or_failed<T>(
+        &self,
+        step: impl Future<Output = T>,
+    ) -> Result<T, DocumentStopReason> {
         tokio::select! {
             biased;
-            over = await_job_over(&self.stop_signal, &self.engine.group_commit) => Err(over),
+            over = await_job_cancelled_or_failed(&self.stop_signal, &self.engine.group_commit) => Err(over),
             done = step => Ok(done),
         }
     }
@@ -86,22 +95,22 @@ impl JobContext {
     pub(crate) async fn run_unless_stopped<T>(
         &self,
         step: impl Future<Output = T>,
-    ) -> Result<T, DocumentStop> {
+    ) -> Result<T, DocumentStopReason> {
         tokio::select! {
             biased;
-            stopped = self.await_stopped() => Err(stopped),
+            stopped = self.await_stop_reason() => Err(stopped),
             done = step => Ok(done),
         }
     }
 
     /// Runs a step that precedes the start of a page, unless the job is cancelled or suspended before it ends.
-    pub(crate) async fn run_page_step_unless_stopping<T>(
+    pub(crate) async fn run_unless_cancelled_or_suspended<T>(
         &self,
         step: impl Future<Output = T>,
-    ) -> Result<T, PageStop> {
+    ) -> Result<T, PageStopReason> {
         tokio::select! {
             biased;
-            () = self.stop_signal.await_stopping() => Err(PageStop::NotStarted),
+            () = self.stop_signal.await_cancelled_or_suspended() => Err(PageStopReason::NotStarted),
             done = step => Ok(done),
         }
     }
@@ -113,11 +122,11 @@ pub(crate) struct DocumentContext {
     pub(crate) job: Arc<JobContext>,
     pub(crate) id: DocumentId,
     pub(crate) name: String,
-    pub(crate) open: Arc<dyn OpenDocument>,
+    pub(crate) open: Arc<dyn OpenedPdf>,
     pub(crate) route: DocumentRoute,
     /// The account that the document's pages are charged to.
     pub(crate) account: SchedulingContext,
-    pub(crate) queues: StageQueues,
+    pub(crate) queues: DocumentStageQueues,
     pub(crate) queue_samples: QueueSamples,
     pub(crate) upserts: UpsertQueue,
     /// Pages that may already have passages in the index from an earlier run.
@@ -126,7 +135,7 @@ pub(crate) struct DocumentContext {
 
 impl DocumentContext {
     /// Writes an event of the document to the job's event log.
-    pub(crate) async fn write_event(&self, what: EventKind) {
-        self.job.log.write_event(Some(self.id), what).await;
+    pub(crate) async fn write_document_event(&self, kind: EventKind) {
+        self.job.log.write_event(Some(self.id), kind).await;
     }
 }

@@ -10,12 +10,12 @@ use weir_core::StorageError;
 
 /// A file or folder of the data folder, with its name in errors.
 #[derive(Debug, Clone)]
-pub(crate) struct NamedPath {
+pub(crate) struct PathWithErrorName {
     name: String,
     path: PathBuf,
 }
 
-impl NamedPath {
+impl PathWithErrorName {
     pub(crate) fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -24,7 +24,7 @@ impl NamedPath {
     }
 
     /// Names a path below the folder `root` by `kind` and by its path relative to `root`.
-    pub(crate) fn below_root(root: &Path, kind: &str, path: &Path) -> Self {
+    pub(crate) fn from_path_below_root(root: &Path, kind: &str, path: &Path) -> Self {
         let rest = path.strip_prefix(root).unwrap_or(Path::new(""));
         let name = if rest.as_os_str().is_empty() {
             format!("the folder of each {kind}")
@@ -40,12 +40,12 @@ impl NamedPath {
 
     /// Converts an I/O error.
     pub(crate) fn io_error(&self, error: &io::Error) -> StorageError {
-        self.log_with_path(StorageError::from_io_error(&self.name, error))
+        self.log_error_with_path(StorageError::from_io_error(&self.name, error))
     }
 
     /// Returns [`StorageError::Failed`]. `reason` may be a library's message that contains the path.
     pub(crate) fn failed_error(&self, reason: impl Display) -> StorageError {
-        self.log_with_path(StorageError::Failed {
+        self.log_error_with_path(StorageError::Failed {
             what: self.name.clone(),
             reason: self.replace_path_by_name(reason),
         })
@@ -53,22 +53,22 @@ impl NamedPath {
 
     /// Returns [`StorageError::Damaged`]. `reason` may be a library's message that contains the path.
     pub(crate) fn damaged_error(&self, reason: impl Display) -> StorageError {
-        self.log_with_path(StorageError::Damaged {
+        self.log_error_with_path(StorageError::Damaged {
             what: self.name.clone(),
             reason: self.replace_path_by_name(reason),
         })
     }
 
     /// Returns [`StorageError::PermissionDenied`]. `reason` may be a library's message that contains the path.
-    pub(crate) fn denied_error(&self, reason: impl Display) -> StorageError {
-        self.log_with_path(StorageError::PermissionDenied {
+    pub(crate) fn permission_denied_error(&self, reason: impl Display) -> StorageError {
+        self.log_error_with_path(StorageError::PermissionDenied {
             what: self.name.clone(),
             reason: self.replace_path_by_name(reason),
         })
     }
 
     /// Returns [`StorageError::NoSpace`].
-    pub(crate) fn full_error(&self) -> StorageError {
+    pub(crate) fn no_space_error(&self) -> StorageError {
         StorageError::NoSpace {
             what: self.name.clone(),
         }
@@ -82,7 +82,7 @@ impl NamedPath {
     }
 
     /// Returns [`StorageError::NotFound`].
-    pub(crate) fn missing_error(&self) -> StorageError {
+    pub(crate) fn not_found_error(&self) -> StorageError {
         StorageError::NotFound {
             what: self.name.clone(),
         }
@@ -95,7 +95,7 @@ impl NamedPath {
     }
 
     /// Logs an error with the path. A full disk is not logged: it is not the fault of this file.
-    fn log_with_path(&self, error: StorageError) -> StorageError {
+    fn log_error_with_path(&self, error: StorageError) -> StorageError {
         if !matches!(error, StorageError::NoSpace { .. }) {
             tracing::warn!(path = %self.path.display(), %error, "storage failed");
         }
@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn errors_have_the_name_and_not_the_path() {
-        let ledger = NamedPath::new("the ledger", "/srv/data/ledger.db");
-        let blob = NamedPath::below_root(
+        let ledger = PathWithErrorName::new("the ledger", "/srv/data/ledger.db");
+        let blob = PathWithErrorName::from_path_below_root(
             Path::new("/srv/data/blobs"),
             "blob",
             Path::new("/srv/data/blobs/acme/a/1"),
@@ -119,13 +119,13 @@ mod tests {
         for error in [
             ledger.failed_error("unable to open database file: /srv/data/ledger.db"),
             ledger.damaged_error("/srv/data/ledger.db-wal is short"),
-            ledger.denied_error("/srv/data/ledger.db is read-only"),
+            ledger.permission_denied_error("/srv/data/ledger.db is read-only"),
             ledger.io_error(&refused),
             blob.io_error(&refused),
-            blob.full_error(),
+            blob.no_space_error(),
         ] {
             assert!(!error.to_string().contains("/srv"), "{error}");
         }
-        assert!(blob.full_error().to_string().contains("blob acme/a/1"));
+        assert!(blob.no_space_error().to_string().contains("blob acme/a/1"));
     }
 }

@@ -15,7 +15,7 @@ type DocumentKey = (TenantId, DocumentId);
 
 /// The locks of the documents that are processed on this host.
 #[derive(Default)]
-pub(crate) struct ActiveDocuments(Mutex<HashMap<DocumentKey, LockEntry>>);
+pub(crate) struct DocumentLockMap(Mutex<HashMap<DocumentKey, LockEntry>>);
 
 #[derive(Default)]
 struct LockEntry {
@@ -27,15 +27,15 @@ struct LockEntry {
 /// An exclusive lock on a document, until it is dropped.
 pub(crate) struct DocumentLock {
     _guard: OwnedMutexGuard<()>,
-    _user: LockUser,
+    _user: LockUserGuard,
 }
 
-struct LockUser {
-    all: Arc<ActiveDocuments>,
+struct LockUserGuard {
+    locks: Arc<DocumentLockMap>,
     key: DocumentKey,
 }
 
-impl ActiveDocuments {
+impl DocumentLockMap {
     /// Waits for the exclusive lock on the document.
     pub(crate) async fn lock_document(
         self: &Arc<Self>,
@@ -43,19 +43,19 @@ impl ActiveDocuments {
         document: DocumentId,
     ) -> DocumentLock {
         let key = (tenant.clone(), document);
-        let turn = {
-            let mut all = self.0.lock();
-            let entry = all.entry(key.clone()).or_default();
+        let mutex = {
+            let mut locks = self.0.lock();
+            let entry = locks.entry(key.clone()).or_default();
             entry.users += 1;
             Arc::clone(&entry.mutex)
         };
-        let interest = LockUser {
-            all: Arc::clone(self),
+        let user = LockUserGuard {
+            locks: Arc::clone(self),
             key,
         };
         DocumentLock {
-            _guard: turn.lock_owned().await,
-            _user: interest,
+            _guard: mutex.lock_owned().await,
+            _user: user,
         }
     }
 
@@ -66,33 +66,33 @@ impl ActiveDocuments {
         document: DocumentId,
     ) -> Option<DocumentLock> {
         let key = (tenant.clone(), document);
-        let mut all = self.0.lock();
-        if all.contains_key(&key) {
+        let mut locks = self.0.lock();
+        if locks.contains_key(&key) {
             return None;
         }
         let entry = LockEntry {
             users: 1,
             ..LockEntry::default()
         };
-        let turn = Arc::clone(&entry.mutex).try_lock_owned().ok()?;
-        all.insert(key.clone(), entry);
+        let guard = Arc::clone(&entry.mutex).try_lock_owned().ok()?;
+        locks.insert(key.clone(), entry);
         Some(DocumentLock {
-            _guard: turn,
-            _user: LockUser {
-                all: Arc::clone(self),
+            _guard: guard,
+            _user: LockUserGuard {
+                locks: Arc::clone(self),
                 key,
             },
         })
     }
 }
 
-impl Drop for LockUser {
+impl Drop for LockUserGuard {
     fn drop(&mut self) {
-        let mut all = self.all.0.lock();
-        if let Some(entry) = all.get_mut(&self.key) {
+        let mut locks = self.locks.0.lock();
+        if let Some(entry) = locks.get_mut(&self.key) {
             entry.users -= 1;
             if entry.users == 0 {
-                all.remove(&self.key);
+                locks.remove(&self.key);
             }
         }
     }
@@ -105,26 +105,27 @@ mod tests {
 
     #[tokio::test]
     async fn document_lock_is_exclusive_and_leaves_no_entries() {
-        let all = Arc::new(ActiveDocuments::default());
+        let locks = Arc::new(DocumentLockMap::default());
         let (tenant, document) = (TenantId::default_tenant(), DocumentId::from_content(b"d"));
-        let first = all.lock_document(&tenant, document).await;
-        let mut second = Box::pin(all.lock_document(&tenant, document));
+        let first = locks.lock_document(&tenant, document).await;
+        let mut second = Box::pin(locks.lock_document(&tenant, document));
         assert!((&mut second).now_or_never().is_none());
         assert!(
-            all.lock_document(&"other".parse().unwrap(), document)
+            locks
+                .lock_document(&"other".parse().unwrap(), document)
                 .now_or_never()
                 .is_some()
         );
-        assert!(all.try_lock_document(&tenant, document).is_none());
+        assert!(locks.try_lock_document(&tenant, document).is_none());
         drop(first);
         drop(second.await);
-        assert!(all.0.lock().is_empty());
+        assert!(locks.0.lock().is_empty());
 
-        let idle = all.try_lock_document(&tenant, document).unwrap();
-        let mut waits = Box::pin(all.lock_document(&tenant, document));
+        let idle = locks.try_lock_document(&tenant, document).unwrap();
+        let mut waits = Box::pin(locks.lock_document(&tenant, document));
         assert!((&mut waits).now_or_never().is_none());
         drop(idle);
         drop(waits.await);
-        assert!(all.0.lock().is_empty());
+        assert!(locks.0.lock().is_empty());
     }
 }

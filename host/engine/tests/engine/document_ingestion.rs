@@ -86,7 +86,7 @@ async fn a_document_becomes_searchable_page_by_page() {
     let first = page_done_times(&events)[0].1 - 41;
     let expected: Vec<_> = expected.into_iter().map(|(p, at)| (p, at + first)).collect();
     assert_eq!(page_done_times(&events), expected);
-    engine.shutdown(Duration::ZERO).await.unwrap();
+    engine.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,8 +184,8 @@ async fn queues_and_workers_keep_their_limits_whichever_stage_is_slow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_does_not_grow_with_the_document() {
-    let mut most = vec![];
+async fn live_page_images_do_not_grow_with_the_document() {
+    let mut max_live_images = vec![];
     for pages in [100, 1000] {
         let fakes = FakeHost::new()
             .with_cost(Stage::Read, 50)
@@ -193,9 +193,9 @@ async fn memory_does_not_grow_with_the_document() {
         let engine = fakes.build_engine();
         let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", pages)]));
         assert_eq!(handle.await_outcome().await.documents[0].end, done_end(pages, 0));
-        most.push(fakes.stages.live_images.max_in_flight());
+        max_live_images.push(fakes.stages.live_images.max_in_flight());
     }
-    assert_eq!(most[0], most[1]);
+    assert_eq!(max_live_images[0], max_live_images[1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -265,7 +265,7 @@ async fn another_revision_replaces_indexed_passages() {
         .start_job(single_tenant_job([fakes.document_spec("a.pdf", 5)]))
         .await_outcome()
         .await;
-    first.shutdown(Duration::ZERO).await.unwrap();
+    first.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
     // The second revision has a higher resolution, and one passage on each page instead of two.
     fakes.script.plan = Arc::new(|_| {
         Ok(BatchPlan {
@@ -304,7 +304,7 @@ async fn another_revision_replaces_indexed_passages() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_goes_only_where_its_route_says() {
+async fn page_runs_only_the_stages_of_its_route() {
     let route = |reading, embed, store| PageRoute {
         reading_method: reading,
         embed,
@@ -368,7 +368,7 @@ async fn a_page_goes_only_where_its_route_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_pages_without_steps_are_quick() {
+async fn ten_thousand_pages_without_steps_take_under_20_s() {
     let mut fakes = FakeHost::new();
     fakes.script.route = Arc::new(|_| {
         Ok(PageRoute {
@@ -420,7 +420,7 @@ async fn small_and_large_files_do_not_block_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_document_twice_at_once_is_done_once() {
+async fn concurrent_duplicates_of_a_document_are_processed_once() {
     let fakes = FakeHost::new().with_cost(Stage::Read, 10);
     let engine = fakes.build_engine();
     let twice = [fakes.document_spec("a.pdf", 10), fakes.document_spec("a.pdf", 10)];
@@ -489,7 +489,7 @@ async fn ready_pages_are_upserted_in_groups() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn facts_are_fetched_ahead_in_few_calls() {
+async fn page_facts_are_fetched_ahead_in_few_calls() {
     let fakes = FakeHost::new().with_cost(Stage::Read, 10);
     let engine = fakes.build_engine();
     engine

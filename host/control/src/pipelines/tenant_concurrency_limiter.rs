@@ -7,38 +7,38 @@ use parking_lot::Mutex;
 use weir_core::TenantId;
 
 /// Hands out at most one permit to each tenant.
-pub(crate) struct TenantPermits {
+pub(crate) struct TenantConcurrencyLimiter {
     max_permits: usize,
     holders: Mutex<HashSet<TenantId>>,
 }
 
 /// The permit of a tenant. Dropping it returns the permit.
-pub(crate) struct TenantPermit {
-    permits: Arc<TenantPermits>,
+pub(crate) struct TenantConcurrencyPermit {
+    permits: Arc<TenantConcurrencyLimiter>,
     tenant: TenantId,
 }
 
-impl TenantPermits {
+impl TenantConcurrencyLimiter {
     /// Creates an instance with at most `most` permits in total.
-    pub(crate) fn new(most: usize) -> Arc<Self> {
+    pub(crate) fn new(max_permits: usize) -> Arc<Self> {
         Arc::new(Self {
-            max_permits: most,
+            max_permits,
             holders: Mutex::default(),
         })
     }
 
     /// Returns a permit for the tenant; `None` if the tenant already has one, or all permits are in use.
-    pub(crate) fn try_acquire(self: &Arc<Self>, tenant: &TenantId) -> Option<TenantPermit> {
-        let mut taken = self.holders.lock();
-        let free = taken.len() < self.max_permits && taken.insert(tenant.clone());
-        free.then(|| TenantPermit {
+    pub(crate) fn try_acquire(self: &Arc<Self>, tenant: &TenantId) -> Option<TenantConcurrencyPermit> {
+        let mut holders = self.holders.lock();
+        let acquired = holders.len() < self.max_permits && holders.insert(tenant.clone());
+        acquired.then(|| TenantConcurrencyPermit {
             permits: Arc::clone(self),
             tenant: tenant.clone(),
         })
     }
 }
 
-impl Drop for TenantPermit {
+impl Drop for TenantConcurrencyPermit {
     fn drop(&mut self) {
         self.permits.holders.lock().remove(&self.tenant);
     }

@@ -1,14 +1,14 @@
 //! Conformance checks of component state: changes are applied together or not at all, and only within the limits.
 
 use weir_core::TenantId;
-use weir_core::component_state::{MAX_KEY_BYTES, MAX_KEYS, MAX_VALUE_BYTES, StateChange};
+use weir_core::component_state_limits::{MAX_KEY_BYTES, MAX_KEYS, MAX_VALUE_BYTES, StateChange};
 use weir_core::ports::ComponentStateStore;
 
 /// Checks an empty state store. Panics if the store breaks the contract of its port. Isolation of tenants is not checked.
-pub async fn check_policy_state(state: &dyn ComponentStateStore) {
+pub async fn check_component_state(state: &dyn ComponentStateStore) {
     let t = TenantId::default_tenant();
-    let apply = async |changes: Vec<StateChange>| state.apply_changes(&t, "p", changes).await;
-    let get = async |key: &str| state.get_value(&t, "p", key).await.unwrap();
+    let apply = async |changes: Vec<StateChange>| state.apply_state_changes(&t, "p", changes).await;
+    let get = async |key: &str| state.get_state_value(&t, "p", key).await.unwrap();
     assert_eq!(get("a").await, None);
 
     apply(vec![
@@ -23,7 +23,7 @@ pub async fn check_policy_state(state: &dyn ComponentStateStore) {
     assert_eq!(get("a").await, Some(vec![7; 3]), "the last change of a key wins");
     assert_eq!(get("b").await, None);
     let sizes = [("a".to_owned(), 3)].into_iter().collect();
-    assert_eq!(state.list_sizes(&t, "p").await.unwrap(), sizes);
+    assert_eq!(state.list_value_sizes(&t, "p").await.unwrap(), sizes);
 
     let values: Vec<StateChange> = (0..15)
         .map(|n| set_key(&n.to_string(), MAX_VALUE_BYTES))
@@ -51,8 +51,8 @@ pub async fn check_policy_state(state: &dyn ComponentStateStore) {
         .await
         .unwrap();
 
-    let forget = (1..15).map(|n| delete_key(&n.to_string())).collect();
-    apply(forget).await.unwrap();
+    let deletions = (1..15).map(|n| delete_key(&n.to_string())).collect();
+    apply(deletions).await.unwrap();
     let keys: Vec<StateChange> = (0..MAX_KEYS - 2).map(|n| set_key(&format!("k{n}"), 0)).collect();
     apply(keys).await.unwrap();
     assert_eq!(
@@ -81,7 +81,7 @@ mod tests {
     use weir_core::memory_component_state::MemoryComponentState;
 
     #[tokio::test]
-    async fn memory_component_state_passes() {
-        super::check_policy_state(&MemoryComponentState::default()).await;
+    async fn memory_component_state_passes_conformance_checks() {
+        super::check_component_state(&MemoryComponentState::default()).await;
     }
 }

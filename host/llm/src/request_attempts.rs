@@ -35,7 +35,7 @@ struct ProviderFailures {
 }
 
 impl RequestAttempts {
-    pub(crate) fn start() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             started_at: Instant::now(),
             call_time: Duration::ZERO,
@@ -44,22 +44,22 @@ impl RequestAttempts {
     }
 
     /// Time in the queue and in backoff.
-    pub(crate) fn wait_time(&self) -> Duration {
+    pub(crate) fn queue_and_backoff_time(&self) -> Duration {
         self.started_at.elapsed().saturating_sub(self.call_time)
     }
 
     /// Makes one call and validates the response.
-    pub(crate) async fn call_provider(
+    pub(crate) async fn call_provider_and_validate(
         &mut self,
-        member: &ProviderEntry,
-        question: &LlmRequest,
+        entry: &ProviderEntry,
+        request: &LlmRequest,
         permit: CallPermit,
         accounts: &UsageAccounting,
     ) -> Result<ProviderResponse, ProviderError> {
         let began = Instant::now();
-        let limit = member.options.call_timeout;
-        let open = CallMeter::new(accounts, member, question);
-        let result = match timeout(limit, member.provider.call_model(question)).await {
+        let limit = entry.options.call_timeout;
+        let meter = CallMeter::new(accounts, entry, request);
+        let result = match timeout(limit, entry.provider.call_model(request)).await {
             Ok(Ok(reply)) if reply.text.trim().is_empty() => Err(ProviderError::EmptyResponse),
             Ok(result) => result,
             Err(_elapsed) => Err(ProviderError::TimedOut {
@@ -67,42 +67,42 @@ impl RequestAttempts {
             }),
         };
         self.call_time += began.elapsed();
-        open.record_result(&result);
+        meter.record_result(&result);
         match &result {
             Ok(reply) => permit.finish_with_success(reply),
             Err(fault) => permit.finish_with_failure(fault),
         }
         // An invalid response does not count against the provider, and its tokens are used.
         let reply = result?;
-        response_validation::validate_response(question, &reply).map_or(Ok(reply), Err)
+        response_validation::validate_response(request, &reply).map_or(Ok(reply), Err)
     }
 
     /// Records a failure of the provider at index `at`, which has answered `answered` other calls so far.
     pub(crate) fn record_failure(&mut self, at: usize, fault: ProviderError, answered: u64) {
-        let its_own = may_be_caused_by_request(&fault);
+        let is_request_fault = may_be_caused_by_request(&fault);
         let known = self
             .failures
             .iter()
             .position(|failures| failures.provider_index == at);
-        let before = known.map(|place| self.failures.remove(place));
+        let before = known.map(|index| self.failures.remove(index));
         let (count, answered) = before
-            .filter(|before| its_own && before.consecutive > 0)
+            .filter(|before| is_request_fault && before.consecutive > 0)
             .map_or((0, answered), |before| {
                 (before.consecutive, before.successes_before)
             });
         self.failures.push(ProviderFailures {
             provider_index: at,
             last_error: fault,
-            consecutive: count + u32::from(its_own),
+            consecutive: count + u32::from(is_request_fault),
             successes_before: answered,
         });
     }
 
     /// The name and the last error of each provider that has failed.
-    pub(crate) fn last_errors(&self, members: &[ProviderEntry]) -> Vec<(String, ProviderError)> {
+    pub(crate) fn last_error_by_provider(&self, providers: &[ProviderEntry]) -> Vec<(String, ProviderError)> {
         let named = |failed: &ProviderFailures| {
             Some((
-                members.get(failed.provider_index)?.name.clone(),
+                providers.get(failed.provider_index)?.name.clone(),
                 failed.last_error.clone(),
             ))
         };
@@ -120,37 +120,38 @@ impl RequestAttempts {
         let hopeless = |at: usize| {
             failures(at).is_some_and(|failures| {
                 let others = answered(at).saturating_sub(failures.successes_before);
-                let its_own = failures.consecutive >= MIN_FAILURES_TO_BLAME_REQUEST
+                let request_is_cause = failures.consecutive >= MIN_FAILURES_TO_BLAME_REQUEST
                     && others >= u64::from(failures.consecutive);
-                its_own || !is_transient(&failures.last_error)
+                request_is_cause || !is_transient(&failures.last_error)
             })
         };
-        let denied = |at: usize| failures(at).is_some_and(|failures| failures.last_error.is_denial());
+        let denied =
+            |at: usize| failures(at).is_some_and(|failures| failures.last_error.is_denied_by_provider());
         let suited = suited.iter().enumerate();
-        let may: Vec<bool> = suited
+        let retryable: Vec<bool> = suited
             .clone()
             .map(|(at, suited)| *suited && !hopeless(at))
             .collect();
         // A denial alone is not waited for. If another provider is waited for, the denial may end meanwhile, too.
-        let waits = may.contains(&true);
+        let waits = retryable.contains(&true);
         let lifted = |at: usize, suited: bool| waits && suited && denied(at);
         suited
-            .zip(may)
-            .map(|((at, suited), may)| may || lifted(at, *suited))
+            .zip(retryable)
+            .map(|((at, suited), can_retry)| can_retry || lifted(at, *suited))
             .collect()
     }
 
     /// Builds the response to the caller from the provider's response.
-    pub(crate) fn build_response(&self, member: &ProviderEntry, reply: ProviderResponse) -> LlmResponse {
+    pub(crate) fn build_response(&self, entry: &ProviderEntry, reply: ProviderResponse) -> LlmResponse {
         LlmResponse {
             text: reply.text,
             quotes: reply.quotes,
             prompt_tokens: reply.prompt_tokens,
             completion_tokens: reply.completion_tokens,
-            provider: member.name.clone(),
-            model: member.provider.model_name().to_owned(),
+            provider: entry.name.clone(),
+            model: entry.provider.model_name().to_owned(),
             cached: false,
-            waiting_time: self.wait_time(),
+            waiting_time: self.queue_and_backoff_time(),
             provider_time: self.call_time,
         }
     }

@@ -9,8 +9,8 @@ use weir_core::ports::{BlobStore, Embedder, Ledger, OcrEngine, PolicyFactory, Ra
 use weir_core::settings::Settings;
 use weir_core::usage::{UsageMeter, UsageQuotaLimiter};
 
-use crate::active_documents::ActiveDocuments;
-use crate::engine_metrics::EngineMetrics;
+use crate::document_locks::DocumentLockMap;
+use crate::engine_metrics::JobAndPageMetrics;
 use crate::group_commit::GroupCommit;
 use crate::job_handle::ActiveJobs;
 use crate::latency_boost::LatencyBoosts;
@@ -22,7 +22,7 @@ pub struct Ports {
     /// Rasterizes PDFs.
     pub rasterizer: Arc<dyn Rasterizer>,
     /// Recognizes text; `None` if no model is installed. A page that needs OCR then fails its document.
-    pub reader: Option<Arc<dyn OcrEngine>>,
+    pub ocr_engine: Option<Arc<dyn OcrEngine>>,
     /// Embeds texts as vectors.
     pub embedder: Arc<dyn Embedder>,
     /// Reads pages that are routed to a vision model, summarizes, and serves the requests of components; `None` if no model is
@@ -125,15 +125,15 @@ pub(crate) struct EngineState {
     pub(crate) workers: HostWorkers,
     pub(crate) latency_boosts: Arc<LatencyBoosts>,
     pub(crate) group_commit: GroupCommit,
-    pub(crate) active_documents: Arc<ActiveDocuments>,
+    pub(crate) document_locks: Arc<DocumentLockMap>,
     pub(crate) active_jobs: Arc<ActiveJobs>,
-    pub(crate) metrics: EngineMetrics,
+    pub(crate) metrics: JobAndPageMetrics,
     pub(crate) last_scheduling_group: AtomicU64,
 }
 
 impl EngineState {
     /// Returns a number for a job or a run of a document, whose work shares models fairly with that of others. Never 0.
-    pub(crate) fn new_scheduling_group(&self) -> u64 {
+    pub(crate) fn new_scheduling_group_id(&self) -> u64 {
         self.last_scheduling_group.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
