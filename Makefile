@@ -89,7 +89,7 @@ test: components build
 # Not part of `make test`: compiling llama.cpp needs clang and about ten minutes, for an optional feature.
 test-local:
 	@deploy/setup local
-	cargo test --locked --workspace $(local) --lib --test llm --test local --test threads
+	cargo test --locked --workspace $(local) --lib --test llm --test local --test openmp_variables
 
 # Not part of `make test`: it needs Node.js and npm, which nothing else needs, and 24 s of CPU for each component in Python (10 to build
 # it, 14 to compile it for the host). `make test` runs the Rust examples on the same cases.

@@ -1,10 +1,12 @@
-//! Ctrl-C stops a run within two seconds, leaves no process behind and keeps the finished pages.
+//! Ctrl-C stops a run within two seconds, ends all its processes and keeps the finished pages.
 
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use weir_tests::{WeirFixture, WeirProcess, processes};
 
+/// Interrupts a run after `after_pages` pages. Checks that it stops within two seconds, and that the next run skips the
+/// finished pages.
 fn assert_interrupt_stops_and_resumes(weir: &WeirFixture, file: &str, after_pages: usize) {
     let mut running = WeirProcess::start(weir.weir_command(&["run", "--json", file]));
     for _ in 0..after_pages {
@@ -34,7 +36,7 @@ fn assert_interrupt_stops_and_resumes(weir: &WeirFixture, file: &str, after_page
     assert_eq!(
         next.single_event("document-done")["skipped"],
         done,
-        "finished pages are not done again"
+        "finished pages must not be processed again"
     );
     assert_eq!(
         next.single_event("document-done")["pages"],

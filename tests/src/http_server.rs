@@ -44,7 +44,7 @@ impl HttpResponse {
     }
 }
 
-/// Starts a server on a free local port and answers each request with `answer`.
+/// Starts a server on a free local port that responds to each request with the result of `respond`.
 pub fn start_http_server(
     respond: impl Fn(HttpRequest) -> HttpResponse + Send + Sync + 'static,
 ) -> SocketAddr {

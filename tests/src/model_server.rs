@@ -31,7 +31,7 @@ pub struct ModelServer {
 }
 
 impl ModelServer {
-    /// Starts a server that answers each prompt with `answer`.
+    /// Starts a server that responds to each prompt with the result of `reply`.
     pub fn start(reply: impl Fn(&str) -> ModelReply + Send + Sync + 'static) -> Self {
         let requests: Arc<Mutex<Vec<ModelRequest>>> = Arc::default();
         let seen = Arc::clone(&requests);

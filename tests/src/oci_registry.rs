@@ -23,7 +23,7 @@ pub struct OciRegistry {
 type StoredContent = Mutex<HashMap<String, Vec<u8>>>;
 
 impl OciRegistry {
-    /// Starts a registry that passes each returned body through `answer`.
+    /// Starts a registry that passes each returned body through `response_override`.
     pub fn start(response_override: ResponseOverride) -> Self {
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
         let (recorded_requests, stored) = (Arc::clone(&requests), Mutex::default());

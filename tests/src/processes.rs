@@ -90,8 +90,8 @@ fn read_proc_bytes(pid: u32, file: &str, name: &str) -> u64 {
 }
 
 /// Returns the memory of the processes together, in bytes: every anonymous or shared page once, plus the mapped file pages (code and
-/// models) of the process that has most of them. A proportional share of file pages would make the sum seem smaller whenever another
-/// Weir runs on the machine.
+/// models) of the process that has most of them. The proportional set size of file pages would be smaller while another Weir process
+/// runs on the machine.
 fn total_memory_bytes(pids: &HashSet<u32>) -> u64 {
     let own = |pid: &u32| {
         read_proc_bytes(*pid, "smaps_rollup", "Pss_Anon:")

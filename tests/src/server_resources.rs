@@ -11,7 +11,7 @@ const CONNECTION_KIND: &str = "a client's connection";
 
 /// Largest number of descriptors of ledger files. The connection pools grow with concurrent reads, so the number varies: the
 /// server and the tenants have up to 4 read connections and 1 write connection each, with two files for each connection, and one
-/// more file for all.
+/// more descriptor is shared by all connections.
 const MAX_LEDGER_DESCRIPTORS: usize = 2 * (4 + 1) * 2 + 1;
 
 /// The number of resources of each kind.

@@ -1,4 +1,4 @@
-//! Rules about the shape of the source: layers between crates, no circles between files, and the length of files.
+//! Rules about the shape of the source: layers between crates, no import cycles between files, and the length of files.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -127,7 +127,7 @@ fn crates_depend_on_lower_layers_only() {
 
 #[test]
 fn files_of_a_crate_have_no_import_cycles() {
-    let mut circles = BTreeMap::new();
+    let mut cycles = BTreeMap::new();
     for (name, _) in LAYERS {
         let source = crate_folder(name).join("src");
         let root = ["lib.rs", "main.rs"]
@@ -137,10 +137,10 @@ fn files_of_a_crate_have_no_import_cycles() {
             .expect("a crate root");
         let found = CrateModules::read(&root).import_cycles();
         if !found.is_empty() {
-            circles.insert(name, found);
+            cycles.insert(name, found);
         }
     }
-    assert!(circles.is_empty(), "circles between files: {circles:#?}");
+    assert!(cycles.is_empty(), "import cycles between files: {cycles:#?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Which files of a crate use which others, from its `mod` and `use` items and its paths.
+//! The import graph of a crate's files, read from its `mod` and `use` items and its paths.
 //!
 //! The source is read as tokens; a parser of Rust as a dependency would change the features of the procedural macros' build.
 
@@ -40,7 +40,7 @@ impl CrateModules {
         Self { modules }
     }
 
-    /// Returns the groups of files that use each other in a circle.
+    /// Returns the groups of files that use each other in a cycle.
     pub(crate) fn import_cycles(&self) -> Vec<Vec<String>> {
         let edges: BTreeMap<&ModulePath, BTreeSet<&ModulePath>> = self
             .modules
@@ -58,17 +58,17 @@ impl CrateModules {
             seen
         };
         let reached: BTreeMap<_, _> = edges.keys().map(|module| (*module, reachable(module))).collect();
-        let is_in_circle = |module: &ModulePath, other: &ModulePath| {
+        let is_in_cycle = |module: &ModulePath, other: &ModulePath| {
             reached[module].contains(other) && reached[other].contains(module)
         };
-        let mut circles = BTreeSet::new();
-        for module in edges.keys().filter(|module| is_in_circle(module, module)) {
-            let members = reached[module].iter().filter(|other| is_in_circle(module, other));
-            let circle: Vec<_> = members
+        let mut cycles = BTreeSet::new();
+        for module in edges.keys().filter(|module| is_in_cycle(module, module)) {
+            let members = reached[module].iter().filter(|other| is_in_cycle(module, other));
+            let cycle: Vec<_> = members
                 .map(|member| {
                     let used: Vec<_> = edges[*member]
                         .iter()
-                        .filter(|used| is_in_circle(module, used))
+                        .filter(|used| is_in_cycle(module, used))
                         .map(|used| used.join("::"))
                         .collect();
                     format!(
@@ -78,9 +78,9 @@ impl CrateModules {
                     )
                 })
                 .collect();
-            circles.insert(circle);
+            cycles.insert(cycle);
         }
-        circles.into_iter().collect()
+        cycles.into_iter().collect()
     }
 
     /// Returns the modules whose items the code of `module` names.

@@ -138,7 +138,11 @@ fn is_abbreviated(before: &str) -> bool {
     let mut letters = word.chars();
     let initial = letters.next().is_some_and(char::is_alphabetic) && letters.next().is_none();
     let dotted = word.contains('.') && word.split('.').all(|part| part.chars().count() <= 2);
-    initial || dotted || ABBREVIATIONS.iter().any(|known| known.eq_ignore_ascii_case(word))
+    initial
+        || dotted
+        || ABBREVIATIONS
+            .iter()
+            .any(|abbreviation| abbreviation.eq_ignore_ascii_case(word))
 }
 
 /// English and German abbreviations that are followed by the word they belong to.

@@ -14,10 +14,10 @@ pub fn call_policy<P: Default + 'static, R>(
     HOOK.call_once(|| {
         std::panic::set_hook(Box::new(|panic| {
             let message = panic.payload_as_str().unwrap_or("no message");
-            let place = panic
+            let location = panic
                 .location()
-                .map(|place| format!("{}:{}: ", place.file(), place.line()));
-            crate::log::error(&format!("panicked at {}{message}", place.unwrap_or_default()));
+                .map(|location| format!("{}:{}: ", location.file(), location.line()));
+            crate::log::error(&format!("panicked at {}{message}", location.unwrap_or_default()));
         }));
     });
     policy.with_borrow_mut(method)

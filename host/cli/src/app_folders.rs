@@ -32,7 +32,7 @@ impl AppFolders {
 }
 
 impl AppFolders {
-    /// Returns the context for errors of the stores, which do not name the data folder.
+    /// Returns the context for errors of stores: it names the data folder, which the errors themselves do not name.
     pub(crate) fn data_folder_error_context(&self) -> String {
         format!("cannot use the data folder {}", self.data.display())
     }
@@ -42,7 +42,7 @@ fn non_empty_path(path: &Path) -> Option<PathBuf> {
     (!path.as_os_str().is_empty()).then(|| path.to_owned())
 }
 
-/// Returns the folder `weir` in the base directory that the environment variable names, or in `usual` below the home folder.
+/// Returns the folder `weir` in the base directory that the environment variable names, or in `fallback` below the home folder.
 /// A relative value of the variable is ignored, as the specification requires.
 fn xdg_folder(variable: &str, fallback: &str) -> PathBuf {
     let absolute = |v: std::ffi::OsString| Some(PathBuf::from(v)).filter(|p| p.is_absolute());

@@ -153,7 +153,8 @@ mod tests {
 
     fn resolve_target(line: &str, variable: Option<&str>) -> Result<CommandTarget, String> {
         let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
-        cli.resolve_target_with_server_variable(variable).map_err(|e| e.to_string())
+        cli.resolve_target_with_server_variable(variable)
+            .map_err(|e| e.to_string())
     }
 
     fn server_target() -> CommandTarget {

@@ -54,7 +54,8 @@ impl HostServices {
         Self::open_with_ledger_wrapper_and_usage(settings, folders, |ledger| ledger, None).await
     }
 
-    /// Like `open`, but wraps the engine's ledger with `wrap`, and meters tenants and enforces their quotas with `usage`.
+    /// Opens the services for a server: the engine writes to the ledger that `wrap` returns, and `usage` meters tenants and
+    /// enforces their quotas.
     pub(crate) async fn open_with_ledger_wrapper_and_usage(
         settings: &Settings,
         folders: &AppFolders,
@@ -97,7 +98,7 @@ impl HostServices {
         };
         let cache_port = response_cache
             .clone()
-            .map(|answers| answers as Arc<dyn ResponseCache>);
+            .map(|cache| cache as Arc<dyn ResponseCache>);
         let accounting = UsageAccounting {
             meter: meter.clone(),
             quotas: quotas.clone(),
@@ -191,7 +192,7 @@ impl HostServices {
 }
 
 impl EngineServices {
-    /// Stops the workers, then closes the stores.
+    /// Stops the raster workers, then closes the stores. Call it after the engine is shut down.
     pub(crate) async fn close(self) -> Result<()> {
         self.rasterizer.close().await;
         if let Some(response_cache) = &self.response_cache {
@@ -222,7 +223,7 @@ pub(crate) fn raster_config(settings: &Settings, folders: &AppFolders) -> Result
     ))
 }
 
-/// Returns the configuration of the policy host by the settings, without recording and without a usage meter.
+/// Returns the configuration of the component host from the settings, without recording and without a usage meter.
 pub(crate) fn policy_config(
     settings: &Settings,
     folders: &AppFolders,

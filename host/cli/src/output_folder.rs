@@ -53,7 +53,7 @@ impl OutputFolder {
         })
     }
 
-    /// Writes the pages of a document that were processed with `revision` and are in the range `wanted`.
+    /// Writes the pages of a document that were processed with `revision` and are in `page_range`.
     /// Returns the document's folder.
     pub(crate) async fn write_document(
         &mut self,

@@ -118,7 +118,7 @@ pub(crate) async fn run(
     })
 }
 
-/// Writes a document's output folder after the document's last event.
+/// Writes the document's output folder if `event` is the document's last. Other events are ignored.
 async fn write_output_after_document_end(
     output: &mut OutputFolder,
     tenant: &TenantId,

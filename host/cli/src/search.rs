@@ -111,7 +111,7 @@ async fn search_data_folder(
             None => Vec::new(),
         };
         documents.push(find_document_by_id_prefix(
-            known.iter().map(|known| known.id),
+            known.iter().map(|document| document.id),
             prefix,
         )?);
     }
@@ -131,7 +131,7 @@ async fn search_on_server(search: &SearchArgs, remote: &ServerClient) -> Result<
         let known = crate::documents::list_on_server(remote).await?;
         let ids = known
             .iter()
-            .filter_map(|known| known.get("document")?.as_str()?.parse().ok());
+            .filter_map(|document| document.get("document")?.as_str()?.parse().ok());
         documents.push(find_document_by_id_prefix(ids, prefix)?);
     }
     let labels: BTreeMap<_, _> = search.labels.iter().cloned().collect();

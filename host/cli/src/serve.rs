@@ -23,7 +23,8 @@ use crate::host_services::HostServices;
 use crate::terminal::out_line;
 use crate::{pipeline_loader, tenants};
 
-/// Serves until SIGTERM or Ctrl-C. Prints the address and, at the first start, the admin key to standard output once.
+/// Serves until SIGTERM or Ctrl-C. Prints the address to standard output and, only at the first start in a
+/// data folder, the admin key.
 pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -> Result<ExitCode> {
     // First, so that an address in use is reported at once.
     let listener = Listener::bind(settings).await?;

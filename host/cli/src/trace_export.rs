@@ -84,7 +84,7 @@ struct RuntimeHttpClient {
 
 impl fmt::Debug for RuntimeHttpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sender")
+        f.write_str("RuntimeHttpClient")
     }
 }
 

@@ -11,18 +11,18 @@ use crate::state::Control;
 
 /// Maximum time that an operation waits for a removal of its document to end.
 pub(crate) const DOCUMENT_REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Interval at which it checks whether the removal has ended.
+/// Interval between two checks whether the removal in progress has ended.
 pub(crate) const REMOVAL_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why a document cannot be deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum DeleteDocumentError {
-    /// A job uses the document, or its data cannot be removed.
+    /// A job uses the document, or the document's data cannot be removed.
     #[error(transparent)]
     Delete(#[from] DeleteError),
     /// Another removal of the document is in progress.
-    #[error("another request is deleting the document")]
-    AlreadyInProgress,
+    #[error("cannot delete document {0}: another request is deleting it; try again later")]
+    AlreadyInProgress(DocumentId),
 }
 
 impl From<StorageError> for DeleteDocumentError {
@@ -31,7 +31,7 @@ impl From<StorageError> for DeleteDocumentError {
     }
 }
 
-/// Deletes a document with all its data. Returns whether there was any.
+/// Deletes a document with all its data. Returns false if neither a document nor an uploaded file existed.
 ///
 /// The removal is recorded until it ends, so [`resume_removals`] finishes one that was interrupted.
 pub async fn delete_document(
@@ -48,7 +48,7 @@ pub async fn delete_document(
     Ok(known)
 }
 
-/// Begins a removal. Waits up to [`REMOVAL_TIMEOUT`] if another removal of the document is in progress.
+/// Begins a removal. Waits up to [`DOCUMENT_REMOVAL_TIMEOUT`] if another removal of the document is in progress.
 async fn begin_removal(
     control: &Control,
     tenant: &TenantId,
@@ -66,12 +66,14 @@ async fn begin_removal(
             BeginRemovalOutcome::AlreadyInProgress if Instant::now() < deadline => {
                 sleep(REMOVAL_POLL_INTERVAL).await
             }
-            BeginRemovalOutcome::AlreadyInProgress => return Err(DeleteDocumentError::AlreadyInProgress),
+            BeginRemovalOutcome::AlreadyInProgress => {
+                return Err(DeleteDocumentError::AlreadyInProgress(id));
+            }
         }
     }
 }
 
-/// Removes all data of a document whose removal has begun. Returns whether there was any.
+/// Removes all data of a document whose removal has begun. Returns false if neither a document nor an uploaded file existed.
 async fn remove_document_data(
     control: &Control,
     tenant: &TenantId,
@@ -87,7 +89,7 @@ async fn remove_document_data(
         .remove_job_recordings(tenant, &jobs)
         .await?;
     let known = control.engine.delete_document(tenant, id).await?;
-    // A file exists without a document if its job failed before reading it.
+    // An uploaded file has no document record if its job failed before reading the file.
     let removed = control.upload_store.remove_upload(tenant, &id).await?;
     Ok(known || removed)
 }

@@ -1,4 +1,4 @@
-//! The life of jobs and pipelines, without HTTP.
+//! Creates, schedules and controls jobs and pipelines, without HTTP.
 //!
 //! ```text
 //!  submission ─► quotas ─► admission ─► dispatcher ─► engine ─► commit notifier ─► event feeds, webhooks
@@ -6,7 +6,7 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | state, background | the state that all operations share, and the work that runs beside them |
+//! | state, background | the state that all operations share, and the background tasks |
 //! | submission, staged files | checks a submission, stores its files and commits its job |
 //! | admission | selects the next job, limits the number of running jobs and starts them |
 //! | jobs | progress, diagnosis, cancellation and retry of jobs |
@@ -16,7 +16,7 @@
 //! | events, commit notifier | the recent events of tenants, and a notification of each commit |
 //! | webhook | reports ended jobs to the servers of clients |
 //! | document removal, tenant removal | remove all data of a document or a tenant |
-//! | API key, tenant labels, trace context | keys of tenants, their labels in metrics, and traces that continue after a request |
+//! | API key, tenant metric labels, trace context | keys of tenants, their labels in metrics, and traces that continue after a request |
 //!
 //! Errors are plain enums. The server turns them into responses. Nothing here knows HTTP, so all of it is tested without a server.
 

@@ -58,8 +58,8 @@ pub enum AdmittedSubmission {
     RepeatedRequest(EarlierIdempotentRequest),
 }
 
-/// Runs all checks that can refuse a job before its body is received, and reserves a place in the job queue. If `word` is the
-/// idempotency key of an earlier request, returns that request instead.
+/// Runs all checks that can refuse a job before its body is received, and reserves a place in the job queue. If
+/// `idempotency_key` belongs to an earlier request, returns that request instead.
 pub async fn admit_submission(
     control: &Control,
     tenant: &Tenant,
@@ -95,8 +95,8 @@ pub async fn admit_submission(
 
 /// Commits a job with its files to the ledger and queues it.
 ///
-/// Returns the id of the job, and whether an earlier request with the same idempotency key created it. `arrived` must contain
-/// each document of the job request. Waits up to 10 seconds while a document of the job is being removed.
+/// Returns the id of the job, and whether an earlier request with the same idempotency key created it. `staged_files` must
+/// contain each document of the job request. Waits up to 10 seconds while a document of the job is being removed.
 pub async fn commit_and_enqueue_job(
     control: &Control,
     job_request: &JobRequest,

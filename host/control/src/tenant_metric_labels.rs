@@ -1,4 +1,4 @@
-//! Label values of tenants, bounded in number.
+//! Values of the metric label `tenant`: a bounded number of tenants have their own value, all others share `other`.
 
 use std::collections::HashSet;
 

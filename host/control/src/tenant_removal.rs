@@ -1,4 +1,4 @@
-//! Removes a tenant with all its data.
+//! Removes a tenant with all its data while the host runs.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use weir_core::{StorageError, TenantId};
 
 use crate::state::Control;
 
-/// Time that the jobs and uploads of a tenant get to end when the tenant is removed.
+/// Maximum time that the removal of a tenant waits for the tenant's jobs and uploads to end.
 pub const TENANT_REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a tenant cannot be removed.
@@ -16,7 +16,7 @@ pub enum RemoveTenantError {
     /// The tenant does not exist.
     #[error("the tenant does not exist")]
     NotFound,
-    /// Its jobs or uploads have not ended within [`REMOVAL_TIMEOUT`].
+    /// Its jobs or uploads have not ended within [`TENANT_REMOVAL_TIMEOUT`].
     #[error("jobs or uploads of the tenant have not ended yet: repeat the request")]
     StillActive,
     /// Its data cannot be removed completely. Removing it again continues the removal.

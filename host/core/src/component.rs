@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for ComponentDigest {
     }
 }
 
-/// What a component exports and imports, as found when it was pushed.
+/// The roles that a component exports and the capabilities that it imports, read when it was pushed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentInterface {
     /// The exported roles in ascending order; at least one.
@@ -90,7 +90,7 @@ pub struct ComponentRecord {
     pub name: String,
     /// Size in bytes.
     pub bytes: u64,
-    /// What it exports and imports.
+    /// The roles that it exports and the capabilities that it imports.
     pub interface: ComponentInterface,
     /// When it was first pushed, in milliseconds since 1970.
     pub created_millis: u64,
@@ -129,10 +129,10 @@ pub trait ComponentStore: Send + Sync {
 /// Validates components before they are stored, in the sandbox that they run in later.
 #[async_trait]
 pub trait ComponentValidator: Send + Sync {
-    /// Finds out what a component exports and imports. The error says in one sentence what the author can fix: the
-    /// file is not a component, it targets another version of the contract (and which function differs), it imports
-    /// something that does not exist, or it takes too much memory or time to compile. The work is charged to the
-    /// tenant.
+    /// Returns the roles that a component exports and the capabilities that it imports. The error says in one sentence
+    /// what the author can fix: the file is not a component, it targets another version of the contract (and which
+    /// function differs), it imports something that does not exist, or it takes too much memory or time to compile.
+    /// The work is charged to the tenant.
     async fn inspect_component(
         &self,
         tenant: &TenantId,

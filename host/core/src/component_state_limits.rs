@@ -1,4 +1,4 @@
-//! Limits of the components' stored state, for each tenant and pipeline.
+//! Limits, changes and sizes of the state that components store, for each tenant and pipeline.
 
 use std::collections::BTreeMap;
 

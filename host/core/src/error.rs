@@ -97,7 +97,7 @@ pub enum RasterError {
     /// PDFium or a worker process is not available.
     #[error("{what} is not available: {remedy}")]
     Unavailable {
-        /// What is missing.
+        /// The missing model, library or process.
         what: String,
         /// What to do about it.
         remedy: String,
@@ -132,7 +132,7 @@ pub enum InferenceError {
     /// A model or the runtime is missing.
     #[error("{what} is not available: {remedy}")]
     Unavailable {
-        /// What is missing.
+        /// The missing model, library or process.
         what: String,
         /// What to do about it.
         remedy: String,

@@ -22,7 +22,7 @@ pub struct Event {
     /// Milliseconds since the job was created; never less than in the event before.
     #[serde(rename = "at_millis")]
     pub since_job_created_millis: u64,
-    /// What happened.
+    /// The kind of the event, with its data.
     #[serde(flatten)]
     pub kind: EventKind,
 }
@@ -36,7 +36,7 @@ pub struct FailedPage {
     pub error: ErrorInfo,
 }
 
-/// What happened.
+/// The kind of the event, with its data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum EventKind {

@@ -1,4 +1,4 @@
-//! Fair queueing: who is served next at a resource that tenants share.
+//! Fair queueing: the order of requests at a resource that tenants share.
 //!
 //! The method is start-time fair queueing (Goyal, Vin and Cheng, 1996). Each flow has a tag in virtual time: the end of its
 //! previous request, or the current virtual time if that is later. The flow with the least tag is served next, its tag becomes
@@ -9,12 +9,13 @@
 //! With several requests in service at once, the tags order the dispatch only (Jin, Chase and Kaur, 2004, SFQ(D)): each request is
 //! charged when it is dispatched, and [`FairClock::correct_charge_to_actual_cost`] corrects the charge when its real cost is known.
 //!
-//! **Latency boost.** A flow that was idle may start up to [`FairClock::max_credit`] before the virtual time. It is then served ahead of
-//! the others until it has used that credit, as in borrowed-virtual-time scheduling (Duda and Cheriton, 1999) and for waking
-//! threads in Linux. The credit is bounded: it grows only while the flow leaves its share unused, and the other flows' tags never move,
-//! so shares over a longer time stay exact. A credit of 0 is plain start-time fair queueing.
+//! **Credit.** A flow that was idle may start up to [`FairClock::max_credit`] before the virtual time. It is then served ahead
+//! of the others until it has used that credit, as in borrowed-virtual-time scheduling (Duda and Cheriton, 1999) and for waking
+//! threads in Linux. The credit is bounded and not repaid: a new flow has all of it, a known flow regains it while it leaves
+//! its share unused, and the other flows' tags never move, so shares over a longer time stay exact. A credit of 0 is plain
+//! start-time fair queueing.
 //!
-//! The types know no wall clock and no thread; time enters only as cost. Their behavior is tested as arithmetic.
+//! The types use no wall clock and no threads; time enters only as cost. Their behavior is tested as arithmetic.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -41,7 +42,8 @@ impl PriorityLane {
 
 /// Virtual time of the flows that share a resource, named by keys.
 ///
-/// The clock holds no requests. It says which of several flows is next and is told what each was served.
+/// The clock stores no requests. It selects the next of several flows. The caller reports each service with
+/// [`charge`](Self::charge).
 #[derive(Debug)]
 pub struct FairClock<K> {
     virtual_time: f64,
@@ -76,7 +78,8 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
         self.max_credit
     }
 
-    /// Returns the flow that is next among `candidates`: see [`Self::compare`]. Of equal flows it returns the first.
+    /// Returns the flow that is next among `candidates`: the one with the least start tag, or of several the one that was charged
+    /// or arrived the longest ago.
     pub fn next_flow_among<'a>(&self, candidates: impl Iterator<Item = &'a K>) -> Option<&'a K>
     where
         K: 'a,
@@ -110,14 +113,15 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
         }
     }
 
-    /// Serves one request of the flow. A weight that is not a finite number above 0 counts as 1.
+    /// Charges one request to the flow at its turn, and advances the virtual time to its start tag. A weight that is not a finite
+    /// number above 0 counts as 1.
     pub fn charge(&mut self, flow: &K, cost: f64, weight: f64) {
         self.virtual_time = self.virtual_time.max(self.start_tag(flow));
         self.charge_out_of_turn(flow, cost, weight);
     }
 
-    /// Serves one request of the flow before its turn. The virtual time does not move, so the other flows keep their claims, and the
-    /// flow repays the service that it was ahead.
+    /// Charges one request to the flow before its turn. The virtual time does not move, so the start tags of the other flows stay
+    /// valid. The flow's next requests wait until the others have caught up.
     fn charge_out_of_turn(&mut self, flow: &K, cost: f64, weight: f64) {
         let start = self.start_tag(flow);
         self.events += 1;
@@ -142,7 +146,7 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
             .retain(|flow, tag| tag.end > earliest || has_requests(flow));
     }
 
-    /// Drops all tags. Without requests, no flow waits for the service that another flow received ahead of it.
+    /// Drops all tags. Call it only when no requests are queued: then no flow has service to catch up on.
     pub fn clear_flow_tags(&mut self) {
         self.flows.clear();
     }
@@ -169,12 +173,12 @@ fn positive_weight_or_one(weight: f64) -> f64 {
     }
 }
 
-/// Whose request it is: the flow at each level of a [`FairQueue`].
+/// The flow that a request belongs to, at each level of a [`FairQueue`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Flow<K = TenantId> {
     /// The upper level. Lanes share by [`PriorityLane::lane_weight`].
     pub lane: PriorityLane,
-    /// The middle level: the tenant, or the key by which a resource that knows no tenants tells them apart. Tenants of a lane share
+    /// The middle level: the tenant, or another key of the owner at a resource that has no tenants. Tenants of a lane share
     /// by weight.
     pub tenant: K,
     /// The lower level, such as a document. The groups of a tenant share equally.
@@ -324,7 +328,7 @@ impl<T> TenantQueue<T> {
 }
 
 impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
-    /// Creates an empty queue without latency boost.
+    /// Creates an empty queue without credit for idle flows.
     #[must_use]
     pub fn new() -> Self {
         Self::with_max_credit(0.0)
@@ -448,8 +452,9 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
         self.take_and_charge(position, false)
     }
 
-    /// Like [`Self::take`], for a request that is served while others in front of it are held back. Its lane and tenant repay the
-    /// service afterwards. With [`Self::take`] the others would lose their claims, as is right if they wait for something else.
+    /// Like [`Self::take_request`], for a request that is served while others in front of it are held back. The next requests of
+    /// its lane and tenant wait until the others have caught up. [`Self::take_request`] would advance the virtual time past the
+    /// flows that are held back, which is correct only if they wait for another resource.
     pub fn take_request_out_of_turn(&mut self, position: &QueuedRequestLocation<K>) -> Option<T> {
         self.take_and_charge(position, true)
     }

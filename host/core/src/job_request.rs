@@ -32,7 +32,7 @@ pub struct JobRequest {
 impl std::fmt::Debug for JobRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Passwords and secrets must not be logged.
-        f.debug_struct("Order")
+        f.debug_struct("JobRequest")
             .field("job", &self.job)
             .field("tenant", &self.tenant)
             .field("files", &self.files.len())

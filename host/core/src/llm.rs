@@ -106,7 +106,7 @@ impl LlmRequest {
 
 impl fmt::Debug for LlmRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Question")
+        f.debug_struct("LlmRequest")
             .field("tenant", &self.scheduling.tenant)
             .field("kind", &self.kind)
             .field("text_bytes", &self.text.len())

@@ -114,11 +114,11 @@ pub struct ComponentLimits {
     pub max_memory_bytes: Option<u64>,
 }
 
-/// The granted capabilities.
+/// The table `[capabilities]` of a manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct GrantedCapabilities {
-    /// The granted capabilities.
+    /// Capabilities that the components of the pipeline can import.
     #[serde(default)]
     pub grant: Vec<Capability>,
 }

@@ -44,7 +44,7 @@ pub struct PdfSource {
 
 impl Debug for PdfSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source")
+        f.debug_struct("PdfSource")
             .field("path", &self.path)
             .finish_non_exhaustive()
     }
@@ -96,8 +96,8 @@ pub trait OpenedPdf: Send + Sync {
     /// false`.
     async fn read_page_facts(&self, pages: Range<PageNumber>) -> Result<Vec<PageFacts>, RasterError>;
 
-    /// Reserves the memory to rasterize a page. Waits while the host has too little memory left or the owner uses its
-    /// share.
+    /// Reserves the memory to rasterize a page. Waits until the host has enough free image memory and the owner is
+    /// below its share of it.
     async fn reserve_page_memory(
         &self,
         page: PageNumber,
@@ -247,7 +247,7 @@ pub trait VectorStore: Send + Sync {
         document: &DocumentId,
     ) -> Result<(), StorageError>;
 
-    /// Removes all points of a tenant, also those of documents that no ledger knows.
+    /// Removes all points of a tenant, also those of documents that are in no ledger.
     async fn remove_tenant_points(&self, tenant: &TenantId) -> Result<(), StorageError>;
 
     /// Returns the hits, best first.

@@ -176,7 +176,7 @@ pub trait PipelineStore: Send + Sync {
 
     /// Changes a rollout and writes the audit log in one transaction. If `version` is given, the rollout must be at
     /// it. The change is durable when this returns. Returns the new rollout, or why the change is not possible.
-    #[allow(clippy::too_many_arguments)] // what a line of the history is made of
+    #[allow(clippy::too_many_arguments)] // the fields of one audit log entry
     async fn change_rollout(
         &self,
         tenant: &TenantId,

@@ -59,8 +59,8 @@ pub struct RevisionAssignment {
 }
 
 impl Rollout {
-    /// Returns the revision for a job. It depends only on the job's id, so repeated calls return the same revision.
-    /// Returns `None` if no revision is active.
+    /// Returns the revision for a job. It depends only on this rollout and the job's id, so repeated calls return
+    /// the same revision. Returns `None` if no revision is active.
     pub fn assign_job(&self, job: &JobId) -> Option<RevisionAssignment> {
         let stable = self.stable.map(|revision| RevisionAssignment {
             revision,

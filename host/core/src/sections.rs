@@ -247,12 +247,12 @@ mod tests {
     fn hyphenated_words_are_joined_and_keep_positions() {
         let sections = sections_of_texts(&[&["every mor-", "ning in the East-", "West hall"]]);
         assert_eq!(sections[0].text, "every morning in the East-\nWest hall");
-        let places: Vec<_> = sections[0]
+        let lines: Vec<_> = sections[0]
             .line_positions
             .iter()
-            .map(|place| &sections[0].text[place.text_range.clone()])
+            .map(|position| &sections[0].text[position.text_range.clone()])
             .collect();
-        assert_eq!(places, ["every mor", "ning in the East-", "West hall"]);
+        assert_eq!(lines, ["every mor", "ning in the East-", "West hall"]);
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub struct ApiKeyRecord {
 
 impl fmt::Debug for ApiKeyRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyRecord")
+        f.debug_struct("ApiKeyRecord")
             .field("id", &self.id)
             .field("tenant", &self.tenant)
             .finish_non_exhaustive()
@@ -160,9 +160,9 @@ quotas! {
     upload_bytes => "upload_bytes";
     /// Maximum pages in a day (UTC).
     pages_per_day => "pages_per_day";
-    /// Maximum stored bytes of documents and page images.
+    /// Maximum stored bytes of uploads, components and the blobs of documents, such as page images.
     stored_bytes => "stored_bytes";
-    /// Maximum milliseconds of model time in a day (UTC).
+    /// Maximum milliseconds of the time of OCR and embedding models in a day (UTC).
     inference_millis_per_day => "inference_millis_per_day";
     /// Maximum milliseconds of components' CPU time in a day (UTC).
     guest_millis_per_day => "guest_millis_per_day";
@@ -170,7 +170,7 @@ quotas! {
     llm_calls_per_day => "llm_calls_per_day";
     /// Maximum language model tokens in a day (UTC), prompts and responses together.
     llm_tokens_per_day => "llm_tokens_per_day";
-    /// Maximum price of these tokens in a day (UTC), in millionths of the currency of the providers' prices.
+    /// Maximum cost of these tokens in a day (UTC), in millionths of the currency of the providers' prices.
     llm_cost_micros_per_day => "llm_cost_micros_per_day";
     /// Maximum memory of one component instance in bytes.
     guest_memory_bytes => "guest_memory_bytes";

@@ -17,11 +17,11 @@ pub fn day_from_millis(millis: u64) -> UsageDay {
     u32::try_from(millis / 86_400_000).unwrap_or(UsageDay::MAX)
 }
 
-/// Used amounts.
+/// The resources that a tenant used, for example on one day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
-    /// HTTP requests with a response.
+    /// HTTP requests that the rate limit admitted.
     pub requests: u64,
     /// Jobs accepted.
     pub jobs: u64,
@@ -29,11 +29,11 @@ pub struct Usage {
     pub upload_bytes: u64,
     /// Pages that are done or failed.
     pub pages: u64,
-    /// Microseconds of model time.
+    /// Microseconds of the time of OCR and embedding models.
     pub inference_micros: u64,
     /// Microseconds of components' CPU time.
     pub guest_micros: u64,
-    /// Search queries with a response.
+    /// Search queries that were accepted.
     pub searches: u64,
     /// Requests that were refused because of a quota.
     pub refusals: u64,
@@ -43,7 +43,8 @@ pub struct Usage {
     pub llm_prompt_tokens: u64,
     /// Response tokens of calls to language models.
     pub llm_answer_tokens: u64,
-    /// Price of those tokens, in millionths of the currency of the providers' prices.
+    /// Cost of these tokens, in millionths of the currency of the providers' prices
+    /// (`llm.provider.prompt_price_per_million`).
     pub llm_cost_micros: u64,
 }
 
@@ -78,13 +79,13 @@ pub trait UsageMeter: Send + Sync {
 
 impl fmt::Debug for dyn UsageMeter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Meter")
+        f.write_str("dyn UsageMeter")
     }
 }
 
 /// A quota of a tenant is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the quota {quota} = {limit} is exhausted")]
+#[error("the quota {quota} of {limit} is exhausted: {}", remedy_for_exhausted_quota(.quota))]
 pub struct QuotaExhausted {
     /// Name of the quota, as in [`Quotas::NAMES`](crate::tenancy::Quotas::NAMES).
     pub quota: &'static str,
@@ -95,6 +96,15 @@ pub struct QuotaExhausted {
 impl QuotaExhausted {
     /// The kind of this error.
     pub const KIND: &str = "quota";
+}
+
+/// Returns what a tenant can do about an exhausted quota: daily quotas renew by themselves, stored bytes do not.
+fn remedy_for_exhausted_quota(quota: &str) -> &'static str {
+    if quota.ends_with("_per_day") {
+        "wait until midnight UTC, or have the quota raised"
+    } else {
+        "delete documents, or have the quota raised"
+    }
 }
 
 /// A reservation failed.
@@ -108,13 +118,12 @@ pub enum QuotaReserveError {
     Storage(#[from] StorageError),
 }
 
-/// Keeps tenants within their quotas. Work is reserved before it starts, so that concurrent work cannot exceed a
-/// quota together.
+/// Enforces quotas. Usage is reserved before the work starts, so concurrent work cannot jointly exceed a quota. The
+/// last page can exceed a quota whose usage is known only after a page is processed.
 #[async_trait]
 pub trait UsageQuotaLimiter: Send + Sync {
-    /// Reserves pages that are about to be processed: at least 1 and at most `most`, which is at least 1. Some quotas
-    /// count an amount that is known only after a page is processed. If the rest of such a quota is reserved, this
-    /// waits.
+    /// Reserves between 1 and `most` pages before they are processed, and returns their number. `most` is at least 1.
+    /// Waits while other work has reserved the rest of a quota whose usage is known only after a page is processed.
     async fn reserve_pages(&self, tenant: &TenantId, most: u32) -> Result<u32, QuotaReserveError>;
 
     /// Reserves a call to a language model with this expected usage. Waits while other calls have reserved the rest
@@ -152,7 +161,7 @@ impl Drop for QuotaReservation {
 /// Stores the daily usage.
 #[async_trait]
 pub trait UsageStore: Send + Sync {
-    /// Adds usage of a day, all or none. It is durable when this returns.
+    /// Adds the usage of several tenants for one day, atomically. It is durable when this returns.
     async fn add_usage_of_day(
         &self,
         day: UsageDay,
@@ -167,6 +176,6 @@ pub trait UsageStore: Send + Sync {
         to: UsageDay,
     ) -> Result<Vec<(UsageDay, Usage)>, StorageError>;
 
-    /// Returns the stored bytes of a tenant: its uploads and everything derived from them.
+    /// Returns the stored bytes of a tenant: its uploads, its components and the blobs of its documents.
     async fn count_stored_bytes(&self, tenant: &TenantId) -> Result<u64, StorageError>;
 }

@@ -20,10 +20,10 @@ pub(crate) async fn compute_document_id_and_size(path: &Path) -> Result<(Documen
     let hashed = match tokio::task::spawn_blocking(move || hash_file_to_document_id(&owned, &cancelled)).await
     {
         Ok(hashed) => hashed,
-        Err(died) => Err(io::Error::other(died)),
+        Err(join_error) => Err(io::Error::other(join_error)),
     };
     hashed.map_err(|error| {
-        tracing::warn!(path = %path.display(), %error, "a file cannot be read");
+        tracing::warn!(path = %path.display(), %error, "cannot read the file of a document");
         RasterError::FileUnreadable {
             reason: error.to_string(),
         }
@@ -40,6 +40,7 @@ fn hash_file_to_document_id(path: &Path, cancelled: &CancellationToken) -> io::R
     let mut block = vec![0; READ_BLOCK_BYTES];
     loop {
         let read = file.read(&mut block)?;
+        // After a cancellation the digest is incomplete, but the caller has dropped the future and never receives it.
         if read == 0 || cancelled.is_cancelled() {
             return Ok((DocumentId::from_digest(hash.finalize().into()), bytes));
         }

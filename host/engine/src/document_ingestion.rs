@@ -55,7 +55,7 @@ pub(crate) async fn ingest_document(job: &Arc<JobContext>, spec: &DocumentSpec) 
 struct DocumentIngestion<'a> {
     job: &'a Arc<JobContext>,
     spec: &'a DocumentSpec,
-    /// Names this run in the queues of models.
+    /// The scheduling group of this run: the queues of workers and models divide a tenant's share between its groups.
     scheduling_group: u64,
     id: Option<DocumentId>,
     /// Held until the last event is written, so that the next user of the document finds all its results recorded.
@@ -358,7 +358,8 @@ impl DocumentIngestion<'_> {
         (event, DocumentEndState::Failed { error, done })
     }
 
-    /// Shows the component that the document is done. If the component fails, the document fails as well.
+    /// Tells the progress component that the document is done, and waits for it. If the component fails, the document fails as
+    /// well.
     async fn notify_component_of_document_done(&self) -> Result<(), DocumentStopReason> {
         let Some(document) = self.id else { return Ok(()) };
         let end = ObservedEvent::DocumentDone {
@@ -390,7 +391,7 @@ impl DocumentIngestion<'_> {
 }
 
 /// Records a document's new collection and labels, and revokes that its pages are done. Its summaries are removed first, since
-/// nothing shows that they are outdated once the new filing is recorded.
+/// nothing shows that they are outdated once the new collection and labels are recorded.
 async fn record_new_collection_and_labels(
     job: &JobContext,
     record: &DocumentRecord,
@@ -417,8 +418,8 @@ async fn record_new_collection_and_labels(
     ports.ledger.commit_entries(entries).await
 }
 
-/// Hashes a tenant for the rasterizer, which must not know tenants. Tenants with the same hash share their turns, which costs
-/// little.
+/// Hashes a tenant for the rasterizer, which must not know tenants. Tenants with the same hash share one flow of the
+/// rasterizer's fair queue, which costs little.
 fn hash_tenant(tenant: &TenantId) -> u64 {
     let mut hasher = DefaultHasher::new();
     tenant.hash(&mut hasher);

@@ -20,7 +20,8 @@ use crate::latency_boost::LatencyBoosts;
 use crate::ocr_image_limiter::OcrImageLimiter;
 use crate::stage_workers::{HostWorkers, StageWorkers};
 
-/// Runs jobs. Dropping the engine drops its jobs where they are, as a crash would; [`Engine::shutdown`] ends them in order.
+/// Runs jobs. Dropping the engine aborts its jobs, as a crash would. [`Engine::cancel_jobs_and_shutdown`] cancels them and
+/// commits their results.
 pub struct Engine {
     pub(crate) state: Arc<EngineState>,
     running: Mutex<RunningTasks>,
@@ -110,15 +111,17 @@ impl Engine {
         &self.state.ports
     }
 
-    /// Cancels every job and waits up to `grace` for their ends. Then drops the remaining jobs and commits the pending ledger
-    /// entries. No task of the engine runs when this returns. An error means that the last entries could not be written.
+    /// Cancels every job and waits up to `grace` until they have ended. Then drops the remaining jobs, commits the pending
+    /// ledger entries and closes the group commit, so no job can be started afterwards. No task of the engine runs when this
+    /// returns. An error means that the last entries could not be written.
     pub async fn cancel_jobs_and_shutdown(&self, grace: Duration) -> Result<(), StorageError> {
         self.stop_jobs_and_close_commit(grace, JobHandle::cancel_job)
             .await
     }
 
-    /// Like [`Self::shutdown`], but suspends the jobs. No further page is started and pages in flight get `grace` to finish.
-    /// A job that has not ended by then stays in the ledger as running. The next engine resumes it under the same id.
+    /// Like [`Self::cancel_jobs_and_shutdown`], but suspends the jobs. No further page is started and pages in flight get
+    /// `grace` to finish. The group commit is closed here as well. A job that has not ended by then stays in the ledger as
+    /// running. The next engine resumes it under the same id.
     pub async fn suspend_jobs_and_shutdown(&self, grace: Duration) -> Result<(), StorageError> {
         self.stop_jobs_and_close_commit(grace, |job| job.suspend_job(grace))
             .await

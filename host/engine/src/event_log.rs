@@ -4,8 +4,8 @@
 //! step under one lock. So all of them see the same order.
 //!
 //! A subscriber never delays the job. It only stores the number of the next event that it wants, and reads that event from memory
-//! or, if it has fallen behind the events in memory, from the ledger. The progress component must see every event, so its queue is
-//! bounded. A component that is slower than the pages therefore slows down its own job, and no other.
+//! or, if it has fallen behind the events in memory, from the ledger. The progress component must see every event, so its queue
+//! is bounded. A component that is slower than the pages therefore slows down its own job, and no other.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -79,8 +79,8 @@ pub(crate) struct ProgressObserverQueue {
 }
 
 impl EventLog {
-    /// Creates a log and the queue of its observer. `max_recent` is the number of events that stay in memory. It must be at least the number
-    /// of entries that the group commit may hold, so that older events are in the ledger.
+    /// Creates a log and the queue of its observer. `max_recent` is the number of events that stay in memory. It must be at
+    /// least the number of entries that the group commit may hold, so that older events are in the ledger.
     pub(crate) fn new(
         job: JobId,
         tenant: TenantId,
@@ -176,7 +176,7 @@ impl EventLog {
         self.last_seq.send_replace(state.last);
     }
 
-    /// Shows a document's end to the progress component, after all earlier events, and waits until the resulting updates are in
+    /// Sends a document's end to the progress component, after all earlier events, and waits until the resulting updates are in
     /// the log. So the last event of the document comes after them.
     pub(crate) async fn notify_component_of_document_end(
         &self,
@@ -211,8 +211,8 @@ impl EventLog {
         }
     }
 
-    /// Buffers an entry of the component log, which is written with the next event of the job. Never waits. The policy host limits
-    /// the number of entries of a job.
+    /// Buffers an entry of the component log, which is written with the next event of the job. Never waits. The policy host
+    /// limits the number of entries of a job.
     pub(crate) fn buffer_component_log_entry(&self, record: ComponentLogRecord) {
         let mut buffer = self.component_log.lock();
         buffer.last_seq += 1;

@@ -1,8 +1,8 @@
 //! Decides what follows the failure of a page.
 //!
-//! The tenant's component decides, with two exceptions. If every page would fail for the same reason (a full disk, a model that is
-//! not installed), the document fails at once without a policy call. And a page gets at most five attempts in a stage, or only
-//! one if the error is permanent (a language model that denies every request, a quota).
+//! The tenant's component decides, with two exceptions. If every page would fail for the same reason (a full disk, a model that
+//! is not installed), the document fails at once without a policy call. And a page gets at most five attempts in a stage, or
+//! only one if the error is permanent (a language model that denies every request, a quota).
 
 use std::time::Duration;
 

@@ -1,10 +1,11 @@
 //! A semaphore that grants permits fairly: the worker slots of a stage, which all documents of the host share.
 //!
 //! The shared resource is the time that permits are held. A permit is charged half of the mean time when it is granted, and the
-//! charge is corrected when it is returned. So tenants share by weight, whatever their pages cost, and no cost must be known before.
+//! charge is corrected when it is returned. So tenants share by weight, whatever their pages cost, and no cost must be known
+//! before.
 //!
-//! A tenant that was idle gets the next permits until it holds half of them, so that it does not wait for the pages of others one by
-//! one. This is the credit of the fair queue. In a latency boost, permits are kept free for a tenant.
+//! A tenant that was idle gets the next permits until it holds half of them, so that it does not wait for the pages of others
+//! one by one. This is the credit of the fair queue. In a latency boost, permits are kept free for a tenant.
 
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use weir_core::fair_queue::{FairQueue, Flow};
 
 use crate::latency_boost::LatencyBoosts;
 
-/// The charge of a permit until it is returned, relative to the mean time. A charge that is too high would move the virtual time too
-/// far, and its correction would come after the turns of others.
+/// The charge of a permit until it is returned, relative to the mean time. A charge that is too high would move the virtual
+/// time too far, and its correction would come after other tenants were served.
 const CHARGE_WHEN_GRANTED: f64 = 0.5;
 /// The number of permits over which the time that a permit is held is averaged.
 const MEAN_SAMPLES: f64 = 256.0;
@@ -72,7 +73,7 @@ impl FairSemaphore {
             latency_boosts: Arc::clone(latency_boosts),
             state: Mutex::new(SemaphoreState {
                 permits_out: 0,
-                // Without credit, a new tenant gets one permit before it takes turns.
+                // Even without credit, a new tenant gets one permit before it competes with the other tenants.
                 waiters: FairQueue::with_max_credit(
                     (capacity as f64 / 2.0 - 1.0).max(0.0) * CHARGE_WHEN_GRANTED,
                 ),
@@ -83,7 +84,7 @@ impl FairSemaphore {
         }))
     }
 
-    /// Waits for a permit. Dropping the future leaves the queue at no cost for others.
+    /// Waits for a permit. Dropping the future removes the waiter from the queue. Its tenant is not charged.
     pub(crate) async fn acquire(&self, flow: &Arc<Flow>) -> Permit {
         let (permit_sender, permit) = oneshot::channel();
         let order = {

@@ -41,7 +41,7 @@ pub(crate) struct JobCapabilities {
     model_requests: Arc<ModelRequestTracker>,
 }
 
-/// Makes a document visible to components until it is dropped.
+/// Keeps a document visible to components until this guard is dropped.
 pub(crate) struct VisibleDocumentGuard<'a> {
     capabilities: &'a JobCapabilities,
     id: DocumentId,

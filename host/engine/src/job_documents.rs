@@ -100,8 +100,8 @@ impl JobContext {
             };
             let outcome = match (ended, specs.get(index)) {
                 (Ok((_, outcome)), _) => Some(outcome),
-                (Err(died), Some(spec)) => {
-                    tracing::error!(%died, name = spec.name, "a document's task panicked");
+                (Err(join_error), Some(spec)) => {
+                    tracing::error!(%join_error, name = spec.name, "a document's task panicked");
                     let message = "the document's task panicked: this is a fault of the host, see its log";
                     Some(
                         report_unstarted_document_failure(

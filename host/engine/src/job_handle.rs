@@ -171,8 +171,8 @@ impl ActiveJobs {
 
 impl Drop for ActiveJobGuard {
     fn drop(&mut self) {
-        let gone = self.jobs.0.lock().remove(&self.id);
-        drop(gone);
+        let removed = self.jobs.0.lock().remove(&self.id);
+        drop(removed);
         self.running.decrement(1.0);
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! The fair queue alone gives bad latency on a busy processor, since it decides about each stage alone. The newcomer is next at
 //! every stage, yet its page shares the cores with the pages that other tenants have in all stages. So a job that is not in the
-//! bulk lane starts with a boost, unless its tenant has other active jobs. Until the job or the boost ends, pages of other tenants
-//! start only while less than half of a stage's worker slots are in use. Their pages in slots continue.
+//! bulk lane starts with a boost, unless its tenant has other active jobs. Until the job or the boost ends, pages of other
+//! tenants start only while less than half of a stage's worker slots are in use. Their pages in slots continue.
 //!
 //! Slots stay reserved for the boosted tenant even while it has no page for them. Therefore boosts are limited by time and not by
 //! work. Each tenant has a budget that refills by a fifth of a second in each second. All tenants together have a budget of twice
-//! the size, which refills by half a second. So a tenant is boosted for at most a fifth of the time, and all tenants together for at
-//! most half of it.
+//! the size, which refills by half a second. So a tenant is boosted for at most a fifth of the time, and all tenants together
+//! for at most half of it.
 //!
 //! Time in worker slots counts for the fair queue as always, so a tenant with further work repays its boost.
 
@@ -51,7 +51,7 @@ struct TenantBoost {
     budget: BoostBudget,
 }
 
-/// Time for boosts that refills up to a maximum.
+/// A budget of boost time, which refills at `refill_rate` up to `max`.
 struct BoostBudget {
     max: Duration,
     refill_rate: f64,
@@ -92,7 +92,8 @@ impl LatencyBoosts {
         }
     }
 
-    /// Registers a job as active. Returns the end of its boost; `None` if it has none. `urgent` is false for jobs of the bulk lane.
+    /// Registers a job as active. Returns the end of its boost; `None` if it has none. `urgent` is false for jobs of the bulk
+    /// lane.
     pub(crate) fn register_job(&self, tenant: &TenantId, urgent: bool, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         let BoostState { tenants, host_budget } = &mut *state;

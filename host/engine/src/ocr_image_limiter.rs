@@ -2,7 +2,7 @@
 //!
 //! A tenant may have `reading + max(reading, drawing)` images, where `reading` is the number of pages that OCR reads at once and
 //! `drawing` the number that the rasterizer processes at once. So OCR never waits for a page, and no page is rasterized long
-//! before its turn. The documents of the tenant share this limit, and each may have at least one image.
+//! before OCR can read it. The documents of the tenant share this limit, and each may have at least one image.
 //!
 //! The queue of the OCR workers decides whose page is read next, and the rasterizer limits the memory of each tenant. Here, pages
 //! of different documents do not wait for each other.

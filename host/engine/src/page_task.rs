@@ -1,4 +1,4 @@
-//! A planned page, and the attempts that every stage makes with it.
+//! A planned page, and the retry loop that every stage uses for it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -1,6 +1,6 @@
 //! Runs the pages of a document.
 //!
-//! Each planned page becomes a task. The scheduler owns these tasks, waits for each and counts its result.
+//! Each planned page becomes a task. The runner owns these tasks, waits for each and counts its result.
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
@@ -153,8 +153,8 @@ impl<'a> PageTaskRunner<'a> {
         &mut self,
         ended: Result<(PageNumber, PageResult), JoinError>,
     ) -> Result<(), DocumentStopReason> {
-        let (page, end) = ended.map_err(|died| {
-            tracing::error!(%died, "a page's task panicked");
+        let (page, end) = ended.map_err(|join_error| {
+            tracing::error!(%join_error, "a page's task panicked");
             let message = "a page's task panicked: this is a fault of the host, see its log";
             DocumentStopReason::Failed(build_error_info(STAGE_DIED_KIND, message))
         })?;

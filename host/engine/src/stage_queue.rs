@@ -3,11 +3,16 @@
 //! Worker slots belong to the host, which has a fixed number of OCR sessions for example, and tenants share them fairly. Queues
 //! belong to a document, and its batch plan sets their capacity. A page *reserves* capacity in the queues that follow before it
 //! acquires a worker slot. So a page in a slot never waits for the stages behind it, and congestion in one document does not
-//! delay another.
+//! delay another. There is one exception: a page that OCR reads reserves the next queues only after it was read, when it has
+//! released its slot and its pixels (`read_stage.rs`). It keeps its reservation in the read queue until then.
 //!
-//! This is the only backpressure: pages that find a full queue do not acquire slots of the stage before it, so its queue fills
-//! as well, and in the end no further pages are planned. A page is not even rasterized before the queues behind have capacity
-//! for it.
+//! The queues are the backpressure between stages: pages that find a full queue do not acquire slots of the stage before it, so
+//! its queue fills as well, and in the end no further pages are planned. A page is not even rasterized before the store and read
+//! queues have capacity for it.
+//!
+//! Other limits hold pages back as well: the memory for page images (`OpenedPdf::reserve_page_memory`), the number of images in
+//! memory for OCR (`ocr_image_limiter.rs`), the queue of the progress component (`event_log.rs`), the group commit
+//! (`group_commit.rs`) and the queues of the models.
 //!
 //! Reservations follow the order of the stages, and each queue takes reservations from one stage only. So no two pages can wait
 //! for each other.
@@ -184,7 +189,7 @@ impl QueuedPage {
         (self.acquire_worker_slot().await, reservation)
     }
 
-    /// Waits for a slot of other workers than the usual ones of the stage, and leaves the queue.
+    /// Waits for a slot of the given workers instead of the stage's own, and leaves the queue.
     pub(crate) async fn acquire_slot_of_workers(self, workers: &StageWorkers) -> WorkerSlotPermit {
         let permit = workers.slots.acquire(&self.queue.0.flow).await;
         let since = Instant::now();
@@ -228,8 +233,8 @@ impl Drop for WorkerSlotPermit {
 }
 
 impl WorkerSlotPermit {
-    /// Records that `pages` pages were finished in the time since the slot was acquired, and returns that time. Failed and dropped
-    /// work is not measured.
+    /// Records that `pages` pages were finished in the time since the slot was acquired, and returns that time. Do not
+    /// call it for failed work: only finished pages count in the stage times.
     pub(crate) fn record_finished_pages(&self, pages: u32) -> Duration {
         let took = self.since.elapsed();
         let each = took / pages.max(1);

@@ -74,9 +74,9 @@ impl UpsertQueue {
             passages,
             reply,
         };
-        let died = || StageError::StageDied(Stage::Upsert);
-        self.0.send(ready).map_err(|_| died())?;
-        Ok(response.await.map_err(|_| died())??)
+        let stage_died_error = || StageError::StageDied(Stage::Upsert);
+        self.0.send(ready).map_err(|_| stage_died_error())?;
+        Ok(response.await.map_err(|_| stage_died_error())??)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Checks that a device works and measures its speed: embeds 512 texts and reads four copies of the test page.
 //!
-//! `device_check [auto|cpu|cuda:N] [ASSETS]`. Defaults are `cuda:0` and the assets folder of the user. It fails if the device does not
-//! work, or if the text differs too much from the expected text.
+//! `device_check [auto|cpu|cuda:N] [ASSETS]`. Defaults are `cuda:0` and the assets folder of the user. It fails if the device
+//! does not work, or if the text differs too much from the expected text.
 
 #![allow(clippy::print_stdout)]
 

@@ -1,11 +1,11 @@
 //! Text embedding with all-MiniLM-L6-v2: the mean of the token vectors, normalized to unit length.
 //!
-//! The cost of a text grows with its tokens, so texts are not padded to a fixed size. The texts of a batch are sorted by length, and
-//! only texts of similar length run together. On a CPU, a run of several texts is faster only if they are short
+//! The cost of a text grows with its tokens, so texts are not padded to a fixed size. The texts of a batch are sorted by
+//! length, and only texts of similar length run together. On a CPU, a run of several texts is faster only if they are short
 //! ([`MAX_USEFUL_CPU_BATCH_TOKENS`]). On a GPU the whole batch runs at once.
 //!
-//! On a CPU the model with weights quantized to eight bits is used, if it is installed and allowed. It is about twice as fast, at a
-//! cosine similarity of 0.995 to the original. A GPU uses the original.
+//! On a CPU the model with weights quantized to eight bits is used, if it is installed and allowed. It is about twice as fast,
+//! at a cosine similarity of 0.995 to the original. A GPU uses the original.
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
@@ -44,9 +44,9 @@ const MAX_TEXT_BYTES: usize = 32 << 10;
 /// Maximum share of padding in a CPU batch.
 const MAX_CPU_PADDING_SHARE: f32 = 0.05;
 
-/// Number of tokens in a run beyond which a CPU gains nothing from a batch. Eight texts of 8 tokens take half as long together as one
-/// by one, and two texts of 64 tokens take 7 % less. From 128 tokens on, a batch takes longer than its texts one by one, and its
-/// memory grows with the number of texts.
+/// Number of tokens in a run beyond which a CPU gains nothing from a batch. Eight texts of 8 tokens take half as long together
+/// as one by one, and two texts of 64 tokens take 7 % less. From 128 tokens on, a batch takes longer than its texts one by one,
+/// and its memory grows with the number of texts.
 pub(crate) const MAX_USEFUL_CPU_BATCH_TOKENS: usize = 128;
 
 /// Embeds texts as vectors.
@@ -58,7 +58,7 @@ pub(crate) struct TextEmbedder {
 }
 
 impl TextEmbedder {
-    /// Opens no model yet.
+    /// Creates the embedder. The first request starts the worker threads, and each opens the model.
     pub(crate) fn new(
         runtime: OnnxRuntime,
         model: PathBuf,
@@ -184,8 +184,8 @@ impl WordPieceTokenizer {
             }
         };
         let mut tokenizer = Tokenizer::from_file(path).map_err(load_error)?;
-        // The file may enable both. Padding to a fixed size would multiply the cost. Truncation is done below, so that counting sees the
-        // whole text.
+        // The file may enable both. Padding to a fixed size would multiply the cost. Truncation is done below, so that counting
+        // sees the whole text.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(load_error)?;
         Ok(Self(tokenizer))

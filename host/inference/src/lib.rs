@@ -10,7 +10,8 @@
 //! | `embedding` | text to vector |
 //! | `ocr` | page image to lines with boxes |
 //!
-//! [`Inference::load_runtime`] loads the library and opens no model. The first request opens its model, unless [`Inference::open_models_in_background`] did.
+//! [`Inference::load_runtime`] loads the library and opens no model. The first request opens its model, unless
+//! [`Inference::open_models_in_background`] did.
 
 mod cpu_arena;
 mod embedding;
@@ -35,9 +36,9 @@ use ocr::PpOcrEngine;
 use onnx_runtime::{ExecutionProvider, OnnxRuntime};
 use scheduler::{BatchGain, SchedulerConfig};
 
-/// Niceness of the threads that run OCR. OCR of a page takes about a second. A page with a text layer needs only a few milliseconds
-/// and would spend more than that waiting for a core. If both want a core, a thread of niceness 5 gets 335 parts of 1,359
-/// (`sched_prio_to_weight` of Linux). Long calls of components have an even lower priority.
+/// Niceness of the threads that run OCR. OCR of a page takes about a second. A page with a text layer needs only a few
+/// milliseconds and would spend more than that waiting for a core. If both want a core, a thread of niceness 5 gets 335 parts
+/// of 1,359 (`sched_prio_to_weight` of Linux). Long calls of components have an even lower priority.
 const OCR_NICENESS: i32 = 5;
 
 pub use scheduler::ModelStats;
@@ -55,7 +56,8 @@ pub struct InferenceConfig {
     pub embedding_workers: u32,
     /// Maximum number of texts in an embedding batch, at least 1.
     pub max_batch_texts: u32,
-    /// Time for which a tenant or document that was idle goes ahead of others at a model; it is repaid.
+    /// Maximum credit of a tenant or document that was idle: the time of a model, for each of its workers and at weight 1, that
+    /// it gets before the others. It is not repaid.
     pub latency_boost: Duration,
     /// Maximum number of a tenant's requests that are queued for a model in each lane, at least 1; further requests wait.
     pub max_queued_per_tenant: u32,
@@ -107,8 +109,8 @@ impl InferenceConfig {
         }
     }
 
-    /// Checks that the files of a model exist; the error names the first missing file and how to install it. Opens no file, so it takes
-    /// microseconds.
+    /// Checks that the files of a model exist; the error names the first missing file and how to install it. Opens no file, so
+    /// it takes microseconds.
     pub fn check_model_files_exist(&self, kind: ModelKind) -> Result<(), InferenceError> {
         let models = match kind {
             ModelKind::Ocr => [self.detector_path(), self.recognizer_path()],
@@ -144,8 +146,8 @@ pub struct InferenceStats {
     pub embedding: ModelStats,
 }
 
-/// The models of a host. Dropping it stops all runs and waits until no thread is left. Readers and embedders that outlive it return
-/// an error.
+/// Handle of a host's OCR and embedding models. Dropping it stops all runs and joins the worker threads. OCR engines and
+/// embedders that are used after that return an error.
 pub struct Inference {
     config: InferenceConfig,
     device_name: String,
@@ -158,8 +160,8 @@ impl Inference {
     /// recorder first.
     ///
     /// # Errors
-    /// [`InferenceError::Unavailable`] if the library is missing, if this process has loaded another one, or if the requested device
-    /// does not work.
+    /// [`InferenceError::Unavailable`] if the library is missing, if this process has loaded another one, or if the requested
+    /// device does not work.
     pub fn load_runtime(config: InferenceConfig) -> Result<Self, InferenceError> {
         let runtime = OnnxRuntime::load_library_and_choose_device(&config.onnxruntime_path(), config.device)?;
         let provider = runtime.execution_provider();
@@ -230,8 +232,8 @@ impl Inference {
         Arc::<TextEmbedder>::clone(&self.embedder)
     }
 
-    /// Opens the models of `what` in the background, for a host that is about to need them. Opening takes a tenth of a second on a CPU,
-    /// which the first request then saves.
+    /// Opens the models of `what` in the background, for a host that is about to need them. Opening takes a tenth of a second
+    /// on a CPU, which the first request then saves.
     ///
     /// # Errors
     /// [`InferenceError::Failed`] if no thread can be started. If a model cannot be opened, the first request fails.

@@ -1,11 +1,12 @@
 //! A model's session and how workers run it. On a CPU all workers share one session.
 //!
-//! If each worker had its own session, each would spend the time to open it and hold a copy of the weights (60 MB for the text model).
-//! On a CPU a session is only weights and a plan: any number of threads may run it at once, and each run computes on the thread
-//! that called it. On a GPU a session owns a stream and buffers, and its runs are not independent, so each worker opens its own.
+//! If each worker had its own session, each would spend the time to open it and hold a copy of the weights (60 MB for the text
+//! model). On a CPU a session is only weights and a plan: any number of threads may run it at once, and each run computes on
+//! the thread that called it. On a GPU a session owns a stream and buffers, and its runs are not independent, so each worker
+//! opens its own.
 //!
-//! The `ort` crate requires exclusive access to a session on every device, because it does not know the device. This module therefore
-//! calls the C interface.
+//! The `ort` crate requires exclusive access to a session on every device, because it does not know the device. This module
+//! therefore calls the C interface.
 
 #![allow(unsafe_code)]
 
@@ -33,7 +34,7 @@ pub(crate) struct ModelFile {
 }
 
 impl ModelFile {
-    /// Opens no session yet.
+    /// Creates the handle of a file, without opening a session.
     pub(crate) fn new(runtime: OnnxRuntime, path: PathBuf) -> Self {
         Self {
             runtime,
@@ -96,11 +97,11 @@ impl ModelRunner {
         let names = inputs.each_ref().map(|(name, _)| name.as_ptr());
         let values = inputs.each_ref().map(|(_, tensor)| tensor.ptr());
         let mut output_ptr = ptr::null_mut();
-        // SAFETY: the pointers belong to values that live to the end of this function, and the counts are those of the arrays. `answer`
-        // may be null: then ONNX Runtime creates the value. Other threads may run the same session at the same time:
-        // `ModelFile::open_runner` shares only sessions of the CPU provider, and ONNX Runtime documents that "multiple threads can invoke
-        // the Run() method on the same inference session object" (High Level Design, key design decisions). Its own language bindings
-        // rely on that.
+        // SAFETY: the pointers belong to values that live to the end of this function, and the counts are those of the arrays.
+        // `answer` may be null: then ONNX Runtime creates the value. Other threads may run the same session at the same time:
+        // `ModelFile::open_runner` shares only sessions of the CPU provider, and ONNX Runtime documents that "multiple threads
+        // can invoke the Run() method on the same inference session object" (High Level Design, key design decisions). Its own
+        // language bindings rely on that.
         let run_status = unsafe {
             ort::Error::result_from_status((ort::api().Run)(
                 self.session.ptr().cast_mut(),
@@ -118,8 +119,8 @@ impl ModelRunner {
             model: self.model_name.to_owned(),
             reason: "the model returned no output".into(),
         })?;
-        // SAFETY: the run has succeeded, so the value is valid and owned by this function. Its memory belongs to the session, which the
-        // lifetime of the output keeps alive.
+        // SAFETY: the run has succeeded, so the value is valid and owned by this function. Its memory belongs to the session,
+        // which the lifetime of the output keeps alive.
         let value = unsafe { DynValue::from_ptr(output_value_ptr, Some(self.session.allocator())) };
         Ok(ModelOutput {
             model_name: self.model_name,

@@ -21,7 +21,8 @@ use crate::cpu_arena;
 /// The command that installs libraries and models.
 const SETUP_REMEDY: &str = "run `make setup`";
 
-/// A model that computes `x → |x|` of one number, in ONNX format. It is the smallest model whose session proves that a device works.
+/// A model that computes `x → |x|` of one number, in ONNX format. It is the smallest model whose session proves that a device
+/// works.
 const PROBE_MODEL: &[u8] = b"\x08\x08:6\n\x0b\n\x01x\x12\x01y\"\x03Abs\x12\x05probeZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x0d";
 
 /// The environment of the process and the path of its library. Never released: ONNX Runtime cannot be loaded twice.
@@ -87,8 +88,8 @@ impl OnnxRuntime {
         self.execution_provider
     }
 
-    /// Opens a model. A run computes only on the thread that calls it. On a CPU, one run on each core needs no synchronization; two
-    /// threads on one page would be only 1.6 times as fast as one.
+    /// Opens a model. A run computes only on the thread that calls it. On a CPU, one run on each core needs no synchronization;
+    /// two threads on one page would be only 1.6 times as fast as one.
     pub(crate) fn open_model_session(&self, model: &Path) -> Result<Session, InferenceError> {
         let (name, path) = (asset_name_for_errors(model), model.display().to_string());
         if !model.is_file() {
@@ -132,7 +133,8 @@ impl OnnxRuntime {
                 // ONNX Runtime would plan and keep a memory pattern for each shape; varying shapes make that a waste of memory.
                 .with_memory_pattern(false)?
                 .with_execution_providers([provider])?
-                // Weights live as long as the session; inside the arena they would fragment the memory between short-lived blocks.
+                // Weights live as long as the session; inside the arena they would fragment the memory between short-lived
+                // blocks.
                 .with_device_allocated_initializers()?;
             if self.execution_provider == ExecutionProvider::Cpu {
                 builder = builder.with_env_allocators()?;
@@ -198,8 +200,8 @@ pub(crate) fn run_failed_error(model: &str, error: &ort::Error) -> InferenceErro
     }
 }
 
-/// Describes a device. The memory of a CPU is what this process may use of the system's. The memory of a GPU comes from the tool of
-/// its driver, since ONNX Runtime does not report it.
+/// Describes a device. The memory of a CPU is what this process may use of the system's. The memory of a GPU comes from the
+/// tool of its driver, since ONNX Runtime does not report it.
 pub(crate) fn query_compute_device(provider: ExecutionProvider) -> ComputeDevice {
     let cores =
         std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));

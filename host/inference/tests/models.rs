@@ -488,7 +488,8 @@ async fn dropped_page_request_stops_its_work() {
     assert!(abandoned * 2 < whole, "{abandoned} ms of {whole} ms");
 }
 
-/// Waits until the only OCR worker is idle and returns its busy time in milliseconds. A result is sent before its worker counts as idle.
+/// Waits until the only OCR worker is idle and returns its busy time in milliseconds. A result is sent before its worker counts
+/// as idle.
 async fn wait_until_idle_and_read_busy_millis(inference: &Inference) -> u64 {
     while inference.stats().ocr.busy_workers > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -237,13 +237,13 @@ impl Breaker {
     pub(crate) fn open_if_many_in_backoff(
         &mut self,
         now: Instant,
-        pausing: u32,
+        backing_off: u32,
         has_alternative: bool,
     ) -> Option<BreakerTransition> {
         let config = self.config?;
         let closed = matches!(self.state, BreakerStateData::Closed { .. });
-        (closed && has_alternative && pausing >= config.max_backing_off)
-            .then(|| self.open_circuit(now, format!("{pausing} requests are in backoff")))
+        (closed && has_alternative && backing_off >= config.max_backing_off)
+            .then(|| self.open_circuit(now, format!("{backing_off} requests are in backoff")))
     }
 
     fn add_recent_call(&mut self, now: Instant, took: Duration, failed: bool) {

@@ -7,7 +7,7 @@ use weir_core::llm::ProviderError;
 use crate::provider::ProviderResponse;
 use crate::provider_state::{CallEnd, InFlightCall};
 
-/// Learns how calls end.
+/// Receives the end of each call.
 pub(crate) trait CallEndObserver: Send + Sync {
     /// Records the end of a call to the provider at `provider_index`.
     fn record_call_end(&self, provider_index: usize, call: InFlightCall, end: &CallEnd<'_>);

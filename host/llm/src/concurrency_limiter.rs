@@ -1,21 +1,20 @@
-//! An adaptive limit of the calls in flight at a provider: as many as increase its throughput, and no more.
+//! An adaptive limit on the concurrent calls to a provider: the smallest number that reaches its full throughput.
 //!
-//! Above a certain concurrency, the knee, a model answers no more requests per minute, and each takes longer; further above,
-//! calls time out. Providers do not state where the knee is, so the limiter finds it by hill climbing. With `n` calls always in
-//! flight that take `t` each, the throughput is `n / t` (Little's law). The limiter compares the throughput of neighboring
-//! values of `n`, as .NET's thread pool does for threads (Hellerstein, Morrison, Eilebrecht: "Optimizing Concurrency Levels in
-//! the .NET ThreadPool", 2009). Limiters that compare a latency with the lowest latency seen (TCP Vegas, Netflix's gradient)
-//! need a meaningful minimum, and responses of ten and of a thousand tokens have no common one.
+//! Above a certain concurrency (the knee), the throughput of a model no longer increases, and each request takes longer. Far
+//! above it, calls time out. Providers do not state where the knee is, so the limiter finds it by hill climbing. With `n` calls
+//! always in flight that take `t` each, the throughput is `n / t` (Little's law). The limiter compares the throughput of
+//! neighboring values of `n`, as .NET's thread pool does for threads (Hellerstein, Morrison, Eilebrecht: "Optimizing
+//! Concurrency Levels in the .NET ThreadPool", 2009). Limiters that compare a latency with the lowest latency seen (TCP Vegas,
+//! Netflix's gradient) need a meaningful minimum latency, which responses of ten and of a thousand tokens do not share.
 //!
-//! The limit starts at the configured maximum and never exceeds it. An experiment with a lower limit is accepted if it costs less
-//! than half of the throughput that it would cost if throughput were proportional to the limit. An experiment with a higher limit is
-//! accepted if it gains more than half. After a rejected experiment, the interval to the next one doubles, so that a provider
-//! without a knee loses almost nothing. After an overload (the provider reports it, or calls time out), the limit drops by a
-//! quarter at once.
+//! The limit starts at the configured maximum and never exceeds it. An experiment that lowers the limit by a fraction x is
+//! accepted if throughput falls by at most x/2; one that raises it by x, if throughput rises by at least x/2. After a rejected
+//! experiment, the interval to the next one doubles, so that a provider without a knee loses almost nothing. After an overload
+//! (the provider reports it, or calls time out), the limit drops by a quarter at once.
 //!
 //! The workload changes, too: whole chapters take longer than parts of chapters. If the parts arrive during an experiment with a
-//! lower limit, the experiment seems to cost nothing. Before an experiment is accepted, the throughput at the old limit is therefore
-//! measured again. If it has changed by itself, the experiment is discarded.
+//! lower limit, the experiment seems to cost nothing. Before an experiment is accepted, the throughput at the old limit is
+//! therefore measured again. If it has changed by itself, the experiment is discarded.
 
 use tokio::time::Duration;
 
@@ -23,10 +22,11 @@ use tokio::time::Duration;
 const INITIAL_EXPERIMENT_INTERVAL: u32 = 100;
 /// Maximum number of calls between two experiments.
 const MAX_EXPERIMENT_INTERVAL: u32 = 3200;
-/// Minimum and maximum number of calls measured before and after an experiment.
+/// Minimum and maximum number of calls in one throughput measurement.
 const MIN_SAMPLES: u32 = 8;
 const MAX_SAMPLES: u32 = 100;
-/// Standard errors of the mean that the effect of an experiment must exceed.
+/// The number of calls is chosen so that half of the largest possible effect of an experiment is this many standard errors of
+/// the mean.
 const REQUIRED_STANDARD_ERRORS: f64 = 4.0;
 /// If the throughput falls below this fraction of the last measurement, a new experiment starts at once.
 const RATE_DROP_FACTOR: f64 = 2.0 / 3.0;
@@ -34,7 +34,7 @@ const RATE_DROP_FACTOR: f64 = 2.0 / 3.0;
 /// Maximum relative change of the throughput during an experiment. After a larger change, the experiment is discarded.
 const MAX_RATE_DRIFT: f64 = 0.2;
 
-/// An experiment of another limit.
+/// A measurement of the throughput at another limit.
 struct LimitExperiment {
     from_limit: u32,
     /// Calls per second before the experiment.
@@ -53,7 +53,7 @@ pub(crate) struct ConcurrencyLimiter {
     adaptive: bool,
     current_limit: u32,
     epoch: u64,
-    /// Calls of this epoch still to be skipped, because older calls were in flight beside them.
+    /// Calls still to be skipped after a change of the limit, because they overlapped with calls of the previous epoch.
     calls_to_skip: u32,
     sample_count: u32,
     total_seconds: f64,
@@ -64,8 +64,8 @@ pub(crate) struct ConcurrencyLimiter {
     experiment_interval: u32,
     /// Calls per second at the last evaluation.
     baseline_rate: Option<f64>,
-    /// The largest limit that was measured over at least as many successful calls and has not been replaced by a better one
-    /// since.
+    /// The limit to restore after an outage: the largest at which at least as many calls as the limit have succeeded, or the
+    /// result of the last accepted experiment. An overload without an outage reduces it.
     proven_limit: u32,
 }
 
@@ -101,7 +101,7 @@ impl ConcurrencyLimiter {
         LimitEpoch(self.epoch)
     }
 
-    /// Records a successful call. `busy` is the number of calls that were in flight when it started, including itself.
+    /// Records a successful call. `in_flight` is the number of calls that were in flight when it started, including itself.
     pub(crate) fn record_success(&mut self, epoch: LimitEpoch, in_flight: u32, took: Duration) {
         // A call that started below the limit is no evidence about the limit.
         if !self.adaptive || epoch.0 != self.epoch || in_flight < self.current_limit {
@@ -125,22 +125,23 @@ impl ConcurrencyLimiter {
             / self.total_seconds.max(f64::MIN_POSITIVE);
         self.reset_samples();
         match self.experiment.take() {
-            Some(step) => self.evaluate_experiment(step, rate),
+            Some(experiment) => self.evaluate_experiment(experiment, rate),
             None => self.start_experiment_if_due(rate),
         }
     }
 
-    /// Returns the number of calls that separate the effect of an experiment from chance.
+    /// Returns the number of calls that are needed to tell the effect of an experiment from noise.
     fn required_samples(&self) -> u32 {
-        // The baseline of all experiments gets the maximum number of samples.
-        let Some(step) = &self.experiment else {
+        // The baseline is always measured with the maximum number of calls.
+        let Some(experiment) = &self.experiment else {
             return MAX_SAMPLES;
         };
         let count = f64::from(self.sample_count);
         let mean = (self.total_seconds / count).max(f64::MIN_POSITIVE);
         let spread = (self.total_squared_seconds / count - mean * mean).max(0.0).sqrt() / mean;
-        // An experiment is evaluated by whether it changes at least half of what it could.
-        let half = f64::from(experiment_step_size(step.from_limit)) / f64::from(step.from_limit) / 2.0;
+        // The test: does throughput change by at least half of the change of the limit?
+        let from = experiment.from_limit;
+        let half = f64::from(experiment_step_size(from)) / f64::from(from) / 2.0;
         let enough = (REQUIRED_STANDARD_ERRORS * spread / half).powi(2).ceil() as u32;
         enough.max(2 * self.current_limit).clamp(MIN_SAMPLES, MAX_SAMPLES)
     }
@@ -149,36 +150,38 @@ impl ConcurrencyLimiter {
         (self.sample_count, self.total_seconds, self.total_squared_seconds) = (0, 0.0, 0.0);
     }
 
-    fn evaluate_experiment(&mut self, step: LimitExperiment, rate: f64) {
-        let worth = |to: u32, there: f64, before: f64| {
-            there >= before * f64::midpoint(1.0, f64::from(to) / f64::from(step.from_limit))
+    fn evaluate_experiment(&mut self, experiment: LimitExperiment, rate: f64) {
+        let is_acceptable = |limit: u32, rate_at_limit: f64, rate_before: f64| {
+            let limit_ratio = f64::from(limit) / f64::from(experiment.from_limit);
+            rate_at_limit >= rate_before * f64::midpoint(1.0, limit_ratio)
         };
-        let (to, there) = match step.candidate {
-            None if worth(self.current_limit, rate, step.rate_before) => {
-                let there = Some((self.current_limit, rate));
-                self.set_limit(step.from_limit);
+        let (candidate_limit, rate_at_candidate) = match experiment.candidate {
+            None if is_acceptable(self.current_limit, rate, experiment.rate_before) => {
+                let candidate = Some((self.current_limit, rate));
+                self.set_limit(experiment.from_limit);
                 self.experiment = Some(LimitExperiment {
-                    candidate: there,
-                    ..step
+                    candidate,
+                    ..experiment
                 });
                 return;
             }
-            None => return self.reject_experiment(step.from_limit, step.rate_before),
-            Some(there) => there,
+            None => return self.reject_experiment(experiment.from_limit, experiment.rate_before),
+            Some(candidate) => candidate,
         };
-        if (rate / step.rate_before - 1.0).abs() > MAX_RATE_DRIFT {
+        let mean_rate_before = f64::midpoint(experiment.rate_before, rate);
+        if (rate / experiment.rate_before - 1.0).abs() > MAX_RATE_DRIFT {
             // The experiment is discarded; a later one may meet a steadier workload.
             self.baseline_rate = Some(rate);
             self.calls_until_experiment = INITIAL_EXPERIMENT_INTERVAL;
-        } else if worth(to, there, f64::midpoint(step.rate_before, rate)) {
-            self.set_limit(to);
-            self.baseline_rate = Some(there);
-            self.proven_limit = to;
+        } else if is_acceptable(candidate_limit, rate_at_candidate, mean_rate_before) {
+            self.set_limit(candidate_limit);
+            self.baseline_rate = Some(rate_at_candidate);
+            self.proven_limit = candidate_limit;
             self.experiment_interval = INITIAL_EXPERIMENT_INTERVAL;
             self.calls_until_experiment = 0;
-            self.start_experiment(there);
+            self.start_experiment(rate_at_candidate);
         } else {
-            self.reject_experiment(step.from_limit, rate);
+            self.reject_experiment(experiment.from_limit, rate);
         }
     }
 
@@ -231,15 +234,17 @@ impl ConcurrencyLimiter {
         });
     }
 
-    /// Reduces the limit after an overload. `others` says that calls which started later succeeded. The load is then the cause,
-    /// not an outage, and only then the proven limit is reduced, too.
+    /// Reduces the limit after an overload. `later_calls_succeeded` is true if calls that started after the failed one
+    /// have succeeded. Then the cause is overload and not an outage, and the proven limit is reduced, too.
     pub(crate) fn reduce_on_overload(&mut self, epoch: LimitEpoch, later_calls_succeeded: bool) {
         // Calls that were in flight together count once.
         if !self.adaptive || epoch.0 != self.epoch {
             return;
         }
         match self.experiment.take() {
-            Some(step) if step.from_limit < self.current_limit => self.set_limit(step.from_limit),
+            Some(experiment) if experiment.from_limit < self.current_limit => {
+                self.set_limit(experiment.from_limit);
+            }
             _ => self.set_limit(self.current_limit - experiment_step_size(self.current_limit)),
         }
         if later_calls_succeeded {
@@ -250,8 +255,8 @@ impl ConcurrencyLimiter {
         self.double_experiment_interval();
     }
 
-    /// Restores the proven limit after an outage. Without a proven limit, the reduced limit stays, and an experiment with a higher
-    /// one starts soon.
+    /// Restores the proven limit after an outage. Without a proven limit, the reduced limit stays, and an experiment with a
+    /// higher one starts soon.
     pub(crate) fn restore_proven_limit(&mut self) {
         self.experiment = None;
         self.baseline_rate = None;
@@ -286,7 +291,8 @@ mod tests {
 
     use super::*;
 
-    /// A model whose throughput does not grow above `knee` calls, and whose calls time out above `edge` calls.
+    /// A model whose throughput does not grow above `knee` calls, and whose calls time out above `timeout_limit`
+    /// calls.
     struct SimulatedModel {
         knee: u32,
         timeout_limit: u32,
@@ -342,8 +348,8 @@ mod tests {
 
     #[test]
     fn limit_converges_to_the_knee() {
-        for (stated, knee) in [(8, 4), (16, 4), (16, 6), (32, 3), (64, 20)] {
-            let mut limit = ConcurrencyLimiter::new(stated, true);
+        for (max_limit, knee) in [(8, 4), (16, 4), (16, 6), (32, 3), (64, 20)] {
+            let mut limit = ConcurrencyLimiter::new(max_limit, true);
             let (limits, _) = simulate_mixed_load(
                 &mut limit,
                 &SimulatedModel {
@@ -356,16 +362,16 @@ mod tests {
             let late = &limits[2000..];
             let mean = late.iter().sum::<u32>() as f64 / late.len() as f64;
             let near = (f64::from(knee) * 0.8..=f64::from(knee) * 1.6 + 1.0).contains(&mean);
-            assert!(near, "stated {stated}, knee {knee}: {mean}");
-            assert!(limits.iter().all(|limit| (1..=stated).contains(limit)));
+            assert!(near, "maximum {max_limit}, knee {knee}: {mean}");
+            assert!(limits.iter().all(|limit| (1..=max_limit).contains(limit)));
         }
     }
 
     #[test]
     fn experiments_cost_little_when_throughput_scales_linearly() {
-        for stated in [1, 2, 4, 5, 8] {
+        for max_limit in [1, 2, 4, 5, 8] {
             for seed in 0..20 {
-                let mut limit = ConcurrencyLimiter::new(stated, true);
+                let mut limit = ConcurrencyLimiter::new(max_limit, true);
                 let model = SimulatedModel {
                     knee: 64,
                     timeout_limit: 1000,
@@ -373,7 +379,7 @@ mod tests {
                 let (_, longer) = simulate_mixed_load(&mut limit, &model, 640, seed);
                 assert!(
                     longer < 1.04,
-                    "{stated} calls, seed {seed}: {longer} of the minimum time"
+                    "{max_limit} calls, seed {seed}: {longer} of the minimum time"
                 );
             }
         }

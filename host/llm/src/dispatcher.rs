@@ -152,7 +152,7 @@ impl Dispatcher {
             self.request_dequeued.notify_waiters();
         }
         for (sender, outcome) in outcomes {
-            // If the caller has gone, dropping the permit releases the call.
+            // If the caller has dropped the request, dropping the permit releases the call.
             let _ = sender.send(outcome);
         }
         next
@@ -201,7 +201,7 @@ impl Dispatcher {
         outcome_receiver
     }
 
-    /// Removes a request whose caller has gone.
+    /// Removes a request that its caller has dropped.
     pub(crate) fn remove_queued(&self, account: &SchedulingContext, id: RequestId) {
         let mut state = self.state.lock();
         if state
@@ -215,7 +215,7 @@ impl Dispatcher {
         }
     }
 
-    /// Waits until the tenant has fewer than `most` queued requests.
+    /// Waits until the tenant has fewer than `limit` queued requests.
     pub(crate) async fn wait_until_fewer_queued(&self, tenant: &TenantId, limit: usize) {
         loop {
             let left = self.request_dequeued.notified();
@@ -244,13 +244,17 @@ impl Dispatcher {
         }
     }
 
-    /// Names and last errors of the eligible providers that have failed.
+    /// Returns the name and the last error of each eligible provider that has ever failed.
     pub(crate) fn last_errors_of_eligible_providers(
         &self,
         eligible: &[bool],
     ) -> Vec<(String, ProviderError)> {
         let state = self.state.lock();
-        let eligible_providers = state.providers.iter().zip(eligible).filter(|(_, may)| **may);
+        let eligible_providers = state
+            .providers
+            .iter()
+            .zip(eligible)
+            .filter(|(_, is_eligible)| **is_eligible);
         eligible_providers
             .filter_map(|(provider, _)| Some((provider.stats.name.clone(), provider.last_error.clone()?)))
             .collect()
@@ -267,13 +271,18 @@ impl Dispatcher {
             .collect()
     }
 
-    /// Returns the providers among `suited` that requests wait for. The result is empty if one of them has not failed for
+    /// Returns the providers among `capable` that requests wait for. The result is empty if one of them has not failed for
     /// [`MIN_REPORTED_FAILURE`].
-    pub(crate) fn failing_providers(&self, suited: &[bool]) -> Vec<ProviderFailureInfo> {
+    pub(crate) fn failing_providers(&self, capable: &[bool]) -> Vec<ProviderFailureInfo> {
         let now = Instant::now();
         let state = self.state.lock();
         let mut failing = Vec::new();
-        for (provider, _) in state.providers.iter().zip(suited).filter(|(_, suited)| **suited) {
+        for (provider, _) in state
+            .providers
+            .iter()
+            .zip(capable)
+            .filter(|(_, is_capable)| **is_capable)
+        {
             if provider.denied_last_call() {
                 continue;
             }
@@ -355,12 +364,12 @@ impl DispatcherState {
         provider_index: usize,
         unavailable: &[bool],
     ) -> bool {
-        let may = |i: usize| constraints.eligible.get(i).copied().unwrap_or(false);
+        let is_eligible = |i: usize| constraints.eligible.get(i).copied().unwrap_or(false);
         let is_unavailable = |i: usize| unavailable.get(i).copied().unwrap_or(true);
-        may(provider_index)
+        is_eligible(provider_index)
             && constraints
                 .retry_provider
-                .is_none_or(|again| again == provider_index || !may(again) || is_unavailable(again))
+                .is_none_or(|again| again == provider_index || !is_eligible(again) || is_unavailable(again))
     }
 
     fn assign_queued_requests(
@@ -428,7 +437,8 @@ impl DispatcherState {
         next
     }
 
-    /// Removes the requests whose eligible providers all deny requests or, if `left_alone` is set, are all unavailable.
+    /// Removes the requests whose eligible providers all deny requests or, if `include_unavailable` is set,
+    /// are all unavailable or deny requests.
     fn take_unservable_requests(&mut self, now: Instant, include_unavailable: bool) -> Vec<QueuedRequest> {
         let is_unservable = |provider: &ProviderState| {
             provider.is_in_denial_cooldown(now) || (include_unavailable && provider.is_unavailable(now))

@@ -2,8 +2,8 @@
 //!
 //! The limiter records every call of the last minute. A call starts only if the calls of that minute, including it, stay within
 //! the limits. The limit therefore holds in every window of a minute. A token bucket would need one number instead of a list,
-//! but it allows a full bucket and the refill of a minute within the same minute, which is nearly twice the limit. The list is
-//! at most as long as the limit.
+//! but within one minute it allows a full bucket plus the tokens that are refilled in that minute, which is nearly twice the
+//! limit. With a limit of calls, the list is at most as long as that limit.
 //!
 //! Tokens are estimated when a call starts and corrected when it ends.
 
@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant};
 /// One minute, plus one second for differences in network latency.
 const WINDOW_LENGTH: Duration = Duration::from_secs(61);
 
-/// Identifies a call whose tokens are to be corrected.
+/// Identifies a recorded call, so that its estimated tokens can be corrected.
 pub(crate) type RateLimitCallId = u64;
 
 struct WindowCall {
@@ -22,7 +22,7 @@ struct WindowCall {
     tokens: u64,
 }
 
-/// The sliding window of one provider.
+/// Limits the calls and tokens of one provider in a sliding window.
 pub(crate) struct RateLimiter {
     max_requests: usize,
     max_tokens: u64,
@@ -62,8 +62,8 @@ impl RateLimiter {
         }
     }
 
-    /// Returns the time at which a call of this many tokens can start; `None` means now. A call above the token limit gets a
-    /// minute to itself.
+    /// Returns the time at which a call of this many tokens can start; `None` means now. A call that alone exceeds the token
+    /// limit starts when the window is empty.
     pub(crate) fn earliest_start(&mut self, now: Instant, tokens: u64) -> Option<Instant> {
         self.expire_calls(now);
         let over_requests = (self.calls_in_window.len() + 1).saturating_sub(self.max_requests);
@@ -100,7 +100,7 @@ impl RateLimiter {
         let index = id
             .checked_sub(self.expired_calls)
             .and_then(|index| usize::try_from(index).ok());
-        if let Some(call) = index.and_then(|place| self.calls_in_window.get_mut(place)) {
+        if let Some(call) = index.and_then(|index| self.calls_in_window.get_mut(index)) {
             self.tokens_in_window = self
                 .tokens_in_window
                 .saturating_sub(call.tokens)

@@ -98,7 +98,7 @@ impl RequestAttempts {
         });
     }
 
-    /// The name and the last error of each provider that has failed.
+    /// Returns the name and the last error of each provider that has failed.
     pub(crate) fn last_error_by_provider(&self, providers: &[ProviderEntry]) -> Vec<(String, ProviderError)> {
         let named = |failed: &ProviderFailures| {
             Some((
@@ -109,15 +109,15 @@ impl RequestAttempts {
         self.failures.iter().filter_map(named).collect()
     }
 
-    /// Returns which of the suited providers can be tried again after all have failed. `answered` returns the number of calls
+    /// Returns which of the capable providers can be tried again after all have failed. `answered` returns the number of calls
     /// that a provider has answered so far.
-    pub(crate) fn retryable_providers(&self, suited: &[bool], answered: impl Fn(usize) -> u64) -> Vec<bool> {
+    pub(crate) fn retryable_providers(&self, capable: &[bool], answered: impl Fn(usize) -> u64) -> Vec<bool> {
         let failures = |at: usize| {
             self.failures
                 .iter()
                 .find(|failures| failures.provider_index == at)
         };
-        let hopeless = |at: usize| {
+        let cannot_succeed = |at: usize| {
             failures(at).is_some_and(|failures| {
                 let others = answered(at).saturating_sub(failures.successes_before);
                 let request_is_cause = failures.consecutive >= MIN_FAILURES_TO_BLAME_REQUEST
@@ -127,17 +127,17 @@ impl RequestAttempts {
         };
         let denied =
             |at: usize| failures(at).is_some_and(|failures| failures.last_error.is_denied_by_provider());
-        let suited = suited.iter().enumerate();
-        let retryable: Vec<bool> = suited
+        let capable = capable.iter().enumerate();
+        let retryable: Vec<bool> = capable
             .clone()
-            .map(|(at, suited)| *suited && !hopeless(at))
+            .map(|(at, is_capable)| *is_capable && !cannot_succeed(at))
             .collect();
         // A denial alone is not waited for. If another provider is waited for, the denial may end meanwhile, too.
         let waits = retryable.contains(&true);
-        let lifted = |at: usize, suited: bool| waits && suited && denied(at);
-        suited
+        let may_be_lifted = |at: usize, is_capable: bool| waits && is_capable && denied(at);
+        capable
             .zip(retryable)
-            .map(|((at, suited), can_retry)| can_retry || lifted(at, *suited))
+            .map(|((at, is_capable), can_retry)| can_retry || may_be_lifted(at, *is_capable))
             .collect()
     }
 

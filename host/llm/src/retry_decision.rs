@@ -13,7 +13,7 @@ pub(crate) enum RetryDecision {
     FailRequest,
 }
 
-/// The evidence of one call about the provider's health.
+/// What the result of one call says about the provider's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HealthSignal {
     /// The provider works.
@@ -22,7 +22,7 @@ pub(crate) enum HealthSignal {
     Failing,
     /// The call was dropped after a long time, so its result is unknown.
     Slow,
-    /// No evidence.
+    /// The result says nothing about the provider's health.
     Unknown,
 }
 

@@ -73,14 +73,17 @@ impl Router {
         eligible: &mut [bool],
     ) -> Result<Option<QuotaReservation>, LlmError> {
         let all_options = || self.providers.iter().map(|entry| entry.options);
-        let suited = all_options()
+        let eligible_options = all_options()
             .zip(eligible.iter())
             .filter(|(_, is_eligible)| **is_eligible)
             .map(|(options, _)| options);
-        if !suited.clone().any(|options| options.metered) {
+        if !eligible_options.clone().any(|options| options.metered) {
             return Ok(None);
         }
-        let reserved = self.accounting.reserve_call_quota(request, suited).await;
+        let reserved = self
+            .accounting
+            .reserve_call_quota(request, eligible_options)
+            .await;
         if reserved.is_err() {
             for (is_eligible, options) in eligible.iter_mut().zip(all_options()) {
                 *is_eligible &= !options.metered;
@@ -105,13 +108,13 @@ impl Router {
     /// Returns which providers can answer the request, in order of preference.
     fn capable_providers(&self, request: &LlmRequest) -> Result<Vec<bool>, LlmError> {
         let needs_images = request.image.is_some();
-        let suited: Vec<bool> = self
+        let capable: Vec<bool> = self
             .providers
             .iter()
             .map(|m| !needs_images || m.provider.supports_images())
             .collect();
-        if suited.contains(&true) {
-            return Ok(suited);
+        if capable.contains(&true) {
+            return Ok(capable);
         }
         let (what, remedy) = if self.providers.is_empty() {
             ("requests", "add an [[llm.provider]] to weir.toml")
@@ -150,13 +153,13 @@ impl Router {
     async fn run_retry_loop(
         &self,
         request: &LlmRequest,
-        suited: &[bool],
+        capable: &[bool],
         attempts: &mut RequestAttempts,
     ) -> Result<LlmResponse, LlmError> {
         let id = self.dispatcher.new_request_id(request.kind);
         let tokens = estimate_total_tokens(request);
         let mut constraints = DispatchConstraints {
-            eligible: suited.to_vec(),
+            eligible: capable.to_vec(),
             retry_provider: None,
             estimated_tokens: tokens,
         };
@@ -213,7 +216,7 @@ impl Router {
                 }
             } else if self.config.fail_when_unavailable {
                 return Err(LlmError::AllProvidersFailed(
-                    self.dispatcher.last_errors_of_eligible_providers(suited),
+                    self.dispatcher.last_errors_of_eligible_providers(capable),
                 ));
             } else {
                 // The eligible providers deny requests. Providers that failed at the request before may recover.
@@ -227,7 +230,7 @@ impl Router {
                 continue;
             }
             let retryable =
-                attempts.retryable_providers(suited, |at| self.dispatcher.provider_success_count(at));
+                attempts.retryable_providers(capable, |at| self.dispatcher.provider_success_count(at));
             if self.config.fail_when_unavailable || !retryable.contains(&true) {
                 return Err(LlmError::AllProvidersFailed(
                     attempts.last_error_by_provider(&self.providers),
@@ -244,7 +247,7 @@ impl Router {
 #[async_trait]
 impl LanguageModel for Router {
     async fn request_completion(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
-        let suited = self.capable_providers(&request)?;
+        let capable = self.capable_providers(&request)?;
         let waiting = self.dispatcher.queued_count_of_tenant(&request.scheduling.tenant);
         if waiting >= self.config.max_queued_per_tenant {
             return Err(LlmError::QueueFull { waiting });
@@ -254,7 +257,7 @@ impl LanguageModel for Router {
         let mut attempts = RequestAttempts::new();
         let outcome = timeout(
             request.timeout,
-            self.run_retry_loop(&request, &suited, &mut attempts),
+            self.run_retry_loop(&request, &capable, &mut attempts),
         )
         .await;
         let result = outcome.unwrap_or_else(|_elapsed| {
@@ -282,12 +285,12 @@ impl LanguageModel for Router {
     }
 
     fn failing_providers(&self, image: bool) -> Vec<ProviderFailureInfo> {
-        let suited: Vec<bool> = self
+        let capable: Vec<bool> = self
             .providers
             .iter()
             .map(|entry| !image || entry.provider.supports_images())
             .collect();
-        self.dispatcher.failing_providers(&suited)
+        self.dispatcher.failing_providers(&capable)
     }
 
     fn useful_concurrency(&self) -> u32 {

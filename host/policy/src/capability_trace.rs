@@ -26,7 +26,7 @@ pub struct RecordedResponse {
     pub response: Vec<u8>,
 }
 
-/// What happens with the responses of a call's host calls.
+/// The capability trace of one policy call: off, recording the responses of its host calls, or replaying them.
 #[derive(Debug, Default)]
 pub(crate) enum CapabilityTrace {
     /// Responses are neither recorded nor replayed.
@@ -103,7 +103,7 @@ impl CapabilityTrace {
         }
     }
 
-    /// Ends the trace. Returns the recorded responses and the number of missing ones.
+    /// Turns the trace off. Returns the recorded responses, or the number of replayed host calls that had no recorded response.
     pub(crate) fn take_responses_and_missing_count(&mut self) -> (Vec<RecordedResponse>, u32) {
         match std::mem::take(self) {
             Self::Off => (Vec::new(), 0),

@@ -49,7 +49,7 @@ impl ComponentValidator for PolicyHost {
     }
 
     async fn dry_run_pipeline(&self, tenant: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError> {
-        // With a fallback the failures of the component would not show.
+        // Without this setting, the fallback would hide the component's failures.
         let mut pipeline = pipeline.clone();
         pipeline.manifest.on_component_failure = ComponentFailurePolicy::Fail;
         let stub_capabilities = Arc::new(StubCapabilities::default());
@@ -121,7 +121,7 @@ fn sample_batch_context() -> BatchContext {
 fn sample_document_facts() -> DocumentFacts {
     DocumentFacts {
         document: sample_document_id(),
-        name: "rehearsal.pdf".into(),
+        name: "dry-run.pdf".into(),
         bytes: 10_000,
         pages: 1,
         title: None,
@@ -146,7 +146,7 @@ fn sample_passage_source() -> PageTextToSplit {
 fn sample_document_started_event() -> ObservedEvent {
     ObservedEvent::DocumentStarted {
         document: sample_document_id(),
-        name: "rehearsal.pdf".into(),
+        name: "dry-run.pdf".into(),
         pages: 1,
         already_done: 0,
     }

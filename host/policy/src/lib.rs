@@ -3,15 +3,16 @@
 //! A component is untrusted code in the host's process, so every step limits it:
 //!
 //! - `compiler` compiles it in a child process.
-//! - `linked_component`, `capabilities` and `wasi_linker` link it against the capabilities that its manifest grants, and nothing else.
+//! - `linked_component`, `capabilities` and `wasi_linker` link it against the capabilities that its manifest grants,
+//!   and nothing else.
 //! - `wasm_engine` creates its instances in a pool of fixed size.
 //! - `instance` calls it under a call timeout, a memory limit, a stack limit and an output limit.
 //! - `roles` checks its decisions against the ranges of the contract before the engine sees them.
 //! - `instance::call_failure` turns its failures into typed errors that name the guest's function.
 //!
 //! A policy call must cost about a microsecond, because pipelines make one for each page. So calls use the synchronous
-//! component ABI on a fiber, a short call never reaches the tick that enforces the call timeout, and recording a call only moves its
-//! arguments into a list, which a thread writes to disk later.
+//! component ABI on a fiber, a short call never reaches the tick that enforces the call timeout, and recording a call only
+//! moves its arguments into a list, which a thread writes to disk later.
 
 mod bindings;
 mod call_metrics;

@@ -41,8 +41,8 @@ impl LinkedComponentCache {
 
     /// Returns a component linked with these capabilities; compiles and links it if it is not in the cache.
     ///
-    /// The CPU time of a compilation is charged to the tenant `payer`. Without a payer it is charged to nobody: such a component
-    /// was compiled before, by an earlier build of Weir.
+    /// The CPU time of a compilation is charged to the tenant `payer`. `None` charges no tenant: the component was already
+    /// compiled by an earlier build of Weir.
     pub(crate) async fn get_or_link(
         &self,
         file: &ComponentFile,

@@ -26,8 +26,8 @@ use crate::instance::cpu_budget::CpuClock;
 /// (`sched_prio_to_weight` of Linux).
 const OFFLOAD_NICE: i32 = 10;
 
-/// Runs long policy calls on low-priority threads. Dropping it stops the threads. A running call borrows it, so no call is
-/// running then.
+/// Runs long policy calls on low-priority threads. Dropping it stops the threads. Calls borrow the executor, so no call can
+/// be running when it is dropped.
 pub(crate) struct OffloadExecutor {
     /// `None` only while it is dropped.
     runtime: Option<Runtime>,

@@ -178,7 +178,7 @@ impl Drop for PolicyJob {
             tenant = %self.context.tenant,
             job = %self.context.job,
             calls = stats.calls,
-            traps = stats.failed_calls,
+            failed_calls = stats.failed_calls,
             guest_micros = stats.guest_time.as_micros(),
             "closed the components of a job",
         );

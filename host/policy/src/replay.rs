@@ -255,7 +255,6 @@ fn describe_response(decision: &RecordedDecision) -> String {
         .collect()
 }
 
-/// Adds a decision to the totals.
 fn add_decision_to_totals(totals: &mut DecisionTotals, decision: &RecordedDecision) {
     use RecordedDecision as D;
     match decision {

@@ -19,7 +19,7 @@ impl StubCapabilities {
         self.was_called.store(true, Ordering::Relaxed);
         Err(ErrorInfo {
             kind: "unavailable".into(),
-            message: "this capability is not available while a component is inspected".into(),
+            message: "this capability is not available outside of a job".into(),
         })
     }
 }

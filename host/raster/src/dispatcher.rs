@@ -299,8 +299,9 @@ impl DispatcherState {
         Some((supervisor, task, segment))
     }
 
-    /// Removes and returns the idle worker that is best prepared. A worker that has the document open is preferred; then one with a
-    /// cached segment of the right size; then the one that worked last, so that a light load keeps few processes warm.
+    /// Removes and returns the idle worker that can start the task fastest. A worker that has the document open is preferred;
+    /// then one with a cached segment of the right size; then the one that worked last, so that a light load keeps few processes
+    /// warm.
     fn take_best_idle_worker(&mut self, document: DocumentKey, bytes: u64) -> Option<IdleWorker> {
         let best = self.idle_workers.iter().enumerate().max_by_key(|(at, idle)| {
             let open = idle.open_documents.contains(&document);
@@ -328,7 +329,7 @@ impl ImageMemoryOwner for Dispatcher {
     }
 }
 
-/// A pending reply. Dropping it lets the next request proceed.
+/// The receiver of a reply. Dropping it dispatches tasks again, so that a canceled request does not block the next one.
 struct PendingReply<T> {
     receiver: Option<oneshot::Receiver<T>>,
     dispatcher: Arc<Dispatcher>,

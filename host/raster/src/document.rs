@@ -286,7 +286,6 @@ impl ReservedRasterization for DrawReservation {
     }
 }
 
-/// Returns whether the error means that a worker was lost.
 fn is_worker_loss(error: &RasterError) -> bool {
     matches!(
         error,

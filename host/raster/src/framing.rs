@@ -19,21 +19,28 @@ use crate::protocol::{WorkerRequest, WorkerResponse};
 
 const HEADER_BYTES: usize = 8;
 
-/// Maximum bytes of a request. Only the password in it has no fixed size.
+/// Maximum bytes of a request. Only the password and the path of PDFium in it have no fixed size.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
 
 /// Bytes of the socket's send buffer in the worker.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
 
-/// Maximum bytes of a message that carries text, facts or an outline.
+/// Maximum bytes of the message of a response, without its payload.
 pub(crate) const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
-fn invalid_data_error(what: &'static str) -> io::Error {
+fn invalid_data_error(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 fn encode_header(body: usize, payload: usize) -> io::Result<[u8; HEADER_BYTES]> {
-    let length = |n: usize| u32::try_from(n).map_err(|_| invalid_data_error("a frame is too long"));
+    let length = |bytes: usize| {
+        u32::try_from(bytes).map_err(|_| {
+            invalid_data_error(format!(
+                "a frame part of {bytes} bytes exceeds the limit of {} bytes",
+                u32::MAX
+            ))
+        })
+    };
     let (body, payload) = (length(body)?.to_le_bytes(), length(payload)?.to_le_bytes());
     let mut header = [0; HEADER_BYTES];
     let (front, back) = header.split_at_mut(4);
@@ -97,8 +104,15 @@ impl WorkerConnection {
         let mut header = [0; HEADER_BYTES];
         self.stream.read_exact(&mut header).await?;
         let (body, payload) = decode_header(header);
-        if body > MAX_RESPONSE_BYTES || payload > limit {
-            return Err(invalid_data_error("the response is too long"));
+        if body > MAX_RESPONSE_BYTES {
+            return Err(invalid_data_error(format!(
+                "a response of {body} bytes exceeds the limit of {MAX_RESPONSE_BYTES} bytes"
+            )));
+        }
+        if payload > limit {
+            return Err(invalid_data_error(format!(
+                "a payload of {payload} bytes exceeds the limit of {limit} bytes"
+            )));
         }
         let body = self.read_exact_bytes(body).await?;
         let response =
@@ -142,7 +156,8 @@ fn send_bytes_with_descriptors(
     )?)
 }
 
-/// Waits for the next request; called by the worker. `None` if the host has closed the connection.
+/// Receives the next request and its descriptor; called by the worker. Returns `None` if the host has closed the connection, also
+/// in the middle of a request.
 pub(crate) fn receive_request(
     socket: BorrowedFd<'_>,
 ) -> io::Result<Option<(WorkerRequest, Option<OwnedFd>)>> {
@@ -152,8 +167,13 @@ pub(crate) fn receive_request(
         return Ok(None);
     }
     let (length, payload) = decode_header(header);
-    if length > MAX_REQUEST_BYTES || payload != 0 {
-        return Err(invalid_data_error("the request is too long"));
+    if length > MAX_REQUEST_BYTES {
+        return Err(invalid_data_error(format!(
+            "a request of {length} bytes exceeds the limit of {MAX_REQUEST_BYTES} bytes"
+        )));
+    }
+    if payload != 0 {
+        return Err(invalid_data_error("a request must not have a payload"));
     }
     let mut body = vec![0; length];
     if !read_exact_with_descriptor(socket, &mut body, &mut descriptor)? {
@@ -164,7 +184,7 @@ pub(crate) fn receive_request(
     Ok(Some((request, descriptor)))
 }
 
-/// Fills `bytes`; returns false at the end of the stream.
+/// Fills `bytes`, and stores a received descriptor in `descriptor`. Returns false if the stream ends first.
 fn read_exact_with_descriptor(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],

@@ -33,7 +33,7 @@ pub(crate) const fn flow_of_document(flow_id: u64, document: DocumentKey) -> Flo
 pub(crate) struct MemoryRequest<T> {
     pub(crate) flow_id: u64,
     pub(crate) bytes: u64,
-    /// The receiver of the memory.
+    /// Identifies the caller that gets the memory when it is granted.
     pub(crate) recipient: T,
 }
 

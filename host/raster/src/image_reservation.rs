@@ -7,7 +7,7 @@ use weir_core::page::PixelBuffer;
 
 use crate::segment_pool::{ImageSegment, round_up_segment_size};
 
-/// The memory of all page images.
+/// The owner of the image memory, which takes back released reservations.
 pub(crate) trait ImageMemoryOwner: Debug + Send + Sync {
     /// Takes back reserved bytes of a flow and the segment that used them, and gives them to pending requests.
     fn release_bytes_and_segment(self: Arc<Self>, flow_id: u64, bytes: u64, segment: Option<ImageSegment>);
@@ -24,7 +24,7 @@ pub(crate) struct ImageReservation {
 }
 
 impl ImageReservation {
-    /// Describes bytes that `owner` has reserved for a flow.
+    /// Creates the reservation of `bytes` that `owner` has already granted to a flow.
     pub(crate) fn new(owner: Arc<dyn ImageMemoryOwner>, flow_id: u64, bytes: u64) -> Self {
         Self {
             owner,

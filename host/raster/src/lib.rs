@@ -6,10 +6,10 @@
 //! from one socket. The host never loads PDFium. Drawing scales with the number of processes; threads would wait for one lock.
 //!
 //! ```text
-//!  draw_page(), …  ──► dispatcher ──► supervisor ──socket──► worker: PDFium, JPEG
-//!                      queues         one for                │
-//!                      image budget   each worker            ▼
-//!        PageImage ◄── the same memory ◄────────────────── segment
+//!  rasterize_page(), …  ──► dispatcher ──► supervisor ──socket──► worker: PDFium, JPEG
+//!                           queues         one for                │
+//!                           image budget   each worker            ▼
+//!             PageImage ◄── the same memory ◄────────────────── segment
 //! ```
 //!
 //! Pixels are drawn into memory that both sides map (`shared_memory`); nothing copies them. The JPEG encoder runs in the worker

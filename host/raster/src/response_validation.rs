@@ -21,7 +21,7 @@ pub(crate) const MAX_OUTLINE_ENTRIES: usize = 10_000;
 /// Maximum depth of an outline.
 pub(crate) const MAX_OUTLINE_LEVELS: u8 = 16;
 
-/// Maximum number of characters in a title or in a reason that a worker gives.
+/// Maximum number of characters of a title or of an error reason from a worker.
 pub(crate) const MAX_TITLE_CHARS: usize = 500;
 
 /// Maximum number of text lines on a page; the rest is dropped.
@@ -71,12 +71,12 @@ pub(crate) fn validate_response(
             }
             Some(TaskOutput::PageDrawn(RasterizeOutput {
                 dpi: dimensions.dpi,
-                image: pixel_reservation.map(|hold| PageImage {
+                image: pixel_reservation.map(|reservation| PageImage {
                     width: dimensions.width,
                     height: dimensions.height,
                     stride: stride as usize,
                     format,
-                    pixels: Arc::new(hold),
+                    pixels: Arc::new(reservation),
                 }),
                 encoded: drawing.want_encoded.then(|| EncodedImage {
                     media_type: "image/jpeg",

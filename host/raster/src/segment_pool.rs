@@ -155,7 +155,7 @@ impl SegmentPool {
         let Some(at) = self
             .cached_segments
             .iter()
-            .position(|s| worker_id.is_none_or(|home| s.worker_id == home))
+            .position(|s| worker_id.is_none_or(|worker_id| s.worker_id == worker_id))
         else {
             return false;
         };
@@ -233,7 +233,7 @@ mod tests {
         pool.release_bytes(MIB);
         pool.cache_segment(last);
         assert_eq!((pool.available_bytes(), pool.peak_bytes()), (MIB, 4 * MIB));
-        // Older segments were evicted, and their worker is told once.
+        // Older segments were evicted, and their worker gets each key once, to unmap it.
         assert!(!pool.take_segments_to_unmap(1).is_empty());
         assert!(pool.take_segments_to_unmap(1).is_empty());
         pool.stop_segment_caching_of_worker(1);

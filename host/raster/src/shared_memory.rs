@@ -42,7 +42,7 @@ impl SharedMemory {
         unsafe { MmapOptions::new().len(self.length).map(&self.fd) }
     }
 
-    /// Returns the memory from byte `from` on to the system, even while others map it. These bytes then read as zeros.
+    /// Frees the memory from offset `from` to the end, even while other processes map it. Those bytes then read as zeros.
     pub(crate) fn release_bytes_from_offset(&self, from: u64) {
         let Some(length) = (self.length as u64)
             .checked_sub(from)

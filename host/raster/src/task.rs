@@ -15,10 +15,10 @@ use crate::image_reservation::ImageReservation;
 use crate::page_image_resolution::ImageDimensions;
 use crate::protocol::{DocumentKey, SandboxProbe};
 
-/// The file of a document, with what a worker needs to open it.
+/// An open PDF file with its password, as passed to a worker.
 pub(crate) struct DocumentFile {
     pub(crate) key: DocumentKey,
-    /// The flow whose turns the document uses.
+    /// The fair-queue flow of the document; documents of one tenant share it.
     pub(crate) flow_id: u64,
     /// Opened read-only; each worker that opens the document gets a copy of the descriptor.
     pub(crate) file: OwnedFd,
@@ -106,7 +106,7 @@ pub(crate) type TaskResult = Result<TaskOutput, RasterError>;
 /// Sends the result of a task to its caller.
 pub(crate) type TaskResultSender = oneshot::Sender<TaskResult>;
 
-/// A task with its document, its memory and its caller.
+/// A queued task with its document, its reserved image memory and the sender of its result.
 #[derive(Debug)]
 pub(crate) struct QueuedTask {
     pub(crate) document: Arc<DocumentFile>,

@@ -182,7 +182,8 @@ impl WorkerProcess {
             .map_err(|_| WorkerLossReason::Died)
     }
 
-    /// Runs a task. If its result is no longer awaited, the worker is told to cancel it at its next heartbeat.
+    /// Runs a task. If its result is no longer awaited, sets the cancellation flag, which the worker checks at its next
+    /// heartbeat.
     pub(crate) async fn run_task(
         &mut self,
         config: &RasterConfig,

@@ -156,7 +156,7 @@ fn kill_and_wait(mut child: Child) -> Option<ExitStatus> {
     child.wait().ok()
 }
 
-/// Describes how a process ended. Signal 9 also ends a worker that hung; the supervisor tells the two apart.
+/// Describes how a process ended. A worker that hung is also killed with signal 9; the supervisor distinguishes the two.
 fn describe_exit_status(status: ExitStatus) -> String {
     let Some(signal) = status.signal() else {
         return format!("it exited with {status}");

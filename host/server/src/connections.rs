@@ -126,7 +126,7 @@ pub(crate) fn count_closed_connection(reason: &'static str) {
 }
 
 impl Connections {
-    /// Allows `most` connections in total and `per_address` from one address. 0 means no limit per address.
+    /// Allows `max_connections` connections in total and `per_address` from one address. 0 means no limit per address.
     pub(crate) fn new(max_connections: usize, per_address: usize) -> Arc<Self> {
         Arc::new(Self {
             max_connections,

@@ -107,7 +107,7 @@ impl From<DeleteDocumentError> for Problem {
         match error {
             DeleteDocumentError::Delete(DeleteError::Storage(error)) => error.into(),
             DeleteDocumentError::Delete(DeleteError::DocumentActive(_))
-            | DeleteDocumentError::AlreadyInProgress => Self::conflict(error.to_string()),
+            | DeleteDocumentError::AlreadyInProgress(_) => Self::conflict(error.to_string()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use weir_control::Control;
 
 use crate::problem::Problem;
 
@@ -29,4 +30,3 @@ pub(crate) async fn get_readiness(State(control): State<Arc<Control>>) -> Result
     }
     Ok("ok\n")
 }
-use weir_control::Control;

@@ -148,7 +148,7 @@ impl Listener {
         protocol
             .http1()
             .timer(TokioTimer::new())
-            // `supervise` applies the header timeout, together with the idle timeout.
+            // `run_with_idle_timeout` applies the header timeout together with the idle timeout.
             .header_read_timeout(None)
             .max_buf_size(MAX_HEADER_BYTES)
             .max_headers(MAX_HEADERS);

@@ -118,7 +118,7 @@ impl OutboundClient {
             match response.status() {
                 StatusCode::OK => return Ok(response),
                 status if status.is_redirection() => url = self.resolve_redirect(&url, &response)?,
-                status => return Err(request_failed_error(&url, format!("answered with {status}"))),
+                status => return Err(request_failed_error(&url, format!("responded with {status}"))),
             }
         }
         Err(request_failed_error(

@@ -74,7 +74,7 @@ async fn trace_and_measure_request(request: Request, next: Next) -> Response {
 
     let status = response.status();
     span.record("status", status.as_u16());
-    span.in_scope(|| tracing::info!(seconds, "answered"));
+    span.in_scope(|| tracing::info!(seconds, "request completed"));
     let class = status_class_label(status.as_u16());
     counter!("weir_http_requests_total", "method" => method, "route" => route.clone(), "status" => class)
         .increment(1);

@@ -20,7 +20,8 @@ pub(crate) struct StoredBytesResponse {
 }
 
 impl StoredBytesResponse {
-    /// Builds the response: status 304 without a body if `If-None-Match` of the request names these bytes.
+    /// Builds the response: status 304 without a body if `If-None-Match` of the request contains the
+    /// entity tag of these bytes.
     pub(crate) fn build_response(self, request: &HeaderMap) -> Response {
         let mut tag = HEXLOWER.encode(&Sha256::digest(&self.bytes));
         tag.truncate(32);

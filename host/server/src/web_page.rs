@@ -131,7 +131,7 @@ pub(crate) fn build_static_router<S: Clone + Send + Sync + 'static>(description:
     for (path, static_response) in build_static_responses(description) {
         let static_response = Arc::new(static_response);
         let handler =
-            move |asked: HeaderMap| std::future::ready(static_response.respond_or_not_modified(&asked));
+            move |headers: HeaderMap| std::future::ready(static_response.respond_or_not_modified(&headers));
         router = router.route(&path, get(handler));
     }
     router

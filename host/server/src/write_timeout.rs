@@ -51,7 +51,7 @@ pub(crate) struct WriteTimeoutStream<S> {
 }
 
 impl<S> WriteTimeoutStream<S> {
-    /// Fails writes after `patience` without progress, and sets `given_up` before.
+    /// Fails a write after `write_timeout` without progress, and sets `write_timed_out` first.
     pub(crate) fn new(
         stream: S,
         write_timeout: Duration,

@@ -33,7 +33,8 @@ const MAX_KEY_BYTES: usize = 1024;
 const MAX_SEGMENT_BYTES: usize = 255;
 /// Maximum number of blobs that wait for a sync, each with an open descriptor. A put beyond the limit flushes.
 const MAX_UNSYNCED_BLOBS: usize = 256;
-/// Maximum time that a blob waits for a sync. Most blobs are flushed with their page, but not those of an abandoned page.
+/// Maximum time that a blob waits for a sync. Most blobs are flushed with their page, but not those of a page whose job was
+/// canceled or failed.
 const MAX_FLUSH_DELAY: Duration = Duration::from_secs(10);
 /// The folder of files that are being written. Tenant names have no dot, so none is equal to it.
 const UNFINISHED_FOLDER: &str = ".unfinished";
@@ -141,7 +142,7 @@ impl BlobStore for FileBlobStore {
     async fn list_blob_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
         check_prefix(prefix)?;
         let (tenant, prefix) = (self.folder.tenant_folder(tenant), prefix.to_owned());
-        self.run_blocking(move |folder| list_keys(&folder.root, &tenant, &prefix))
+        self.run_blocking(move |folder| list_keys_in_folder(&folder.root, &tenant, &prefix))
             .await
     }
 
@@ -210,7 +211,7 @@ impl BlobFolder {
 
     fn delete_blobs_with_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
         let folder = self.tenant_folder(tenant);
-        for keys in list_keys(&self.root, &folder, prefix)?.chunks(MAX_MARKED_PATHS) {
+        for keys in list_keys_in_folder(&self.root, &folder, prefix)?.chunks(MAX_MARKED_PATHS) {
             let paths = keys.iter().map(|key| storage_usage_path(tenant, key));
             self.storage_usage.mark_paths_before_changes(tenant, paths)?;
             for key in keys {
@@ -260,7 +261,7 @@ fn move_into_place(unfinished: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// Lists the keys of a tenant that begin with `prefix`, sorted.
-fn list_keys(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<String>, StorageError> {
+fn list_keys_in_folder(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<String>, StorageError> {
     let folder = prefix
         .rfind('/')
         .and_then(|slash| prefix.get(..slash))

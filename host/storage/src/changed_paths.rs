@@ -103,7 +103,7 @@ impl ChangedPaths {
         }))
     }
 
-    /// Runs `work` while no file changes.
+    /// Runs `work` under the lock that every change of stored files takes.
     pub(crate) fn run_while_no_file_changes<R>(&self, work: impl FnOnce() -> R) -> R {
         let _state = self.0.lock();
         work()
@@ -118,7 +118,8 @@ impl ChangedPaths {
             .fold(0, u64::saturating_add)
     }
 
-    /// Returns the updates for a transaction that begins now. Paths that it settles are forgotten, so their next change marks them again.
+    /// Returns the updates for a transaction that begins now. Paths that it settles are removed, so their next change marks
+    /// them again.
     pub(crate) fn take_pending_updates(&self) -> Vec<PathRowUpdate> {
         self.take_pending_updates_at(Instant::now())
     }

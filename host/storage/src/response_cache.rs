@@ -67,7 +67,7 @@ struct CacheFile {
     location: PathWithErrorName,
     max_bytes: u64,
     used_bytes: u64,
-    /// A counter of uses, which orders responses by their last use.
+    /// Number of uses so far. The number at its last use orders the responses.
     use_counter: i64,
 }
 

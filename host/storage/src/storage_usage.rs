@@ -32,7 +32,8 @@ impl StorageUsageTracker {
         }
     }
 
-    /// Prepares changes at several paths with one transaction. Not needed for correctness. Blocks on the disk.
+    /// Marks several paths as changing, with one transaction. Optional: a change marks its own path if it is not marked yet.
+    /// Blocks on the disk.
     pub(crate) fn mark_paths_before_changes(
         &self,
         tenant: &TenantId,

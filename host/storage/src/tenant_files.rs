@@ -101,7 +101,7 @@ impl TenantFiles {
         self.tenant_folder(tenant).join(name)
     }
 
-    /// Returns the path of a file in the data folder.
+    /// Returns the path, relative to the data folder, under which the bytes of a file are counted.
     fn storage_usage_path(&self, tenant: &TenantId, name: &str) -> String {
         format!("{}/{tenant}/{name}", self.folder)
     }

@@ -1,6 +1,6 @@
-//! The removal of a tenant with all its data.
+//! Removes a tenant with all its data while no host is running.
 //!
-//! The tenant's API keys are removed first, so that no request arrives meanwhile. The other rows of the ledger are removed last. If the
+//! The cached responses and recordings are removed first, then the API keys, and the remaining rows of the ledger last. If the
 //! removal is interrupted, the tenant is still listed, and a second removal removes the rest.
 
 use std::fs;
@@ -32,8 +32,8 @@ fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// Removes a tenant with all its data from a data folder. Returns whether the tenant existed. Returns [`StorageError::InUse`] if another
-/// process holds the folder, because its active jobs would write new data of the tenant.
+/// Removes a tenant with all its data from a data folder. Returns whether the tenant existed. Fails with [`StorageError::InUse`]
+/// if another process has locked the folder, because jobs that run there would write new data of the tenant.
 pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, StorageError> {
     let (folder, removed_tenant) = (data.to_owned(), tenant.clone());
     let opened = tokio::task::spawn_blocking(move || {
@@ -52,7 +52,7 @@ pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, Stora
     });
     let (ledger, (uploads, components), blobs, vectors) =
         opened.await.map_err(|e| StorageError::Failed {
-            what: "opening the data folder".into(),
+            what: "opening the data folder and removing cached responses and recordings".into(),
             reason: e.to_string(),
         })??;
     let removed = async {

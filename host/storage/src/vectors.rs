@@ -5,7 +5,7 @@
 //! of another tenant may change a rank. They are never returned.
 //!
 //! One thread applies all changes of the shard, and searches run concurrently. A change is visible to searches when its call returns,
-//! and survives the process from the next flush on. Removed passages are gone from the files at most a minute later, for 50,000 passages:
+//! and durable after the next flush. Removed passages are gone from the files at most a minute later, for 50,000 passages:
 //! the thread rewrites the files ([`EdgeVectorStore::compact`]) after [`COMPACT_DELAY`].
 //!
 //! There is no vector graph: every search is an exact scan of the passages that match its filter (`vectors/shard.rs` says why). With
@@ -176,7 +176,7 @@ impl EdgeVectorStore {
         let index = self.get_open_index()?;
         tokio::task::spawn_blocking(move || {
             let result = work(&index);
-            // In this order, also if the caller has gone, so that `close`, which acquires all permits, finds the index unused.
+            // In this order, also if the caller no longer waits: `close` acquires all permits and must find the index unused.
             drop(index);
             drop(permit);
             result

@@ -96,7 +96,7 @@ impl<T: Send + 'static> WorkerThread<T> {
     }
 }
 
-/// Returns a call that runs `work` unless its caller has gone, and the receiver of its result.
+/// Returns a call that runs `work` if its caller still waits, and the receiver of its result.
 fn create_queued_call<T, R: Send + 'static>(
     work: impl FnOnce(&mut T) -> Result<R, StorageError> + Send + 'static,
 ) -> (QueuedCall<T>, oneshot::Receiver<Result<R, StorageError>>) {

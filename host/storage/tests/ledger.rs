@@ -429,7 +429,7 @@ async fn policy_state_stays_within_its_quotas() {
 }
 
 #[tokio::test]
-async fn another_process_reads_while_this_one_writes() {
+async fn separate_reader_sees_writes_and_can_open_after_close() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(
         LedgerReader::open(dir.path()),

@@ -1,5 +1,5 @@
 //! Conformance suites for the ports. The stores and the fakes of each crate's tests run the same suite, so that a fake behaves as
-//! the store does. Also a search of files for text that must not be in them.
+//! the store does. The crate also has a search for files that contain a text, for tests of erasure.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this crate is tests")]
 

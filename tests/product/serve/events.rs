@@ -6,7 +6,7 @@ use serde_json::Value;
 use weir_tests::WeirFixture;
 use weir_tests::server::{ApiClient, TestServer};
 
-/// Reads at most `most` events after `after` into `seen`. Returns whether the job has ended.
+/// Reads at most `max_events` events after `after` into `seen`. Returns whether the job has ended.
 fn read_events(
     client: &ApiClient,
     job: &str,

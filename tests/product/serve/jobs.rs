@@ -83,7 +83,7 @@ fn diagnosis_names_the_bottleneck_of_text_and_scanned_pages() {
     );
     let of = |stage: &str| {
         let stages = diagnosis["stages"].as_array().unwrap();
-        stages.iter().find(|seen| seen["stage"] == stage).unwrap()
+        stages.iter().find(|evidence| evidence["stage"] == stage).unwrap()
     };
     assert_eq!(of("read")["pages"], 23, "{diagnosis}");
     let busy = |stage: &str| of(stage)["busy_millis"].as_u64().unwrap();
@@ -110,7 +110,7 @@ fn usage_of_a_job_is_metered_to_its_tenant() {
         // There are two days if the test runs at midnight.
         days.iter().map(|day| day[what].as_u64().unwrap()).sum::<u64>()
     };
-    let of = |what| used(&client, what);
+    let of = |field| used(&client, field);
     assert_eq!(
         (of("jobs"), of("pages"), of("upload_bytes")),
         (1, 60, file.len() as u64)

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use weir_tests::server::{ApiClient, TestServer};
 use weir_tests::{CommandOutput, WeirFixture, test_component_path};
 
-/// The scopes of a key that may do everything a tenant can do.
+/// All scopes of a tenant's API key, without `admin`.
 const ALL_SCOPES: [&str; 3] = ["ingest", "read", "components"];
 
 /// Runs `weir pipeline …` with the tenant's server and key.
@@ -118,7 +118,7 @@ fn command_line_pushes_activates_and_rolls_back_a_pipeline() {
     let refused = run_pipeline_command(&weir, &server, &client, &["rollback", "nothing"]);
     assert_eq!(refused.exit_code, 1);
     assert!(
-        refused.stderr.contains("there is no pipeline 'nothing'"),
+        refused.stderr.contains("pipeline 'nothing' does not exist"),
         "{}",
         refused.stderr
     );

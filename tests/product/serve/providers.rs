@@ -9,7 +9,7 @@ use weir_tests::model_server::{ModelReply, ModelServer};
 use weir_tests::server::{ApiClient, TestServer};
 use weir_tests::{WeirFixture, wait_until};
 
-/// Starts a server whose only language model answers with `answer`.
+/// Starts a server whose only language model responds with the result of `reply`.
 fn start_server_with_model(
     weir: &WeirFixture,
     settings: &str,

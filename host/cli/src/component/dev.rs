@@ -153,7 +153,8 @@ impl DecisionsByCall {
         self.by_call.insert((function, times, subject), text.to_string());
     }
 
-    /// Formats the decisions that are new or differ from those before. Without decisions before, formats all.
+    /// Formats the decisions that are new or differ from those of the previous round, and a line with their number. In the first
+    /// round these are all decisions.
     fn format_changes(&self, previous: &Self) -> String {
         let new: Vec<_> = self
             .by_call

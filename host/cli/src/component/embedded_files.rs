@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-/// Paths and texts of files. The paths are relative to one folder of the repository.
+/// Pairs of path and content. The paths are relative to the folder that is passed to `files!`.
 type EmbeddedFiles = &'static [(&'static str, &'static str)];
 
 macro_rules! files {
@@ -23,7 +23,7 @@ pub(crate) const RUST_SDK_FILES: EmbeddedFiles = files!("components/sdk":
     "src/progress.rs", "src/routing.rs", "src/settings.rs",
 );
 
-/// `Cargo.toml` of the Rust SDK that does not depend on the workspace.
+/// A `Cargo.toml` for the embedded Rust SDK that works outside the workspace.
 pub(crate) const RUST_SDK_CARGO_TOML: &str = include_str!("templates/rust/sdk.toml");
 
 /// The JavaScript SDK in the layout of a package in `node_modules`.

@@ -14,8 +14,8 @@ use weir_core::event::ErrorInfo;
 use weir_core::ports::HostCapabilities;
 use weir_core::{DocumentId, PageNumber, PolicyError, Rect};
 
-/// The responses of a test case, from `capabilities.json`. Maps by text are looked up by the longest key that is a prefix of the
-/// requested text.
+/// The responses of a test case, from `capabilities.json`. A response by text is the one with the longest key that is a
+/// prefix of the requested text.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct CapabilityResponses {

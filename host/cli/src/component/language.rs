@@ -20,7 +20,7 @@ impl Language {
     /// All languages.
     pub(crate) const ALL: [Self; 3] = [Self::Rust, Self::Js, Self::Python];
 
-    /// File that marks a folder as source in this language.
+    /// Returns the name of the file by which `detect` recognizes this language. For Rust it is Cargo.toml, not the source file.
     pub(crate) const fn marker_file_name(self) -> &'static str {
         match self {
             Self::Rust => "Cargo.toml",

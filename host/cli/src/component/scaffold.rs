@@ -46,13 +46,13 @@ macro_rules! template {
 }
 
 const RUST_TEMPLATE: LanguageTemplate = template!("rust", "rs",
-    parts: &["imports", "fields", "made", "methods"],
+    parts: &["imports", "fields", "initializers", "methods"],
     files: "Cargo.toml" from "component.toml", "src/lib.rs" from "lib.rs");
 const JS_TEMPLATE: LanguageTemplate = template!("js", "js",
     parts: &["fields", "methods"],
     files: "policy.js" from "policy.js", "package.json" from "package.json");
 const PYTHON_TEMPLATE: LanguageTemplate = template!("python", "py",
-    parts: &["imports", "made", "methods"],
+    parts: &["imports", "initializers", "methods"],
     files: "policy.py" from "policy.py", "pyrightconfig.json" from "pyrightconfig.json");
 
 /// Separator of the parts in a role's template.
@@ -115,7 +115,7 @@ fn create_component_folder(folder: &Path, new: &NewArgs) -> Result<()> {
     Ok(())
 }
 
-/// Renders the files of a component. Returns their names and texts in no defined order.
+/// Renders the files of a component. Returns their names and texts: first the files of the template, then the test cases.
 fn render_files(new: &NewArgs) -> Vec<(&'static str, String)> {
     let template = match new.lang {
         Language::Rust => RUST_TEMPLATE,
@@ -154,7 +154,7 @@ fn render_files(new: &NewArgs) -> Vec<(&'static str, String)> {
             list(&|role| format!("{} = \"{}.wasm\"", role.name(), new.name), "\n"),
         ),
         (
-            "bound",
+            "role_bindings",
             list(&|role| format!("{0} = roles.{0}", capitalize_role(role)), "\n"),
         ),
         (

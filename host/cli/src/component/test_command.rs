@@ -172,8 +172,8 @@ impl TestSandbox {
         })
     }
 
-    /// Makes the calls of a case in one job. Returns their decisions or the first error, and the duration. The outer error means
-    /// that the case or the component cannot be used at all.
+    /// Makes the calls of a case in one job. Returns their decisions or the first error, and the duration. The outer error is
+    /// returned if the case or a component is unusable.
     async fn make_calls(
         &self,
         case: &TestCase,

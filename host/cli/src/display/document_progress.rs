@@ -25,7 +25,7 @@ pub(super) const fn is_document_end(event: &EventKind) -> bool {
     )
 }
 
-/// Returns the line for an event that has one: the end of a document, errors, retries, summaries and waits. `took` is the time
+/// Returns the line for an event that has one: the end of a document, errors, retries, summaries and waits. `elapsed` is the time
 /// since the document started.
 pub(super) fn describe_event(name: &str, event: &EventKind, elapsed: Duration) -> Option<String> {
     let seconds = elapsed.as_secs_f64();

@@ -63,7 +63,7 @@ impl ComponentArtifact {
         let bytes = component.len() as u64;
         ensure!(
             bytes <= MAX_COMPONENT_BYTES,
-            "the component has {bytes} bytes, of which a server takes {MAX_COMPONENT_BYTES} at most"
+            "the component has {bytes} bytes; a server accepts at most {MAX_COMPONENT_BYTES}"
         );
         let layer = ComponentDigest::from_content(&component);
         let config = serde_json::to_vec(&ArtifactConfig {
@@ -96,31 +96,35 @@ impl ComponentArtifact {
 
 /// Parses an artifact's manifest and returns digest and size of the layer with the component.
 pub(super) fn find_component_layer_in_manifest(manifest: &[u8]) -> Result<(ComponentDigest, u64)> {
-    let manifest: ArtifactManifest = serde_json::from_slice(manifest)
-        .context("it is no manifest of an image or artifact: is it an index of several? Name one of them by its digest")?;
+    let manifest: ArtifactManifest = serde_json::from_slice(manifest).context(
+        "the manifest is not that of an OCI artifact; if it is an index, name one of its manifests by digest",
+    )?;
     ensure!(
         manifest.schema_version == 2
             && manifest
                 .media_type
                 .is_none_or(|media_type| media_type == MANIFEST_MEDIA_TYPE),
-        "it is no manifest of an OCI image or artifact"
+        "the manifest is not that of an OCI artifact"
     );
     let [layer] = manifest.layers.as_slice() else {
-        bail!("it has {} layers, and a component is one", manifest.layers.len());
+        bail!(
+            "it has {} layers; the artifact of a component has exactly one",
+            manifest.layers.len()
+        );
     };
     ensure!(
         layer.media_type == LAYER_MEDIA_TYPE,
-        "its layer is {:?}, and a component is {LAYER_MEDIA_TYPE}",
+        "its layer has the type {:?}; the layer of a component has the type {LAYER_MEDIA_TYPE}",
         layer.media_type
     );
     ensure!(
         layer.size <= MAX_COMPONENT_BYTES,
-        "it has {} bytes, of which a server takes {MAX_COMPONENT_BYTES} at most",
+        "its component has {} bytes; a server accepts at most {MAX_COMPONENT_BYTES}",
         layer.size
     );
     ensure!(
         layer.digest.starts_with("sha256:"),
-        "its layer is named by no SHA-256"
+        "the digest of its layer is not a SHA-256 digest"
     );
     Ok((layer.digest.parse()?, layer.size))
 }

@@ -134,7 +134,7 @@ impl RegistryClient {
             let actual_digest = ComponentDigest::from_content(&component);
             ensure!(
                 actual_digest == layer_digest && component.len() as u64 == size,
-                "the registry answered with other bytes than {layer_digest}, {actual_digest}"
+                "the registry returned other bytes than {layer_digest}: their digest is {actual_digest}"
             );
             Ok(PulledComponent {
                 component,
@@ -153,7 +153,7 @@ impl RegistryClient {
         let published = async {
             ensure!(
                 reference.digest.is_none(),
-                "a digest follows from what is published: name a tag"
+                "cannot publish to a digest: use a tag, as in name:tag"
             );
             let tag = reference.tag.as_deref().context("it has no tag: name:tag")?;
             let artifact = ComponentArtifact::from_component(component)?;
@@ -315,8 +315,8 @@ impl RegistryClient {
         Ok(next)
     }
 
-    /// Checks that a URL from the registry uses HTTPS. If the registry uses plain HTTP, an HTTP URL with the same host is also
-    /// accepted. URLs with a user or a password are rejected.
+    /// Checks a URL that the registry names as a redirect, upload or token address: it must use HTTPS. If the registry uses plain
+    /// HTTP, an HTTP URL with the same host is also accepted. URLs with a user or a password are rejected.
     fn check_redirect_url(&self, url: &Url) -> Result<()> {
         let same_host =
             url.scheme() == "http" && self.base_url.scheme() == "http" && url.host() == self.base_url.host();
@@ -335,7 +335,7 @@ impl RegistryClient {
         Ok(())
     }
 
-    /// Reads a response body. Returns an error if it is longer than `most` bytes, even if `Content-Length` is missing or wrong.
+    /// Reads a response body. Returns an error if it is longer than `max_bytes` bytes, even if `Content-Length` is missing or wrong.
     async fn read_limited_body(&self, mut response: Response, max_bytes: u64) -> Result<Vec<u8>> {
         let long = || anyhow::anyhow!("the response of {} exceeds {max_bytes} bytes", self.registry_name);
         if response.content_length().is_some_and(|length| length > max_bytes) {
@@ -367,8 +367,8 @@ impl RegistryClient {
             .await
             .unwrap_or_default();
         let parsed = serde_json::from_slice::<serde_json::Value>(&body).ok();
-        let registry_message = parsed.and_then(|said| {
-            let first = said.pointer("/errors/0/message")?.as_str()?;
+        let registry_message = parsed.and_then(|body| {
+            let first = body.pointer("/errors/0/message")?.as_str()?;
             let plain = |c: &char| !c.is_control();
             Some(first.chars().filter(plain).take(200).collect::<String>())
         });
@@ -377,8 +377,8 @@ impl RegistryClient {
                 "{} has no such repository, tag or blob ({status})",
                 self.registry_name
             ),
-            (_, Some(why)) => bail!("{} says: {why} ({status})", self.registry_name),
-            (_, None) => bail!("{} answered with {status}", self.registry_name),
+            (_, Some(why)) => bail!("{} returned an error: {why} ({status})", self.registry_name),
+            (_, None) => bail!("{} responded with {status}", self.registry_name),
         }
     }
 

@@ -21,7 +21,7 @@ use super::reference::ArtifactReference;
 /// The smallest component: a header and nothing in it.
 const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
-/// How the fake registry differs from an honest one.
+/// The protocol violation or access rule of the fake registry.
 #[derive(Clone, Copy, PartialEq)]
 enum RegistryFault {
     None,
@@ -316,7 +316,7 @@ async fn manifest_that_is_no_component_is_rejected() {
     for (layers, part) in [
         (
             json!([layer("application/vnd.oci.image.layer.v1.tar+gzip", 8)]),
-            "a component is application/wasm",
+            "a component has the type application/wasm",
         ),
         (json!([]), "0 layers"),
         (
@@ -325,7 +325,7 @@ async fn manifest_that_is_no_component_is_rejected() {
         ),
         (
             json!([layer("application/wasm", u64::MAX)]),
-            "takes 67108864 at most",
+            "accepts at most 67108864",
         ),
     ] {
         let registry = start_registry(RegistryFault::None).await;
@@ -356,7 +356,7 @@ async fn manifest_that_is_no_component_is_rejected() {
         .await
         .err()
         .unwrap();
-    assert!(format!("{error:#}").contains("an index of several"), "{error:#}");
+    assert!(format!("{error:#}").contains("if it is an index"), "{error:#}");
 }
 
 #[tokio::test]
@@ -367,12 +367,15 @@ async fn token_is_requested_once_with_minimal_scope() {
     let requests = registry.received_requests.lock().clone();
     let tokens: Vec<_> = requests
         .iter()
-        .filter(|(what, _)| what.starts_with("GET /token"))
+        .filter(|(request, _)| request.starts_with("GET /token"))
         .collect();
     // The login is sent to the realm only, the token to the registry only, and the scope has only the needed rights.
     let expected = "GET /token?scope=repository%3Ateam%2Frouter%3Apull&service=the+shop";
     assert_eq!(tokens, [&(expected.to_owned(), "Basic dTpw".to_owned())]);
-    let authorizations: Vec<&str> = requests.iter().map(|(_, shown)| shown.as_str()).collect();
+    let authorizations: Vec<&str> = requests
+        .iter()
+        .map(|(_, authorization)| authorization.as_str())
+        .collect();
     assert_eq!(
         authorizations,
         ["", "Basic dTpw", "Bearer of-the-realm", "Bearer of-the-realm"]
@@ -413,15 +416,20 @@ async fn password_is_sent_only_to_the_registry_that_requests_it() {
         .await;
     let requests = leading.received_requests.lock().clone();
     assert!(
-        requests.iter().any(|(_, shown)| shown == "Basic dTpw"),
+        requests
+            .iter()
+            .any(|(_, authorization)| authorization == "Basic dTpw"),
         "{requests:?}"
     );
     let requests = elsewhere.received_requests.lock().clone();
     assert!(
-        requests.iter().any(|(what, _)| what.contains("/blobs/x")),
+        requests.iter().any(|(request, _)| request.contains("/blobs/x")),
         "{requests:?}"
     );
-    assert!(requests.iter().all(|(_, shown)| shown.is_empty()), "{requests:?}");
+    assert!(
+        requests.iter().all(|(_, authorization)| authorization.is_empty()),
+        "{requests:?}"
+    );
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl JobQueue {
         self.queued_jobs += 1;
     }
 
-    /// Returns the tenant whose job starts next, among the tenants for which `may` is true.
+    /// Returns the tenant whose job starts next, among the tenants for which `is_allowed` is true.
     pub(super) fn next_tenant(&self, is_allowed: impl Fn(&TenantId) -> bool) -> Option<&TenantId> {
         self.clock
             .next_flow_among(self.tenants.keys().filter(|tenant| is_allowed(tenant)))
@@ -111,7 +111,7 @@ impl JobQueue {
         Some(job)
     }
 
-    /// Replaces the estimated cost of a job (`thought`) by its actual cost (`was`).
+    /// Charges the tenant for `actual_pages` in place of `estimated_pages`.
     pub(super) fn charge_actual_cost(
         &mut self,
         tenant: &TenantId,
@@ -169,8 +169,8 @@ impl JobQueue {
         Some(ahead.count() + 1)
     }
 
-    /// Returns the longest time for which a tenant has had queued jobs and none of them started, among the tenants for which `may` is
-    /// true. A long backlog of one tenant does not count as long as its jobs keep starting.
+    /// Returns the longest time for which a tenant has had queued jobs and none of them started, among the tenants for which
+    /// `is_allowed` is true. A long backlog of one tenant does not count as long as its jobs keep starting.
     pub(super) fn longest_tenant_wait_without_start(
         &self,
         now: Duration,

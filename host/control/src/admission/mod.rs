@@ -3,7 +3,7 @@
 //! A job is queued here from when it is accepted, which is when it is in the ledger, until the engine starts it. The number of
 //! queued jobs and of running jobs is limited for each tenant and for the host. The last quarter of the job slots is reserved for
 //! tenants without a running job. So a tenant that floods the host does not delay the three pages of another tenant until one of its
-//! own jobs ends. This state is in memory only: after a restart the ledger tells which jobs have not ended.
+//! own jobs ends. This state is in memory only: after a restart the unfinished jobs are read from the ledger.
 
 mod dispatcher;
 mod guards;

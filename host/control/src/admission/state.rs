@@ -46,7 +46,7 @@ pub(super) struct RunningJob {
     pub(super) started_millis: u64,
 }
 
-/// The terms on which the jobs of a tenant may start.
+/// A cached copy of a tenant's weight, its limit of running jobs and the reason why its jobs are held; valid for a short time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct TenantTerms {
     pub weight: f64,

@@ -25,7 +25,7 @@ pub(crate) async fn commit_failed_or_canceled_job(
     let since_created_millis = unix_time_millis().saturating_sub(record.created_millis);
     let at_millis = since_created_millis.max(progress.last_event_millis);
     let files = job_request
-        .map(|order| order.files.as_slice())
+        .map(|request| request.files.as_slice())
         .unwrap_or_default();
     let state = if error.is_some() {
         JobState::Failed
@@ -36,11 +36,13 @@ pub(crate) async fn commit_failed_or_canceled_job(
         .find_progress_of_files(files)
         .into_iter()
         .zip(files)
-        .filter(|(document_progress, _)| !document_progress.is_some_and(|seen| seen.state.is_ended()));
+        .filter(|(document_progress, _)| {
+            !document_progress.is_some_and(|progress| progress.state.is_ended())
+        });
     let ends = ends.map(|(document_progress, file)| {
         let (name, done) = (
             file.name.clone(),
-            document_progress.map_or(0, |seen| seen.done_pages),
+            document_progress.map_or(0, |progress| progress.done_pages),
         );
         let event_kind = match &error {
             Some(error) => EventKind::DocumentFailed {

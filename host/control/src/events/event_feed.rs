@@ -114,7 +114,7 @@ struct FeedState {
     published_position: watch::Sender<u64>,
 }
 
-/// All events of the tenant with positions in `from + 1..=to`.
+/// All events of the tenant with positions in `evicted_position + 1..=last_position`.
 #[derive(Default)]
 struct RecentEvents {
     evicted_position: u64,
@@ -165,7 +165,7 @@ impl TenantFeed {
         *self.shared.published_position.borrow()
     }
 
-    /// Returns up to `most` events after the position `place`, only those of `job` if it is given; `None` if some of them are not in
+    /// Returns up to `limit` events after `after_position`, only those of `job` if it is given; `None` if some of them are not in
     /// memory any more.
     pub(crate) fn events_after(
         &self,
@@ -200,7 +200,7 @@ impl TenantFeed {
         Some(following)
     }
 
-    /// Waits until events after the position `place` are published.
+    /// Waits until events after `after_position` are published.
     pub(crate) async fn wait_for_events_after(&self, after_position: u64) {
         let mut published = self.shared.published_position.subscribe();
         // It cannot fail: the sender lives as long as this feed.

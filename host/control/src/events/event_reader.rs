@@ -52,7 +52,7 @@ impl EventReader {
         .await
     }
 
-    /// Creates a reader for the events of a tenant after the position `place`, or for future events only if it is `None`.
+    /// Creates a reader for the events of a tenant after `position`, or for future events only if it is `None`.
     pub async fn for_tenant(
         feeds: &EventFeeds,
         tenant: &TenantId,
@@ -123,28 +123,30 @@ impl EventReader {
                         }
                     }
                 }
-                Cursor::Tenant { position: place } => {
-                    match feed.events_after(*place, None, EVENTS_PER_READ) {
+                Cursor::Tenant { position } => {
+                    match feed.events_after(*position, None, EVENTS_PER_READ) {
                         Some(following) if following.events.is_empty() => {
-                            feed.wait_for_events_after(*place).await
+                            feed.wait_for_events_after(*position).await
                         }
                         Some(following) => {
-                            *place = following.complete_until;
+                            *position = following.complete_until;
                             return Ok(following.events);
                         }
                         None => {
                             let published_position = feed.published_position();
-                            let events = ledger.list_tenant_events(tenant, *place, EVENTS_PER_READ).await?;
+                            let events = ledger
+                                .list_tenant_events(tenant, *position, EVENTS_PER_READ)
+                                .await?;
                             match events.last() {
                                 Some((last, _)) => {
-                                    *place = *last;
+                                    *position = *last;
                                     return Ok(events
                                         .iter()
                                         .map(|(at, event)| EncodedEvent::new(*at, event))
                                         .collect());
                                 }
                                 // The events up to there have been deleted.
-                                None => *place = published_position,
+                                None => *position = published_position,
                             }
                         }
                     }

@@ -54,7 +54,8 @@ pub enum RetryJobError {
     TaskPanicked(#[from] TaskPanicked),
 }
 
-/// Cancels a job. `record` and `order` are what [`find_job`](super::find_job) returned for it.
+/// Cancels a job. `record` and `job_request` are the result of
+/// [`find_job_and_request`](super::find_job_and_request).
 ///
 /// A queued job has ended when this returns. A running job ends when its pages in progress have ended. If the job has ended already,
 /// nothing changes.
@@ -88,7 +89,7 @@ pub async fn cancel_job(
     }
 }
 
-/// Creates a job with the same files and options as `past`, in the reserved place of the queue.
+/// Creates a job with the same files and options as `original_record`, and queues it with `reservation`.
 ///
 /// Returns the id of the new job, and whether an earlier request with the same idempotency key created it.
 pub async fn retry_job_as_new_job(

@@ -20,7 +20,8 @@ use weir_core::llm::ProviderFailureInfo;
 
 use super::progress::{JobProgress, QueueSamples};
 
-/// The share of queue samples, or of the time, that counts as always.
+/// The minimum share that counts as nearly always: of queue samples in which a queue is full or empty, or of the time in which
+/// workers are busy.
 const ALWAYS_SHARE: f64 = 0.8;
 /// The share of busy time from which on a stage can be the bottleneck, if it has far more to do than the others.
 const MOSTLY_BUSY_SHARE: f64 = 0.5;
@@ -133,7 +134,7 @@ fn describe_failing_providers(providers: &[ProviderFailureInfo], now_millis: u64
 }
 
 fn find_and_describe_bottleneck(stages: &[StageEvidence], millis: u64) -> (Option<Stage>, String) {
-    let evidence_of = |stage: Stage| stages.iter().find(|seen| seen.stage == stage);
+    let evidence_of = |stage: Stage| stages.iter().find(|evidence| evidence.stage == stage);
     if stages.is_empty() {
         let nothing = "no batch of pages has been rasterized yet, so nothing can be said";
         return (None, nothing.into());

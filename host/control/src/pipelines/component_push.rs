@@ -78,7 +78,8 @@ fn component_io_error(error: std::io::Error) -> StorageError {
 }
 
 impl ComponentPush {
-    /// Creates an empty component, if no other component of the tenant is being pushed.
+    /// Starts a push with an empty temporary file. Fails with [`PushComponentError::AnotherPushInProgress`] if another push of the
+    /// tenant is in progress.
     pub async fn start_push(control: &Control, tenant: &Tenant) -> Result<Self, PushComponentError> {
         let pipelines = &control.tenant_pipelines;
         let permit = pipelines.validation_permits.try_acquire(&tenant.id);

@@ -47,7 +47,7 @@ pub async fn replay_job(
         control.job_requests.find_job_request(tenant, job)
     )?;
     let record = record.ok_or(ReplayJobError::JobNotFound)?;
-    let options = job_request.map(|order| order.options).unwrap_or_default();
+    let options = job_request.map(|request| request.options).unwrap_or_default();
     let assignment = match revision {
         Some(revision) => {
             let known = pipelines

@@ -19,7 +19,7 @@ pub(crate) struct TenantConcurrencyPermit {
 }
 
 impl TenantConcurrencyLimiter {
-    /// Creates an instance with at most `most` permits in total.
+    /// Creates a limiter with at most `max_permits` permits in total.
     pub(crate) fn new(max_permits: usize) -> Arc<Self> {
         Arc::new(Self {
             max_permits,

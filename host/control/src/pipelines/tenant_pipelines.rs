@@ -20,11 +20,10 @@ const HOST_PIPELINE_NAME: &str = "default";
 /// The maximum number of concurrent comparisons with shadows on the host.
 const MAX_CONCURRENT_COMPARISONS: usize = 4;
 
-/// Builds pipelines and supplies the default components of the host.
+/// Builds a pipeline from a manifest and components, and fills the remaining roles with the default components of the host.
 #[async_trait]
 pub trait PipelineBuilder: Send + Sync {
-    /// Builds a pipeline from a manifest and components. The default components take the remaining roles. The error says what is
-    /// wrong with the default components.
+    /// Builds a pipeline from a manifest and components. The error says what is wrong with the default components.
     async fn build_pipeline(
         &self,
         manifest: Manifest,
@@ -36,7 +35,7 @@ pub trait PipelineBuilder: Send + Sync {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PipelineUnavailableError {
     /// The tenant has no pipeline of this name.
-    #[error("there is no pipeline '{0}'")]
+    #[error("pipeline '{0}' does not exist")]
     Unknown(String),
     /// The pipeline has no active revision.
     #[error("no revision of pipeline '{0}' is active: activate one")]

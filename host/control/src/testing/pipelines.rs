@@ -273,19 +273,19 @@ impl PipelineStore for FakeStore {
         jobs: u32,
     ) -> StoreResult<Vec<JobSample>> {
         let tables = self.lock_pipelines();
-        let assigned_jobs = tables.assigned_jobs.iter().filter(|((owner, _), given)| {
-            (owner, &*given.pipeline, given.assignment.revision) == (tenant, pipeline, revision)
+        let assigned_jobs = tables.assigned_jobs.iter().filter(|((owner, _), assigned)| {
+            (owner, &*assigned.pipeline, assigned.assignment.revision) == (tenant, pipeline, revision)
         });
         let mut ended: Vec<&RevisionJobOutcome> = assigned_jobs
-            .filter_map(|(_, given)| given.outcome.as_ref())
+            .filter_map(|(_, assigned)| assigned.outcome.as_ref())
             .collect();
         ended.retain(|job| within_millis.contains(&job.ended_at_millis));
         ended.sort_by_key(|job| (job.ended_at_millis, job.job));
         let (all, jobs) = (ended.len(), jobs as usize);
         let is_in_sample = |index: &usize| all <= jobs || (index + 1) * jobs / all > index * jobs / all;
-        let samples = (0..all).filter(is_in_sample).map(|place| JobSample {
-            ended_at_millis: ended[place].ended_at_millis,
-            metrics: ended[place].metrics,
+        let samples = (0..all).filter(is_in_sample).map(|index| JobSample {
+            ended_at_millis: ended[index].ended_at_millis,
+            metrics: ended[index].metrics,
         });
         Ok(samples.collect())
     }

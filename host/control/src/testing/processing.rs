@@ -1,4 +1,4 @@
-//! A fake rasterizer, fake policies and a fake store of uploads. A file with the text `3 pages …` is a document with three pages. A
+//! A fake rasterizer, fake components and a fake store of uploads. A file with the text `3 pages …` is a document with three pages. A
 //! test can hold back pages and release them one by one. The fakes record which jobs were opened.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ use weir_core::{
 use super::FakeStore;
 use crate::pipelines::PipelineBuilder;
 
-/// A rasterizer and policies without real work or components.
+/// A fake rasterizer, and fake decisions instead of those of components.
 pub struct FakeProcessing {
     /// Each page that is read consumes one permit.
     page_permits: Arc<Semaphore>,
@@ -40,7 +40,7 @@ pub struct FakeProcessing {
     pub(crate) replay_memory_limits: Mutex<Vec<Option<u64>>>,
 }
 
-/// A job whose policies were opened.
+/// A job whose components were opened.
 #[derive(Debug, Clone)]
 pub struct OpenedJob {
     pub tenant: TenantId,
@@ -70,7 +70,7 @@ impl FakeProcessing {
         self.page_permits.add_permits(pages);
     }
 
-    /// Returns the jobs whose policies were opened, in order.
+    /// Returns the jobs whose components were opened, in order.
     pub fn opened_jobs(&self) -> Vec<OpenedJob> {
         self.opened_jobs.lock().clone()
     }

@@ -196,7 +196,7 @@ impl TestRng {
         Self(seed)
     }
 
-    /// Returns a number below `sides`.
+    /// Returns a number below `bound`.
     pub fn next_below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -35,7 +35,7 @@ pub struct TestControl {
     pub vectors: Arc<FakeVectorStore>,
     /// Its embedder.
     pub embedder: Arc<CountingEmbedder>,
-    /// Its rasterizer and policies.
+    /// Its fake rasterizer, components and store of uploads.
     pub processing: Arc<FakeProcessing>,
     /// Its uploaded files.
     pub uploads: Arc<FakeUploadStore>,
@@ -142,7 +142,7 @@ impl TestControl {
         .await;
     }
 
-    /// Waits until a tenant has `waiting` queued jobs and `in_work` running jobs.
+    /// Waits until a tenant has `waiting` queued jobs and `running` running jobs.
     pub async fn wait_for_job_counts(&self, tenant: &TenantId, waiting: usize, running: usize) {
         let counts_match =
             async || self.control.admission.count_queued_and_running_jobs(tenant) == (waiting, running);
@@ -150,7 +150,7 @@ impl TestControl {
     }
 }
 
-/// Waits until `holds` returns true. It is checked again whenever `moved` changes.
+/// Waits until `holds` returns true. It is checked again whenever `changes` has a new value.
 pub async fn wait_until(mut changes: watch::Receiver<()>, holds: impl AsyncFn() -> bool) {
     let waiting = async {
         changes.mark_unchanged();

@@ -136,7 +136,7 @@ fn list_page_quota_usage(limits: &Quotas, usage: &Usage, stored: u64, reserved: 
     .collect()
 }
 
-/// Returns how many of `most` pages may start now beside the reserved pages.
+/// Returns how many of `max_pages` pages may start now in addition to the reserved pages.
 fn count_allowed_pages(
     quota_usages: &[QuotaUsage],
     reserved: u64,

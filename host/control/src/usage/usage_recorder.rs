@@ -23,7 +23,7 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 /// The maximum number of tenants whose stored usage is cached.
 const MAX_CACHED_TENANTS: usize = 10_000;
 
-/// The sources of limits and usage.
+/// Where the recorder reads the quotas of tenants and their stored usage.
 pub struct QuotaSources {
     /// The tenants with their quotas.
     pub tenants: Arc<dyn TenantStore>,

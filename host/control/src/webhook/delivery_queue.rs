@@ -41,7 +41,7 @@ impl DeliveryQueue {
         self.pending.insert(key, delivery);
     }
 
-    /// Removes the deliveries that are not in `owed`, except those in progress.
+    /// Removes the deliveries that are not in `still_pending`, except those in progress.
     pub(crate) fn remove_no_longer_pending(&mut self, still_pending: &[(TenantId, JobId, u32)]) {
         let pending_keys: HashSet<_> = still_pending
             .iter()

@@ -191,7 +191,7 @@ pub(crate) async fn find_receiver_host_and_port(
         return Ok(None);
     }
     let job_request = job_requests.find_job_request(tenant, job).await?;
-    let url = job_request.and_then(|order| Url::parse(&order.webhook?.url).ok());
+    let url = job_request.and_then(|request| Url::parse(&request.webhook?.url).ok());
     // A URL without a host fails at the first attempt.
     Ok(Some(url.map_or_else(String::new, |url| {
         let port = url.port_or_known_default().unwrap_or_default();

@@ -15,8 +15,8 @@ const STABLE_JOBS_PER_CANARY_JOB: usize = 9;
 const FALSE_ROLLBACK_RISK: f64 = 0.05;
 /// Number of compared metrics, among which the risk is divided.
 const COMPARED_METRICS: f64 = 5.0;
-/// Standard deviations with a tenth of a normal distribution above: the probability that a canary above a limit
-/// passes one evaluation.
+/// The 90 % quantile of the standard normal distribution: a canary above a limit passes one evaluation with a
+/// probability of at most 10 %.
 const PROMOTION_Z: f64 = 1.281_552;
 
 /// The next action for a canary, with its reason.
@@ -30,7 +30,7 @@ pub enum CanaryAction {
     RollBack(String),
 }
 
-/// The canary's jobs that one evaluation uses.
+/// The input of one evaluation: the canary's jobs that it uses, and its position among the evaluations.
 #[derive(Debug, Clone)]
 pub struct CanaryEvaluationInput {
     config: CanaryAnalysisConfig,
@@ -41,7 +41,7 @@ pub struct CanaryEvaluationInput {
 }
 
 impl CanaryAnalysisConfig {
-    /// Returns the action before the first evaluation.
+    /// Returns the action while no evaluation is due: to wait, with the number of jobs at the first one.
     pub fn action_before_first_evaluation(&self) -> CanaryAction {
         let first = self.evaluation_job_counts().first().copied().unwrap_or(1);
         CanaryAction::Wait(format!(
@@ -49,8 +49,8 @@ impl CanaryAnalysisConfig {
         ))
     }
 
-    /// Returns the latest evaluation that the canary's jobs are sufficient for. The jobs are in the order of their
-    /// ends.
+    /// Returns the latest evaluation that is due after these jobs of the canary; `None` before the first. The jobs
+    /// are in the order in which they ended.
     pub fn select_latest_due_evaluation(&self, canary: &[JobSample]) -> Option<CanaryEvaluationInput> {
         let counted: Vec<JobSample> = canary
             .iter()
@@ -94,8 +94,8 @@ impl CanaryEvaluationInput {
         self.canary_jobs.last().map_or(0, |job| job.ended_at_millis)
     }
 
-    /// Returns how many jobs of the stable revision the evaluation uses at most. They are spread evenly over that
-    /// time.
+    /// Returns the maximum number of jobs of the stable revision that the evaluation uses. The caller spreads them
+    /// evenly over the time until the canary's last job.
     pub fn max_stable_jobs(&self) -> u32 {
         u32::try_from(self.canary_jobs.len() * STABLE_JOBS_PER_CANARY_JOB).unwrap_or(u32::MAX)
     }
@@ -134,9 +134,9 @@ impl CanaryEvaluationInput {
                 MetricComparisonResult::WithinLimit => {}
                 MetricComparisonResult::Inconclusive {
                     finding: observation,
-                    exceeds_limit: is_over_limit,
+                    exceeds_limit,
                 } => {
-                    if is_over_limit && over_limit.is_none() {
+                    if exceeds_limit && over_limit.is_none() {
                         over_limit = Some(observation.clone());
                     }
                     inconclusive.push(observation);
@@ -224,7 +224,8 @@ impl CanaryEvaluationInput {
         }
     }
 
-    /// Without enough jobs of the stable revision, compares with a revision that has no failures.
+    /// Tests the rate against the limit itself, as if the stable revision had no such events. Used while the stable
+    /// revision has too few jobs.
     fn check_rate_without_stable(
         &self,
         (description, allowed, counts_of): ComparedRate,
@@ -266,7 +267,7 @@ impl CanaryEvaluationInput {
             format_permille(chance),
             self.config.max_slowdown * 100.0
         );
-        let shifted: Vec<f64> = new.iter().map(|pace| pace - allowed).collect();
+        let shifted: Vec<f64> = new.iter().map(|log_duration| log_duration - allowed).collect();
         if increase > allowed && chance < self.false_rollback_risk_per_comparison() {
             MetricComparisonResult::Worse(observation)
         } else if mann_whitney_z(&shifted, &old) < -PROMOTION_Z {

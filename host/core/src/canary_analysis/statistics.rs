@@ -145,7 +145,7 @@ pub(super) fn mann_whitney_z(first: &[f64], second: &[f64]) -> f64 {
     mann_whitney_z_shifted(first, second, 0.0)
 }
 
-/// Like [`mann_whitney_z`], with `down` subtracted from each value of `first`.
+/// Like [`mann_whitney_z`], with `shift` subtracted from each value of `first`.
 fn mann_whitney_z_shifted(first: &[f64], second: &[f64], shift: f64) -> f64 {
     let (mut first_values, mut second_values) = (
         first.iter().map(|v| v - shift).peekable(),

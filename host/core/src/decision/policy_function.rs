@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::manifest::Role;
 
-/// A function of the contract that decides; implemented for the input type of each.
+/// A component function that returns a decision. The input type of each such function implements it.
 pub trait PolicyFunction:
     Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
 {
@@ -18,6 +18,7 @@ pub trait PolicyFunction:
     /// The decision that it returns.
     type Decision: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync;
 
-    /// Returns a short description of the subject of the call: a page, a file name or an event.
+    /// Describes in a few words what this call decides about (a page, a file name or an event), for logs and replay
+    /// reports.
     fn describe_call_subject(&self) -> String;
 }

@@ -14,6 +14,7 @@ use crate::page_text::Line;
 const MAX_FRAGMENT_GAP: f32 = 1.5;
 /// Maximum bytes of a joined line, so that the cost of joining is bounded by the text of the page.
 const MAX_LINE_BYTES: usize = 1000;
+
 /// Joins fragments on one baseline that are less than [`MAX_FRAGMENT_GAP`] apart, from left to right.
 ///
 /// Fragments are processed from left to right and stored in horizontal strips of the page. So each fragment is

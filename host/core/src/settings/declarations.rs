@@ -8,7 +8,7 @@ use super::setting_type::{
     AllProvidersFailedAction, DeviceChoice, LogFormat, MetricsAccess, SandboxMode, SettingDeclaration,
     SettingError, SettingType,
 };
-use super::unknown_setting::unknown_setting;
+use super::unknown_setting::unknown_setting_error;
 
 settings! {
     /// Settings of the host.
@@ -195,7 +195,7 @@ settings! {
     "quota.upload_bytes" => quota_upload_bytes: u64 = "0", "bytes" if |_v| true;
     /// Maximum pages of one tenant in a day (UTC).
     "quota.pages_per_day" => quota_pages_per_day: u64 = "0", "pages" if |_v| true;
-    /// Maximum stored bytes of documents and page images of one tenant.
+    /// Maximum stored bytes of one tenant: uploads, components and the blobs of documents, such as page images.
     "quota.stored_bytes" => quota_stored_bytes: u64 = "0", "bytes" if |_v| true;
     /// Maximum milliseconds of model time of one tenant in a day (UTC).
     "quota.inference_millis_per_day" => quota_inference_millis_per_day: u64 = "0", "milliseconds" if |_v| true;
@@ -205,7 +205,7 @@ settings! {
     "quota.llm_calls_per_day" => quota_llm_calls_per_day: u64 = "0", "calls" if |_v| true;
     /// Maximum language model tokens of one tenant in a day (UTC), prompts and responses together.
     "quota.llm_tokens_per_day" => quota_llm_tokens_per_day: u64 = "0", "tokens" if |_v| true;
-    /// Maximum price of these tokens in a day (UTC), in millionths of the currency of the providers' prices.
+    /// Maximum cost of these tokens in a day (UTC), in millionths of the currency of the providers' prices.
     "quota.llm_cost_micros_per_day" => quota_llm_cost_micros_per_day: u64 = "0", "millionths" if |_v| true;
     /// Maximum memory of one component instance of a tenant, in bytes. It applies if it is less than the pipeline's
     /// limit.

@@ -35,7 +35,7 @@ pub(super) fn provider_setting_from_variable(variable: &str) -> Option<String> {
 }
 
 impl Settings {
-    /// Sets `NAME.KEY`.
+    /// Sets one key of one provider. `rest` is `NAME.KEY`. Adds the provider if it does not exist.
     pub(super) fn set_provider_value(&mut self, rest: &str, value: &str) -> Result<(), SettingError> {
         let unknown = || SettingError::UnknownSetting {
             name: format!("{PROVIDER_PREFIX}{rest}"),
@@ -46,7 +46,7 @@ impl Settings {
             return Err(unknown());
         }
         let index = self.llm_providers.iter().position(|p| p.name == entry);
-        let mut provider = match index.and_then(|place| self.llm_providers.get(place)) {
+        let mut provider = match index.and_then(|index| self.llm_providers.get(index)) {
             Some(known) => known.clone(),
             None => {
                 let mut new = ProviderSettings::default();
@@ -60,14 +60,14 @@ impl Settings {
                 entry: format!("provider '{entry}'"),
                 error: Box::new(error),
             })?;
-        match index.and_then(|place| self.llm_providers.get_mut(place)) {
+        match index.and_then(|index| self.llm_providers.get_mut(index)) {
             Some(known) => *known = provider,
             None => self.llm_providers.push(provider),
         }
         Ok(())
     }
 
-    /// Returns the value of `NAME.KEY` as text.
+    /// Returns the value of one key of one provider as text. `rest` is `NAME.KEY`.
     pub(super) fn get_provider_value(&self, rest: &str) -> Option<String> {
         let (entry, key) = rest.split_once('.')?;
         let provider = self.llm_providers.iter().find(|p| p.name == entry)?;

@@ -23,14 +23,14 @@ pub enum SettingError {
         present: &'static str,
     },
     /// The value has the wrong type or is out of range.
-    #[error("invalid value {name} = '{value}': give {wanted}")]
+    #[error("invalid value {name} = '{value}': give {accepted_values}")]
     InvalidValue {
         /// Name of the setting.
         name: &'static str,
         /// The value as given.
         value: String,
         /// The accepted values.
-        wanted: String,
+        accepted_values: String,
     },
     /// A setting of one entry of a list is not valid.
     #[error("{entry}: {error}")]
@@ -219,7 +219,7 @@ macro_rules! settings {
                 match name {
                     $($name => {
                         let wrong = || SettingError::InvalidValue {
-                            name: $name, value: value.to_owned(), wanted: $range.to_owned(),
+                            name: $name, value: value.to_owned(), accepted_values: $range.to_owned(),
                         };
                         let $v = <$type as SettingType>::parse(value.trim()).ok_or_else(wrong)?;
                         if !$valid {
@@ -228,7 +228,7 @@ macro_rules! settings {
                         self.$field = $v;
                         Ok(())
                     })*
-                    _ => Err(unknown_setting($table, name)),
+                    _ => Err(unknown_setting_error($table, name)),
                 }
             }
 

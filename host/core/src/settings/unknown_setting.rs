@@ -4,7 +4,7 @@ use super::renamed_settings;
 use super::setting_type::{SettingDeclaration, SettingError};
 
 /// Returns the error for a name that is not declared.
-pub(super) fn unknown_setting(declarations: &'static [SettingDeclaration], name: &str) -> SettingError {
+pub(super) fn unknown_setting_error(declarations: &'static [SettingDeclaration], name: &str) -> SettingError {
     match renamed_settings::current_setting_name(name) {
         Some(present) => SettingError::Renamed {
             name: name.to_owned(),

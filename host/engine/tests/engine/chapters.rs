@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use weir_core::decision::{SummaryPlan, SummaryPrompt as Asked};
+use weir_core::decision::{SummaryPlan, SummaryPrompt};
 use weir_core::event::{Event, EventKind};
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::ledger::JobState;
@@ -197,7 +197,7 @@ impl LanguageModel for AdmissionTimingModel {
 
 /// Creates a host for a book with one chapter on each page. The long chapters come first and have `parts` parts together.
 fn book_host(parts: u32) -> FakeHost {
-    let question = |prompt: &str| Asked {
+    let create_prompt = |prompt: &str| SummaryPrompt {
         prompt: format!("{prompt}: {{text}}"),
         max_tokens: 100,
     };
@@ -206,13 +206,13 @@ fn book_host(parts: u32) -> FakeHost {
     fakes.script.summarize = Arc::new(move |section| {
         let chapter = section.first_page;
         if chapter > LONG_CHAPTERS || section.first_page != section.last_page {
-            return Ok(SummaryPlan::Single(question("whole")));
+            return Ok(SummaryPlan::Single(create_prompt("whole")));
         }
         let of_chapter = chapter * parts / LONG_CHAPTERS - (chapter - 1) * parts / LONG_CHAPTERS;
         Ok(SummaryPlan::MapReduce {
             ranges: (0..of_chapter).map(|part| part..part + 9).collect(),
-            map: question("part"),
-            reduce: question("reduce"),
+            map: create_prompt("part"),
+            reduce: create_prompt("reduce"),
         })
     });
     fakes

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
-use weir_core::decision::{FailureAction, PageRoute, ReadingMethod, SummaryPlan, SummaryPrompt as Asked};
+use weir_core::decision::{FailureAction, PageRoute, ReadingMethod, SummaryPlan, SummaryPrompt};
 use weir_core::event::{Event, EventKind};
 use weir_core::ledger::JobState;
 use weir_core::llm::{DenialReason, LlmRequest, ProviderError};
@@ -47,7 +47,7 @@ impl Provider for TemporarilyFailingModel {
 fn host_with_failing_model(fault: ProviderError, seconds: u64) -> FakeHost {
     let mut fakes = FakeHost::new();
     fakes.script.summarize = Arc::new(|_| {
-        Ok(SummaryPlan::Single(Asked {
+        Ok(SummaryPlan::Single(SummaryPrompt {
             prompt: "{text}".into(),
             max_tokens: 100,
         }))

@@ -87,7 +87,10 @@ async fn job_over_its_page_quota_is_held_and_goes_on_later() {
             panic!("{held:?}");
         };
         assert_eq!(error.kind, "quota");
-        assert_eq!(error.message, "the quota pages_per_day = 7 is exhausted");
+        assert_eq!(
+            error.message,
+            "the quota pages_per_day of 7 is exhausted: wait until midnight UTC, or have the quota raised"
+        );
 
         // Pages that are done are not processed again, also with `force`.
         *quota.left.lock() = 43;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use weir_core::JobId;
-use weir_core::decision::{SummaryPlan, SummaryPrompt as Asked};
+use weir_core::decision::{SummaryPlan, SummaryPrompt};
 use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
@@ -93,8 +93,8 @@ pub(crate) fn build_router(models: &[Arc<QuotingModel>]) -> Router {
     Router::new(providers.collect(), RouterConfig::default())
 }
 
-fn prompt_with_text(prompt: &str) -> Asked {
-    Asked {
+fn prompt_with_text(prompt: &str) -> SummaryPrompt {
+    SummaryPrompt {
         prompt: format!("{prompt}: {{text}}"),
         max_tokens: 100,
     }

@@ -1,8 +1,8 @@
 //! Shrinks the box of a text line to the foreground in it.
 //!
-//! The detector's boxes are loose where text is dense and small: their height depends on the surroundings as much as on the type. The
-//! recognizer scales every line to the same height. A loose box thus leads to small letters and lost dots, and its height is a poor
-//! measure of the font size. The height of the foreground solves both.
+//! The detector's boxes are loose where text is dense and small: their height depends on the surroundings as much as on the
+//! type. The recognizer scales every line to the same height. A loose box thus leads to small letters and lost dots, and its
+//! height is a poor measure of the font size. The height of the foreground solves both.
 
 use super::ocr_image::OcrImage;
 use super::text_boxes::TextBox;
@@ -15,8 +15,8 @@ const SAMPLES_PER_ROW: usize = 512;
 const MIN_ROW_CONTRAST_SHARE: f32 = 0.1;
 
 /// Padding around the foreground: a factor on its height, and pixels for the blur of a scan. A lower factor makes the scaled line
-/// longer, and the recognizer's time grows with that length. From a factor of 1.15 to 1.35, the time falls by a tenth and the errors
-/// stay the same.
+/// longer, and the recognizer's time grows with that length. From a factor of 1.15 to 1.35, the time falls by a tenth and the
+/// errors stay the same.
 const FOREGROUND_PADDING: (f32, f32) = (1.3, 5.0);
 
 /// The rows of a box that contain foreground.
@@ -28,10 +28,10 @@ pub(crate) struct ForegroundRowSpan {
     pub(crate) height: f32,
 }
 
-/// Finds the rows around the center of a box that contain its line. The contrast along each row decides, so dark and light paper work
-/// alike. Neighboring lines that reach into the box are excluded if a blank row separates them.
-pub(crate) fn find_foreground_row_span(picture: &OcrImage, line: &TextBox) -> Option<ForegroundRowSpan> {
-    let contrasts = row_contrasts(picture, line);
+/// Finds the rows around the center of a box that contain its line. The contrast along each row decides, so dark and light
+/// paper work alike. Neighboring lines that reach into the box are excluded if a blank row separates them.
+pub(crate) fn find_foreground_row_span(image: &OcrImage, line: &TextBox) -> Option<ForegroundRowSpan> {
+    let contrasts = row_contrasts(image, line);
     let min_contrast = contrasts.iter().copied().fold(f32::INFINITY, f32::min);
     let (middle, max_contrast) = contrasts
         .iter()
@@ -74,7 +74,7 @@ pub(crate) fn shrink_box_to_foreground(line: &TextBox, foreground: &ForegroundRo
 }
 
 /// Returns the variance of brightness along each pixel row of a box, from its top.
-fn row_contrasts(picture: &OcrImage, line: &TextBox) -> Vec<f32> {
+fn row_contrasts(image: &OcrImage, line: &TextBox) -> Vec<f32> {
     let ([ux, uy], [vx, vy]) = line.axes();
     let [left, top] = line.corners()[0];
     let step = (line.width / SAMPLES_PER_ROW as f32).max(1.0);
@@ -85,8 +85,7 @@ fn row_contrasts(picture: &OcrImage, line: &TextBox) -> Vec<f32> {
             let (mut sum, mut squares) = (0.0, 0.0);
             for n in 0..count {
                 let u = (n as f32 + 0.5) * step;
-                let value =
-                    picture.brightness_at_nearest_pixel(left + u * ux + v * vx, top + u * uy + v * vy);
+                let value = image.brightness_at_nearest_pixel(left + u * ux + v * vx, top + u * uy + v * vy);
                 sum += value;
                 squares += value * value;
             }
@@ -131,8 +130,8 @@ mod tests {
 
     #[test]
     fn loose_box_shrinks_to_its_line_and_excludes_neighbors() {
-        let picture = image_with_striped_lines(&[26..36, 42..52, 58..68]);
-        let foreground = find_foreground_row_span(&picture, &LOOSE_BOX).unwrap();
+        let image = image_with_striped_lines(&[26..36, 42..52, 58..68]);
+        let foreground = find_foreground_row_span(&image, &LOOSE_BOX).unwrap();
         assert_eq!((foreground.offset, foreground.height), (-3.0, 10.0));
         let fit = shrink_box_to_foreground(&LOOSE_BOX, &foreground);
         assert!(
@@ -144,8 +143,8 @@ mod tests {
 
     #[test]
     fn tight_box_is_unchanged() {
-        let picture = image_with_striped_lines(std::slice::from_ref(&(34..66)));
-        let foreground = find_foreground_row_span(&picture, &LOOSE_BOX).unwrap();
+        let image = image_with_striped_lines(std::slice::from_ref(&(34..66)));
+        let foreground = find_foreground_row_span(&image, &LOOSE_BOX).unwrap();
         assert_eq!(foreground.height, 32.0);
         assert_eq!(shrink_box_to_foreground(&LOOSE_BOX, &foreground), LOOSE_BOX);
     }

@@ -1,5 +1,5 @@
-//! Text detection: the detection model of PP-OCR, a fully convolutional network that computes for each pixel the probability that it
-//! belongs to text.
+//! Text detection: the detection model of PP-OCR, a fully convolutional network that computes for each pixel the probability
+//! that it belongs to text.
 
 use ort::value::TensorRef;
 use weir_core::InferenceError;
@@ -43,32 +43,32 @@ impl Detector {
         })
     }
 
-    /// Returns the boxes of text lines in pixels of the image, which was drawn at `dpi`. Calls `go_on` between runs and stops if it
-    /// returns false.
+    /// Returns the boxes of text lines in pixels of the image, which was drawn at `dpi`. Calls `should_continue` between runs
+    /// and stops if it returns false.
     pub(crate) fn detect_text_boxes(
         &mut self,
-        picture: &OcrImage,
+        image: &OcrImage,
         dpi: u32,
         should_continue: &dyn Fn() -> bool,
     ) -> Result<Vec<TextBox>, InferenceError> {
         let scale = (DETECTION_DPI / dpi.max(1) as f32)
-            .min(MAX_INPUT_SIDE / picture.width.max(picture.height) as f32)
+            .min(MAX_INPUT_SIDE / image.width.max(image.height) as f32)
             .clamp(SCALE_RANGE.0, SCALE_RANGE.1);
         let scale = if (scale - 1.0).abs() < 0.02 { 1.0 } else { scale };
-        let mask = picture.foreground_mask();
+        let mask = image.foreground_mask();
         let mut boxes = Vec::new();
-        for band in detection_bands::split_into_bands(&mask, picture.height, scale) {
+        for band in detection_bands::split_into_bands(&mask, image.height, scale) {
             if !should_continue() {
                 return Err(page_canceled_error());
             }
-            boxes.extend(self.detect_in_band(picture, band, scale, mask.background)?);
+            boxes.extend(self.detect_in_band(image, band, scale, mask.background)?);
         }
         Ok(detection_bands::remove_duplicate_boxes(boxes))
     }
 
     fn detect_in_band(
         &mut self,
-        picture: &OcrImage,
+        image: &OcrImage,
         band: PixelRegion,
         scale: f32,
         background_brightness: u8,
@@ -84,7 +84,7 @@ impl Detector {
             margin: BAND_MARGIN,
             background: background_brightness,
         };
-        resize::resize_into_planes(picture, band, scale, &canvas, &mut self.input);
+        resize::resize_into_planes(image, band, scale, &canvas, &mut self.input);
         let input = TensorRef::from_array_view(([1, 3, height, width], self.input.as_slice()))
             .map_err(|e| onnx_runtime::run_failed_error(MODEL_NAME, &e))?;
         let output = self.runner.run_model([(INPUT_NAME, input)], OUTPUT_NAME)?;

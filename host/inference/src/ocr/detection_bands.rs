@@ -1,11 +1,11 @@
 //! Splits a page into horizontal bands for text detection.
 //!
-//! The detector needs about 200 bytes of working memory for each input pixel, which is 200 MB for a page at 120 dpi. It needs to see a
-//! line and its surroundings, but not the whole page. It therefore gets one band after the other. Bands are cut at blank strips if
-//! there are any; blank strips and margins are skipped.
+//! The detector needs about 200 bytes of working memory for each input pixel, which is 200 MB for a page at 120 dpi. It needs
+//! to see a line and its surroundings, but not the whole page. It therefore gets one band after the other. Bands are cut at
+//! blank strips if there are any; blank strips and margins are skipped.
 //!
-//! Without a blank strip (a rotated scan, a picture, a ruled table), bands overlap by more than the height of a line. A line that is cut
-//! in one band is complete in the next. Of two boxes at the same place the larger one is the complete line.
+//! Without a blank strip (a rotated scan, a picture, a ruled table), bands overlap by more than the height of a line. A line
+//! that is cut in one band is complete in the next. Of two boxes at the same place the larger one is the complete line.
 
 use super::ocr_image::{ForegroundMask, PixelRegion};
 use super::text_boxes::TextBox;
@@ -14,8 +14,8 @@ use super::text_boxes::TextBox;
 /// their pixels are margin.
 const BAND_HEIGHT: f32 = 256.0;
 
-/// Overlap of bands without a blank strip between them, in pixels of the detector's input. It covers the largest type that is read
-/// across a cut, and the rise of a line from one side of the page to the other.
+/// Overlap of bands without a blank strip between them, in pixels of the detector's input. It covers the largest type that is
+/// read across a cut, and the rise of a line from one side of the page to the other.
 const BAND_OVERLAP: f32 = 112.0;
 
 /// Splits a page into the bands that contain foreground, for detection at `scale`.

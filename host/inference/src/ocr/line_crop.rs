@@ -1,6 +1,6 @@
-//! Crops one text line from a page and straightens it. It samples the box directly into the recognizer's input. Rotation and scaling
-//! suffice to map a rotated rectangle to an upright one. One pass thus replaces the two of PaddleOCR (a perspective crop at the
-//! resolution of the page, then a resize), and each pixel is interpolated only once.
+//! Crops one text line from a page and straightens it. It samples the box directly into the recognizer's input. Rotation and
+//! scaling suffice to map a rotated rectangle to an upright one. One pass thus replaces the two of PaddleOCR (a perspective
+//! crop at the resolution of the page, then a resize), and each pixel is interpolated only once.
 
 use super::ocr_image::OcrImage;
 use super::text_boxes::TextBox;
@@ -8,27 +8,27 @@ use super::text_boxes::TextBox;
 /// Height of a line in the recognizer's input, in pixels.
 pub(crate) const LINE_HEIGHT: usize = 48;
 
-/// Maximum number of samples along each axis of an output pixel. A line that is more than this many times as high as [`LINE_HEIGHT`]
-/// loses thin strokes.
+/// Maximum number of samples along each axis of an output pixel. A line that is more than this many times as high as
+/// [`LINE_HEIGHT`] loses thin strokes.
 const MAX_SAMPLES_PER_AXIS: usize = 8;
 
 /// Fills the planes in `out`, each `LINE_HEIGHT × width`, with values from −1 to 1. Only the first `filled` columns are written.
 /// They may extend beyond the right side of the box and then show the pixels of the page there.
 pub(crate) fn crop_and_straighten_line(
-    picture: &OcrImage,
+    image: &OcrImage,
     line: &TextBox,
     columns_per_box: f32,
     (width, filled): (usize, usize),
     out: &mut [f32],
 ) {
-    match picture.channels {
-        1 => crop_line_of_channel_count::<1>(picture, line, columns_per_box, (width, filled), out),
-        _ => crop_line_of_channel_count::<3>(picture, line, columns_per_box, (width, filled), out),
+    match image.channels {
+        1 => crop_line_of_channel_count::<1>(image, line, columns_per_box, (width, filled), out),
+        _ => crop_line_of_channel_count::<3>(image, line, columns_per_box, (width, filled), out),
     }
 }
 
 fn crop_line_of_channel_count<const C: usize>(
-    picture: &OcrImage,
+    image: &OcrImage,
     line: &TextBox,
     columns_per_box: f32,
     (width, filled): (usize, usize),
@@ -53,7 +53,7 @@ fn crop_line_of_channel_count<const C: usize>(
                 // Coordinates are those of pixel edges, but a pixel's value is that of its center; hence half a pixel less.
                 let x = left + u * ux + v * vx - 0.5;
                 let y = top + u * uy + v * vy - 0.5;
-                add_bilinear_samples_to_row(picture, (x, y), (along * ux, along * uy), &mut row);
+                add_bilinear_samples_to_row(image, (x, y), (along * ux, along * uy), &mut row);
             }
         }
         for (channel, plane) in planes.iter_mut().enumerate() {
@@ -68,13 +68,13 @@ fn crop_line_of_channel_count<const C: usize>(
 
 /// Adds the bilinear sample at `start + n × step` to each element of `row`; outside the image the edge pixels repeat.
 fn add_bilinear_samples_to_row<const C: usize>(
-    picture: &OcrImage,
+    image: &OcrImage,
     start: (f32, f32),
     step: (f32, f32),
     row: &mut [[f32; C]],
 ) {
-    let (stride, pixels) = (picture.stride, picture.pixels.as_bytes());
-    let (last_x, last_y) = ((picture.width - 1) as f32, (picture.height - 1) as f32);
+    let (stride, pixels) = (image.stride, image.pixels.as_bytes());
+    let (last_x, last_y) = ((image.width - 1) as f32, (image.height - 1) as f32);
     for (n, sums) in row.iter_mut().enumerate() {
         let x = (n as f32).mul_add(step.0, start.0).clamp(0.0, last_x);
         let y = (n as f32).mul_add(step.1, start.1).clamp(0.0, last_y);

@@ -1,11 +1,11 @@
 //! OCR of page images with the PP-OCR models: text detection finds the lines, text recognition reads each of them.
 //!
-//! A page is a request that is split. Detecting its lines is one step. Then all workers that have no older request recognize the lines
-//! in small groups. The cores thus share one page at a time: the first page is finished early, and the last page leaves no core idle.
-//! Each run still uses one core, which is the most efficient way.
+//! A page is a request that is split. Detecting its lines is one step. Then all workers that have no older request recognize
+//! the lines in small groups. The cores thus share one page at a time: the first page is finished early, and the last page
+//! leaves no core idle. Each run still uses one core, which is the most efficient way.
 //!
-//! PP-OCR has a classifier of the text direction between the two models. It is omitted here: pages come upright from the rasterizer,
-//! and a vertical line is read in both directions if the first result is doubtful.
+//! PP-OCR has a classifier of the text direction between the two models. It is omitted here: pages come upright from the
+//! rasterizer, and a vertical line is read in both directions if the first result is doubtful.
 
 mod box_shrinking;
 mod detection;
@@ -61,7 +61,7 @@ pub(crate) struct PpOcrEngine {
 }
 
 impl PpOcrEngine {
-    /// Opens no model yet.
+    /// Creates the OCR engine. The first request starts the worker threads, and each opens its models.
     pub(crate) fn new(
         runtime: OnnxRuntime,
         detector: PathBuf,

@@ -1,4 +1,4 @@
-//! The names and the error that both networks share.
+//! The OCR model's name, the names of the inputs and outputs of both networks, and the error of a canceled page.
 
 use std::ffi::CStr;
 
@@ -10,7 +10,7 @@ pub(crate) const MODEL_NAME: &str = "ocr";
 /// The name of the input of both networks.
 pub(super) const INPUT_NAME: &CStr = c"x";
 
-/// The name of their output.
+/// The name of the output of both networks.
 pub(super) const OUTPUT_NAME: &CStr = c"fetch_name_0";
 
 /// The error of a page whose result is no longer awaited.

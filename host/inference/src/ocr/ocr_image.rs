@@ -1,5 +1,5 @@
-//! The image of a page as the models use it. The cost of all later steps grows with the number of pixels and channels. A color image
-//! without colors therefore becomes gray, and a mask of the foreground shows which parts can be skipped.
+//! The image of a page as the models use it. The cost of all later steps grows with the number of pixels and channels. A color
+//! image without colors therefore becomes gray, and a mask of the foreground shows which parts can be skipped.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use weir_core::page::{PageImage, PixelBuffer, PixelFormat};
 /// Maximum side of an image in pixels; larger than any page at 600 dpi within `raster.max_page_image_bytes`.
 const MAX_IMAGE_SIDE: u32 = 32_768;
 
-/// Side of the cells of the foreground mask, in pixels. In the mean of a cell, the noise of a scan (standard deviation 15 of 255) stays
-/// far below [`MIN_FOREGROUND_CONTRAST`].
+/// Side of the cells of the foreground mask, in pixels. In the mean of a cell, the noise of a scan (standard deviation 15 of
+/// 255) stays far below [`MIN_FOREGROUND_CONTRAST`].
 const CELL_SIDE: usize = 4;
 
-/// Minimum difference between the mean of a foreground cell and the paper, on a scale of 255. A line one pixel wide at half contrast reaches
-/// twice that.
+/// Minimum difference between the mean of a foreground cell and the paper, on a scale of 255. A line one pixel wide at half
+/// contrast reaches twice that.
 const MIN_FOREGROUND_CONTRAST: i32 = 16;
 
 /// The image of a page, shared by all steps of its OCR.

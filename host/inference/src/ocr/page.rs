@@ -1,5 +1,5 @@
-//! The OCR of one page: its image, the boxes of its lines and their text. Any free worker takes the next step; the result does not
-//! depend on their order.
+//! The OCR of one page: its image, the boxes of its lines and their text. Any free worker takes the next step; the result does
+//! not depend on their order.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ struct RecognitionProgress {
 }
 
 impl PageWithDetectedLines {
-    /// Detects the lines of a page that was drawn at `dpi`. Calls `go_on` between steps and stops if it returns false.
+    /// Detects the lines of a page that was drawn at `dpi`. Calls `should_continue` between steps and stops if it returns false.
     pub(crate) fn detect_lines(
         detector: &mut Detector,
         image: &PageImage,
@@ -74,8 +74,8 @@ impl PageWithDetectedLines {
         &self.boxes
     }
 
-    /// Recognizes the lines at these indexes of [`Self::boxes`]. If they were the last ones, returns all lines of the page in the order
-    /// of their boxes.
+    /// Recognizes the lines at these indexes of [`Self::boxes`]. If they were the last ones, returns all lines of the page in
+    /// the order of their boxes.
     pub(crate) fn recognize_lines_at_indexes(
         &self,
         recognizer: &mut Recognizer,

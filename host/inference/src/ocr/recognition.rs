@@ -1,5 +1,5 @@
-//! Text recognition. For every eighth column of a line, the recognition model of PP-OCR computes a probability for each character and
-//! for the blank class. Greedy CTC decoding (connectionist temporal classification) merges repeated characters.
+//! Text recognition. For every eighth column of a line, the recognition model of PP-OCR computes a probability for each
+//! character and for the blank class. Greedy CTC decoding (connectionist temporal classification) merges repeated characters.
 //!
 //! On a CPU each line runs alone: a batch is no faster there (120 against 115 ms for a line), and a single line needs no padding,
 //! which takes time and changes characters. A GPU gets batches of lines of nearly equal width.
@@ -30,8 +30,8 @@ const GPU_BATCH_LINES: usize = 16;
 /// Maximum ratio of the widest line in a batch to the narrowest.
 const MAX_BATCH_WIDTH_RATIO: f32 = 1.15;
 
-/// Columns of the lines that a CPU worker recognizes in one step: one line across a page, or the words of a table row. Passing a group
-/// to a worker takes microseconds, and a line takes tens of milliseconds.
+/// Columns of the lines that a CPU worker recognizes in one step: one line across a page, or the words of a table row. Passing
+/// a group to a worker takes microseconds, and a line takes tens of milliseconds.
 const MAX_CPU_GROUP_COLUMNS: f32 = 2400.0;
 
 /// Lines that one worker recognizes in one step.
@@ -83,10 +83,11 @@ impl Recognizer {
         group_lines_by_width(lines, self.max_batch_lines)
     }
 
-    /// Recognizes lines of an image and returns their texts in the same order. Calls `go_on` between runs and stops if it returns false.
+    /// Recognizes lines of an image and returns their texts in the same order. Calls `should_continue` between runs and stops
+    /// if it returns false.
     pub(crate) fn recognize_lines(
         &mut self,
-        picture: &OcrImage,
+        image: &OcrImage,
         lines: &[TextBox],
         should_continue: &dyn Fn() -> bool,
     ) -> Result<Vec<RecognizedText>, InferenceError> {
@@ -110,7 +111,7 @@ impl Recognizer {
                 .count();
             let (batch, later) = rest.split_at(similar_count.max(1));
             rest = later;
-            let texts = self.recognize_batch(picture, batch)?;
+            let texts = self.recognize_batch(image, batch)?;
             readings.extend(batch.iter().map(|(n, ..)| *n).zip(texts));
         }
         readings.sort_by_key(|(n, _)| *n);
@@ -119,7 +120,7 @@ impl Recognizer {
 
     fn recognize_batch(
         &mut self,
-        picture: &OcrImage,
+        image: &OcrImage,
         batch: &[(usize, f32, &TextBox)],
     ) -> Result<Vec<RecognizedText>, InferenceError> {
         let filled = |columns: f32| {
@@ -134,7 +135,7 @@ impl Recognizer {
         self.input.clear();
         self.input.resize(batch.len() * size, 0.0);
         for ((_, columns, line), out) in batch.iter().zip(self.input.chunks_exact_mut(size)) {
-            line_crop::crop_and_straighten_line(picture, line, *columns, (width, filled(*columns)), out);
+            line_crop::crop_and_straighten_line(image, line, *columns, (width, filled(*columns)), out);
         }
         let shape = [batch.len(), 3, LINE_HEIGHT, width];
         let input = TensorRef::from_array_view((shape, self.input.as_slice()))
@@ -156,8 +157,8 @@ impl Recognizer {
     }
 }
 
-/// Groups lines for a device that takes `batch` lines at once. The widest lines come first, so that the memory of the first run serves
-/// all others and no worker gets a long line at the end.
+/// Groups lines for a device that takes `batch` lines at once. The widest lines come first, so that the memory of the first run
+/// serves all others and no worker gets a long line at the end.
 fn group_lines_by_width(lines: &[TextBox], batch: usize) -> Vec<LineGroup> {
     let mut order: Vec<(usize, f32)> = lines.iter().map(input_columns).enumerate().collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1));

@@ -1,7 +1,7 @@
 //! Scales a region of an image into a model's input, in planes and normalized.
 //!
-//! The filter is a triangle as wide as the larger of the two pixel grids. It is bilinear when it enlarges. When it shrinks, it has no
-//! aliasing, where plain bilinear sampling would skip thin strokes.
+//! The filter is a triangle as wide as the larger of the two pixel grids. It is bilinear when it enlarges. When it shrinks, it
+//! has no aliasing, where plain bilinear sampling would skip thin strokes.
 
 use super::ocr_image::{OcrImage, PixelRegion};
 
@@ -21,8 +21,8 @@ struct FilterTaps {
     weights: Vec<f32>,
 }
 
-/// Computes the weights for the output pixels of `length` source pixels from `from`. `scale` is the number of output pixels for each
-/// source pixel. No weight lies outside the source pixels.
+/// Computes the weights for the output pixels of `length` source pixels from `from`. `scale` is the number of output pixels for
+/// each source pixel. No weight lies outside the source pixels.
 fn compute_filter_taps(from: usize, length: usize, scale: f32, max_outputs: usize) -> Vec<FilterTaps> {
     let support = (1.0 / scale).max(1.0);
     let (first_pixel, last_pixel) = (from as f32, (from + length.max(1) - 1) as f32);
@@ -50,10 +50,10 @@ fn compute_filter_taps(from: usize, length: usize, scale: f32, max_outputs: usiz
         .collect()
 }
 
-/// Fills `out`, three planes of the size of the canvas, with `region` at `scale`. It maps 0…255 to −1…1. A gray image fills all three
-/// planes alike.
+/// Fills `out`, three planes of the size of the canvas, with `region` at `scale`. It maps 0…255 to −1…1. A gray image fills all
+/// three planes alike.
 pub(crate) fn resize_into_planes(
-    picture: &OcrImage,
+    image: &OcrImage,
     region: PixelRegion,
     scale: f32,
     canvas: &InputCanvas,
@@ -64,7 +64,7 @@ pub(crate) fn resize_into_planes(
     out.resize(3 * size, normalize_brightness(f32::from(canvas.background)));
     let columns = compute_filter_taps(region.x, region.width, scale, canvas.width - canvas.margin);
     let rows = compute_filter_taps(region.y, region.height, scale, canvas.height - canvas.margin);
-    let (channels, pixels) = (picture.channels, picture.pixels.as_bytes());
+    let (channels, pixels) = (image.channels, image.pixels.as_bytes());
     let mut blended = vec![0f32; region.width * channels];
     let mut planes: Vec<_> = out
         .chunks_exact_mut(size.max(1))
@@ -73,7 +73,7 @@ pub(crate) fn resize_into_planes(
     for down in &rows {
         blended.fill(0.0);
         for (k, weight) in down.weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
-            let start = (down.first_pixel + k) * picture.stride + region.x * channels;
+            let start = (down.first_pixel + k) * image.stride + region.x * channels;
             let source = pixels.get(start..start + blended.len()).unwrap_or(&[]);
             for (sum, value) in blended.iter_mut().zip(source) {
                 *sum += weight * f32::from(*value);

@@ -1,12 +1,12 @@
 //! Extracts the boxes of text lines from the detector's probability map.
 //!
-//! The steps are those of differentiable binarization (Liao et al. 2020) as in PaddleOCR. Binarize the map and dilate it by one pixel.
-//! Find the connected components. Compute the rotated rectangle of minimum area around each, with its mean probability as score. Unclip
-//! the rectangle, which enlarges it, because the network is trained on shrunken text. A rectangle enlarged by an offset is still a
-//! rectangle, so no polygon clipping is needed.
+//! The steps are those of differentiable binarization (Liao et al. 2020) as in PaddleOCR. Binarize the map and dilate it by one
+//! pixel. Find the connected components. Compute the rotated rectangle of minimum area around each, with its mean probability
+//! as score. Unclip the rectangle, which enlarges it, because the network is trained on shrunken text. A rectangle enlarged by
+//! an offset is still a rectangle, so no polygon clipping is needed.
 //!
-//! One step is added. The minimum rectangle of a short component (a page number, a bullet) has an arbitrary angle. Such a box gets
-//! the slope of the page, which is measured on the long lines.
+//! One step is added. The minimum rectangle of a short component (a page number, a bullet) has an arbitrary angle. Such a box
+//! gets the slope of the page, which is measured on the long lines.
 
 use std::f32::consts::FRAC_PI_2;
 

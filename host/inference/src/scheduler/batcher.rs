@@ -1,14 +1,14 @@
 //! Decides when a batch starts and how many requests it takes. The time is an argument, as in the queue.
 //!
-//! The queue shares the model's time, in seconds. The time of a request is estimated from its cost and from the recent batches, and
-//! corrected when its batch has run.
+//! The queue shares the model's time, in seconds. The time of a request is estimated from its cost and from the recent batches,
+//! and corrected when its batch has run.
 //!
-//! On a GPU a batch costs less than its requests one by one. While another worker keeps the GPU busy, a free worker therefore waits
-//! until its batch is full, for the linger time at most. If no worker is busy, it takes the queued requests at once.
+//! On a GPU a batch costs less than its requests one by one. While another worker keeps the GPU busy, a free worker therefore
+//! waits until its batch is full, for the linger time at most. If no worker is busy, it takes the queued requests at once.
 //!
 //! On a CPU a batch costs the sum of its requests, except for requests so small that the overhead of a run matters. A free worker
-//! takes its share of the queue at once, but no more than benefits from a single run. The rest stays in the queue, so that an older
-//! call or another tenant can go first. The linger time does not apply.
+//! takes its share of the queue at once, but no more than benefits from a single run. The rest stays in the queue, so that an
+//! older call or another tenant can go first. The linger time does not apply.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use super::config::{BatchGain, SchedulerConfig};
 /// Identifies the requests of one call, so that they can be removed together. Later calls have greater numbers.
 pub(crate) type CallId = u64;
 
-/// The share of the earlier batches that each batch keeps in the estimate of time per cost: the last ten batches make up two thirds.
+/// The share of the earlier batches that each batch keeps in the estimate of time per cost: the last ten batches make up two
+/// thirds.
 const ESTIMATE_DECAY: f64 = 0.9;
 
 /// A queued request.
@@ -84,7 +85,7 @@ impl<T> Batcher<T> {
 
     /// Adds a request behind those of its flow that belong to the same call or an older one.
     pub(crate) fn push(&mut self, flow: &Flow, mut item: QueuedItem<T>) {
-        // Before the first batch the estimate is 0, and flows take turns.
+        // Before the first batch the estimate is 0, and flows alternate.
         if self.recent_cost > 0.0 {
             item.charged_seconds = item.cost * self.recent_seconds / self.recent_cost;
         }

@@ -48,17 +48,17 @@ fn requests_at(tenant: &str, at: Duration, count: usize) -> Vec<Arrival> {
 
 impl BatchSimulation {
     fn new(workers: usize, max_batch_size: usize, gain: BatchGain) -> Self {
-        Self::with_boost(workers, max_batch_size, gain, Duration::ZERO)
+        Self::with_credit(workers, max_batch_size, gain, Duration::ZERO)
     }
 
-    fn with_boost(workers: usize, max_batch_size: usize, gain: BatchGain, boost: Duration) -> Self {
+    fn with_credit(workers: usize, max_batch_size: usize, gain: BatchGain, credit: Duration) -> Self {
         let config = SchedulerConfig {
             model_name: "fake",
             workers,
             max_batch: max_batch_size,
             max_queued_per_tenant: 1000,
             batch_gain: gain,
-            latency_boost: boost,
+            latency_boost: credit,
             niceness: 0,
             usage_meter: None,
         };
@@ -147,10 +147,10 @@ fn backlog_of_one_tenant_delays_another_by_one_batch() {
 
 #[test]
 fn latency_boost_finishes_a_short_job_beside_long_ones() {
-    // By then the long jobs, which were idle once, too, have used their own boosts.
+    // By then the long jobs, which were idle once, too, have used their own credits.
     const ARRIVAL: u64 = 10_001;
-    let last_dispatch = |boost| {
-        let mut simulation = BatchSimulation::with_boost(2, 1, BatchGain::UpToCost(0.0), boost);
+    let last_dispatch = |credit| {
+        let mut simulation = BatchSimulation::with_credit(2, 1, BatchGain::UpToCost(0.0), credit);
         for n in 0..10 {
             let long = requests_at(&format!("long{n}"), millis(0), 300);
             simulation.arrivals.extend(long);
@@ -162,12 +162,13 @@ fn latency_boost_finishes_a_short_job_beside_long_ones() {
         let short = dispatched.iter().filter(|l| l.tenant.as_str() == "short");
         short.map(|l| l.dispatched_at).max().unwrap()
     };
-    // Two workers take 20 ms for each of the 20 requests: 200 ms if the job were alone, and eleven times as long in its turns.
-    let after = |boost| last_dispatch(boost) - millis(ARRIVAL);
+    // Two workers take 20 ms for each of the 20 requests: 200 ms if the job were alone, and eleven times as long if it
+    // alternates with ten others.
+    let after = |credit| last_dispatch(credit) - millis(ARRIVAL);
     let (without, with) = (after(millis(0)), after(millis(500)));
     assert!(without > millis(1900), "{without:?}");
     assert!(with <= millis(220), "{with:?}");
-    // The boost is bounded: a job that needs twice the boost takes turns for its second half.
+    // The credit is bounded: a job that needs twice the credit alternates with the others for its second half.
     let half = after(millis(100));
     assert!(half > millis(900) && half < millis(1300), "{half:?}");
 }

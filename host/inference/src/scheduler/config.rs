@@ -8,8 +8,8 @@ use weir_core::usage::UsageMeter;
 /// How much cheaper a batch is than its requests one by one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum BatchGain {
-    /// A batch is cheaper only up to this cost. Requests are spread over the idle workers; each takes one, or several small requests up
-    /// to this cost.
+    /// A batch is cheaper only up to this cost. Requests are spread over the idle workers; each takes one, or several small
+    /// requests up to this cost.
     UpToCost(f64),
     /// A batch of any size is cheaper: batches are filled.
     AnySize,
@@ -28,7 +28,8 @@ pub(crate) struct SchedulerConfig {
     pub(crate) max_queued_per_tenant: usize,
     /// The gain of a batch over single requests.
     pub(crate) batch_gain: BatchGain,
-    /// Time for which a tenant or document that was idle goes ahead of others, if it had all workers; it is repaid.
+    /// Maximum credit of a tenant or document that was idle: the time of the model, for each worker and at weight 1, that it gets
+    /// before the others. It is not repaid.
     pub(crate) latency_boost: Duration,
     /// Niceness of the threads, 0 to 19; higher values leave more CPU time to other threads of the host.
     pub(crate) niceness: i32,

@@ -1,20 +1,23 @@
-//! Shares a model among many callers. Requests wait in a queue that is fair by tenant; workers take batches across jobs and tenants
-//! and send each result as soon as it is ready.
+//! Shares a model among many callers. Requests wait in a queue that is fair by tenant; workers take batches across jobs and
+//! tenants and send each result as soon as it is ready.
 //!
-//! A run of ONNX Runtime blocks for milliseconds to seconds. Each worker is therefore a thread that owns a model, and the callers are
-//! futures. The first request starts the threads, and each thread opens its model then or, after [`Scheduler::warm_up`], earlier. A
-//! host that only reads text layers thus never opens the OCR models. Dropping a future removes its queued requests, and a model can
-//! check between two steps whether its result is still awaited.
+//! A run of ONNX Runtime blocks for milliseconds to seconds. Each worker is therefore a thread that owns a model, and the
+//! callers are futures. The first request starts the threads, and each thread opens its model then or, after
+//! [`Scheduler::open_model_in_background`], earlier. A host that only reads text layers thus never opens the OCR models.
+//! Dropping a future removes its queued requests, and a model can check between two steps whether its result is still awaited.
 //!
 //! A request can be split into several: see [`ActiveRequest::split_into_parts`].
 //!
-//! Lanes, tenants and documents share the model's time ([`FairQueue`](weir_core::fair_queue::FairQueue)). A tenant or document that was
-//! idle goes ahead of others for `latency_boost`: a search or a short scan does not wait for its turn among long ones.
+//! Lanes, tenants and documents share the model's time ([`FairQueue`](weir_core::fair_queue::FairQueue)). A tenant or document
+//! that was idle is served before the others until it has used its credit ([`SchedulerConfig::latency_boost`]), so a search or
+//! a short scan does not wait among long ones.
 //!
-//! Backpressure applies to each tenant and lane. At most `max_queued_per_tenant` requests of a tenant are queued in a lane; its further
-//! requests wait for a slot. If too many requests of a tenant are pending in a lane, its calls in that lane fail with
-//! [`InferenceError::QueueFull`]. The calls of other tenants and its own searches do not fail. There is no limit for all tenants
-//! together, since one tenant could exhaust it; the callers of a tenant are limited where its jobs and searches are admitted.
+//! Backpressure applies to each tenant and lane. At most `max_queued_per_tenant` requests of a tenant are queued in a lane; its
+//! further requests wait for a slot. If too many requests of a tenant are pending in a lane, its calls in that lane fail with
+//! [`InferenceError::QueueFull`]. The calls of other tenants and the tenant's calls in the other lane do not fail. So its
+//! searches, which are interactive, continue while its bulk requests are too many; they fail if the interactive lane itself is
+//! overloaded, for example by an interactive job. There is no limit for all tenants together, since one tenant could exhaust
+//! it; the callers of a tenant are limited where its jobs and searches are admitted.
 
 mod batcher;
 mod config;
@@ -65,7 +68,8 @@ pub(crate) struct Scheduler<I, O> {
 }
 
 impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
-    /// Starts no thread yet. Each worker calls `open` when it gets its first batch.
+    /// Creates the scheduler. The first request starts the threads. Each calls `open` when it gets its first batch, or at its
+    /// start after [`Scheduler::open_model_in_background`].
     pub(crate) fn new(
         scheduler_config: SchedulerConfig,
         open: impl Fn(&Arc<StopSignal>) -> Result<Box<dyn BatchModel<I, O>>, InferenceError>
@@ -107,7 +111,8 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
         self.start_workers()?;
         let mut replies = Vec::with_capacity(count);
         let mut items = items.into_iter();
-        // Items are queued in groups, so that a batch can be taken whole and a call larger than the queue limit proceeds step by step.
+        // Items are queued in groups, so that a batch can be taken whole and a call larger than the queue limit proceeds step
+        // by step.
         let group = self
             .shared
             .config
@@ -154,7 +159,8 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
         Ok(results)
     }
 
-    /// Starts the workers, which open the model in the background. If opening fails, the first requests retry it and report the error.
+    /// Starts the workers, which open the model in the background. If opening fails, the first requests retry it and report the
+    /// error.
     pub(crate) fn open_model_in_background(&self) -> Result<(), InferenceError> {
         self.shared
             .open_model_at_thread_start

@@ -1,8 +1,8 @@
 //! A queued request, the request that a worker runs, and the reply of both.
 //!
-//! A request with one result for its caller may need many steps: OCR first detects the lines of a page and then recognizes them. A
-//! worker that knows the remaining steps splits its request before it takes another. The parts get the position of the whole request
-//! in the queue, so idle workers help with an older call before they start a newer one.
+//! A request with one result for its caller may need many steps: OCR first detects the lines of a page and then recognizes
+//! them. A worker that knows the remaining steps splits its request before it takes another. The parts get the position of the
+//! whole request in the queue, so idle workers help with an older call before they start a newer one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +40,8 @@ pub(super) struct QueuedRequest<I, O> {
     pub(super) reply: Arc<SharedReplySender<O>>,
     pub(super) origin: Arc<RequestOrigin>,
     pub(super) queued_at: Instant,
-    /// A slot of the tenant's queue, freed when a worker takes the request. A part needs no slot, because its whole request was admitted.
+    /// A slot of the tenant's queue, freed when a worker takes the request. A part needs no slot, because its whole request was
+    /// admitted.
     pub(super) _queue_slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -65,7 +66,7 @@ pub(crate) trait BatchModel<I, O> {
     fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, I, O>>);
 }
 
-/// The scheduler as a running request sees it.
+/// The scheduler's operations that a running request uses: queue its parts and count its failure.
 pub(super) trait SchedulerHandle<I, O> {
     /// Queues the parts of a request, each with its cost, unless nobody waits for its result.
     fn queue_parts(
@@ -109,8 +110,8 @@ impl<I, O> ActiveRequest<'_, I, O> {
         }
     }
 
-    /// Replaces this request by `parts`, each given with its cost. The part that has the final result sends it; the other parts are
-    /// dropped when they are done. If all parts are dropped without a result, the request fails.
+    /// Replaces this request by `parts`, each given with its cost. The part that has the final result sends it; the other parts
+    /// are dropped when they are done. If all parts are dropped without a result, the request fails.
     pub(crate) fn split_into_parts(self, parts: Vec<(I, f64)>) {
         self.scheduler.queue_parts(&self.origin, &self.reply, parts);
     }

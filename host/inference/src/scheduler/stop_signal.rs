@@ -25,12 +25,12 @@ impl StopSignal {
         Ok(options)
     }
 
-    /// Returns whether the signal was given.
+    /// Returns whether the runs were stopped.
     pub(crate) fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::Relaxed)
     }
 
-    /// Gives the signal.
+    /// Stops all active runs, and makes later runs stop at once.
     pub(crate) fn stop_all_runs(&self) {
         let runs = self.run_options.lock();
         self.is_stopped.store(true, Ordering::Relaxed);

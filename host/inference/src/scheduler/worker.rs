@@ -204,7 +204,8 @@ impl<I, O> SchedulerHandle<I, O> for SchedulerSharedState<I, O> {
         parts: Vec<(I, f64)>,
     ) {
         let mut state = self.state.lock();
-        // Checked under the lock of the queue. A caller that leaves stops waiting first and then removes its requests from the queue.
+        // Checked under the lock of the queue. A dropped call closes its reply channel before it removes its requests from the
+        // queue, so no part can be queued after the removal.
         if state.is_closed || !reply.is_awaited() {
             return;
         }

@@ -33,7 +33,7 @@ pub(super) fn select_sentences(similarities: &SimilarityMatrix, scores: &[f32], 
                 !chosen.contains(i)
                     && max_similarities
                         .get(*i)
-                        .is_some_and(|said| *said < DUPLICATE_SIMILARITY)
+                        .is_some_and(|similarity| *similarity < DUPLICATE_SIMILARITY)
             })
             // Ties go to the earlier sentence.
             .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));

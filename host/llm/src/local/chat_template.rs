@@ -1,8 +1,8 @@
-//! The chat template of a model, applied so that no text can leave its turn.
+//! The chat template of a model, applied so that a text cannot end its message.
 //!
 //! The template is rendered once around two markers and split at them. The parts between the markers are tokenized with the
-//! model's special tokens for the beginnings and ends of turns. The inserted texts are tokenized without special tokens, so
-//! that `<|im_end|>` in a document is ten characters and does not end the turn. Rendering each request as a whole would be
+//! model's special tokens for the beginnings and ends of messages. The inserted texts are tokenized without special tokens, so
+//! that `<|im_end|>` in a document is ten characters and does not end the message. Rendering each request as a whole would be
 //! simpler, but a document could then insert special tokens.
 
 use llama_cpp_2::model::{LlamaChatMessage, LlamaChatTemplate, LlamaModel};
@@ -27,7 +27,7 @@ impl ChatTemplate {
         let template = model
             .chat_template(None)
             .map_err(|_| "has no chat template: use a model that was tuned to follow instructions")?;
-        let render = |turns: &[(&str, &str)]| render_template(model, &template, turns);
+        let render = |messages: &[(&str, &str)]| render_template(model, &template, messages);
         let plain = render(&[("user", USER_MARKER)])
             .ok_or("has a chat template that llama.cpp does not know: use another model")?;
         let (before, after) =
@@ -85,13 +85,13 @@ impl ChatTemplate {
 fn render_template(
     model: &LlamaModel,
     template: &LlamaChatTemplate,
-    turns: &[(&str, &str)],
+    messages: &[(&str, &str)],
 ) -> Option<String> {
-    let turns: Result<Vec<_>, _> = turns
+    let messages: Result<Vec<_>, _> = messages
         .iter()
         .map(|(role, content)| LlamaChatMessage::new((*role).into(), (*content).into()))
         .collect();
-    model.apply_chat_template(template, &turns.ok()?, true).ok()
+    model.apply_chat_template(template, &messages.ok()?, true).ok()
 }
 
 /// Splits a text at a marker that must occur exactly once.

@@ -11,8 +11,8 @@ pub struct LocalConfig {
     pub model_name: String,
     /// Maximum number of tokens of a request and its response together. The model's training context may lower it.
     pub context_tokens: u32,
-    /// Maximum number of requests that are decoded together, 1 to 64. Each reserves memory for `context` tokens from the first
-    /// request on.
+    /// Maximum number of requests that are decoded together, 1 to 64. Each reserves memory for `context_tokens`
+    /// tokens from the first request on.
     pub max_concurrency: u32,
     /// Number of threads; 0 means one per core.
     pub threads: u32,

@@ -1,6 +1,6 @@
 //! Decodes several requests together.
 //!
-//! Each request uses one sequence of the llama.cpp context, which holds `context` tokens. A step adds one token to every
+//! Each request uses one sequence of the llama.cpp context, which holds `context_tokens` tokens. A step adds one token to every
 //! response, and decodes prompts in order of arrival, as far as [`StepTokenBudget`] allows.
 
 use std::num::NonZeroU32;
@@ -85,34 +85,37 @@ impl<'model> BatchDecoder<'model> {
     pub(super) fn new(model: &'model LlamaModel, config: &LocalConfig) -> Result<Self, String> {
         let chat_template = ChatTemplate::from_model(model)
             .map_err(|reason| format!("its file {} {reason}", config.model_file.display()))?;
-        let room = config.context_tokens.min(model.n_ctx_train().max(1));
-        let seats = config.max_concurrency.max(1);
+        let context_tokens = config.context_tokens.min(model.n_ctx_train().max(1));
+        let max_sequences = config.max_concurrency.max(1);
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads as usize,
         };
         let threads = i32::try_from(threads).unwrap_or(1);
         let params = LlamaContextParams::default()
-            .with_n_ctx(NonZeroU32::new(room.saturating_mul(seats)))
-            .with_n_seq_max(seats)
+            .with_n_ctx(NonZeroU32::new(context_tokens.saturating_mul(max_sequences)))
+            .with_n_seq_max(max_sequences)
             .with_n_batch(step_budget::MAX_STEP_TOKENS as u32)
             .with_n_ubatch(step_budget::MAX_STEP_TOKENS as u32)
             .with_n_threads(threads)
             .with_n_threads_batch(threads);
         let backend = model_file::llama_backend()?;
-        let (context, complaints) = capture_llama_errors(|| model.new_context(backend, params));
+        let (context, llama_errors) = capture_llama_errors(|| model.new_context(backend, params));
         let context = context.map_err(|_| {
-            format!("not enough memory for {seats} concurrent requests of {room} tokens; lower concurrency or context: {complaints}")
+            format!(
+                "not enough memory for {max_sequences} concurrent requests of {context_tokens} tokens; \
+                 lower max_concurrent_requests or context_tokens: {llama_errors}"
+            )
         })?;
         Ok(Self {
             model,
             chat_template,
             context,
             batch: LlamaBatch::new(step_budget::MAX_STEP_TOKENS, 1),
-            sequences: (0..seats).map(|_| None).collect(),
+            sequences: (0..max_sequences).map(|_| None).collect(),
             sequences_started: 0,
             step_budget: StepTokenBudget::new(),
-            context_tokens: room as usize,
+            context_tokens: context_tokens as usize,
             temperature: config.temperature,
         })
     }
@@ -150,7 +153,7 @@ impl<'model> BatchDecoder<'model> {
         if let Some(fault) = too_long(prompt_tokens.len()) {
             return request.send_error(fault);
         }
-        let Some(free_sequence) = self.sequences.iter_mut().find(|seat| seat.is_none()) else {
+        let Some(free_sequence) = self.sequences.iter_mut().find(|sequence| sequence.is_none()) else {
             return request.send_error(ProviderError::LocalFailure(
                 "more concurrent requests than the provider decodes".into(),
             ));
@@ -194,7 +197,7 @@ impl<'model> BatchDecoder<'model> {
     fn remove_dropped_sequences(&mut self) {
         for index in 0..self.sequences.len() {
             let sequence = self.sequences.get(index).and_then(Option::as_ref);
-            if sequence.is_some_and(|seat| seat.response_sender.is_closed()) {
+            if sequence.is_some_and(|sequence| sequence.response_sender.is_closed()) {
                 self.remove_sequence(index);
             }
         }
@@ -214,34 +217,35 @@ impl<'model> BatchDecoder<'model> {
     fn fill_batch(&mut self) -> Result<(), BatchAddError> {
         self.batch.clear();
         let mut reading = Vec::new();
-        for (sequence, seat) in (0..).zip(&mut self.sequences) {
-            let Some(seat) = seat else { continue };
-            let Some(token) = seat.pending_token.take() else {
-                reading.push((sequence, seat));
+        for (sequence_id, sequence) in (0..).zip(&mut self.sequences) {
+            let Some(sequence) = sequence else { continue };
+            let Some(token) = sequence.pending_token.take() else {
+                reading.push((sequence_id, sequence));
                 continue;
             };
-            seat.logits_index = Some(self.batch.n_tokens());
+            sequence.logits_index = Some(self.batch.n_tokens());
             // Position of the response's last token.
-            let position = seat.prompt_tokens.len() + seat.generated_tokens.saturating_sub(1) as usize;
-            self.batch.add(token, position as i32, &[sequence], true)?;
+            let position =
+                sequence.prompt_tokens.len() + sequence.generated_tokens.saturating_sub(1) as usize;
+            self.batch.add(token, position as i32, &[sequence_id], true)?;
         }
-        reading.sort_by_key(|(_, seat)| seat.start_number);
+        reading.sort_by_key(|(_, sequence)| sequence.start_number);
         let mut left = self.step_budget.next_step_tokens();
-        for (sequence, seat) in reading {
-            let unread = seat
+        for (sequence_id, sequence) in reading {
+            let unread = sequence
                 .prompt_tokens
                 .iter()
                 .enumerate()
-                .skip(seat.decoded_prompt_tokens)
+                .skip(sequence.decoded_prompt_tokens)
                 .take(left);
-            let last = seat.prompt_tokens.len().saturating_sub(1);
+            let last = sequence.prompt_tokens.len().saturating_sub(1);
             for (position, token) in unread {
                 if position == last {
-                    seat.logits_index = Some(self.batch.n_tokens());
+                    sequence.logits_index = Some(self.batch.n_tokens());
                 }
                 self.batch
-                    .add(*token, position as i32, &[sequence], position == last)?;
-                seat.decoded_prompt_tokens = position + 1;
+                    .add(*token, position as i32, &[sequence_id], position == last)?;
+                sequence.decoded_prompt_tokens = position + 1;
                 left -= 1;
             }
         }

@@ -107,13 +107,15 @@ impl Provider for LocalProvider {
 
     fn setup_note(&self) -> Option<String> {
         let millions = self.parameter_count / 1_000_000;
-        let said = if self.parameter_count < SMALL_MODEL_PARAMETERS {
+        let size_note = if self.parameter_count < SMALL_MODEL_PARAMETERS {
             ": a small model shows that everything works, but its summaries copy openings and state facts that the text does not \
              contain; for useful summaries, use a larger one or kind = \"extractive\""
         } else {
             ""
         };
-        Some(format!("{millions} million parameters, in this process{said}"))
+        Some(format!(
+            "{millions} million parameters, in this process{size_note}"
+        ))
     }
 
     async fn call_model(&self, request: &LlmRequest) -> Result<ProviderResponse, ProviderError> {

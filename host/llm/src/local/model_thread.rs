@@ -14,8 +14,8 @@ use super::config::LocalConfig;
 use super::decoder::{BatchDecoder, LocalRequest};
 use super::model_file;
 
-/// Runs until the provider stops. If the model cannot be loaded, the request fails and the next request tries again, because
-/// memory may be freed and the file may be replaced.
+/// Loads the model with the first request and serves requests until the provider stops. If the model cannot be loaded, the
+/// request fails and the next request tries again, because memory may be freed and the file may be replaced.
 pub(super) fn run_model_thread(
     config: &LocalConfig,
     mut requests: mpsc::Receiver<LocalRequest>,

@@ -49,7 +49,8 @@ pub(super) fn error_from_response(
     }
 }
 
-/// Returns the error of an error body with status 200, whole or within a stream. Its code may be an HTTP status.
+/// Returns the error of a response that has status 200 but an error body, either the whole body or one event of a stream. The
+/// `code` in the body may be an HTTP status.
 pub(super) fn error_from_status_200_body(details: &ErrorDetails) -> ProviderError {
     let code = details.code.as_deref().and_then(|code| code.parse().ok());
     // Without a status, the text can still show an exhausted quota.

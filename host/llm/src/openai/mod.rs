@@ -98,8 +98,8 @@ impl OpenAiProvider {
                 Ok(Err(error)) => {
                     tracing::warn!(error, "cannot read the key file; the previous key stays in use")
                 }
-                Err(died) => {
-                    tracing::warn!(%died, "cannot read the key file; the previous key stays in use")
+                Err(join_error) => {
+                    tracing::warn!(%join_error, "cannot read the key file; the previous key stays in use")
                 }
             }
         }

@@ -95,7 +95,7 @@ async fn requests_succeed_beside_a_failing_provider() {
     let stats = router.stats();
     let most = took.as_millis() / OPEN_DURATION.as_millis() + 1;
     println!(
-        "{} ms, left alone {} times, at most {most}",
+        "{} ms, breaker opened {} times, at most {most}",
         took.as_millis(),
         stats.providers[0].breaker_openings
     );

@@ -445,7 +445,7 @@ async fn breakers_open_at_most_once_per_open_duration() {
     let most = began.elapsed().as_secs() / BreakerConfig::default().open_duration.as_secs() + 1;
     for provider in router.stats().providers {
         println!(
-            "{}: left alone {} times, at most {most}",
+            "{}: breaker opened {} times, at most {most}",
             provider.name, provider.breaker_openings
         );
         assert!(

@@ -82,7 +82,10 @@ async fn calls_stop_at_the_quota_and_are_metered() {
     assert_eq!((refused.len(), only.call_count()), (15, 5));
     assert_eq!(
         (refused[0].kind(), refused[0].to_string().as_str()),
-        ("quota", "the quota llm_calls_per_day = 5 is exhausted")
+        (
+            "quota",
+            "the quota llm_calls_per_day of 5 is exhausted: wait until midnight UTC, or have the quota raised"
+        )
     );
     let (used, reserved) = *usage.state.lock();
     let expected = Usage {

@@ -134,7 +134,7 @@ impl CompiledCodeCache {
         })
     }
 
-    /// Sets the time of last use to now.
+    /// Sets the file's modification time to now, and stores its size, verification and guard in the index.
     fn mark_as_used(&self, path: PathBuf, bytes: u64, is_intact: bool, file_guard: &CacheFileGuard) {
         let now = SystemTime::now();
         // If this fails, the next process takes the file for older, and this process verifies it once more.
@@ -204,7 +204,7 @@ impl CompiledCodeCache {
     }
 }
 
-/// Lists the compiled components in a folder, of all builds of Weir. Removes abandoned temporary files.
+/// Lists the compiled components in a folder, including those of other builds of Weir. Removes abandoned temporary files.
 fn scan_and_clean_folder(folder: &Path) -> io::Result<HashMap<PathBuf, CachedFile>> {
     let mut files = HashMap::new();
     for entry in fs::read_dir(folder)? {

@@ -7,7 +7,7 @@ use std::path::Path;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Result};
 
-/// Maps a compiled component.
+/// Memory-maps a file of compiled code as a component, without copying it.
 ///
 /// The caller guarantees that the file lies in a folder that only this user can write, that its checksum is right, and that the
 /// file is only ever replaced by a rename and never written in place.

@@ -42,7 +42,7 @@ impl PolicyHost {
     /// The metrics of policy calls are registered here, so install the metrics recorder first.
     ///
     /// # Errors
-    /// [`PolicyError::Exhausted`] if the pool or a thread cannot be created or the recordings folder cannot be used;
+    /// [`PolicyError::NoInstanceAvailable`] if the pool or a thread cannot be created or the recordings folder cannot be used;
     /// [`PolicyError::Unusable`] if the folder of compiled components cannot be used.
     pub fn new(config: PolicyConfig) -> Result<Arc<Self>, PolicyError> {
         let exhausted = |what: &str, reason: &dyn std::fmt::Display| PolicyError::NoInstanceAvailable {

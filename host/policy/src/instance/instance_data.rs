@@ -170,7 +170,9 @@ impl InstanceData {
             before if before < MAX_LOG_LINES => self.emit_to_tracing_and_component_log(level, line.clone()),
             MAX_LOG_LINES => self.emit_to_tracing_and_component_log(
                 Level::Warn,
-                format!("the job has written {MAX_LOG_LINES} lines; no more are kept"),
+                format!(
+                    "the job has written {MAX_LOG_LINES} log lines, the maximum; further lines are dropped"
+                ),
             ),
             _ => {}
         }

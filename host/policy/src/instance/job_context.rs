@@ -1,4 +1,4 @@
-//! The job that the instances of its components belong to.
+//! Data of one job that all its component instances share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use weir_core::{JobId, TenantId};
 /// are counted.
 const MAX_REPORTED_FAILURES: u32 = 100;
 
-/// Data that all instances of a job share.
+/// Data of one job that all its component instances share.
 pub(crate) struct JobContext {
     pub(crate) tenant: TenantId,
     pub(crate) job: JobId,

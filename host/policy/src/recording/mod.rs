@@ -6,9 +6,9 @@
 //!
 //! # File format
 //!
-//! A recording is a sequence of [`RecordingFrame`]s. Each is encoded by `postcard` and preceded by its length in bytes (four bytes,
-//! little-endian). `postcard` encodes fields and variants by position, so their order is part of the format and their names
-//! are not.
+//! A recording is a sequence of [`RecordingFrame`]s. Each is encoded by `postcard` and preceded by its length in bytes (four
+//! bytes, little-endian). `postcard` encodes fields and variants by position, so their order is part of the format and their
+//! names are not.
 //!
 //! A file has one session for each time the job was started or resumed. A session starts with
 //! [`RecordingFrame::SessionStarted`]. It ends with [`RecordingFrame::SessionEnded`], which has the number of its calls, or with

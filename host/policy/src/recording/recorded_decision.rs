@@ -21,7 +21,8 @@ pub struct PolicyFunctionCall<F: PolicyFunction> {
     pub response: Result<F::Decision, ErrorInfo>,
 }
 
-/// A call of one of the functions. The order of the variants is part of the format of recordings.
+/// A recorded call of one policy function: its input with its decision or error. The order of the variants is part of the
+/// format of recordings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum RecordedDecision {
     /// `batching.plan`: how to take the next batch.
@@ -88,7 +89,7 @@ impl RecordedDecision {
         match_function!(Self, self, call => function_name_of_request(&call.request))
     }
 
-    /// Returns a short description of the subject of the call: a page, a file name or an event.
+    /// Returns a short description of the call's input for reports: a page, a file name or an event.
     pub fn describe_subject(&self) -> String {
         match_function!(Self, self, call => call.request.describe_call_subject())
     }

@@ -1,7 +1,7 @@
 //! Removes recordings that are too old or take too much space.
 //!
-//! The age of a recording is the time since its last call. If all recordings together exceed the byte limit, the oldest are removed
-//! first, of any tenant. Recordings serve to test changes, and the latest jobs are the most useful for that.
+//! The age of a recording is the time since its last call. If all recordings together exceed the byte limit, the oldest are
+//! removed first, of any tenant. Recordings serve to test changes, and the latest jobs are the most useful for that.
 
 use std::collections::HashSet;
 use std::fs;

@@ -118,7 +118,7 @@ fn frame_groups_are_written_in_submission_order() {
         let calls = 8 * MAX_GROUP_FRAMES as u64;
         assert!(
             matches!(frames.first(), Some(RecordingFrame::SessionStarted(_))),
-            "the beginning is first"
+            "the first frame is SessionStarted"
         );
         assert_eq!(frames.last(), Some(&RecordingFrame::SessionEnded { calls }));
         assert_eq!(frames.len() as u64, calls + 2);
@@ -137,7 +137,7 @@ fn a_failed_write_closes_the_file_for_good() {
         )))],
     )
     .unwrap();
-    // For a while a folder replaces the file, so that it cannot be opened.
+    // A folder temporarily replaces the file, so that opening it fails.
     let moved_file = folder.path().join("aside");
     fs::rename(&path, &moved_file).unwrap();
     fs::create_dir(&path).unwrap();

@@ -90,7 +90,7 @@ impl RecordingWriter {
         self.retention
     }
 
-    /// Adds a recording to those that are being written.
+    /// Registers a job's recording file as open, so that it is not removed as expired. Does not touch the disk.
     pub(super) fn register_recording_file(&self, tenant: &TenantId, job: &JobId) -> Arc<RecordingFile> {
         let path = recording_path(&self.folder.join(tenant.as_str()), job);
         let file = Arc::new(RecordingFile::new(path.clone()));

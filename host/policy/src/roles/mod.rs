@@ -1,4 +1,4 @@
-//! The functions of the contract: how each of the contract is called and how its decision is checked.
+//! The functions of the WIT contract: how the host calls each function and how it validates the decision.
 //!
 //! There is one file for each role. A decision outside the ranges of the contract is invalid, and the reason names the range.
 //! Where the contract says "cut" or "taken", the decision is cut instead. Every value from a guest is checked here.
@@ -31,14 +31,17 @@ pub(crate) trait GuestFunction: PolicyFunction {
         live: &mut LiveInstance,
     ) -> impl Future<Output = wasmtime::Result<Self::RawDecision>> + Send;
 
-    /// Checks the guest's value. The error is the reason why it is invalid.
+    /// Validates the guest's value and converts it to the core type. The error says why the value is invalid.
     fn validate_decision(&self, raw_decision: Self::RawDecision) -> Result<Self::Decision, String>;
 }
 
 /// Returns the error for an instance without the exports of a role. The exports are looked up when the instance is created, so
 /// a job does not meet this error.
 fn missing_export_error(role: Role) -> wasmtime::Error {
-    wasmtime::Error::msg(format!("the instance was not made for the role {}", role.name()))
+    wasmtime::Error::msg(format!(
+        "the instance does not export the functions of the role {}",
+        role.name()
+    ))
 }
 
 /// Returns the value if it is within `from` to `to`, both inclusive. The error names the range.

@@ -278,7 +278,7 @@ async fn job_log_is_limited_to_1000_lines_of_1000_characters() {
     call_function(&job, "routing.page").await.unwrap();
     call_function(&job, "routing.page").await.unwrap();
     let lines = lines.0.lock();
-    // The last line says that no more are kept.
+    // The last line says that further lines are dropped.
     assert_eq!(lines.len(), 1001);
     assert!(lines[..1000].iter().all(|&length| length == 1000));
 }

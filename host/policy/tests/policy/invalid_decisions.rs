@@ -9,7 +9,8 @@ use weir_core::ports::JobPolicy;
 use crate::contract_functions::{call_function, failed_function};
 use crate::support::*;
 
-/// Invalid decisions: the role of the hostile component, its `invalid-decision` setting, the function called, and a part of the reason.
+/// Invalid decisions: the role of the hostile component, its `invalid-decision` setting, the function called, and a part of the
+/// reason.
 const INVALID_DECISIONS: &[(&str, &str, &str, &str)] = &[
     ("batching", "no-pages", "batching.plan", "pages is 0"),
     ("batching", "many-pages", "batching.plan", "pages"),

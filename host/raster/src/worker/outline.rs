@@ -15,7 +15,7 @@ pub(super) fn read_outline(document: &Document) -> Vec<OutlineEntry> {
     let begun = Instant::now();
     let mut entries = Vec::new();
     let mut seen = HashSet::new();
-    // Entries whose siblings are still to be visited, from the top level down.
+    // The next entry to visit on each level, from the top level down.
     let mut path: Vec<Bookmark<'_>> = document.first_bookmark().into_iter().collect();
     while let Some(bookmark) = path.pop() {
         if !seen.insert(bookmark.handle_address()) {

@@ -98,6 +98,7 @@ fn set_resource_limits(start: &WorkerConfig) -> io::Result<()> {
     Ok(())
 }
 
+/// Denies the file system and, where the kernel supports it, TCP, abstract Unix sockets of other processes and signals to them.
 fn apply_landlock_rules() -> EnforcementLevel {
     let restricted = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI::V5))
@@ -244,8 +245,8 @@ const FATAL_SYSCALLS: &[i64] = &[
     libc::SYS_open_by_handle_at,
 ];
 
-/// Returns whether the operation succeeded, in a worker with at most `heap_bytes` of private memory. The sandbox may also kill the
-/// worker, which counts as blocked.
+/// Tries an operation and returns whether it succeeded, that is, whether the sandbox failed to block it. The worker has at most
+/// `heap_bytes` of private memory. The sandbox may also kill the worker, which counts as blocked.
 pub(super) fn try_forbidden_operation(probe: SandboxProbe, heap_bytes: u64) -> bool {
     match probe {
         SandboxProbe::OpenFile => {

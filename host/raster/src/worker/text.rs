@@ -118,7 +118,8 @@ struct LineBuilder {
     size: f32,
     has_pending_space: bool,
     ends_with_soft_hyphen: bool,
-    /// Whether only a wide space separates it from the line before.
+    /// Whether only a wide space separates it from the line before. Such a line is joined to the line before unless a column
+    /// starts between them.
     follows_wide_space: bool,
 }
 

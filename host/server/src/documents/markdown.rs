@@ -31,6 +31,7 @@ use crate::stored_bytes_response::StoredBytesResponse;
 const MAX_PAGES: usize = 2000;
 /// Maximum size of the stored lines of these pages.
 const MAX_LINES_BYTES: usize = 32 << 20;
+
 /// Selects a range of pages.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

@@ -15,7 +15,7 @@ use crate::problem::Problem;
 /// Delete a document.
 ///
 /// Deletes the uploaded file, passages, page images, lines, summaries and cached responses of language models. Also deletes the
-/// component logs and the recorded policy calls of its jobs. One minute later, the data folder contains no text of the document.
+/// component logs and the recorded component calls of its jobs. One minute later, the data folder contains no text of the document.
 ///
 /// The jobs and their events stay. They contain file names and no text of the document. The key-value state of components
 /// also stays.

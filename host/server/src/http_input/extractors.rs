@@ -29,7 +29,7 @@ pub(crate) struct JsonBody<T>(pub(crate) T);
 /// Extracts the query parameters of the URL.
 pub(crate) struct QueryParams<T>(pub(crate) T);
 
-/// Extracts the parameters of the path. A malformed id cannot exist, so it is answered with 404.
+/// Extracts the parameters of the path. A malformed id gets status 404, like an id that does not exist.
 pub(crate) struct PathParams<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {

@@ -41,13 +41,14 @@ pub(super) struct Submission {
     tenant: Tenant,
     admitted: AdmittedSubmission,
     job: JobId,
-    /// Bytes that may still arrive.
+    /// Bytes that may still be received before the limit is reached.
     remaining_bytes: u64,
     max_bytes: u64,
     /// Whether the limit is a quota of the tenant and not the limit of the host.
     is_tenant_quota: bool,
     files: Vec<RequestedFile>,
-    /// Must be dropped before the reservation of their bytes.
+    /// Declared before `reservation`, because fields are dropped in order and the files must be removed before their bytes are
+    /// released.
     staged_files: Vec<StagedFile>,
     reservation: UploadReservation,
 }
@@ -91,7 +92,8 @@ impl Submission {
         Ok(submission)
     }
 
-    /// Whether the request repeats an earlier one. Its files are then hashed and not stored.
+    /// Returns whether the request repeats an earlier one (same idempotency key). The files of such a request are only hashed, to
+    /// compare them with those of the earlier request.
     const fn is_repeated_request(&self) -> bool {
         matches!(self.admitted, AdmittedSubmission::RepeatedRequest(_))
     }
@@ -185,11 +187,16 @@ impl Submission {
             match head.field_name.as_str() {
                 "file" => self.receive_file(&head, &mut form).await?,
                 "options" if options.is_none() => options = Some(read_options_part(&mut form).await?),
-                "options" => return Err(Problem::unprocessable("options is given twice")),
-                _ => {
+                "options" => {
                     return Err(Problem::unprocessable(
-                        "a form may only have parts named `file` and `options`",
+                        "the form has two parts named `options`: send one",
                     ));
+                }
+                name => {
+                    let name: String = name.chars().take(100).collect();
+                    return Err(Problem::unprocessable(format!(
+                        "unknown form part '{name}': only `file` and `options` are allowed"
+                    )));
                 }
             }
         }
@@ -215,16 +222,21 @@ impl Submission {
 
     /// Stages the stored documents and fetches the remote ones.
     async fn stage_and_fetch_documents(&mut self, documents: Vec<DocumentSource>) -> Result<(), Problem> {
-        let deadline =
-            Instant::now() + Duration::from_secs(self.control.settings.server_fetch_timeout_seconds.into());
+        let timeout_seconds = self.control.settings.server_fetch_timeout_seconds;
+        let deadline = Instant::now() + Duration::from_secs(timeout_seconds.into());
+        let late = || {
+            Problem::unprocessable(format!(
+                "the URLs were not fetched within {timeout_seconds} s (`server.fetch_timeout_seconds`): send the files, or fewer URLs \
+                 in one request"
+            ))
+        };
         for source in documents {
             self.check_file_count()?;
             match source {
                 DocumentSource::Stored(stored) => self.stage_stored_document(stored).await?,
                 DocumentSource::Remote(remote) => {
                     let fetched = tokio::time::timeout_at(deadline, self.fetch_remote_document(remote)).await;
-                    fetched
-                        .map_err(|_late| Problem::unprocessable("the URLs could not be fetched in time"))??;
+                    fetched.map_err(|_elapsed| late())??;
                 }
             }
         }
@@ -263,7 +275,9 @@ impl Submission {
 
     async fn fetch_remote_document(&mut self, remote: RemoteDocument) -> Result<(), Problem> {
         if !self.control.settings.server_allow_url_fetch {
-            return Err(Problem::forbidden("this host does not fetch URLs: send the file"));
+            return Err(Problem::forbidden(
+                "this host does not fetch URLs (`server.allow_url_fetch` is off): send the file",
+            ));
         }
         let refused = |error: OutboundError| match error {
             OutboundError::NoCertificateVerifier(_) => Problem::forbidden(format!("{error}: send the file")),
@@ -432,6 +446,6 @@ where
         serde_json::error::Category::Data => {
             Problem::unprocessable(format!("options: {}", describe_json_error(&error)))
         }
-        _ => Problem::invalid_request(format!("options is not valid JSON: {error}")),
+        _ => Problem::invalid_request(format!("the form part `options` is not valid JSON: {error}")),
     })
 }

@@ -87,7 +87,7 @@ pub(crate) async fn get_job_page(
     caller.require_scope(KeyScope::Read)?;
     let tenant = caller.tenant_id();
     let (record, job_request) = load_job_and_request(&app.control, tenant, &job).await?;
-    let files = job_request.map(|order| order.files).unwrap_or_default();
+    let files = job_request.map(|request| request.files).unwrap_or_default();
     let document = select_document(&files, query.document)?;
     let page_records = app
         .control
@@ -106,8 +106,8 @@ pub(crate) async fn get_job_page(
     };
     match page_records
         .into_iter()
-        .find(|known| known.page == page)
-        .map(|known| known.state)
+        .find(|record| record.page == page)
+        .map(|record| record.state)
     {
         Some(PageState::Done {
             source,

@@ -28,7 +28,8 @@ pub(crate) async fn repeated_request_response(
     job_accepted_response(control, tenant, earlier.job, true).await
 }
 
-/// Builds the response for an accepted job. `before` marks a job that an earlier request created.
+/// Builds the response for an accepted job. `was_created_before` is true for a job that an earlier request
+/// created.
 pub(crate) async fn job_accepted_response(
     control: &Control,
     tenant: &Tenant,

@@ -205,7 +205,7 @@ pub(crate) async fn retry_job(
         key,
         request_digest: Sha256::digest(format!("retry {job}")).into(),
     });
-    let idempotency_key = idempotency.as_ref().map(|ours| ours.key.as_str());
+    let idempotency_key = idempotency.as_ref().map(|idempotency| idempotency.key.as_str());
     let reservation = match admit_submission(&control, &caller.tenant, idempotency_key).await? {
         AdmittedSubmission::NewRequest(reservation) => reservation,
         AdmittedSubmission::RepeatedRequest(earlier) => {

@@ -284,7 +284,7 @@ impl JobView {
             .find_assigned_revision(tenant, &id)
             .await?;
         let (lane, files) = job_request
-            .map(|order| (order.lane, order.files))
+            .map(|request| (request.lane, request.files))
             .unwrap_or_default();
         let status = control
             .admission
@@ -308,7 +308,7 @@ impl JobView {
             cancelling,
             pipeline: record.pipeline,
             revision: record.revision.to_string(),
-            pipeline_revision: assignment.map(|given| given.revision),
+            pipeline_revision: assignment.map(|assignment| assignment.revision),
             lane,
             position,
             held,

@@ -34,7 +34,7 @@ impl MetricDescriptor {
 const PROCESSING_SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
-/// Seconds of a policy call: microseconds, or up to the call timeout.
+/// Seconds of a component call: microseconds, or up to the call timeout.
 const COMPONENT_CALL_SECONDS: &[f64] = &[
     0.000_002, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.05, 0.1,
     1.0,
@@ -87,11 +87,11 @@ metric_catalog! {
     "weir_search_batch_size" Histogram(BATCH_SIZES) Count "Queries in a search batch";
     "weir_search_queries_queued" Gauge Count "Queries in the search buffer";
     "weir_search_queries_refused_total" Counter Count "Queries refused because the search buffer is full";
-    "weir_search_queries_dropped_total" Counter Count "Queries accepted into the search buffer and not answered, by reason: timeout or buffer-full (dropped for another tenant's query)";
+    "weir_search_queries_dropped_total" Counter Count "Queries accepted into the search buffer that ended without a result, by reason: timeout or buffer-full (dropped for another tenant's query)";
     "weir_http_streams" Gauge Count "Open streams, by kind: event or query";
     "weir_http_streams_refused_total" Counter Count "Streams refused because too many are open, by kind: event or query";
     "weir_event_streams_dropped_total" Counter Count "Event streams closed because the client read too slowly";
-    "weir_webhook_requests_total" Counter Count "Webhook requests sent, by outcome: received, unwanted (the receiver answered 410), failed (will be retried) or given-up (no attempts left)";
+    "weir_webhook_requests_total" Counter Count "Webhook requests sent, by outcome: received, unwanted (the receiver responded with 410), failed (will be retried) or given-up (no attempts left)";
 
     // Models
     "weir_model_batch_size" Histogram(BATCH_SIZES) Count "Inputs in a batch, by model";
@@ -122,8 +122,8 @@ metric_catalog! {
     "weir_llm_response_cache_lookups_total" Counter Count "Lookups in the response cache, by outcome: hit, shared (joined an identical request in flight) or miss";
 
     // Components
-    "weir_policy_call_duration_seconds" Histogram(COMPONENT_CALL_SECONDS) Seconds "Time of a policy call without the waits for host calls, by role";
-    "weir_policy_call_failures_total" Counter Count "Failed policy calls, by role and error kind";
+    "weir_policy_call_duration_seconds" Histogram(COMPONENT_CALL_SECONDS) Seconds "Time of a component call without the waits for host calls, by role";
+    "weir_policy_call_failures_total" Counter Count "Failed component calls, by role and error kind";
 
     // Rasterizer
     "weir_page_image_bytes" Gauge Bytes "Memory used by page images";

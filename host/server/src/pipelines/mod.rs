@@ -35,5 +35,9 @@ async fn find_pipeline(control: &Control, caller: &Caller, name: &str) -> Result
         .pipeline_store
         .find_pipeline(caller.tenant_id(), name)
         .await?;
-    record.ok_or_else(|| Problem::not_found(format!("there is no pipeline '{name}': push a revision of it")))
+    record.ok_or_else(|| {
+        Problem::not_found(format!(
+            "pipeline '{name}' does not exist: push a revision to create it"
+        ))
+    })
 }

@@ -28,6 +28,7 @@ use crate::problem::Problem;
 /// The maximum and the default number of revisions in one response.
 const MAX_LIMIT: usize = 200;
 const DEFAULT_LIMIT: usize = 50;
+
 /// A revision of a pipeline.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RevisionView {

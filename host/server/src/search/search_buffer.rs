@@ -140,7 +140,7 @@ impl SearchBuffer {
         pending_searches
     }
 
-    /// Dispatches batches to `answers`, at most `at_once` at a time. Dropping the future cancels the batches in flight.
+    /// Sends batches to `executor`, at most `max_batches_in_flight` at a time. Dropping the future cancels the batches in flight.
     pub(crate) async fn dispatch_batches(
         self: Arc<Self>,
         executor: Arc<dyn SearchExecutor>,
@@ -190,11 +190,11 @@ async fn execute_batch_and_respond(
         .into_iter()
         .map(|queued| (queued.query, queued.response_sender))
         .unzip();
-    let answered = AssertUnwindSafe(executor.execute_batch(queries))
+    let results_of_batch = AssertUnwindSafe(executor.execute_batch(queries))
         .catch_unwind()
         .await;
     let panic_problem = || Problem::internal_error("the search panicked: see the log of the host");
-    let mut results = answered
+    let mut results = results_of_batch
         .into_iter()
         .flatten()
         .map(|result| result.map_err(Problem::from));

@@ -56,7 +56,7 @@ pub(crate) struct NewTenant {
     /// Name of the tenant.
     #[schema(value_type = String, pattern = "^[a-z0-9_-]{1,64}$")]
     id: TenantId,
-    /// Weight in fair sharing of a busy host, relative to other tenants.
+    /// Relative share of the host's capacity when several tenants compete for it.
     #[serde(default = "default_weight")]
     #[schema(exclusive_minimum = 0, maximum = 1000, default = 1)]
     weight: f64,
@@ -75,39 +75,40 @@ const fn default_weight() -> f64 {
 #[serde(deny_unknown_fields)]
 #[allow(dead_code)] // only for the OpenAPI description
 pub(crate) struct QuotaLimits {
-    /// Running jobs at a time.
+    /// Maximum number of running jobs.
     concurrent_jobs: Option<u64>,
-    /// Queued jobs.
+    /// Maximum number of queued jobs.
     queued_jobs: Option<u64>,
-    /// HTTP requests per second, on average.
+    /// Maximum number of HTTP requests per second, on average. Bursts of twice as many are accepted.
     requests_per_second: Option<u64>,
-    /// Bytes of one submission.
+    /// Maximum bytes of one submission.
     upload_bytes: Option<u64>,
-    /// Pages per day (UTC).
+    /// Maximum number of pages per day (UTC).
     pages_per_day: Option<u64>,
-    /// Bytes of stored documents and page images.
+    /// Maximum bytes of stored documents, components, page images and text lines.
     stored_bytes: Option<u64>,
-    /// Milliseconds of model time per day (UTC).
+    /// Maximum milliseconds of OCR and embedding time per day (UTC).
     inference_millis_per_day: Option<u64>,
-    /// Milliseconds of CPU time of components per day (UTC).
+    /// Maximum milliseconds of CPU time of components per day (UTC).
     guest_millis_per_day: Option<u64>,
-    /// Bytes of memory of one component instance.
+    /// Maximum bytes of memory of one component instance.
     guest_memory_bytes: Option<u64>,
-    /// Calls to language models per day (UTC).
+    /// Maximum number of calls to language models per day (UTC).
     llm_calls_per_day: Option<u64>,
-    /// Tokens of calls to language models, in prompts and responses, per day (UTC).
+    /// Maximum number of tokens of calls to language models, in prompts and responses, per day (UTC).
     llm_tokens_per_day: Option<u64>,
-    /// Cost of calls to language models per day (UTC), in millionths of the currency of the host's prices.
+    /// Maximum cost of calls to language models per day (UTC), in millionths of the currency in which the provider prices are
+    /// configured.
     llm_cost_micros_per_day: Option<u64>,
 }
 
-/// Changes of a tenant. Omitted fields stay unchanged.
+/// Changes to a tenant. Omitted fields stay unchanged.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TenantChange {
-    /// State.
+    /// New state of the tenant.
     state: Option<TenantStateName>,
-    /// Weight in fair sharing of a busy host.
+    /// New relative share of the host's capacity when several tenants compete for it.
     #[schema(exclusive_minimum = 0, maximum = 1000)]
     weight: Option<f64>,
     /// Quotas: a limit, 0 for no limit, or null for the limit of the host.
@@ -121,10 +122,10 @@ pub(crate) struct TenantChange {
 pub(crate) struct TenantView {
     /// Name of the tenant.
     id: String,
-    /// State.
+    /// Current state of the tenant.
     #[schema(value_type = TenantStateName)]
     state: TenantState,
-    /// Weight in fair sharing of a busy host, relative to other tenants.
+    /// Relative share of the host's capacity when several tenants compete for it.
     weight: f64,
     /// Quotas that override those of the host.
     #[schema(value_type = BTreeMap<String, u64>)]
@@ -258,7 +259,7 @@ pub(crate) async fn change_tenant(
     let state = change.state.map(TenantState::from);
     if state == Some(TenantState::Suspended) && tenant == *caller.tenant_id() {
         return Err(Problem::conflict(
-            "a key cannot suspend its own tenant, since it could not undo that",
+            "a key cannot suspend its own tenant, because the key would stop working: use a key of another tenant with the scope admin",
         ));
     }
     let mut quotas = Vec::with_capacity(change.quotas.len());
@@ -278,8 +279,9 @@ pub(crate) async fn change_tenant(
 
 /// Remove a tenant and all its data.
 ///
-/// Cancels its jobs, revokes its keys and deletes its documents, page images, passages, events and usage. This cannot be undone.
-/// If the removal is interrupted, the tenant stays suspended and the request can be repeated.
+/// Cancels its jobs, revokes its keys and deletes its documents, page images, passages, components, pipelines, recordings, cached
+/// responses of language models, events and usage. This cannot be undone. If the removal is interrupted, the tenant
+/// stays suspended and the request can be sent again.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}", tag = "tenants",
     params(("tenant" = String, Path, description = "Name of the tenant")),
     responses(
@@ -313,7 +315,7 @@ pub(crate) async fn remove_tenant(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Loads a tenant. The error is a 404 if it does not exist.
+/// Loads a tenant. Fails with 404 if it does not exist.
 async fn load_tenant(control: &Control, tenant: &TenantId) -> Result<Tenant, Problem> {
     control
         .tenant_store
@@ -322,7 +324,7 @@ async fn load_tenant(control: &Control, tenant: &TenantId) -> Result<Tenant, Pro
         .ok_or_else(tenant_not_found)
 }
 
-/// Updates a tenant. The error is a 404 if it does not exist.
+/// Updates a tenant. Fails with 404 if it does not exist.
 async fn update_existing_tenant(
     control: &Control,
     tenant: &TenantId,

@@ -32,7 +32,7 @@ pub(super) struct UnsyncedBlobs {
 }
 
 impl UnsyncedBlobs {
-    /// Describes a new file with these bytes.
+    /// Creates the entry of a newly written file with these bytes. Does not add it to the blobs.
     pub(super) fn new_unsynced_blob(&self, file: File, bytes: &[u8]) -> UnsyncedBlob {
         UnsyncedBlob {
             file,

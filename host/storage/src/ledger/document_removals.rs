@@ -23,7 +23,7 @@ impl DocumentRemovalStore for SqliteLedger {
         document: &DocumentId,
     ) -> std::result::Result<BeginRemovalOutcome, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
-        self.run_write_transaction(move |t| begin_removal(t, &tenant, &document))
+        self.run_write_transaction(move |t| begin_removal_of_document(t, &tenant, &document))
             .await
     }
 
@@ -65,7 +65,7 @@ impl DocumentRemovalStore for SqliteLedger {
     }
 }
 
-fn begin_removal(
+fn begin_removal_of_document(
     t: &Transaction<'_>,
     tenant: &TenantId,
     document: &DocumentId,

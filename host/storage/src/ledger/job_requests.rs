@@ -17,7 +17,8 @@ use super::{document_removals, records};
 
 /// Minimum time that an idempotency key is known, counted from its first request.
 const MIN_IDEMPOTENCY_KEY_MILLIS: u64 = 24 * 60 * 60 * 1000;
-/// Maximum number of expired keys that one job request deletes. It adds only one key, so the table shrinks again after a burst.
+/// Maximum number of expired keys that one job request deletes. A request adds only one key, so the table shrinks again after a
+/// burst.
 const MAX_DELETED_KEYS: i64 = 8;
 /// Maximum number of jobs in one list.
 const MAX_LISTED_JOBS: usize = 10_000;

@@ -243,8 +243,8 @@ impl PipelineStore for SqliteLedger {
     }
 }
 
-/// Returns an error if the API key `by` does not exist. Revoked keys still exist, and a key is deleted only with its tenant. So the
-/// change comes from a removed tenant and must not apply to a later tenant of the same name.
+/// Reads the ledger and returns an error if the API key `by` does not exist. Revoked keys still exist, and a key is deleted only
+/// with its tenant. So the change comes from a removed tenant and must not apply to a later tenant of the same name.
 fn error_if_api_key_is_unknown(t: &Transaction<'_>, by: &str) -> Result<Option<StorageError>> {
     let known = t
         .prepare_cached("SELECT 1 FROM api_keys WHERE id = ?1")?

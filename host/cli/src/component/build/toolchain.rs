@@ -23,7 +23,8 @@ pub(super) async fn run_program(command: &mut Command, command_name: &str) -> Re
     run_program_explaining_failure(command, command_name, |_| None).await
 }
 
-/// Like `run_program`, but `explain` can derive the reason of a failure from the program's output.
+/// Like `run_program`. If the program fails, `explain` gets its output and may return the reason, which becomes part of
+/// the error.
 pub(super) async fn run_program_explaining_failure(
     command: &mut Command,
     command_name: &str,
@@ -73,7 +74,7 @@ async fn run_and_collect_output(command: &mut Command, errors: Stdio) -> Result<
 }
 
 /// Installs a toolchain into a folder of the cache unless it is there, and returns the folder. `install` fills the folder. An
-/// interrupted installation is repeated, and concurrent builds wait for each other.
+/// interrupted installation starts again, and concurrent builds wait for each other.
 pub(super) async fn ensure_installed<I>(
     folder: PathBuf,
     name: &str,

@@ -19,10 +19,10 @@ impl JobRequestStore for FakeStore {
         idempotency: Option<&IdempotencyKey>,
     ) -> Result<PutRequestOutcome, StorageError> {
         let mut tables = self.0.lock();
-        let tenant_key_and_digest = idempotency.map(|word| {
+        let tenant_key_and_digest = idempotency.map(|idempotency_key| {
             (
-                (job_request.tenant.clone(), word.key.clone()),
-                word.request_digest,
+                (job_request.tenant.clone(), idempotency_key.key.clone()),
+                idempotency_key.request_digest,
             )
         });
         if let Some((tenant_key, digest)) = &tenant_key_and_digest {
@@ -76,7 +76,7 @@ impl JobRequestStore for FakeStore {
         let tables = self.0.lock();
         let mut job_requests = tables.job_requests.iter();
         Ok(job_requests
-            .find(|o| (&o.tenant, &o.job) == (tenant, job))
+            .find(|request| (&request.tenant, &request.job) == (tenant, job))
             .cloned())
     }
 
@@ -98,7 +98,7 @@ impl JobRequestStore for FakeStore {
         let tables = self.0.lock();
         let pending_webhooks = tables.webhooks.iter();
         Ok(pending_webhooks
-            .map(|((tenant, job), tries)| (tenant.clone(), *job, *tries))
+            .map(|((tenant, job), attempts)| (tenant.clone(), *job, *attempts))
             .collect())
     }
 
@@ -116,7 +116,7 @@ impl JobRequestStore for FakeStore {
                 let job_request = tables
                     .job_requests
                     .iter_mut()
-                    .find(|o| (&o.tenant, &o.job) == (tenant, job));
+                    .find(|request| (&request.tenant, &request.job) == (tenant, job));
                 job_request.into_iter().for_each(|order| order.webhook = None);
             }
         }

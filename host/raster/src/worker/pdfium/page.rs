@@ -194,7 +194,7 @@ impl<'d> Page<'d> {
     }
 
     /// Returns whether the page is known to have no colors before it is drawn: it has only text and lines, all in black, white or gray.
-    /// Most pages of text do. Drawn in gray, they take two thirds of the time and a third of the memory.
+    /// Most text pages have none. Drawn in gray, they take two thirds of the time and a third of the memory.
     pub(crate) fn has_only_gray_objects(&self, heartbeat: &Heartbeat) -> bool {
         // SAFETY: the page is open.
         let (objects, annotations) = unsafe {

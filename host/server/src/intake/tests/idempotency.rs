@@ -18,7 +18,7 @@ fn submission_with_key(key: &str, idempotency_key: &str, content: &str, options:
 
 fn is_replayed(response: &Response<Body>) -> bool {
     let header = response.headers().get("idempotency-replayed");
-    header.is_some_and(|said| said == "true")
+    header.is_some_and(|value| value == "true")
 }
 
 #[tokio::test]

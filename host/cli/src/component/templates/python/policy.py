@@ -8,10 +8,10 @@ class Policy:
     """State of one job. It is created at the job's first call and kept until the job ends."""
 
     def __init__(self) -> None:
-{{made}}
+{{initializers}}
 
 {{methods}}
 
 
 roles = policy(Policy)
-{{bound}}
+{{role_bindings}}

@@ -1,8 +1,14 @@
-from weir_sdk.progress import Event, Event_DocumentStarted, Event_PageDone, Update
+from weir_sdk.progress import (
+    Event,
+    Event_DocumentDone,
+    Event_DocumentFailed,
+    Event_DocumentStarted,
+    Event_PageDone,
+    Update,
+)
 ====
-        # Number of pages of the document, and number of finished pages.
-        self.pages = 0
-        self.done = 0
+        # Numbers of finished and of requested pages of each document that the job processes now.
+        self.pages: dict[str, tuple[int, int]] = {}
         # Whether to send an update for each page.
         self.each_page = settings.get_or("each-page", True)
 ====
@@ -10,9 +16,14 @@ from weir_sdk.progress import Event, Event_DocumentStarted, Event_PageDone, Upda
         """Reports the number of finished pages."""
         match event:
             case Event_DocumentStarted(started):
-                self.pages, self.done = started.pages, started.already_done
-            case Event_PageDone(page) if self.each_page:
-                self.done += 1
-                percent = 100 * self.done / max(self.pages, self.done)
-                return [Update(page.document, percent, f"{self.done} of {self.pages} pages", None)]
+                self.pages[started.document] = (started.already_done, started.pages)
+            case Event_PageDone(page):
+                done, pages = self.pages.get(page.document, (0, 0))
+                done += 1
+                self.pages[page.document] = (done, pages)
+                if self.each_page:
+                    percent = 100 * done / max(pages, done)
+                    return [Update(page.document, percent, f"{done} of {pages} pages", None)]
+            case Event_DocumentDone(ended) | Event_DocumentFailed(ended):
+                self.pages.pop(ended.document, None)
         return []

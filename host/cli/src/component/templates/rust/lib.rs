@@ -11,7 +11,7 @@ struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-{{made}}
+{{initializers}}
         }
     }
 }
