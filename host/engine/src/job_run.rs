@@ -51,7 +51,8 @@ pub(crate) fn register_and_prepare_job_run(
     let registered = engine
         .active_jobs
         .register(handle.clone(), &engine.metrics.running_jobs);
-    let (tenant, urgent) = (spec.tenant.clone(), spec.lane != Some(PriorityLane::Bulk));
+    let tenant = spec.tenant.clone();
+    let allow_boost = spec.allow_latency_boost && spec.lane != Some(PriorityLane::Bulk);
     let start = JobRun {
         record: JobRecord {
             id,
@@ -71,7 +72,7 @@ pub(crate) fn register_and_prepare_job_run(
         let outcome = run_with_boost(
             &engine.latency_boosts,
             &tenant,
-            urgent,
+            allow_boost,
             || engine.workers.grant_free_slots(),
             start.run_job(observer),
         )

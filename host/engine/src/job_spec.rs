@@ -32,6 +32,9 @@ pub struct JobSpec {
     /// The requested lane. It overrides the lane of the routing component, since the client knows whether a user waits. With `None`
     /// the component decides, which knows the document.
     pub lane: Option<PriorityLane>,
+    /// Whether the job may get a latency boost. Pass `false` for a job that is expected to be long. A job for which the bulk lane is
+    /// requested gets none.
+    pub allow_latency_boost: bool,
     /// The tenant's share of a busy host, relative to other tenants in the same lane. A value that is not above 0 counts as 1.
     pub weight: f64,
 }
@@ -48,6 +51,7 @@ impl JobSpec {
             summarize: false,
             requested_placement: CollectionAndLabelsRequest::default(),
             lane: None,
+            allow_latency_boost: true,
             weight: 1.0,
         }
     }

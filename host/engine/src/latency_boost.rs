@@ -92,9 +92,9 @@ impl LatencyBoosts {
         }
     }
 
-    /// Registers a job as active. Returns the end of its boost; `None` if it has none. `urgent` is false for jobs of the bulk
+    /// Registers a job as active. Returns the end of its boost; `None` if it has none. `allow_boost` is false for jobs of the bulk
     /// lane.
-    pub(crate) fn register_job(&self, tenant: &TenantId, urgent: bool, now: Instant) -> Option<Instant> {
+    pub(crate) fn register_job(&self, tenant: &TenantId, allow_boost: bool, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         let BoostState { tenants, host_budget } = &mut *state;
         // An idle tenant with a full budget does not differ from a new one.
@@ -113,7 +113,7 @@ impl LatencyBoosts {
             .budget
             .remaining_time(now)
             .min(host_budget.remaining_time(now));
-        if !urgent {
+        if !allow_boost {
             self.end_boost(tenant, host_budget, now);
         } else if tenant.active_jobs == 1 && boost >= MIN_BOOST {
             tenant.budget.spend_time(boost, now);
@@ -170,11 +170,11 @@ impl LatencyBoosts {
 pub(crate) async fn run_with_boost<T>(
     boosts: &LatencyBoosts,
     tenant: &TenantId,
-    urgent: bool,
+    allow_boost: bool,
     on_boost_end: impl Fn(),
     work: impl Future<Output = T>,
 ) -> T {
-    let boosted_until = boosts.register_job(tenant, urgent, Instant::now());
+    let boosted_until = boosts.register_job(tenant, allow_boost, Instant::now());
     let job = RegisteredJobGuard {
         boosts,
         tenant,
@@ -233,7 +233,7 @@ mod tests {
             }
         }
 
-        /// Starts an urgent job and returns the length of its boost.
+        /// Starts a job that may get a boost and returns the length of its boost.
         fn start_job(&self, name: &str) -> Option<Duration> {
             let end = self.boosts.register_job(&tenant_id(name), true, self.now);
             end.map(|end| end - self.now)

@@ -13,7 +13,7 @@ use weir_core::ledger::{JobRecord, JobState};
 use weir_core::ports::Ledger as _;
 use weir_core::rollout::RevisionAssignment;
 use weir_core::tenancy::TenantState;
-use weir_core::{StorageError, TenantId};
+use weir_core::{PriorityLane, StorageError, TenantId};
 use weir_engine::{DocumentEndState, DocumentSpec, JobOutcome, JobSpec};
 
 use super::unstarted_job_end::{commit_failed_or_canceled_job, count_ended_job};
@@ -117,7 +117,7 @@ async fn has_storage_space(control: &Control) -> bool {
 }
 
 /// Why a job was not started.
-enum JobStartError {
+pub(super) enum JobStartError {
     /// It can never be started: it fails with this error.
     Permanent(ErrorInfo),
     /// It cannot be started now: it is queued again.
@@ -191,7 +191,7 @@ async fn run_job_or_requeue(control: &Control, slot: JobSlot, record: JobRecord,
 }
 
 /// Builds the specification for the engine. Also returns the revision assigned to the job, if its pipeline belongs to the tenant.
-async fn assign_revision_and_build_spec(
+pub(super) async fn assign_revision_and_build_spec(
     control: &Control,
     slot: &JobSlot,
     record: &JobRecord,
@@ -232,7 +232,9 @@ async fn assign_revision_and_build_spec(
         force: job_request.options.force,
         summarize: job_request.options.summarize,
         requested_placement: job_request.options.collection_and_labels.clone(),
-        lane: Some(slot.job.lane),
+        // The lane of the queue entry is a guess by file size. The routing component knows the pages.
+        lane: job_request.lane,
+        allow_latency_boost: slot.job.lane == PriorityLane::Interactive,
         weight: slot.weight,
     };
     Ok((spec, assignment))

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
+use weir_core::PriorityLane::{self, Bulk, Interactive};
 use weir_core::job_request::JobRequestStore as _;
 use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::ports::Ledger as _;
 use weir_core::settings::Settings;
 use weir_core::usage::{Usage, UsageMeter as _};
 
-use crate::admission::{UnfinishedJobStatus, run_dispatcher};
+use crate::admission::dispatcher::assign_revision_and_build_spec;
+use crate::admission::{DispatcherAction, UnfinishedJobStatus, run_dispatcher};
 use crate::jobs::{DocumentState, cancel_job, find_job_and_request};
 use crate::testing::{TestControl, job_record, metric_value, wait_until};
 
@@ -43,6 +45,42 @@ async fn job_shares_follow_the_tenants_weights() {
     assert_eq!(opened.len(), 32);
     let first = opened.iter().take(20).filter(|job| job.tenant == heavy).count();
     assert!((14..=16).contains(&first), "{first} of the first 20");
+}
+
+/// Queues a job of `bytes` bytes and returns the lane and the permission of a boost that the engine gets for it.
+async fn lane_and_boost_of_started_job(
+    bytes: u64,
+    requested: Option<PriorityLane>,
+) -> (Option<PriorityLane>, bool) {
+    let host = TestControl::new();
+    let (tenant, _) = host.create_tenant("a", &[]).await;
+    let mut job_request = host.commit_queued_job(&tenant, "1 pages", 1).await;
+    job_request.files[0].bytes = bytes;
+    job_request.lane = requested;
+    let admission = &host.control.admission;
+    let reservation = admission.reserve_queue_place(&tenant, None).unwrap();
+    reservation.enqueue_reserved_job(&job_request);
+    admission.set_tenant_terms(tenant.clone(), 1.0, None, None);
+    let DispatcherAction::StartJob(slot) = admission.next_action() else {
+        panic!("the job does not start");
+    };
+    let record = job_record(&tenant, job_request.job, JobState::Queued);
+    let built = assign_revision_and_build_spec(&host.control, &slot, &record, &job_request).await;
+    let (spec, _) = built.ok().unwrap();
+    (spec.lane, spec.allow_latency_boost)
+}
+
+#[tokio::test]
+async fn only_a_requested_lane_overrides_the_routing_component() {
+    for (bytes, requested, expected) in [
+        (1, None, (None, true)),
+        (1 << 40, None, (None, false)),
+        (1 << 40, Some(Interactive), (Some(Interactive), true)),
+        (1, Some(Bulk), (Some(Bulk), false)),
+    ] {
+        let lane_and_boost = lane_and_boost_of_started_job(bytes, requested).await;
+        assert_eq!(lane_and_boost, expected, "{bytes} bytes, {requested:?}");
+    }
 }
 
 #[tokio::test]
