@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use weir_core::component_log::{ComponentFailureReport, ComponentLogEntry};
+use weir_core::component_log::{ComponentFailureReport, NumberedComponentLogRecord};
 use weir_core::tenancy::KeyScope;
 use weir_core::{JobId, TenantId};
 use weir_storage::LedgerReader;
@@ -13,7 +13,7 @@ use weir_storage::LedgerReader;
 use crate::app_folders::AppFolders;
 use crate::command_target::CommandTarget;
 use crate::server_client::ServerClient;
-use crate::terminal::{is_stdout_closed, out_line};
+use crate::terminal::{is_stdout_reader_gone, out_line};
 
 /// Number of entries in one read.
 const ENTRIES_PER_READ: usize = 1000;
@@ -88,7 +88,7 @@ pub(crate) async fn run(
             }
         }
         match next {
-            Some(next) if !is_stdout_closed() => after = next,
+            Some(next) if !is_stdout_reader_gone() => after = next,
             _ => return Ok(ExitCode::SUCCESS),
         }
     }
@@ -145,7 +145,7 @@ impl LogSource {
 }
 
 /// Returns an entry in the JSON format of the HTTP API, so that programs read the same format from both sources.
-fn entry_to_json(entry: &ComponentLogEntry) -> Value {
+fn entry_to_json(entry: &NumberedComponentLogRecord) -> Value {
     let kind = &entry.record.kind;
     json!({
         "seq": entry.seq,

@@ -11,7 +11,7 @@ use weir_core::manifest::Role;
 use weir_core::ports::Embedder;
 use weir_core::settings::SandboxMode;
 use weir_core::settings::{ProviderSettings, Settings};
-use weir_inference::{Inference, InferenceConfig, ModelKind};
+use weir_inference::{InferenceConfig, InferenceHost, ModelKind};
 use weir_llm::{ProviderCheckResult, UsageAccounting, check_providers};
 use weir_raster::{EnforcementLevel, RasterConfig, probe_sandbox};
 
@@ -44,10 +44,10 @@ struct Finding {
 /// Runs all checks and prints their findings. The exit code is 1 if a required part is missing.
 pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -> Result<ExitCode> {
     let mut findings = vec![
-        check_components(&folders.default_components),
+        check_default_component_files(&folders.default_components),
         check_data_folder(&folders.data),
     ];
-    let (models, inference) = check_inference(settings, folders);
+    let (models, inference) = check_models_and_load_runtime(settings, folders);
     findings.extend(models);
     if let Some(inference) = &inference {
         let embedder = inference.embedder();
@@ -55,8 +55,13 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
         findings.extend(await_with_progress("checking the language models", checks).await);
     }
     let config = host_services::raster_config(settings, folders)?;
-    findings
-        .extend(await_with_progress("checking the sandbox of PDF workers", check_rasterizer(&config)).await);
+    findings.extend(
+        await_with_progress(
+            "checking the sandbox of PDF workers",
+            check_rasterizer_sandbox(&config),
+        )
+        .await,
+    );
     let missing = findings.iter().any(|f| f.state == CheckState::Missing);
 
     if json {
@@ -90,7 +95,7 @@ fn new_finding(what: impl Into<String>, state: CheckState, detail: impl Into<Str
     }
 }
 
-fn check_components(folder: &Path) -> Finding {
+fn check_default_component_files(folder: &Path) -> Finding {
     let absent: Vec<_> = Role::ALL
         .iter()
         .map(|role| format!("{}.wasm", role.name()))
@@ -127,7 +132,10 @@ fn check_data_folder(folder: &Path) -> Finding {
 }
 
 /// Checks the files of the ONNX models and loads ONNX Runtime. Returns the inference if it loads.
-fn check_inference(settings: &Settings, folders: &AppFolders) -> (Vec<Finding>, Option<Inference>) {
+fn check_models_and_load_runtime(
+    settings: &Settings,
+    folders: &AppFolders,
+) -> (Vec<Finding>, Option<InferenceHost>) {
     let config = InferenceConfig::from_settings(settings, folders.assets.clone());
     let quantized = folders
         .assets
@@ -145,7 +153,7 @@ fn check_inference(settings: &Settings, folders: &AppFolders) -> (Vec<Finding>, 
             Ok(()) => new_finding(what, CheckState::Ok, "PP-OCRv6"),
         });
     }
-    match Inference::load_runtime(config) {
+    match InferenceHost::load_runtime(config) {
         Ok(inference) => {
             let detail = format!("ONNX Runtime on {}", inference.device_name());
             findings.push(new_finding("inference", CheckState::Ok, detail));
@@ -184,14 +192,14 @@ async fn check_language_models(settings: &Settings, embedder: &Arc<dyn Embedder>
             )),
             Ok(language_model) => {
                 let checks = check_providers(language_model.router().providers()).await;
-                findings.extend(checks.iter().map(provider_finding));
+                findings.extend(checks.iter().map(llm_provider_finding));
             }
         }
     }
     findings
 }
 
-fn provider_finding(check: &ProviderCheckResult) -> Finding {
+fn llm_provider_finding(check: &ProviderCheckResult) -> Finding {
     let provider_and_model = if check.name == check.model {
         check.name.clone()
     } else {
@@ -218,7 +226,7 @@ fn provider_finding(check: &ProviderCheckResult) -> Finding {
     }
 }
 
-async fn check_rasterizer(config: &RasterConfig) -> Vec<Finding> {
+async fn check_rasterizer_sandbox(config: &RasterConfig) -> Vec<Finding> {
     let report = match probe_sandbox(config).await {
         Ok(report) => report,
         Err(error) => return vec![new_finding("PDFium", CheckState::Missing, error.to_string())],

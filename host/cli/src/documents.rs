@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::{Value, json};
 use weir_core::id::TenantId;
-use weir_core::ledger::PageState;
+use weir_core::ledger::FinalPageState;
 use weir_core::tenancy::KeyScope;
 
 use crate::app_folders::AppFolders;
@@ -29,7 +29,7 @@ pub(crate) async fn run(json: bool, folders: &AppFolders, target: &CommandTarget
     } else if rows.is_empty() {
         out_line!("no documents have been ingested yet")?;
     } else {
-        rows.iter().try_for_each(print_document)?;
+        rows.iter().try_for_each(print_document_row)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -61,7 +61,7 @@ async fn list_in_data_folder(folders: &AppFolders) -> Result<Vec<Value>> {
         let pages = ledger.list_pages(&tenant, &d.id, None).await?;
         let failed = pages
             .iter()
-            .filter(|p| matches!(p.state, PageState::Failed { .. }))
+            .filter(|p| matches!(p.state, FinalPageState::Failed { .. }))
             .count();
         rows.push(json!({
             "document": d.id, "name": d.name, "title": d.title, "bytes": d.bytes, "pages": d.pages,
@@ -72,7 +72,7 @@ async fn list_in_data_folder(folders: &AppFolders) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
-fn print_document(row: &Value) -> std::io::Result<()> {
+fn print_document_row(row: &Value) -> std::io::Result<()> {
     let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
     let number = |name: &str| row.get(name).and_then(Value::as_u64);
     let pages = number("pages").unwrap_or(0);

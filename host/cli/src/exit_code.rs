@@ -10,7 +10,7 @@ pub(crate) const EXIT_FAILED: u8 = 1;
 pub(crate) const EXIT_INVALID_USAGE: u8 = 2;
 
 /// Prints an error with its causes on one line and returns the exit code.
-pub(crate) fn print_error_with_exit_code(error: &anyhow::Error, code: u8) -> ExitCode {
+pub(crate) fn print_error_returning_exit_code(error: &anyhow::Error, code: u8) -> ExitCode {
     let line = format!("{error:#}").replace('\n', " ");
     error_line!("weir: {line}");
     ExitCode::from(code)

@@ -18,10 +18,10 @@ use weir_core::search::{SearchHit, SearchQuery};
 use weir_core::settings::Settings;
 use weir_core::uploads::UploadStore;
 use weir_core::usage::{UsageMeter, UsageQuotaLimiter};
-use weir_engine::{Engine, EngineConfig, Ports, SearchRequest};
-use weir_inference::{Inference, InferenceConfig, ModelKind};
+use weir_engine::{Engine, EngineConfig, PortImplementations, SearchRequest};
+use weir_inference::{InferenceConfig, InferenceHost, ModelKind};
 use weir_llm::UsageAccounting;
-use weir_policy::{PolicyConfig, PolicyHost, Retention};
+use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 use weir_raster::{RasterConfig, RasterPool};
 use weir_storage::{LedgerReader, SqliteLedger, SqliteResponseCache, Storage};
 
@@ -35,14 +35,14 @@ pub(crate) const COMPILE_COMPONENT_COMMAND: &str = "compile-component";
 /// The engine and all services that a job needs, in one process.
 pub(crate) struct HostServices {
     pub(crate) engine: Engine,
-    engine_services: EngineServices,
+    engine_services: ServicesUsedByEngine,
 }
 
 /// The services that the engine uses. They are closed after the engine.
-pub(crate) struct EngineServices {
+pub(crate) struct ServicesUsedByEngine {
     rasterizer: Arc<RasterPool>,
     /// Keeps the models loaded until the engine is closed.
-    _inference: Inference,
+    _inference: InferenceHost,
     policies: Arc<PolicyHost>,
     response_cache: Option<Arc<SqliteResponseCache>>,
     storage: Storage,
@@ -70,16 +70,16 @@ impl HostServices {
         };
         inference_config.check_model_files_exist(ModelKind::Embedding)?;
         inference_config.check_model_files_exist(ModelKind::Ocr)?;
-        let inference = Inference::load_runtime(inference_config)?;
+        let inference = InferenceHost::load_runtime(inference_config)?;
         // Every page needs the model. It loads while the stores open.
         inference.open_models_in_background(ModelKind::Embedding)?;
         let embedder = inference.embedder();
-        let storage = Storage::open(&folders.data, embedder.vector_dimensions(), EMBEDDING_MODEL)
+        let storage = Storage::open_or_create(&folders.data, embedder.vector_dimensions(), EMBEDDING_MODEL)
             .await
             .with_context(|| folders.data_folder_error_context())?;
         let rasterizer = Arc::new(RasterPool::new(raster_config(settings, folders)?)?);
         rasterizer.check_worker_starts().await?;
-        let policies = PolicyHost::new(PolicyConfig {
+        let policies = PolicyHost::new(PolicyHostConfig {
             recordings_folder: Some(folders.data.join("recordings")),
             record_calls: settings.policy_record_calls,
             usage_meter: meter.clone(),
@@ -87,12 +87,12 @@ impl HostServices {
         })?;
         let response_cache = match settings.llm_response_cache {
             true => Some(Arc::new(
-                SqliteResponseCache::open(&folders.data, settings.llm_max_response_cache_bytes)
+                SqliteResponseCache::open_or_create(&folders.data, settings.llm_max_response_cache_bytes)
                     .await
                     .with_context(|| folders.data_folder_error_context())?,
             )),
             false => {
-                SqliteResponseCache::delete_files(&folders.data).await?;
+                SqliteResponseCache::delete_cache_of_data_folder(&folders.data).await?;
                 None
             }
         };
@@ -110,7 +110,7 @@ impl HostServices {
             accounting,
             |name| std::env::var(name).ok(),
         )?);
-        let ports = Ports {
+        let ports = PortImplementations {
             rasterizer: rasterizer.clone(),
             ocr_engine: Some(inference.ocr_engine()),
             embedder,
@@ -125,7 +125,7 @@ impl HostServices {
         let engine = Engine::new(ports, EngineConfig::from_settings(settings));
         Ok(Self {
             engine,
-            engine_services: EngineServices {
+            engine_services: ServicesUsedByEngine {
                 rasterizer,
                 _inference: inference,
                 policies,
@@ -137,7 +137,7 @@ impl HostServices {
 
     /// Whether a language model accepts images.
     pub(crate) fn language_model_supports_images(&self) -> bool {
-        let model = &self.engine.ports().language_model;
+        let model = &self.engine.port_implementations().language_model;
         model.as_ref().is_some_and(|model| model.supports_images())
     }
 
@@ -186,12 +186,12 @@ impl HostServices {
     }
 
     /// Splits the host into the engine, which the caller shuts down, and the services to close after it.
-    pub(crate) fn into_parts(self) -> (Engine, EngineServices) {
+    pub(crate) fn into_parts(self) -> (Engine, ServicesUsedByEngine) {
         (self.engine, self.engine_services)
     }
 }
 
-impl EngineServices {
+impl ServicesUsedByEngine {
     /// Stops the raster workers, then closes the stores. Call it after the engine is shut down.
     pub(crate) async fn close(self) -> Result<()> {
         self.rasterizer.close().await;
@@ -205,7 +205,7 @@ impl EngineServices {
 
 /// Removes a tenant with all its data. Fails if another process uses the data folder.
 pub(crate) async fn remove_tenant(folders: &AppFolders, tenant: &TenantId) -> Result<()> {
-    weir_storage::remove_tenant(&folders.data, tenant)
+    weir_storage::remove_tenant_with_all_data(&folders.data, tenant)
         .await
         .with_context(|| folders.data_folder_error_context())?;
     Ok(())
@@ -228,8 +228,8 @@ pub(crate) fn policy_config(
     settings: &Settings,
     folders: &AppFolders,
     state: Arc<dyn ComponentStateStore>,
-) -> Result<PolicyConfig> {
-    Ok(PolicyConfig {
+) -> Result<PolicyHostConfig> {
+    Ok(PolicyHostConfig {
         max_instances: settings.policy_max_instances,
         call_timeout_millis: settings.policy_call_timeout_millis,
         max_memory_bytes: settings.policy_max_instance_memory_bytes,
@@ -278,7 +278,7 @@ pub(crate) async fn search_passages(
     request: SearchRequest,
 ) -> Result<Vec<SearchHit>> {
     let inference =
-        Inference::load_runtime(InferenceConfig::from_settings(settings, folders.assets.clone()))?;
+        InferenceHost::load_runtime(InferenceConfig::from_settings(settings, folders.assets.clone()))?;
     let scheduling = SchedulingContext {
         tenant: request.tenant.clone(),
         lane: PriorityLane::Interactive,

@@ -7,7 +7,7 @@ const MAX_FOLDER_DEPTH: usize = 16;
 
 /// Files to ingest, and folders that cannot be ingested with the reason.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct InputFiles {
+pub(crate) struct InputFilesAndRejections {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) rejected: Vec<(PathBuf, String)>,
 }
@@ -15,8 +15,8 @@ pub(crate) struct InputFiles {
 /// Returns each named file unchanged, and each `*.pdf` file below a named folder in order of names. A folder that cannot be
 /// read is reported with the reason and does not affect the others. Symbolic links inside folders are not followed, so that
 /// a cycle of links cannot cause an endless walk.
-pub(crate) fn find_input_files(paths: &[PathBuf]) -> InputFiles {
-    let mut found = InputFiles::default();
+pub(crate) fn find_input_files(paths: &[PathBuf]) -> InputFilesAndRejections {
+    let mut found = InputFilesAndRejections::default();
     for path in paths {
         if path.is_dir() {
             let before = found.files.len() + found.rejected.len();
@@ -33,7 +33,7 @@ pub(crate) fn find_input_files(paths: &[PathBuf]) -> InputFiles {
     found
 }
 
-fn collect_pdf_files(folder: &Path, depth: usize, found: &mut InputFiles) {
+fn collect_pdf_files(folder: &Path, depth: usize, found: &mut InputFilesAndRejections) {
     let entries = match std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
         Ok(entries) => entries,
         Err(error) => return found.rejected.push((folder.to_owned(), error.to_string())),

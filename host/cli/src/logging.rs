@@ -30,7 +30,7 @@ const OWN_CRATES: [&str; 8] = [
 
 /// Starts logging and, if `otel.traces_endpoint` is set, the export of traces. The caller must close the returned traces. A command
 /// that `shows_events` prints failures itself, so the default log omits them.
-pub(crate) fn init_logging(
+pub(crate) fn init_logging_and_traces(
     verbose: u8,
     shows_events: bool,
     settings: &Settings,

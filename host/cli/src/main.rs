@@ -40,7 +40,7 @@ use clap::Parser as _;
 use crate::app_folders::AppFolders;
 use crate::args::ServeArgs;
 use crate::cli::{Cli, Command};
-use crate::exit_code::{EXIT_FAILED, EXIT_INVALID_USAGE, print_error_with_exit_code};
+use crate::exit_code::{EXIT_FAILED, EXIT_INVALID_USAGE, print_error_returning_exit_code};
 use crate::host_services::{COMPILE_COMPONENT_COMMAND, RASTER_WORKER_COMMAND};
 
 fn main() -> ExitCode {
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 fn run_command(cli: &Cli) -> ExitCode {
     let mut settings = match configuration::load_settings(&cli.global) {
         Ok(settings) => settings,
-        Err(error) => return print_error_with_exit_code(&error, EXIT_INVALID_USAGE),
+        Err(error) => return print_error_returning_exit_code(&error, EXIT_INVALID_USAGE),
     };
     if let Command::Serve(ServeArgs {
         listen: Some(address),
@@ -68,18 +68,20 @@ fn run_command(cli: &Cli) -> ExitCode {
     }
     let target = match cli.resolve_target() {
         Ok(target) => target,
-        Err(error) => return print_error_with_exit_code(&error, EXIT_INVALID_USAGE),
+        Err(error) => return print_error_returning_exit_code(&error, EXIT_INVALID_USAGE),
     };
     let folders = AppFolders::new(cli.global.data.as_deref(), &settings);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return print_error_with_exit_code(&error.into(), EXIT_FAILED),
+        Err(error) => return print_error_returning_exit_code(&error.into(), EXIT_FAILED),
     };
     let shows_events = matches!(cli.command, Command::Run(_));
-    let traces = match logging::init_logging(cli.global.verbose, shows_events, &settings, runtime.handle()) {
-        Ok(traces) => traces,
-        Err(error) => return print_error_with_exit_code(&error, EXIT_INVALID_USAGE),
-    };
+    let traces =
+        match logging::init_logging_and_traces(cli.global.verbose, shows_events, &settings, runtime.handle())
+        {
+            Ok(traces) => traces,
+            Err(error) => return print_error_returning_exit_code(&error, EXIT_INVALID_USAGE),
+        };
     let json = cli.global.json;
     let ended = runtime.block_on(async {
         match &cli.command {
@@ -103,5 +105,5 @@ fn run_command(cli: &Cli) -> ExitCode {
     }
     // All resources are already closed. Do not wait for blocking threads: they can only run reads whose results are unused.
     runtime.shutdown_background();
-    ended.unwrap_or_else(|error| print_error_with_exit_code(&error, EXIT_FAILED))
+    ended.unwrap_or_else(|error| print_error_returning_exit_code(&error, EXIT_FAILED))
 }

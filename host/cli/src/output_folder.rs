@@ -16,11 +16,11 @@ use anyhow::{Context as _, Result};
 use weir_core::event::ErrorInfo;
 use weir_core::id::{DocumentId, PageNumber, RevisionId, TenantId};
 use weir_core::layout;
-use weir_core::ledger::PageState;
+use weir_core::ledger::FinalPageState;
 use weir_core::markdown::{self, MarkdownPage};
 use weir_core::page_text::{StoredPageText, TextSource};
 use weir_core::ports::{BlobStore, Ledger};
-use weir_core::summary::{DocumentSummary, summary_blob_key};
+use weir_core::summary::{DocumentSummaries, document_summaries_blob_key};
 
 /// Writes stored pages, text and summaries of documents to a folder.
 pub(crate) struct OutputFolder {
@@ -63,7 +63,7 @@ impl OutputFolder {
         revision: &RevisionId,
         page_range: &RangeInclusive<PageNumber>,
     ) -> Result<PathBuf> {
-        let folder_name = self.document_folder_name(document, name);
+        let folder_name = self.reserve_document_folder_name(document, name);
         let folder = self.folder.join(folder_name);
         let pages_folder = folder.join("pages");
         std::fs::create_dir_all(&pages_folder)
@@ -75,7 +75,7 @@ impl OutputFolder {
             if page_range.contains(&page.page) {
                 pages.insert(
                     page.page,
-                    self.export_page(tenant, page.page, page.state, &pages_folder)
+                    self.write_page_files(tenant, page.page, page.state, &pages_folder)
                         .await?,
                 );
             }
@@ -91,7 +91,7 @@ impl OutputFolder {
                     number: *number,
                     source,
                     lines,
-                    headings: layout::detect_headings(source, lines, &outline, *number),
+                    headings: layout::detect_page_headings(source, lines, &outline, *number),
                     image: page.image.as_deref(),
                     failed: page.error.as_ref().map(|e| e.message.as_str()),
                 }
@@ -99,13 +99,13 @@ impl OutputFolder {
             .collect();
         let summary = match self
             .blobs
-            .get_blob(tenant, &summary_blob_key(document, revision))
+            .get_blob(tenant, &document_summaries_blob_key(document, revision))
             .await?
         {
             Some(bytes) => {
                 write_file(&folder.join("summary.json"), &bytes)?;
                 Some(
-                    serde_json::from_slice::<DocumentSummary>(&bytes)
+                    serde_json::from_slice::<DocumentSummaries>(&bytes)
                         .context("the stored summary is invalid")?,
                 )
             }
@@ -120,22 +120,22 @@ impl OutputFolder {
         Ok(folder)
     }
 
-    async fn export_page(
+    async fn write_page_files(
         &self,
         tenant: &TenantId,
         number: PageNumber,
-        state: PageState,
+        state: FinalPageState,
         folder: &Path,
     ) -> Result<ExportedPage> {
         let (image, text) = match state {
-            PageState::Failed { error } => {
+            FinalPageState::Failed { error } => {
                 return Ok(ExportedPage {
                     lines: None,
                     image: None,
                     error: Some(error),
                 });
             }
-            PageState::Done { image, text, .. } => (image, text),
+            FinalPageState::Done { image, text, .. } => (image, text),
         };
         let mut exported = ExportedPage {
             lines: None,
@@ -164,7 +164,7 @@ impl OutputFolder {
 
     /// Returns the file name without its extension. If another document of the run has this name, the first digits of the
     /// document id are appended.
-    fn document_folder_name(&mut self, document: &DocumentId, name: &str) -> String {
+    fn reserve_document_folder_name(&mut self, document: &DocumentId, name: &str) -> String {
         let stem = Path::new(name)
             .file_stem()
             .map(|s| s.to_string_lossy().into_owned())

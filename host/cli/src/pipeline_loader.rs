@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
-use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role, is_oci_reference};
+use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile, Role, is_oci_reference};
 
 use crate::args::RunArgs;
 
@@ -27,20 +27,20 @@ pub(crate) fn load_pipeline(run: &RunArgs, defaults: &Path) -> Result<Pipeline> 
 pub(crate) fn build_pipeline_from_manifest(manifest: Manifest, defaults: &Path) -> Result<Pipeline> {
     let mut files = BTreeMap::new();
     for (role, path) in &manifest.components {
-        files.insert(*role, read_component_file(path)?);
+        files.insert(*role, hash_component_file(path)?);
     }
-    build_with_default_components(manifest, files, defaults)
+    build_pipeline_filling_missing_roles(manifest, files, defaults)
 }
 
 /// Builds a pipeline from a manifest and these component files, with the default components for the other roles.
-pub(crate) fn build_with_default_components(
+pub(crate) fn build_pipeline_filling_missing_roles(
     manifest: Manifest,
-    mut files: BTreeMap<Role, ComponentFile>,
+    mut files: BTreeMap<Role, ResolvedComponentFile>,
     defaults: &Path,
 ) -> Result<Pipeline> {
     let mut default_files = BTreeMap::new();
     for role in Role::ALL {
-        let file = read_component_file(&defaults.join(format!("{}.wasm", role.name()))).context(
+        let file = hash_component_file(&defaults.join(format!("{}.wasm", role.name()))).context(
             "a default component is missing: run `make components`, or set paths.default_components",
         )?;
         default_files.insert(role, file.clone());
@@ -50,7 +50,7 @@ pub(crate) fn build_with_default_components(
 }
 
 /// Reads a component file and computes its digest.
-pub(crate) fn read_component_file(path: &Path) -> Result<ComponentFile> {
+pub(crate) fn hash_component_file(path: &Path) -> Result<ResolvedComponentFile> {
     ensure!(
         !is_oci_reference(path),
         "the component {} is in a registry: run `weir component pull` and use the file, or push the manifest to a server",
@@ -62,7 +62,7 @@ pub(crate) fn read_component_file(path: &Path) -> Result<ComponentFile> {
         .file_stem()
         .map(|s| s.to_string_lossy().into_owned())
         .unwrap_or_default();
-    Ok(ComponentFile {
+    Ok(ResolvedComponentFile {
         name,
         path: path.to_owned(),
         digest: Sha256::digest(&bytes).into(),

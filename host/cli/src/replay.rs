@@ -11,9 +11,9 @@ use clap::Args;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use weir_core::component::ComponentValidator as _;
-use weir_core::manifest::{ComponentFile, Manifest, Pipeline};
+use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile};
 use weir_core::memory_component_state::MemoryComponentState;
-use weir_core::replay::{DecisionTotals, ReplayError, ReplayReport};
+use weir_core::replay::{DecidedActionCounts, ReplayError, ReplayReport};
 use weir_core::settings::Settings;
 use weir_core::tenancy::KeyScope;
 use weir_core::{JobId, TenantId};
@@ -139,7 +139,7 @@ async fn replay_in_data_folder(
             )?
         }
         Some(path) => {
-            let file = pipeline_loader::read_component_file(path)?;
+            let file = pipeline_loader::hash_component_file(path)?;
             let facts = host.inspect_component(&replay.tenant_or_default(), &file).await?;
             let mut pipeline = rebuild_recorded_pipeline(&session_header, replay, folders)?;
             pipeline.manifest.capabilities.grant.extend(facts.capabilities);
@@ -179,7 +179,7 @@ fn rebuild_recorded_pipeline(
         if path.is_none() {
             missing.get_or_insert_with(|| component.name.clone());
         }
-        ComponentFile {
+        ResolvedComponentFile {
             name: component.name.clone(),
             path: path.unwrap_or_default(),
             digest: component.digest,
@@ -207,7 +207,7 @@ fn list_wasm_files(folder: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-type TotalsField = fn(&DecisionTotals) -> u64;
+type TotalsField = fn(&DecidedActionCounts) -> u64;
 
 fn print_report(report: &ReplayReport) -> std::io::Result<()> {
     for difference in &report.differences {

@@ -69,7 +69,7 @@ pub(crate) async fn run(
         ..JobSpec::new(tenant.clone(), pipeline, documents)
     };
     let span = tracing::info_span!("job", job = %spec.id);
-    let job = Arc::new(span.in_scope(|| host.engine.start_job(spec)));
+    let job = Arc::new(span.in_scope(|| host.engine.start_or_resume_job(spec)));
     let interrupts = tokio::spawn(cancel_job_on_signal(Arc::clone(&job)));
 
     let page_range = run.pages.clone().unwrap_or(1..=u32::MAX);

@@ -13,7 +13,7 @@ use weir_control::pipelines::PipelineBuilder;
 use weir_control::usage::UsageRecorder;
 use weir_control::{CommitNotifier, Control, ControlParts};
 use weir_core::TenantId;
-use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
+use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile, Role};
 use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyScope, TenantStore};
 use weir_server::{Listener, Server, SigningKey};
@@ -63,7 +63,9 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
         components,
         component_validator,
         job_replayer,
-        pipeline_builder: Arc::new(InstalledDefaultComponents(folders.default_components.clone())),
+        pipeline_builder: Arc::new(DefaultComponentsPipelineBuilder(
+            folders.default_components.clone(),
+        )),
         upload_store: uploads,
         settings: settings.clone(),
     });
@@ -88,18 +90,18 @@ fn raise_open_file_limit() {
 }
 
 /// Builds pipelines with the default components of the installation.
-struct InstalledDefaultComponents(PathBuf);
+struct DefaultComponentsPipelineBuilder(PathBuf);
 
 #[async_trait]
-impl PipelineBuilder for InstalledDefaultComponents {
+impl PipelineBuilder for DefaultComponentsPipelineBuilder {
     async fn build_pipeline(
         &self,
         manifest: Manifest,
-        components: BTreeMap<Role, ComponentFile>,
+        components: BTreeMap<Role, ResolvedComponentFile>,
     ) -> Result<Arc<Pipeline>, String> {
         let folder = self.0.clone();
         let built = tokio::task::spawn_blocking(move || {
-            pipeline_loader::build_with_default_components(manifest, components, &folder)
+            pipeline_loader::build_pipeline_filling_missing_roles(manifest, components, &folder)
         });
         match built.await {
             Ok(built) => built.map(Arc::new).map_err(|error| {

@@ -4,7 +4,7 @@
 use std::io;
 
 use anyhow::{Context as _, Result};
-use weir_core::summary::{DocumentSummary, Summary, summary_blob_key};
+use weir_core::summary::{DocumentSummaries, Summary, document_summaries_blob_key};
 use weir_core::{DocumentId, RevisionId, TenantId, ports::BlobStore};
 
 use crate::terminal::out_line;
@@ -17,20 +17,25 @@ pub(crate) async fn read_and_print_summaries(
     revision: &RevisionId,
 ) -> Result<()> {
     let Some(bytes) = blobs
-        .get_blob(tenant, &summary_blob_key(document, revision))
+        .get_blob(tenant, &document_summaries_blob_key(document, revision))
         .await?
     else {
         return Ok(());
     };
-    let summary: DocumentSummary = serde_json::from_slice(&bytes).context("the stored summary is invalid")?;
+    let summary: DocumentSummaries =
+        serde_json::from_slice(&bytes).context("the stored summary is invalid")?;
     Ok(print_document_summary(&summary)?)
 }
 
-fn print_document_summary(document_summary: &DocumentSummary) -> io::Result<()> {
+fn print_document_summary(document_summary: &DocumentSummaries) -> io::Result<()> {
     let Some(whole) = &document_summary.summary else {
         return out_line!("\n{}: too short for a summary", document_summary.name);
     };
-    out_line!("\n{}\n\n{}", document_summary.name, text_with_page_numbers(whole))?;
+    out_line!(
+        "\n{}\n\n{}",
+        document_summary.name,
+        format_summary_with_page_numbers(whole)
+    )?;
     if document_summary.sections.len() < 2 {
         return Ok(());
     }
@@ -43,13 +48,16 @@ fn print_document_summary(document_summary: &DocumentSummary) -> io::Result<()> 
             (first, last) if first == last => format!("page {first}"),
             (first, last) => format!("pages {first}-{last}"),
         };
-        out_line!("\n  {title} ({pages})\n  {}", text_with_page_numbers(summary))?;
+        out_line!(
+            "\n  {title} ({pages})\n  {}",
+            format_summary_with_page_numbers(summary)
+        )?;
     }
     Ok(())
 }
 
 /// Returns the text of the summary with a page number after each quote.
-fn text_with_page_numbers(summary: &Summary) -> String {
+fn format_summary_with_page_numbers(summary: &Summary) -> String {
     let mut text = String::new();
     let mut from = 0;
     for quote in &summary.quotes {
@@ -88,12 +96,12 @@ mod tests {
             model: String::new(),
         };
         assert_eq!(
-            text_with_page_numbers(&summary),
+            format_summary_with_page_numbers(&summary),
             "It rained. [p. 3] It stopped. [p. 5]"
         );
         summary.quotes.clear();
-        assert_eq!(text_with_page_numbers(&summary), summary.text);
+        assert_eq!(format_summary_with_page_numbers(&summary), summary.text);
         summary.quotes = vec![quoted(0..900, 1)];
-        assert_eq!(text_with_page_numbers(&summary), summary.text);
+        assert_eq!(format_summary_with_page_numbers(&summary), summary.text);
     }
 }

@@ -20,7 +20,7 @@ use crate::terminal::{await_with_progress, out_line};
 const MILLIS_PER_DAY: u64 = 86_400_000;
 
 async fn open_tenant_admin(folders: &AppFolders) -> Result<TenantAdmin> {
-    TenantAdmin::open(&folders.data)
+    TenantAdmin::open_existing(&folders.data)
         .await
         .with_context(|| folders.data_folder_error_context())
 }

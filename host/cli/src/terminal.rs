@@ -29,7 +29,7 @@ pub(crate) use {error_line, out_line};
 
 /// Writes text to standard output and flushes it. A closed pipe is not an error.
 pub(crate) fn print_to_stdout(text: fmt::Arguments<'_>) -> io::Result<()> {
-    if is_stdout_closed() {
+    if is_stdout_reader_gone() {
         return Ok(());
     }
     let mut out = io::stdout().lock();
@@ -43,7 +43,7 @@ pub(crate) fn print_to_stdout(text: fmt::Arguments<'_>) -> io::Result<()> {
 }
 
 /// Whether the reader of standard output is gone, so that a long listing can stop.
-pub(crate) fn is_stdout_closed() -> bool {
+pub(crate) fn is_stdout_reader_gone() -> bool {
     STDOUT_CLOSED.load(Ordering::Relaxed)
 }
 

@@ -11,7 +11,7 @@ use crate::state::Control;
 use crate::webhook::{WebhookDelivery, WebhookSender};
 use crate::{admission, document_removal, staged_files};
 
-/// Recovers the uploads, document removals and jobs of the previous process. Call this once, before [`run_background_work`].
+/// Recovers the uploads, document removals and jobs of the previous process. Call this once, before [`run_background_work_until_stopped`].
 pub async fn recover_state_of_previous_process(control: &Control) -> Result<(), StorageError> {
     staged_files::recover_staged_files(control.upload_store.as_ref(), control.job_requests.as_ref()).await?;
     document_removal::resume_removals(control).await?;
@@ -23,7 +23,7 @@ pub async fn recover_state_of_previous_process(control: &Control) -> Result<(), 
 /// `requests` serves the clients. It has to complete after `control.stop_signal` is canceled. Returns when `requests` has completed,
 /// the running jobs have ended or were suspended at the end of the grace period, and all state is stored. Suspended jobs resume at
 /// the next start.
-pub async fn run_background_work(
+pub async fn run_background_work_until_stopped(
     control: &Arc<Control>,
     sender: Arc<dyn WebhookSender>,
     requests: impl Future<Output = ()>,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use weir_core::component_log::ComponentLogEntry;
+use weir_core::component_log::NumberedComponentLogRecord;
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
 use weir_core::ports::Ledger;
@@ -78,8 +78,8 @@ impl Ledger for CommitNotifier {
         self.ledger.find_document(tenant, document).await
     }
 
-    async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
-        self.ledger.list_documents(tenant).await
+    async fn list_tenant_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.ledger.list_tenant_documents(tenant).await
     }
 
     async fn list_pages(
@@ -128,7 +128,7 @@ impl Ledger for CommitNotifier {
         job: &JobId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<ComponentLogEntry>, StorageError> {
+    ) -> Result<Vec<NumberedComponentLogRecord>, StorageError> {
         self.ledger.list_component_log(tenant, job, after, limit).await
     }
 
@@ -140,13 +140,15 @@ impl Ledger for CommitNotifier {
         self.ledger.last_tenant_event_position(tenant).await
     }
 
-    async fn list_documents_after(
+    async fn list_tenant_documents_after(
         &self,
         tenant: &TenantId,
         after: Option<(u64, DocumentId)>,
         limit: usize,
     ) -> Result<Vec<DocumentRecord>, StorageError> {
-        self.ledger.list_documents_after(tenant, after, limit).await
+        self.ledger
+            .list_tenant_documents_after(tenant, after, limit)
+            .await
     }
 
     async fn list_pages_after(

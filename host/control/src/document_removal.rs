@@ -39,7 +39,7 @@ pub async fn delete_document(
     tenant: &TenantId,
     id: DocumentId,
 ) -> Result<bool, DeleteDocumentError> {
-    begin_removal(control, tenant, id).await?;
+    begin_document_removal_or_wait(control, tenant, id).await?;
     let removed = remove_document_data(control, tenant, id).await;
     // End the removal also after an error, so that the deletion can be repeated and the document submitted.
     let ended = control.document_removals.end_document_removal(tenant, &id).await;
@@ -49,7 +49,7 @@ pub async fn delete_document(
 }
 
 /// Begins a removal. Waits up to [`DOCUMENT_REMOVAL_TIMEOUT`] if another removal of the document is in progress.
-async fn begin_removal(
+async fn begin_document_removal_or_wait(
     control: &Control,
     tenant: &TenantId,
     id: DocumentId,

@@ -41,7 +41,7 @@ mod upload_reservations;
 pub mod usage;
 pub mod webhook;
 
-pub use background::{recover_state_of_previous_process, run_background_work};
+pub use background::{recover_state_of_previous_process, run_background_work_until_stopped};
 pub use commit_notifier::CommitNotifier;
 pub use quota_limiter::{QuotaCheckError, QuotaExceeded, QuotaLimiter};
 pub use state::{Control, ControlParts, TaskPanicked};

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use weir_core::clock::unix_time_millis;
 use weir_core::settings::Settings;
 use weir_core::tenancy::{Quotas, Tenant};
-use weir_core::usage::{QuotaExhausted, Usage, UsageMeter as _, UsageStore};
+use weir_core::usage::{QuotaExhaustedError, Usage, UsageMeter as _, UsageStore};
 use weir_core::{StorageError, TenantId};
 
 use crate::tenant_metric_labels::TenantMetricLabels;
@@ -148,7 +148,7 @@ impl QuotaLimiter {
     pub async fn find_exhausted_page_quota(
         &self,
         tenant: &Tenant,
-    ) -> Result<Option<QuotaExhausted>, StorageError> {
+    ) -> Result<Option<QuotaExhaustedError>, StorageError> {
         self.usage_recorder
             .find_exhausted_page_quota(&tenant.id, &self.effective_limits(tenant))
             .await
@@ -156,7 +156,7 @@ impl QuotaLimiter {
 
     /// Refuses a request that needs models or components if a daily quota for them is exhausted.
     pub async fn check_daily_quotas(&self, tenant: &Tenant) -> Result<(), QuotaCheckError> {
-        let Some(QuotaExhausted { quota: name, limit }) = self.find_exhausted_page_quota(tenant).await?
+        let Some(QuotaExhaustedError { quota: name, limit }) = self.find_exhausted_page_quota(tenant).await?
         else {
             return Ok(());
         };

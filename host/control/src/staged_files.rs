@@ -109,7 +109,7 @@ impl IncomingFile {
         synced.map_err(|error| upload_io_error(&error))?;
         let path = target
             .upload_store
-            .stage_received_file(tenant, &target.path, job, &document)
+            .stage_received_file_for_job(tenant, &target.path, job, &document)
             .await?;
         target.remove_guard.0 = Some(path.clone());
         let staged = StagedUpload {
@@ -147,7 +147,7 @@ impl StagedFile {
         job: &JobId,
         document: &DocumentId,
     ) -> Result<Option<(Self, u64)>, StorageError> {
-        let Some(path) = uploads.stage_stored_upload(tenant, job, document).await? else {
+        let Some(path) = uploads.stage_stored_upload_for_job(tenant, job, document).await? else {
             return Ok(None);
         };
         let staged_file = Self {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn file_is_stored_only_after_the_commit() {
+    async fn staged_file_is_stored_only_by_commit_file() {
         let folder = tempfile::tempdir().unwrap();
         let files = FakeUploadStore::new(folder.path(), Arc::default());
         let (uploads, tenant, job): (Arc<dyn UploadStore>, _, _) =

@@ -19,9 +19,9 @@ use weir_engine::Engine;
 
 use crate::admission::Admission;
 use crate::commit_notifier::CommitNotifier;
-use crate::events::EventFeeds;
+use crate::events::TenantEventFeeds;
 use crate::jobs::ProgressCache;
-use crate::pipelines::{PipelineBuilder, TenantPipelines};
+use crate::pipelines::{PipelineBuilder, TenantPipelineService};
 use crate::quota_limiter::QuotaLimiter;
 use crate::tenant_metric_labels::TenantMetricLabels;
 use crate::upload_reservations::UploadReservations;
@@ -78,7 +78,7 @@ pub struct Control {
     /// Collects the usage that the host causes on behalf of tenants.
     pub usage_recorder: Arc<UsageRecorder>,
     /// Pipelines, components and shadows of tenants.
-    pub tenant_pipelines: TenantPipelines,
+    pub tenant_pipelines: TenantPipelineService,
     /// Uploaded files.
     pub upload_store: Arc<dyn UploadStore>,
     /// The bytes of uploads in progress.
@@ -92,7 +92,7 @@ pub struct Control {
     /// The progress of jobs.
     pub progress_cache: ProgressCache,
     /// The recent events of tenants.
-    pub event_feeds: EventFeeds,
+    pub event_feeds: TenantEventFeeds,
     /// Held while a tenant's keys are counted and a key is added, so that the limit of keys holds.
     pub key_creation_lock: tokio::sync::Mutex<()>,
     /// Tasks that run to completion even if their client disconnects.
@@ -126,7 +126,7 @@ impl Control {
             tenant_labels,
         ));
         Arc::new(Self {
-            event_feeds: EventFeeds::new(Arc::clone(&parts.ledger)),
+            event_feeds: TenantEventFeeds::new(Arc::clone(&parts.ledger)),
             engine: parts.engine,
             ledger: parts.ledger,
             tenant_store: parts.tenant_store,
@@ -134,7 +134,7 @@ impl Control {
             document_removals: parts.document_removals,
             usage_store: parts.usage_store,
             usage_recorder: parts.usage_recorder,
-            tenant_pipelines: TenantPipelines::new(
+            tenant_pipelines: TenantPipelineService::new(
                 parts.pipelines,
                 parts.components,
                 parts.component_validator,

@@ -51,7 +51,7 @@ pub enum CommitJobError {
 }
 
 /// The result of the checks before the body of a submission is received.
-pub enum AdmittedSubmission {
+pub enum NewOrRepeatedSubmission {
     /// A new request, with a queue reservation for its job.
     NewRequest(QueueReservation),
     /// A request whose idempotency key belongs to an earlier request.
@@ -64,7 +64,7 @@ pub async fn admit_submission(
     control: &Control,
     tenant: &Tenant,
     idempotency_key: Option<&str>,
-) -> Result<AdmittedSubmission, AdmissionError> {
+) -> Result<NewOrRepeatedSubmission, AdmissionError> {
     if control.stop_signal.is_cancelled() {
         return Err(AdmissionError::Stopping);
     }
@@ -74,7 +74,7 @@ pub async fn admit_submission(
             .find_request_by_idempotency_key(&tenant.id, idempotency_key)
             .await?
     {
-        return Ok(AdmittedSubmission::RepeatedRequest(earlier));
+        return Ok(NewOrRepeatedSubmission::RepeatedRequest(earlier));
     }
     if let Some(reason) = control.admission.overload_reason() {
         return Err(AdmissionError::Overloaded(reason));
@@ -83,7 +83,7 @@ pub async fn admit_submission(
     let limit = control.quota_limiter.effective_limits(tenant).queued_jobs;
     let reservation = control.admission.reserve_queue_place(&tenant.id, limit);
     reservation
-        .map(AdmittedSubmission::NewRequest)
+        .map(NewOrRepeatedSubmission::NewRequest)
         .map_err(|refusal| match refusal {
             AdmissionRefusal::TenantQueueFull => {
                 QuotaCheckError::from(control.quota_limiter.refuse_job_for_full_queue(tenant)).into()

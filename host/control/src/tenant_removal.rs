@@ -39,16 +39,16 @@ pub async fn remove_tenant(control: &Control, tenant: &TenantId) -> Result<(), R
         .tenant_store
         .suspend_tenant_and_remove_keys(tenant)
         .await?;
-    let ports = control.engine.ports();
+    let ports = control.engine.port_implementations();
     // The ledger is cleared last: if the removal is interrupted, the tenant is still listed and the removal can be repeated.
     ports.vectors.remove_tenant_points(tenant).await?;
     ports.vectors.flush_points().await?;
     ports.blobs.delete_blobs_with_prefix(tenant, "").await?;
-    control.upload_store.remove_all_of_tenant(tenant).await?;
+    control.upload_store.remove_all_uploads_of_tenant(tenant).await?;
     control
         .tenant_pipelines
         .component_store
-        .remove_all_of_tenant(tenant)
+        .remove_all_components_of_tenant(tenant)
         .await?;
     control
         .tenant_pipelines

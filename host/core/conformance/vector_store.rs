@@ -73,7 +73,11 @@ impl Suite<'_> {
             labels: Vec::new(),
         };
         change(&mut query);
-        let hits = self.store.search_points(tenant, &query).await.unwrap();
+        let hits = self
+            .store
+            .search_by_vector_and_words(tenant, &query)
+            .await
+            .unwrap();
         let mut found: Vec<_> = hits
             .into_iter()
             .map(
@@ -145,7 +149,7 @@ pub(crate) async fn check_vector_store(store: &dyn VectorStore, dimensions: usiz
 
     // Removing pages keeps the summaries of sections that start on them, and removing summaries keeps the pages.
     store
-        .remove_document_points(&a, &make_document_id("one"), Some(&[1]))
+        .remove_document_or_page_points(&a, &make_document_id("one"), Some(&[1]))
         .await
         .unwrap();
     assert_eq!(
@@ -161,7 +165,7 @@ pub(crate) async fn check_vector_store(store: &dyn VectorStore, dimensions: usiz
 
     // Removing a document removes its passages and summaries.
     store
-        .remove_document_points(&a, &make_document_id("two"), None)
+        .remove_document_or_page_points(&a, &make_document_id("two"), None)
         .await
         .unwrap();
     assert!(suite.search_document(&a, "two").await.is_empty());

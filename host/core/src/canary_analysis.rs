@@ -39,5 +39,5 @@ mod statistics;
 mod tests;
 
 pub use config::CanaryAnalysisConfig;
-pub use evaluation::{CanaryAction, CanaryEvaluationInput};
+pub use evaluation::{CanaryAction, DueCanaryEvaluation};
 pub use job_metrics::{CanaryEvidence, JobMetrics, JobSample, sum_job_metrics};

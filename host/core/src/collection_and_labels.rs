@@ -90,7 +90,7 @@ impl CollectionAndLabelsRequest {
     }
 
     /// Changes the route of a document to the requested collection and labels.
-    pub fn apply_to_route(&self, route: &mut DocumentRoute) {
+    pub fn override_collection_and_add_labels(&self, route: &mut DocumentRoute) {
         if let Some(collection) = &self.collection {
             route.collection.clone_from(collection);
         }
@@ -142,13 +142,13 @@ mod tests {
             models: crate::decision::ModelPreferences::default(),
             labels: vec![make_label("class", "secret")],
         };
-        CollectionAndLabelsRequest::default().apply_to_route(&mut route);
+        CollectionAndLabelsRequest::default().override_collection_and_add_labels(&mut route);
         assert_eq!((route.collection.as_str(), route.labels.len()), ("default", 1));
         let request = CollectionAndLabelsRequest {
             collection: Some("reports".into()),
             labels: Some(vec![make_label("class", "public"), make_label("team", "north")]),
         };
-        request.apply_to_route(&mut route);
+        request.override_collection_and_add_labels(&mut route);
         assert_eq!(route.collection, "reports");
         assert_eq!(
             route.labels,

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{PolicyError, StorageError};
 use crate::id::{TenantId, decode_digest};
-use crate::manifest::{Capability, ComponentFile, Pipeline, Role};
+use crate::manifest::{Capability, Pipeline, ResolvedComponentFile, Role};
 
 /// SHA-256 of a component's bytes, written `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -123,7 +123,7 @@ pub trait ComponentStore: Send + Sync {
     ) -> Result<bool, StorageError>;
 
     /// Removes all components of a tenant.
-    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError>;
+    async fn remove_all_components_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError>;
 }
 
 /// Validates components before they are stored, in the sandbox that they run in later.
@@ -136,7 +136,7 @@ pub trait ComponentValidator: Send + Sync {
     async fn inspect_component(
         &self,
         tenant: &TenantId,
-        file: &ComponentFile,
+        file: &ResolvedComponentFile,
     ) -> Result<ComponentInterface, PolicyError>;
 
     /// Opens the components of a pipeline as a job does, and calls each role once with a synthetic document of one

@@ -25,7 +25,7 @@ pub enum LogLevel {
 
 /// An entry of the log of a job's components.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ComponentLogEntry {
+pub struct NumberedComponentLogRecord {
     /// The job.
     pub job: JobId,
     /// Position in the log. The first is 1, and no number is skipped.

@@ -43,22 +43,22 @@ impl FromIterator<(String, usize)> for StateSizes {
 impl StateSizes {
     /// Applies a change to the sizes. If it exceeds a limit, nothing changes, and the error of kind `exhausted` names
     /// the limit.
-    pub fn apply_change_to_sizes(&mut self, change: &StateChange) -> Result<(), ErrorInfo> {
+    pub fn check_and_apply_size_change(&mut self, change: &StateChange) -> Result<(), ErrorInfo> {
         validate_change(change)?;
         let before = self.value_bytes.get(&change.key).copied();
         self.set_value_size(&change.key, change.value.as_ref().map(Vec::len));
-        self.check_limits()
+        self.check_key_count_and_total_bytes()
             .inspect_err(|_| self.set_value_size(&change.key, before))
     }
 
     /// Applies several changes together. The limits apply to the result of all of them.
-    pub fn apply_all_changes_to_sizes(&mut self, changes: &[StateChange]) -> Result<(), ErrorInfo> {
+    pub fn check_and_apply_all_changes(&mut self, changes: &[StateChange]) -> Result<(), ErrorInfo> {
         let mut changed = self.clone();
         for change in changes {
             validate_change(change)?;
             changed.set_value_size(&change.key, change.value.as_ref().map(Vec::len));
         }
-        changed.check_limits()?;
+        changed.check_key_count_and_total_bytes()?;
         *self = changed;
         Ok(())
     }
@@ -74,7 +74,7 @@ impl StateSizes {
         self.total_bytes -= before.map_or(0, |before| key.len() + before);
     }
 
-    fn check_limits(&self) -> Result<(), ErrorInfo> {
+    fn check_key_count_and_total_bytes(&self) -> Result<(), ErrorInfo> {
         if self.value_bytes.len() > MAX_KEYS {
             return Err(limit_error(format!("more than {MAX_KEYS} keys")));
         }
@@ -125,7 +125,7 @@ mod tests {
     fn a_change_beyond_a_limit_changes_nothing() {
         let mut sizes: StateSizes = (0..15).map(|n| (format!("{n:02}"), MAX_VALUE_BYTES)).collect();
         sizes
-            .apply_change_to_sizes(&set_value("15", MAX_VALUE_BYTES - 32))
+            .check_and_apply_size_change(&set_value("15", MAX_VALUE_BYTES - 32))
             .unwrap();
         let full = sizes.clone();
         for refused in [
@@ -135,27 +135,31 @@ mod tests {
             set_value("00", MAX_VALUE_BYTES + 1),
         ] {
             assert_eq!(
-                sizes.apply_change_to_sizes(&refused).unwrap_err().kind,
+                sizes.check_and_apply_size_change(&refused).unwrap_err().kind,
                 "exhausted"
             );
             assert_eq!(sizes, full);
         }
         // A value can be replaced, and deleting a key makes space.
-        sizes.apply_change_to_sizes(&set_value("15", 0)).unwrap();
+        sizes.check_and_apply_size_change(&set_value("15", 0)).unwrap();
         let deletion = StateChange {
             key: "00".into(),
             value: None,
         };
-        sizes.apply_change_to_sizes(&deletion).unwrap();
+        sizes.check_and_apply_size_change(&deletion).unwrap();
         sizes
-            .apply_change_to_sizes(&set_value("more", MAX_VALUE_BYTES))
+            .check_and_apply_size_change(&set_value("more", MAX_VALUE_BYTES))
             .unwrap();
     }
 
     #[test]
     fn keys_have_a_limit_of_their_own() {
         let mut sizes: StateSizes = (0..MAX_KEYS).map(|n| (n.to_string(), 0)).collect();
-        assert!(sizes.apply_change_to_sizes(&set_value("one more", 0)).is_err());
-        sizes.apply_change_to_sizes(&set_value("7", 1)).unwrap();
+        assert!(
+            sizes
+                .check_and_apply_size_change(&set_value("one more", 0))
+                .is_err()
+        );
+        sizes.check_and_apply_size_change(&set_value("7", 1)).unwrap();
     }
 }

@@ -12,7 +12,7 @@ mod batching;
 mod chunking;
 mod defaults;
 mod label;
-mod policy_function;
+mod policy_function_input;
 mod progress;
 mod routing;
 mod stage_state;
@@ -20,7 +20,7 @@ mod stage_state;
 pub use batching::{BatchContext, BatchPlan, ComputeDevice, DeviceKind};
 pub use chunking::{Heading, PageTextToSplit, SectionToSummarize, SummaryPlan, SummaryPrompt};
 pub use label::Label;
-pub use policy_function::PolicyFunction;
+pub use policy_function_input::PolicyFunctionInput;
 pub use progress::{ObservedEvent, ProgressUpdate, TimedEvent};
 pub use routing::{
     DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, PageRoute, PageStageFailure, PageToRoute,

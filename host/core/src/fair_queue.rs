@@ -43,7 +43,7 @@ impl PriorityLane {
 /// Virtual time of the flows that share a resource, named by keys.
 ///
 /// The clock stores no requests. It selects the next of several flows. The caller reports each service with
-/// [`charge`](Self::charge).
+/// [`charge_and_advance_virtual_time`](Self::charge_and_advance_virtual_time).
 #[derive(Debug)]
 pub struct FairClock<K> {
     virtual_time: f64,
@@ -84,12 +84,12 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
     where
         K: 'a,
     {
-        candidates.min_by(|a, b| self.compare_service_order(a, b))
+        candidates.min_by(|a, b| self.compare_flow_service_order(a, b))
     }
 
     /// Compares the turns of two flows: the least start tag is next, and of equal ones the flow that was served or
     /// arrived the longest ago.
-    fn compare_service_order(&self, a: &K, b: &K) -> Ordering {
+    fn compare_flow_service_order(&self, a: &K, b: &K) -> Ordering {
         let last_event = |flow| self.flows.get(flow).map_or(0, |tag| tag.last_event);
         let tags = self.start_tag(a).total_cmp(&self.start_tag(b));
         tags.then_with(|| last_event(a).cmp(&last_event(b)))
@@ -102,7 +102,7 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
     }
 
     /// Adds a flow that has a request, unless it is known, so that flows with equal tags are served in the order of their arrival.
-    fn add_flow(&mut self, flow: &K) {
+    fn add_flow_if_unknown(&mut self, flow: &K) {
         if !self.flows.contains_key(flow) {
             self.events += 1;
             let tag = FlowTag {
@@ -115,7 +115,7 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
 
     /// Charges one request to the flow at its turn, and advances the virtual time to its start tag. A weight that is not a finite
     /// number above 0 counts as 1.
-    pub fn charge(&mut self, flow: &K, cost: f64, weight: f64) {
+    pub fn charge_and_advance_virtual_time(&mut self, flow: &K, cost: f64, weight: f64) {
         self.virtual_time = self.virtual_time.max(self.start_tag(flow));
         self.charge_out_of_turn(flow, cost, weight);
     }
@@ -147,7 +147,7 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
     }
 
     /// Drops all tags. Call it only when no requests are queued: then no flow has service to catch up on.
-    pub fn clear_flow_tags(&mut self) {
+    pub fn clear_all_flow_tags(&mut self) {
         self.flows.clear();
     }
 
@@ -197,15 +197,15 @@ struct QueuedRequest<T> {
 
 /// The requests of a tenant in one lane.
 #[derive(Debug)]
-struct TenantQueue<T> {
+struct TenantQueueInLane<T> {
     clock: FairClock<u64>,
     groups: BTreeMap<u64, VecDeque<QueuedRequest<T>>>,
 }
 
 #[derive(Debug)]
-struct LaneQueue<T, K> {
+struct LaneOfTenantQueues<T, K> {
     clock: FairClock<K>,
-    tenants: BTreeMap<K, TenantQueue<T>>,
+    tenants: BTreeMap<K, TenantQueueInLane<T>>,
     len: usize,
 }
 
@@ -216,8 +216,8 @@ struct LaneQueue<T, K> {
 #[derive(Debug)]
 pub struct FairQueue<T, K = TenantId> {
     clock: FairClock<PriorityLane>,
-    interactive: LaneQueue<T, K>,
-    bulk: LaneQueue<T, K>,
+    interactive: LaneOfTenantQueues<T, K>,
+    bulk: LaneOfTenantQueues<T, K>,
 }
 
 /// Where a queued request stands; valid until the queue changes.
@@ -229,7 +229,7 @@ pub struct QueuedRequestLocation<K = TenantId> {
     index: usize,
 }
 
-impl<T, K: Ord + Hash + Clone> LaneQueue<T, K> {
+impl<T, K: Ord + Hash + Clone> LaneOfTenantQueues<T, K> {
     fn new(max_credit: f64) -> Self {
         Self {
             clock: FairClock::new(max_credit),
@@ -269,7 +269,9 @@ impl<T, K: Ord + Hash + Clone> LaneQueue<T, K> {
     ) -> Option<QueuedRequest<T>> {
         let request = self.remove_uncharged(tenant, group, index)?;
         if let Some(queue) = self.tenants.get_mut(tenant) {
-            queue.clock.charge(&group, request.cost, 1.0);
+            queue
+                .clock
+                .charge_and_advance_virtual_time(&group, request.cost, 1.0);
             queue
                 .clock
                 .drop_idle_flow_tags(|group| queue.groups.contains_key(group));
@@ -278,7 +280,9 @@ impl<T, K: Ord + Hash + Clone> LaneQueue<T, K> {
             true => self
                 .clock
                 .charge_out_of_turn(tenant, request.cost, request.weight),
-            false => self.clock.charge(tenant, request.cost, request.weight),
+            false => self
+                .clock
+                .charge_and_advance_virtual_time(tenant, request.cost, request.weight),
         }
         self.drop_idle_tenants();
         Some(request)
@@ -287,7 +291,7 @@ impl<T, K: Ord + Hash + Clone> LaneQueue<T, K> {
     fn drop_idle_tenants(&mut self) {
         self.tenants.retain(|_, queue| !queue.groups.is_empty());
         if self.len == 0 {
-            self.clock.clear_flow_tags();
+            self.clock.clear_all_flow_tags();
         } else {
             let tenants = &self.tenants;
             self.clock
@@ -308,18 +312,18 @@ impl<T, K: Ord + Hash + Clone> LaneQueue<T, K> {
             }
             queue.groups.retain(|_, requests| !requests.is_empty());
         }
-        self.len = self.tenants.values().map(TenantQueue::len).sum();
+        self.len = self.tenants.values().map(TenantQueueInLane::len).sum();
         self.drop_idle_tenants();
     }
 }
 
-impl<T> TenantQueue<T> {
+impl<T> TenantQueueInLane<T> {
     fn find_next_accepted_of_tenant(&self, accepts: &mut impl FnMut(&T) -> bool) -> Option<(u64, usize)> {
         let accepted = self.groups.iter().filter_map(|(group, requests)| {
             let index = requests.iter().position(|request| accepts(&request.item))?;
             Some((*group, index))
         });
-        accepted.min_by(|(a, _), (b, _)| self.clock.compare_service_order(a, b))
+        accepted.min_by(|(a, _), (b, _)| self.clock.compare_flow_service_order(a, b))
     }
 
     fn len(&self) -> usize {
@@ -340,8 +344,8 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
     pub fn with_max_credit(max_credit: f64) -> Self {
         Self {
             clock: FairClock::new(0.0),
-            interactive: LaneQueue::new(max_credit),
-            bulk: LaneQueue::new(max_credit),
+            interactive: LaneOfTenantQueues::new(max_credit),
+            bulk: LaneOfTenantQueues::new(max_credit),
         }
     }
 
@@ -362,7 +366,7 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
     pub fn len_of_tenant(&self, tenant: &K) -> usize {
         let lanes = [&self.interactive, &self.bulk];
         let queues = lanes.into_iter().filter_map(|lane| lane.tenants.get(tenant));
-        queues.map(TenantQueue::len).sum()
+        queues.map(TenantQueueInLane::len).sum()
     }
 
     /// Iterates over the requests, in no particular order.
@@ -378,15 +382,15 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
     pub fn push(&mut self, flow: &Flow<K>, order: u64, cost: f64, item: T) {
         let lane = self.lane_queue_mut(flow.lane);
         let max_credit = lane.clock.max_credit();
-        lane.clock.add_flow(&flow.tenant);
+        lane.clock.add_flow_if_unknown(&flow.tenant);
         let tenant = lane
             .tenants
             .entry(flow.tenant.clone())
-            .or_insert_with(|| TenantQueue {
+            .or_insert_with(|| TenantQueueInLane {
                 clock: FairClock::new(max_credit),
                 groups: BTreeMap::new(),
             });
-        tenant.clock.add_flow(&flow.group);
+        tenant.clock.add_flow_if_unknown(&flow.group);
         let requests = tenant.groups.entry(flow.group).or_default();
         let index = requests.partition_point(|other| other.order <= order);
         let request = QueuedRequest {
@@ -415,8 +419,8 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
             let queue = self.lane_queue(lane);
             let accepted = queue.next_accepted_of_each_tenant(&mut accepts);
             let (tenant, found) =
-                accepted.min_by(|(a, _), (b, _)| queue.clock.compare_service_order(a, b))?;
-            self.locate_request(lane, tenant, found)
+                accepted.min_by(|(a, _), (b, _)| queue.clock.compare_flow_service_order(a, b))?;
+            self.request_with_location(lane, tenant, found)
         })
     }
 
@@ -425,13 +429,13 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
     pub fn next_request_of_each_tenant(&self, lane: PriorityLane) -> Vec<(QueuedRequestLocation<K>, &T)> {
         let queue = self.lane_queue(lane);
         let mut next: Vec<_> = queue.next_accepted_of_each_tenant(|_| true).collect();
-        next.sort_by(|(a, _), (b, _)| queue.clock.compare_service_order(a, b));
+        next.sort_by(|(a, _), (b, _)| queue.clock.compare_flow_service_order(a, b));
         next.into_iter()
-            .filter_map(|(tenant, found)| self.locate_request(lane, tenant, found))
+            .filter_map(|(tenant, found)| self.request_with_location(lane, tenant, found))
             .collect()
     }
 
-    fn locate_request(
+    fn request_with_location(
         &self,
         lane: PriorityLane,
         tenant: &K,
@@ -448,12 +452,12 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
     }
 
     /// Takes the request at a position that this queue has just returned, and charges it to its flow.
-    pub fn take_request(&mut self, position: &QueuedRequestLocation<K>) -> Option<T> {
+    pub fn take_request_and_charge(&mut self, position: &QueuedRequestLocation<K>) -> Option<T> {
         self.take_and_charge(position, false)
     }
 
-    /// Like [`Self::take_request`], for a request that is served while others in front of it are held back. The next requests of
-    /// its lane and tenant wait until the others have caught up. [`Self::take_request`] would advance the virtual time past the
+    /// Like [`Self::take_request_and_charge`], for a request that is served while others in front of it are held back. The next requests of
+    /// its lane and tenant wait until the others have caught up. [`Self::take_request_and_charge`] would advance the virtual time past the
     /// flows that are held back, which is correct only if they wait for another resource.
     pub fn take_request_out_of_turn(&mut self, position: &QueuedRequestLocation<K>) -> Option<T> {
         self.take_and_charge(position, true)
@@ -473,16 +477,18 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
             true => self
                 .clock
                 .charge_out_of_turn(lane, request.cost, lane.lane_weight()),
-            false => self.clock.charge(lane, request.cost, lane.lane_weight()),
+            false => self
+                .clock
+                .charge_and_advance_virtual_time(lane, request.cost, lane.lane_weight()),
         }
-        self.clear_lane_tags_if_empty();
+        self.clear_all_tags_if_empty();
         Some(request.item)
     }
 
     /// Takes the request that is next and charges it to its flow.
     pub fn pop(&mut self) -> Option<T> {
         let (position, _) = self.find_next_accepted_request(|_| true)?;
-        self.take_request(&position)
+        self.take_request_and_charge(&position)
     }
 
     /// Corrects the charge of a request that was taken at the cost `charged` and came to cost `actual`.
@@ -507,7 +513,7 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
         requests.get(index).filter(|request| request.order == order)?;
         let request = lane.remove_uncharged(&flow.tenant, flow.group, index)?;
         lane.drop_idle_tenants();
-        self.clear_lane_tags_if_empty();
+        self.clear_all_tags_if_empty();
         Some(request.item)
     }
 
@@ -517,27 +523,27 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
         for lane in [&mut self.interactive, &mut self.bulk] {
             lane.remove_matching_uncharged(&mut unwanted, &mut removed);
         }
-        self.clear_lane_tags_if_empty();
+        self.clear_all_tags_if_empty();
         removed
     }
 
-    const fn lane_queue(&self, lane: PriorityLane) -> &LaneQueue<T, K> {
+    const fn lane_queue(&self, lane: PriorityLane) -> &LaneOfTenantQueues<T, K> {
         match lane {
             PriorityLane::Interactive => &self.interactive,
             PriorityLane::Bulk => &self.bulk,
         }
     }
 
-    const fn lane_queue_mut(&mut self, lane: PriorityLane) -> &mut LaneQueue<T, K> {
+    const fn lane_queue_mut(&mut self, lane: PriorityLane) -> &mut LaneOfTenantQueues<T, K> {
         match lane {
             PriorityLane::Interactive => &mut self.interactive,
             PriorityLane::Bulk => &mut self.bulk,
         }
     }
 
-    fn clear_lane_tags_if_empty(&mut self) {
+    fn clear_all_tags_if_empty(&mut self) {
         if self.is_empty() {
-            self.clock.clear_flow_tags();
+            self.clock.clear_all_flow_tags();
         }
     }
 }

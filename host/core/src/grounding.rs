@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// Returns the byte ranges of `summary` that hold a number or a name-like word that `source` does not contain, in
 /// ascending order.
-pub fn find_ungrounded_ranges(summary: &str, source: &str) -> Vec<Range<u32>> {
+pub fn find_ungrounded_numbers_and_names(summary: &str, source: &str) -> Vec<Range<u32>> {
     let known: HashSet<String> = split_words(source)
         .map(|(_, word)| normalize_word(word))
         .collect();
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     fn ungrounded_words<'a>(summary: &'a str, source: &str) -> Vec<&'a str> {
-        let ranges = find_ungrounded_ranges(summary, source);
+        let ranges = find_ungrounded_numbers_and_names(summary, source);
         ranges
             .into_iter()
             .map(|range| &summary[range.start as usize..range.end as usize])

@@ -6,7 +6,7 @@
 //! not sufficient (a magazine's free layout, text that flows around a figure), the order is plausible but not always
 //! that of the author.
 
-mod column_edges;
+mod column_left_edges;
 mod column_regions;
 mod headings;
 mod line_box;
@@ -14,6 +14,6 @@ mod line_fragments;
 mod reading_order;
 mod writing_systems;
 
-pub use column_edges::ColumnEdges;
-pub use headings::detect_headings;
+pub use column_left_edges::ColumnLeftEdges;
+pub use headings::detect_page_headings;
 pub use reading_order::sort_into_reading_order;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::collection_and_labels::CollectionAndLabelsRequest;
-use crate::component_log::ComponentLogEntry;
+use crate::component_log::NumberedComponentLogRecord;
 use crate::decision::Label;
 use crate::event::{ErrorInfo, Event};
 use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
@@ -71,13 +71,13 @@ pub struct PageRecord {
     /// The job that processed it.
     pub job: JobId,
     /// How processing ended.
-    pub state: PageState,
+    pub state: FinalPageState,
 }
 
 /// How processing of a page ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
-pub enum PageState {
+pub enum FinalPageState {
     /// The page is done.
     Done {
         /// How its text was obtained.
@@ -108,5 +108,5 @@ pub enum LedgerEntry {
     /// An event happened.
     Event(TenantId, Event),
     /// A component of one of the tenant's jobs wrote to its log, or a call of it failed.
-    ComponentLog(TenantId, ComponentLogEntry),
+    ComponentLog(TenantId, NumberedComponentLogRecord),
 }

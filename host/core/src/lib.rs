@@ -44,4 +44,4 @@ pub mod usage;
 pub use error::{InferenceError, PolicyError, RasterError, StorageError};
 pub use id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 pub use llm::LlmError;
-pub use page::{PageFacts, PageImage, PriorityLane, Rect, Stage};
+pub use page::{PageFacts, PriorityLane, RawPageImage, Rect, Stage};

@@ -165,7 +165,7 @@ pub trait LanguageModel: Send + Sync {
 
     /// Returns the providers that requests wait for because each suitable provider has failed for some seconds; empty
     /// if one works. With `image`, only providers that support images count.
-    fn failing_providers(&self, image: bool) -> Vec<ProviderFailureInfo>;
+    fn failing_providers_if_all_fail(&self, image: bool) -> Vec<ProviderFailureInfo>;
 
     /// Returns how many concurrent requests are useful. The number changes when providers fail, recover or slow down.
     fn useful_concurrency(&self) -> u32;
@@ -182,7 +182,7 @@ pub trait LanguageModel: Send + Sync {
 
     /// Waits until the tenant has fewer queued requests than the backpressure limit. A caller with many requests
     /// calls this before each of them, so that it does not fill the queue and does not get [`LlmError::QueueFull`].
-    async fn wait_for_queue_space(&self, tenant: &TenantId);
+    async fn wait_for_tenant_queue_space(&self, tenant: &TenantId);
 }
 
 /// SHA-256 of everything that a response depends on, the tenant included.

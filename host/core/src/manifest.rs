@@ -288,7 +288,7 @@ impl Manifest {
 
 /// A component file that can be compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ComponentFile {
+pub struct ResolvedComponentFile {
     /// Name in errors: the file name without its extension.
     pub name: String,
     /// Path of the file.
@@ -303,9 +303,9 @@ pub struct Pipeline {
     /// The manifest.
     pub manifest: Manifest,
     /// Component of each role; the default component if the manifest names none.
-    pub components: BTreeMap<Role, ComponentFile>,
+    pub components: BTreeMap<Role, ResolvedComponentFile>,
     /// Default component of each role. It decides if another component fails.
-    pub default_components: BTreeMap<Role, ComponentFile>,
+    pub default_components: BTreeMap<Role, ResolvedComponentFile>,
     /// Id of the revision, a hash of the manifest and the components.
     pub revision: RevisionId,
 }
@@ -314,8 +314,8 @@ impl Pipeline {
     /// Combines a manifest with its components and computes the revision id.
     pub fn new(
         manifest: Manifest,
-        components: BTreeMap<Role, ComponentFile>,
-        defaults: BTreeMap<Role, ComponentFile>,
+        components: BTreeMap<Role, ResolvedComponentFile>,
+        defaults: BTreeMap<Role, ResolvedComponentFile>,
     ) -> Self {
         let mut hash = Sha256::new();
         hash.update(manifest.name.as_bytes());
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_revision_changes_with_settings_and_components() {
-        let file = |d: u8| ComponentFile {
+        let file = |d: u8| ResolvedComponentFile {
             name: "c".into(),
             path: "c".into(),
             digest: [d; 32],

@@ -15,7 +15,7 @@ pub mod vision_markdown;
 use std::fmt::Write;
 
 use crate::page_text::{Line, TextSource};
-use crate::summary::DocumentSummary;
+use crate::summary::DocumentSummaries;
 
 use blocks::{MarkdownBlock, group_lines_into_blocks};
 use escape::{escape_text, format_link_target};
@@ -24,14 +24,18 @@ pub(crate) use running_headers_and_footers::RunningHeadersAndFooters;
 
 /// Renders the pages as one Markdown document with summaries, if there are any. It starts with `title`, unless that
 /// is empty or a heading of the first page.
-pub fn render_document(title: &str, summary: Option<&DocumentSummary>, pages: &[MarkdownPage<'_>]) -> String {
+pub fn render_document(
+    title: &str,
+    summary: Option<&DocumentSummaries>,
+    pages: &[MarkdownPage<'_>],
+) -> String {
     let running = RunningHeadersAndFooters::find_in_pages(pages);
     let mut out = String::new();
     let mut title = Some(title.trim()).filter(|t| !t.is_empty());
     if let Some(summary) = summary {
         // The heading on the first page would come after the summary.
         if let Some(title) = title.take() {
-            append_with_blank_line(&mut out, format_args!("# {}", escape_text(title)));
+            append_block_and_blank_line(&mut out, format_args!("# {}", escape_text(title)));
         }
         append_summaries(&mut out, summary);
     }
@@ -47,24 +51,24 @@ pub fn render_document(title: &str, summary: Option<&DocumentSummary>, pages: &[
             }
         };
         if let Some(title) = title.take()
-            && !body.has_heading(title)
+            && !body.has_heading_with_title(title)
         {
-            append_with_blank_line(&mut out, format_args!("# {}", escape_text(title)));
+            append_block_and_blank_line(&mut out, format_args!("# {}", escape_text(title)));
         }
         let number = page.number;
-        append_with_blank_line(&mut out, format_args!("<!-- page {number} -->"));
+        append_block_and_blank_line(&mut out, format_args!("<!-- page {number} -->"));
         if let Some(image) = page.image {
-            append_with_blank_line(
+            append_block_and_blank_line(
                 &mut out,
                 format_args!("![Page {number}]({})", format_link_target(image)),
             );
         }
         match page.failed {
-            Some(reason) => append_with_blank_line(
+            Some(reason) => append_block_and_blank_line(
                 &mut out,
                 format_args!("> **Page {number} could not be read:** {}", escape_text(reason)),
             ),
-            None => body.append_as_markdown(&mut out),
+            None => body.append_body_as_markdown(&mut out),
         }
     }
     out
@@ -77,7 +81,7 @@ enum PageBody<'a> {
 }
 
 impl PageBody<'_> {
-    fn has_heading(&self, title: &str) -> bool {
+    fn has_heading_with_title(&self, title: &str) -> bool {
         match self {
             Self::Blocks(blocks) => blocks
                 .iter()
@@ -85,13 +89,13 @@ impl PageBody<'_> {
             Self::Transcribed(lines) => vision_markdown::find_headings(lines).iter().any(|(at, _)| {
                 let line = lines.get(*at);
                 line.is_some_and(|l| {
-                    vision_markdown::strip_heading_marks(&l.text).eq_ignore_ascii_case(title)
+                    vision_markdown::trim_heading_and_emphasis_marks(&l.text).eq_ignore_ascii_case(title)
                 })
             }),
         }
     }
 
-    fn append_as_markdown(&self, out: &mut String) {
+    fn append_body_as_markdown(&self, out: &mut String) {
         match self {
             Self::Blocks(blocks) => blocks.iter().for_each(|b| append_page_block(out, b)),
             Self::Transcribed(lines) => vision_markdown::append_lines_escaping_html(out, lines),
@@ -99,10 +103,10 @@ impl PageBody<'_> {
     }
 }
 
-fn append_summaries(out: &mut String, of: &DocumentSummary) {
+fn append_summaries(out: &mut String, of: &DocumentSummaries) {
     let Some(whole) = &of.summary else { return };
-    append_with_blank_line(out, format_args!("## Summary"));
-    append_with_blank_line(out, format_args!("{}", escape_text(&whole.text)));
+    append_block_and_blank_line(out, format_args!("## Summary"));
+    append_block_and_blank_line(out, format_args!("{}", escape_text(&whole.text)));
     if of.sections.len() < 2 {
         return;
     }
@@ -114,7 +118,7 @@ fn append_summaries(out: &mut String, of: &DocumentSummary) {
             (first, last) => format!("pages {first}–{last}"),
         };
         let text = escape_text(&summary.text);
-        append_with_blank_line(out, format_args!("**{}** ({pages}). {text}", escape_text(title)));
+        append_block_and_blank_line(out, format_args!("**{}** ({pages}). {text}", escape_text(title)));
     }
 }
 
@@ -122,11 +126,13 @@ fn append_page_block(out: &mut String, of: &MarkdownBlock) {
     match of {
         MarkdownBlock::Heading(level, text) => {
             let marks = "######".get(..usize::from(*level).clamp(1, 6)).unwrap_or("#");
-            append_with_blank_line(out, format_args!("{marks} {}", escape_text(text)));
+            append_block_and_blank_line(out, format_args!("{marks} {}", escape_text(text)));
         }
-        MarkdownBlock::Paragraph(text) => append_with_blank_line(out, format_args!("{}", escape_text(text))),
+        MarkdownBlock::Paragraph(text) => {
+            append_block_and_blank_line(out, format_args!("{}", escape_text(text)))
+        }
         MarkdownBlock::Item(marker, text) => {
-            append_with_blank_line(out, format_args!("{marker} {}", escape_text(text)))
+            append_block_and_blank_line(out, format_args!("{marker} {}", escape_text(text)))
         }
         MarkdownBlock::Table(rows) => append_table(out, rows),
     }
@@ -148,7 +154,7 @@ fn append_table(out: &mut String, rows: &[Vec<String>]) {
 }
 
 /// Appends a block and a blank line.
-fn append_with_blank_line(out: &mut String, text: std::fmt::Arguments<'_>) {
+fn append_block_and_blank_line(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
     let _ = write!(out, "{text}\n\n");
 }

@@ -31,7 +31,7 @@ impl MemoryComponentState {
     }
 }
 
-fn sizes_of(values: &PipelineState) -> StateSizes {
+fn state_value_sizes(values: &PipelineState) -> StateSizes {
     values
         .iter()
         .map(|(key, value)| (key.clone(), value.len()))
@@ -40,7 +40,7 @@ fn sizes_of(values: &PipelineState) -> StateSizes {
 
 #[async_trait]
 impl ComponentStateStore for MemoryComponentState {
-    async fn get_state_value(
+    async fn get_component_state_value(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -51,13 +51,17 @@ impl ComponentStateStore for MemoryComponentState {
         Ok(values.and_then(|values| values.get(key).cloned()))
     }
 
-    async fn list_value_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
+    async fn list_component_state_value_sizes(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+    ) -> Result<StateSizes, ErrorInfo> {
         let pipelines = self.pipelines.lock();
         let values = pipelines.get(&(tenant.clone(), pipeline.to_owned()));
-        Ok(values.map(sizes_of).unwrap_or_default())
+        Ok(values.map(state_value_sizes).unwrap_or_default())
     }
 
-    async fn apply_state_changes(
+    async fn apply_component_state_changes(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -67,7 +71,7 @@ impl ComponentStateStore for MemoryComponentState {
         let values = pipelines
             .entry((tenant.clone(), pipeline.to_owned()))
             .or_default();
-        sizes_of(values).apply_all_changes_to_sizes(&changes)?;
+        state_value_sizes(values).check_and_apply_all_changes(&changes)?;
         for StateChange { key, value } in changes {
             match value {
                 Some(value) => values.insert(key, value),

@@ -167,12 +167,12 @@ impl PixelFormat {
 
 /// Memory with the pixels of a page. Dropping the last reference returns the bytes to the host's memory budget. So
 /// images are moved or shared and never copied.
-pub trait PixelBuffer: Send + Sync {
+pub trait PixelMemory: Send + Sync {
     /// Returns at least `stride × height` bytes.
     fn as_bytes(&self) -> &[u8];
 }
 
-impl PixelBuffer for Vec<u8> {
+impl PixelMemory for Vec<u8> {
     fn as_bytes(&self) -> &[u8] {
         self
     }
@@ -180,7 +180,7 @@ impl PixelBuffer for Vec<u8> {
 
 /// A rasterized page.
 #[derive(Clone)]
-pub struct PageImage {
+pub struct RawPageImage {
     /// Width in pixels.
     pub width: u32,
     /// Height in pixels.
@@ -190,10 +190,10 @@ pub struct PageImage {
     /// Layout of a pixel.
     pub format: PixelFormat,
     /// The rows, from the top.
-    pub pixels: Arc<dyn PixelBuffer>,
+    pub pixels: Arc<dyn PixelMemory>,
 }
 
-impl PageImage {
+impl RawPageImage {
     /// Returns the pixels of row `y` without padding; `None` outside the image.
     pub fn row_pixels(&self, y: u32) -> Option<&[u8]> {
         let start = (y as usize).checked_mul(self.stride)?;
@@ -204,9 +204,13 @@ impl PageImage {
     }
 }
 
-impl fmt::Debug for PageImage {
+impl fmt::Debug for RawPageImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PageImage({} × {} {:?})", self.width, self.height, self.format)
+        write!(
+            f,
+            "RawPageImage({} × {} {:?})",
+            self.width, self.height, self.format
+        )
     }
 }
 

@@ -16,24 +16,25 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::component_log::ComponentLogEntry;
+use crate::component_log::NumberedComponentLogRecord;
 use crate::decision::ComputeDevice;
 use crate::error::{InferenceError, RasterError, StorageError};
 use crate::event::Event;
 use crate::fair_queue::Flow;
 use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 use crate::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
-use crate::page::{DocumentInfo, EncodedImage, PageFacts, PageImage, PriorityLane};
+use crate::page::{DocumentInfo, EncodedImage, PageFacts, PriorityLane, RawPageImage};
 use crate::page_text::Line;
 use crate::search::{IndexPoint, SearchHit, SearchQuery};
 
 pub use policies::{
-    ComponentStateStore, HostCapabilities, JobPolicy, OpenPolicyRequest, PolicyCallCounts, PolicyFactory,
+    ComponentStateStore, HostCapabilities, JobPolicy, OpenPolicyRequest, PolicyCallAndFailureCounts,
+    PolicyFactory,
 };
 
 /// A PDF file to open.
 #[derive(Clone)]
-pub struct PdfSource {
+pub struct PdfFileToOpen {
     /// Path of the file.
     pub path: PathBuf,
     /// Its password, if it is encrypted.
@@ -42,9 +43,9 @@ pub struct PdfSource {
     pub flow_id: u64,
 }
 
-impl Debug for PdfSource {
+impl Debug for PdfFileToOpen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PdfSource")
+        f.debug_struct("PdfFileToOpen")
             .field("path", &self.path)
             .finish_non_exhaustive()
     }
@@ -54,7 +55,7 @@ impl Debug for PdfSource {
 #[async_trait]
 pub trait Rasterizer: Send + Sync {
     /// Opens a file.
-    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenedPdf>, RasterError>;
+    async fn open_document(&self, source: &PdfFileToOpen) -> Result<Arc<dyn OpenedPdf>, RasterError>;
 
     /// Returns how many pages can be rasterized at once.
     fn worker_count(&self) -> u32;
@@ -81,7 +82,7 @@ pub struct RasterizeOutput {
     /// The resolution that was used.
     pub dpi: u32,
     /// The pixels, if requested.
-    pub image: Option<PageImage>,
+    pub image: Option<RawPageImage>,
     /// The encoded image, if requested.
     pub encoded: Option<EncodedImage>,
 }
@@ -102,7 +103,7 @@ pub trait OpenedPdf: Send + Sync {
         &self,
         page: PageNumber,
         options: RasterizeOptions,
-    ) -> Result<Box<dyn ReservedRasterization>, RasterError>;
+    ) -> Result<Box<dyn PageWithReservedMemory>, RasterError>;
 
     /// Returns the lines of the text layer of a page, in the order of the file.
     async fn read_text_layer(&self, page: PageNumber) -> Result<Vec<Line>, RasterError>;
@@ -124,7 +125,7 @@ impl dyn OpenedPdf + '_ {
 
 /// A page with reserved memory to rasterize it. Dropping it releases the memory.
 #[async_trait]
-pub trait ReservedRasterization: Send {
+pub trait PageWithReservedMemory: Send {
     /// Rasterizes the page. The pixels keep the memory; without pixels it is released.
     async fn rasterize_page(self: Box<Self>) -> Result<RasterizeOutput, RasterError>;
 }
@@ -167,7 +168,7 @@ pub trait OcrEngine: Send + Sync {
     async fn recognize_text(
         &self,
         scheduling: &SchedulingContext,
-        image: PageImage,
+        image: RawPageImage,
         dpi: u32,
     ) -> Result<Vec<Line>, InferenceError>;
 
@@ -233,7 +234,7 @@ pub trait VectorStore: Send + Sync {
 
     /// Removes the passages of these pages, or all points of the document if `pages` is `None`. Summaries belong to
     /// no page.
-    async fn remove_document_points(
+    async fn remove_document_or_page_points(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
@@ -251,7 +252,7 @@ pub trait VectorStore: Send + Sync {
     async fn remove_tenant_points(&self, tenant: &TenantId) -> Result<(), StorageError>;
 
     /// Returns the hits, best first.
-    async fn search_points(
+    async fn search_by_vector_and_words(
         &self,
         tenant: &TenantId,
         query: &SearchQuery,
@@ -283,7 +284,7 @@ pub trait Ledger: Send + Sync {
     ) -> Result<Option<DocumentRecord>, StorageError>;
 
     /// Returns the tenant's documents, newest first.
-    async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError>;
+    async fn list_tenant_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError>;
 
     /// Returns the ended pages of a document under `revision`, in page order. With `None`, returns the latest record
     /// of each page under any revision.
@@ -329,7 +330,7 @@ pub trait Ledger: Send + Sync {
         job: &JobId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<ComponentLogEntry>, StorageError>;
+    ) -> Result<Vec<NumberedComponentLogRecord>, StorageError>;
 
     /// Returns the position of a job's last component log entry; 0 if there is none.
     async fn last_component_log_seq(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError>;
@@ -339,7 +340,7 @@ pub trait Ledger: Send + Sync {
 
     /// Returns at most `limit` documents of the tenant, newest first and, of the same age, by descending id. `after`
     /// is the age and id of the last document of the previous page of results. That document need not exist any more.
-    async fn list_documents_after(
+    async fn list_tenant_documents_after(
         &self,
         tenant: &TenantId,
         after: Option<(u64, DocumentId)>,

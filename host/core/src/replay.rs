@@ -20,9 +20,9 @@ pub struct ReplayReport {
     #[serde(rename = "missed")]
     pub missing_capability_responses: u64,
     /// Totals of the recorded decisions.
-    pub before: DecisionTotals,
+    pub before: DecidedActionCounts,
     /// Totals of the replayed decisions.
-    pub after: DecisionTotals,
+    pub after: DecidedActionCounts,
     /// Why the recording does not have all decisions of the job, if it does not.
     #[serde(rename = "incomplete")]
     pub incomplete_reason: Option<String>,
@@ -44,7 +44,7 @@ pub struct DecisionDifference {
 
 /// Totals over a set of decisions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DecisionTotals {
+pub struct DecidedActionCounts {
     /// Batches.
     pub batches: u64,
     /// Pages in these batches.
@@ -71,7 +71,7 @@ pub struct DecisionTotals {
     pub errors: u64,
 }
 
-impl DecisionTotals {
+impl DecidedActionCounts {
     /// Returns the sum of both.
     pub const fn sum_with_totals(self, other: Self) -> Self {
         Self {

@@ -116,7 +116,7 @@ pub struct PipelineRecord {
 pub trait PipelineStore: Send + Sync {
     /// Writes the record of a component. An existing record changes only its name. Like every change that an API key
     /// makes, it returns [`StorageError::NotFound`] if the key was removed together with its tenant.
-    async fn put_component(&self, record: &ComponentRecord) -> Result<(), StorageError>;
+    async fn put_component_record(&self, record: &ComponentRecord) -> Result<(), StorageError>;
 
     /// Returns the record of a component.
     async fn find_component(
@@ -138,7 +138,7 @@ pub trait PipelineStore: Send + Sync {
     /// Adds a revision with the next number and its entry in the audit log. If the newest revision has the same
     /// content, returns that revision, so pushing twice has the effect of pushing once. `Err` returns the digest of a
     /// component that is not stored.
-    async fn add_revision(
+    async fn add_revision_if_changed(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -199,7 +199,7 @@ pub trait PipelineStore: Send + Sync {
 
     /// Returns the revision that a job was assigned. If it has none, assigns one by the rollout and stores it before
     /// this returns. Returns `None` if no revision is active.
-    async fn assign_revision(
+    async fn assign_revision_to_job(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -207,7 +207,7 @@ pub trait PipelineStore: Send + Sync {
     ) -> Result<Option<RevisionAssignment>, StorageError>;
 
     /// Returns the revision that a job was assigned, if it has one.
-    async fn find_assigned_revision(
+    async fn find_assigned_revision_of_job(
         &self,
         tenant: &TenantId,
         job: &JobId,

@@ -26,12 +26,12 @@ pub struct DocumentSection {
     /// Its lines joined by `\n`, without the heading. Words that are hyphenated at the end of a line are joined.
     pub text: String,
     /// Position of each line.
-    pub line_positions: Vec<LinePosition>,
+    pub line_positions: Vec<SectionLinePosition>,
 }
 
 /// Position of a line of a section.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LinePosition {
+pub struct SectionLinePosition {
     /// Byte range in the section's text.
     pub text_range: Range<usize>,
     /// The page.
@@ -73,7 +73,7 @@ impl DocumentSection {
         }
         let start = self.text.len();
         self.text.push_str(&line.text);
-        self.line_positions.push(LinePosition {
+        self.line_positions.push(SectionLinePosition {
             text_range: start..self.text.len(),
             page,
             rect: line.rect,
@@ -83,7 +83,7 @@ impl DocumentSection {
 
     /// Returns the page that a range of the text starts on, and the rectangle of its lines there. A range that
     /// continues on the next page counts for the page that it starts on.
-    pub fn locate_text_range(&self, range: &Range<usize>) -> Option<(PageNumber, Rect)> {
+    pub fn locate_range_on_first_page(&self, range: &Range<usize>) -> Option<(PageNumber, Rect)> {
         let mut lines = self
             .line_positions
             .iter()
@@ -116,7 +116,7 @@ pub fn split_into_sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
             }
             let title = |line: &Line| match is_set {
                 true => line.text.trim().to_owned(),
-                false => vision_markdown::strip_heading_marks(&line.text).to_owned(),
+                false => vision_markdown::trim_heading_and_emphasis_marks(&line.text).to_owned(),
             };
             match heading_level.filter(|here| Some(*here) == level) {
                 Some(level) if is_set && continues_heading(heading, index, level) => {
@@ -280,13 +280,15 @@ mod tests {
         let sections = sections_of_texts(&[&["one", "two"], &["three"]]);
         let text = &sections[0].text;
         let at = |from: &str, to: &str| text.find(from).unwrap()..text.find(to).unwrap() + to.len();
-        let (page, rect) = sections[0].locate_text_range(&at("one", "two")).unwrap();
+        let (page, rect) = sections[0].locate_range_on_first_page(&at("one", "two")).unwrap();
         assert_eq!((page, rect.y), (1, 0.2));
         assert!((rect.bottom() - 0.27).abs() < 1e-5, "{rect:?}");
-        let (page, rect) = sections[0].locate_text_range(&at("two", "three")).unwrap();
+        let (page, rect) = sections[0]
+            .locate_range_on_first_page(&at("two", "three"))
+            .unwrap();
         assert_eq!((page, rect.y), (1, 0.25));
         assert!((rect.bottom() - 0.27).abs() < 1e-5, "{rect:?}");
-        assert_eq!(sections[0].locate_text_range(&(100..200)), None);
+        assert_eq!(sections[0].locate_range_on_first_page(&(100..200)), None);
     }
 
     #[test]
@@ -320,7 +322,7 @@ mod tests {
         let page = MarkdownPage {
             number: 3,
             source: TextSource::VisionModel,
-            headings: crate::layout::detect_headings(TextSource::VisionModel, &lines, &[], 3),
+            headings: crate::layout::detect_page_headings(TextSource::VisionModel, &lines, &[], 3),
             lines: &lines,
             image: None,
             failed: None,
@@ -331,7 +333,7 @@ mod tests {
             [(Some("One"), "text", 3, 3), (Some("Two"), "- a\n- b", 3, 3)]
         );
         assert_eq!(
-            sections[1].locate_text_range(&(0..3)),
+            sections[1].locate_range_on_first_page(&(0..3)),
             Some((3, Rect::WHOLE_PAGE))
         );
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::StorageError;
 use crate::id::{JobId, TenantId};
-use crate::replay::{DecisionDifference, DecisionTotals, ReplayReport};
+use crate::replay::{DecidedActionCounts, DecisionDifference, ReplayReport};
 
 /// Maximum number of stored comparisons of a pipeline.
 pub const MAX_SHADOW_RUNS: u32 = 200;
@@ -58,9 +58,9 @@ pub struct ShadowTotals {
     /// Calls to capabilities that the recordings have no response for, because the jobs did not make them.
     pub missing_capability_responses: u64,
     /// Totals of the real decisions.
-    pub recorded_totals: DecisionTotals,
+    pub recorded_totals: DecidedActionCounts,
     /// Totals of the shadow's decisions.
-    pub shadow_totals: DecisionTotals,
+    pub shadow_totals: DecidedActionCounts,
     /// The latest differences with their jobs.
     pub examples: Vec<(JobId, DecisionDifference)>,
     /// Jobs that could not be replayed.
@@ -128,9 +128,9 @@ mod tests {
             before: "a".into(),
             after: "b".into(),
         };
-        let effect = |ocr| DecisionTotals {
+        let effect = |ocr| DecidedActionCounts {
             ocr,
-            ..DecisionTotals::default()
+            ..DecidedActionCounts::default()
         };
         ShadowRun {
             tenant: TenantId::default_tenant(),

@@ -12,7 +12,7 @@ const MAX_PREVIEW_CHARS: usize = 200;
 
 /// The summaries of a document under one revision of a pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DocumentSummary {
+pub struct DocumentSummaries {
     /// The document.
     pub document: DocumentId,
     /// Name of the document.
@@ -72,12 +72,12 @@ pub struct SummaryQuote {
 }
 
 /// Returns the blob key of a document's summaries.
-pub fn summary_blob_key(document: &DocumentId, revision: &RevisionId) -> String {
-    format!("{}{revision}.json", summary_blob_key_prefix(document))
+pub fn document_summaries_blob_key(document: &DocumentId, revision: &RevisionId) -> String {
+    format!("{}{revision}.json", document_summaries_blob_key_prefix(document))
 }
 
 /// Returns the prefix of the blob keys of a document's summaries under all revisions.
-pub fn summary_blob_key_prefix(document: &DocumentId) -> String {
+pub fn document_summaries_blob_key_prefix(document: &DocumentId) -> String {
     format!("{document}/summary/")
 }
 

@@ -246,7 +246,7 @@ pub trait TenantStore: Send + Sync {
     ) -> Result<bool, StorageError>;
 
     /// Returns an API key by its public part.
-    async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError>;
+    async fn find_api_key_by_id(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError>;
 
     /// Returns a tenant's API keys, oldest first.
     async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError>;

@@ -34,7 +34,7 @@ pub trait UploadStore: Send + Sync {
     /// Stages a received file for a job that may be accepted later. It is durable when this returns. Returns the new
     /// path. The caller removes the file unless it commits it. [`UploadStore::list_staged_uploads`] finds files that
     /// a killed host left.
-    async fn stage_received_file(
+    async fn stage_received_file_for_job(
         &self,
         tenant: &TenantId,
         unfinished: &Path,
@@ -44,7 +44,7 @@ pub trait UploadStore: Send + Sync {
 
     /// Stages the stored upload of a document for a job, as if it had been received again. Returns `None` if it is
     /// not stored. The staged file stays complete when the stored upload is removed.
-    async fn stage_stored_upload(
+    async fn stage_stored_upload_for_job(
         &self,
         tenant: &TenantId,
         job: &JobId,
@@ -76,5 +76,5 @@ pub trait UploadStore: Send + Sync {
     async fn list_uploads(&self, tenant: &TenantId) -> Result<Vec<DocumentId>, StorageError>;
 
     /// Removes all uploads of a tenant, staged files included.
-    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError>;
+    async fn remove_all_uploads_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError>;
 }

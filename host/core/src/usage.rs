@@ -86,14 +86,14 @@ impl fmt::Debug for dyn UsageMeter {
 /// A quota of a tenant is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the quota {quota} of {limit} is exhausted: {}", remedy_for_exhausted_quota(.quota))]
-pub struct QuotaExhausted {
+pub struct QuotaExhaustedError {
     /// Name of the quota, as in [`Quotas::NAMES`](crate::tenancy::Quotas::NAMES).
     pub quota: &'static str,
     /// The limit.
     pub limit: u64,
 }
 
-impl QuotaExhausted {
+impl QuotaExhaustedError {
     /// The kind of this error.
     pub const KIND: &str = "quota";
 }
@@ -112,7 +112,7 @@ fn remedy_for_exhausted_quota(quota: &str) -> &'static str {
 pub enum QuotaReserveError {
     /// A quota is exhausted.
     #[error(transparent)]
-    Exhausted(#[from] QuotaExhausted),
+    Exhausted(#[from] QuotaExhaustedError),
     /// The tenant or its usage cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -162,7 +162,7 @@ impl Drop for QuotaReservation {
 #[async_trait]
 pub trait UsageStore: Send + Sync {
     /// Adds the usage of several tenants for one day, atomically. It is durable when this returns.
-    async fn add_usage_of_day(
+    async fn add_daily_usage_of_tenants(
         &self,
         day: UsageDay,
         amounts: Vec<(TenantId, Usage)>,

@@ -54,7 +54,7 @@ pub(crate) async fn plan_document_pages(
 
 /// Reserves up to `most` pages from the tenant's quotas. Returns one reservation for each page, or `None` if a quota allows no
 /// page.
-async fn reserve_page_quota(
+async fn try_reserve_quota_for_pages(
     document: &DocumentContext,
     max_pages: usize,
 ) -> Result<Option<Vec<Option<QuotaReservation>>>, ErrorInfo> {
@@ -128,7 +128,7 @@ async fn plan_and_send_batches(
             .map_err(policy_error_info)?;
         document.queues.set_capacities_from_plan(&plan);
         let pages = (plan.pages.max(1) as usize).min(next.len());
-        let Some(reserved) = reserve_page_quota(document, pages).await? else {
+        let Some(reserved) = try_reserve_quota_for_pages(document, pages).await? else {
             return Ok(PlanningEndReason::HeldByQuota);
         };
         let pages = pages.min(reserved.len());
@@ -203,7 +203,7 @@ async fn reuse_or_fetch_page_facts(
     if let Some(facts) = wanted.iter().map(|p| of(known, *p)).collect() {
         return Ok(facts);
     }
-    let facts = fetch_page_facts(&document.id, &*document.open, range).await?;
+    let facts = fetch_facts_marking_unreadable_pages(&document.id, &*document.open, range).await?;
     Ok(wanted
         .iter()
         .map(|p| of(&facts, *p).unwrap_or(unreadable_page_facts(*p)))
@@ -212,7 +212,7 @@ async fn reuse_or_fetch_page_facts(
 
 /// Fetches the facts of a range of pages. If one page makes that fail, fetches the pages one by one and marks that page as
 /// unreadable. The failure rules then decide about it, as about any other failed page.
-pub(crate) async fn fetch_page_facts(
+pub(crate) async fn fetch_facts_marking_unreadable_pages(
     id: &DocumentId,
     open: &dyn OpenedPdf,
     range: Range<PageNumber>,

@@ -22,12 +22,12 @@ pub(crate) struct BatchTracker {
     started: Instant,
     /// Pages that have not left the rasterizer yet.
     pages_to_rasterize: AtomicU32,
-    stage_totals: Mutex<[BatchStageTime; Stage::ALL.len()]>,
+    stage_totals: Mutex<[BatchTimeInOneStage; Stage::ALL.len()]>,
 }
 
 /// The time that one stage spent on the batch.
 #[derive(Default, Clone, Copy)]
-struct BatchStageTime {
+struct BatchTimeInOneStage {
     pages: u32,
     busy: Duration,
     last: Option<Instant>,
@@ -53,7 +53,7 @@ impl BatchTracker {
             return;
         }
         let queues = document.queues.queue_states();
-        document.queue_samples.add_queue_sample(&queues);
+        document.queue_samples.add_sample_of_all_queues(&queues);
         tracing::debug!(
             document = %self.document, first_page = self.first_page, pages = self.pages, dpi = self.dpi,
             millis = to_millis(self.started.elapsed()), "batch rasterized"

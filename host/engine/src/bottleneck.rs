@@ -12,7 +12,7 @@ use weir_core::decision::{QueueState, StageTotals};
 
 /// Counts how often the queues of a document were full or empty, sampled whenever a batch has left the rasterizer.
 #[derive(Default)]
-pub(crate) struct QueueSamples(Mutex<EmptyAndFullQueueCounts>);
+pub(crate) struct EmptyAndFullQueueCounter(Mutex<EmptyAndFullQueueCounts>);
 
 #[derive(Default, Clone)]
 struct EmptyAndFullQueueCounts {
@@ -21,9 +21,9 @@ struct EmptyAndFullQueueCounts {
     full: [u32; Stage::ALL.len()],
 }
 
-impl QueueSamples {
+impl EmptyAndFullQueueCounter {
     /// Adds one sample of all queues.
-    pub(crate) fn add_queue_sample(&self, queues: &[QueueState]) {
+    pub(crate) fn add_sample_of_all_queues(&self, queues: &[QueueState]) {
         let mut counts = self.0.lock();
         counts.count += 1;
         for queue in queues {
@@ -86,8 +86,8 @@ mod tests {
             queue(Stage::Read, 8, 2),
             queue(Stage::Embed, 0, 1),
         ];
-        let load = QueueSamples::default();
-        load.add_queue_sample(&queues);
+        let load = EmptyAndFullQueueCounter::default();
+        load.add_sample_of_all_queues(&queues);
         let work = queues
             .iter()
             .zip([2000, 19_000, 5000])

@@ -11,7 +11,7 @@ use weir_core::{DocumentId, StorageError, TenantId};
 
 use crate::engine::Engine;
 use crate::error::build_error_info;
-use crate::existing_pages::build_done_page_revocation;
+use crate::pages_of_earlier_runs::build_done_page_revocation;
 
 /// The error of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +68,7 @@ impl Engine {
         }
         ports
             .vectors
-            .remove_document_points(tenant, &document, None)
+            .remove_document_or_page_points(tenant, &document, None)
             .await?;
         ports.vectors.flush_points().await?;
         ports

@@ -17,11 +17,11 @@ pub(crate) async fn compute_document_id_and_size(path: &Path) -> Result<(Documen
     let cancelled = CancellationToken::new();
     let _guard = cancelled.clone().drop_guard();
     let owned = path.to_owned();
-    let hashed = match tokio::task::spawn_blocking(move || hash_file_to_document_id(&owned, &cancelled)).await
-    {
-        Ok(hashed) => hashed,
-        Err(join_error) => Err(io::Error::other(join_error)),
-    };
+    let hashed =
+        match tokio::task::spawn_blocking(move || compute_id_and_size_blocking(&owned, &cancelled)).await {
+            Ok(hashed) => hashed,
+            Err(join_error) => Err(io::Error::other(join_error)),
+        };
     hashed.map_err(|error| {
         tracing::warn!(path = %path.display(), %error, "cannot read the file of a document");
         RasterError::FileUnreadable {
@@ -30,7 +30,7 @@ pub(crate) async fn compute_document_id_and_size(path: &Path) -> Result<(Documen
     })
 }
 
-fn hash_file_to_document_id(path: &Path, cancelled: &CancellationToken) -> io::Result<(DocumentId, u64)> {
+fn compute_id_and_size_blocking(path: &Path, cancelled: &CancellationToken) -> io::Result<(DocumentId, u64)> {
     // Reading a pipe may block forever, and a device may have no end.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));

@@ -14,22 +14,22 @@ use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::decision::{DocumentFacts, ModelPreferences, ObservedEvent};
 use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::ledger::{DocumentRecord, LedgerEntry};
-use weir_core::ports::{OpenedPdf, PdfSource, SchedulingContext};
+use weir_core::ports::{OpenedPdf, PdfFileToOpen, SchedulingContext};
 use weir_core::{DocumentId, PageNumber, PriorityLane, RasterError, StorageError, TenantId};
 
 use crate::batch_planner;
-use crate::bottleneck::QueueSamples;
-use crate::busy_time::BusyTime;
+use crate::bottleneck::EmptyAndFullQueueCounter;
 use crate::document_hash::compute_document_id_and_size;
 use crate::document_locks::DocumentLock;
 use crate::document_stage_queues::DocumentStageQueues;
 use crate::error::{DocumentStopReason, FAILURE_LOG_TARGET, build_error_info};
-use crate::existing_pages::{ExistingPages, build_done_page_revocation};
 use crate::job_and_document_context::DocumentContext;
 use crate::job_and_document_context::JobContext;
 use crate::job_outcome::{DocumentEndState, DocumentOutcome};
 use crate::job_spec::DocumentSpec;
 use crate::page_task_runner::{PageTally, PageTaskRunner};
+use crate::pages_of_earlier_runs::{PagesOfEarlierRuns, build_done_page_revocation};
+use crate::stage_busy_times::StageBusyTimes;
 use crate::summarization;
 use crate::upsert_writer::{UpsertQueue, UpsertWriter};
 
@@ -78,17 +78,19 @@ impl DocumentIngestion<'_> {
         self.id = Some(id);
         let lock = job.engine.document_locks.lock_document(&job.tenant, id);
         self.document_lock = Some(job.run_unless_stopped(lock).await?);
-        let source = PdfSource {
+        let source = PdfFileToOpen {
             path: spec.path.clone(),
             password: spec.password.clone(),
-            flow_id: hash_tenant(&job.tenant),
+            flow_id: hash_tenant_to_flow_id(&job.tenant),
         };
         let open = job
             .run_unless_stopped(ports.rasterizer.open_document(&source))
             .await??;
         let _visible = job.capabilities.expose_document_to_components(id, &open);
         let mut wanted: BTreeSet<PageNumber> = self.requested_pages(open.document_info().pages)?.collect();
-        let existing = job.run_unless_stopped(ExistingPages::load(job, &id)).await??;
+        let existing = job
+            .run_unless_stopped(PagesOfEarlierRuns::load_from_ledger_and_index(job, &id))
+            .await??;
         let known = job
             .run_unless_stopped(ports.ledger.find_document(&job.tenant, &id))
             .await??;
@@ -103,13 +105,14 @@ impl DocumentIngestion<'_> {
             .as_ref()
             .filter(|record| record.requested_collection_and_labels != placement);
         if let Some(record) = record_to_relabel {
-            wanted.extend(existing.records().iter().map(|record| record.page));
-            job.run_unless_stopped(record_new_collection_and_labels(
+            wanted.extend(existing.latest_page_records().iter().map(|record| record.page));
+            job.run_unless_stopped(relabel_document_and_revoke_pages(
                 job, record, &placement, &existing,
             ))
             .await??;
         }
-        let is_outdated = existing.has_other_revisions(job) || (job.summarize && !existing.is_empty());
+        let is_outdated =
+            existing.has_pages_of_other_revision(job) || (job.summarize && !existing.is_empty());
         self.tally.requested = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
         if record_to_relabel.is_none() {
             for (page, passages) in existing.completed_pages(job) {
@@ -140,18 +143,18 @@ impl DocumentIngestion<'_> {
                     job.run_unless_stopped(summarization::remove_summaries(job, &id))
                         .await??;
                 }
-                self.route_and_process_pages(id, bytes, open, wanted, &existing, placement)
+                self.route_document_and_process_pages(id, bytes, open, wanted, &existing, placement)
                     .await
             }
         };
         match result {
-            Ok(()) if job.summarize => self.summarize_stored_document(id).await,
+            Ok(()) if job.summarize => self.commit_pages_and_summarize_document(id).await,
             result => result,
         }
     }
 
     /// Commits all results of the document and summarizes it.
-    async fn summarize_stored_document(&self, id: DocumentId) -> Result<(), DocumentStopReason> {
+    async fn commit_pages_and_summarize_document(&self, id: DocumentId) -> Result<(), DocumentStopReason> {
         let job = self.job;
         let engine = &job.engine;
         job.run_unless_stopped(engine.group_commit.commit_pending())
@@ -189,20 +192,22 @@ impl DocumentIngestion<'_> {
     }
 
     /// Gets the document's route from the routing component, records the document and processes its pages.
-    async fn route_and_process_pages(
+    async fn route_document_and_process_pages(
         &mut self,
         id: DocumentId,
         bytes: u64,
         open: Arc<dyn OpenedPdf>,
         wanted: BTreeSet<PageNumber>,
-        existing: &ExistingPages,
+        existing: &PagesOfEarlierRuns,
         placement: CollectionAndLabelsRequest,
     ) -> Result<(), DocumentStopReason> {
         let (job, name) = (self.job, &self.spec.name);
         let info = open.document_info().clone();
         let first = 1..batch_planner::FIRST_FETCH_PAGES.min(info.pages) + 1;
         let first_pages = job
-            .run_unless_stopped(batch_planner::fetch_page_facts(&id, &*open, first))
+            .run_unless_stopped(batch_planner::fetch_facts_marking_unreadable_pages(
+                &id, &*open, first,
+            ))
             .await?;
         let first_pages = first_pages.map_err(DocumentStopReason::Failed)?;
         let facts = DocumentFacts {
@@ -215,7 +220,7 @@ impl DocumentIngestion<'_> {
             first_pages: first_pages.clone(),
         };
         let mut route = job.run_unless_stopped(job.policy.route_document(facts)).await??;
-        placement.apply_to_route(&mut route);
+        placement.override_collection_and_add_labels(&mut route);
         if route.models != ModelPreferences::default() {
             tracing::warn!(
                 document = %id,
@@ -247,7 +252,7 @@ impl DocumentIngestion<'_> {
             document: id,
             collection: route.collection.clone(),
         });
-        let busy_time = BusyTime::new();
+        let busy_time = StageBusyTimes::new();
         let document = Arc::new(DocumentContext {
             engine: Arc::clone(&job.engine),
             job: Arc::clone(job),
@@ -257,7 +262,7 @@ impl DocumentIngestion<'_> {
             queues: DocumentStageQueues::new(&job.engine.workers, &account, [&job.busy_time, &busy_time]),
             route,
             account,
-            queue_samples: QueueSamples::default(),
+            queue_samples: EmptyAndFullQueueCounter::default(),
             upserts,
             indexed_pages: existing.indexed_pages(),
         });
@@ -277,8 +282,8 @@ impl DocumentIngestion<'_> {
 
     async fn write_document_record(&self, record: DocumentRecord) {
         // If the group commit is closed, the job knows that already.
-        if let Some(reservation) = self.job.engine.group_commit.reserve_entry().await {
-            reservation.submit(vec![LedgerEntry::Document(record)]);
+        if let Some(reservation) = self.job.engine.group_commit.reserve_submission().await {
+            reservation.submit_entries(vec![LedgerEntry::Document(record)]);
         }
     }
 
@@ -300,12 +305,15 @@ impl DocumentIngestion<'_> {
             Ok(()) => self.build_done_event_and_state(),
             Err(DocumentStopReason::Failed(error)) => self.notify_failure_and_build_event(error).await,
             Err(DocumentStopReason::Cancelled) => {
-                let (name, done) = (self.spec.name.clone(), self.tally.total_done());
+                let (name, done) = (
+                    self.spec.name.clone(),
+                    self.tally.total_done_including_earlier_jobs(),
+                );
                 let event = EventKind::DocumentCancelled { name, done };
                 (event, DocumentEndState::Cancelled { done })
             }
             Err(DocumentStopReason::Suspended) => {
-                let done = self.tally.total_done();
+                let done = self.tally.total_done_including_earlier_jobs();
                 return DocumentEndState::Suspended { done };
             }
         };
@@ -339,7 +347,10 @@ impl DocumentIngestion<'_> {
     }
 
     async fn notify_failure_and_build_event(&self, error: ErrorInfo) -> (EventKind, DocumentEndState) {
-        let (name, done) = (self.spec.name.clone(), self.tally.total_done());
+        let (name, done) = (
+            self.spec.name.clone(),
+            self.tally.total_done_including_earlier_jobs(),
+        );
         tracing::warn!(target: FAILURE_LOG_TARGET, name, error = error.message, "document failed");
         if let Some(document) = self.id {
             let end = ObservedEvent::DocumentFailed {
@@ -348,7 +359,7 @@ impl DocumentIngestion<'_> {
                 failed: self.tally.total_failed(),
             };
             // The document has failed already, so an error of the component changes nothing.
-            let _ = self.job.log.notify_component_of_document_end(end).await;
+            let _ = self.job.log.notify_document_end_and_wait(end).await;
         }
         let event = EventKind::DocumentFailed {
             name,
@@ -364,12 +375,12 @@ impl DocumentIngestion<'_> {
         let Some(document) = self.id else { return Ok(()) };
         let end = ObservedEvent::DocumentDone {
             document,
-            done: self.tally.total_done(),
+            done: self.tally.total_done_including_earlier_jobs(),
             failed: self.tally.total_failed(),
         };
         Ok(self
             .job
-            .run_unless_cancelled_or_failed(self.job.log.notify_component_of_document_end(end))
+            .run_unless_cancelled_or_failed(self.job.log.notify_document_end_and_wait(end))
             .await??)
     }
 
@@ -392,11 +403,11 @@ impl DocumentIngestion<'_> {
 
 /// Records a document's new collection and labels, and revokes that its pages are done. Its summaries are removed first, since
 /// nothing shows that they are outdated once the new collection and labels are recorded.
-async fn record_new_collection_and_labels(
+async fn relabel_document_and_revoke_pages(
     job: &JobContext,
     record: &DocumentRecord,
     placement: &CollectionAndLabelsRequest,
-    existing: &ExistingPages,
+    existing: &PagesOfEarlierRuns,
 ) -> Result<(), StorageError> {
     let ports = &job.engine.ports;
     summarization::remove_summaries(job, &record.id).await?;
@@ -407,7 +418,7 @@ async fn record_new_collection_and_labels(
         "refiled",
         "the labels or the collection of the document were changed: ingest the document again",
     );
-    let pages = existing.records().iter().cloned();
+    let pages = existing.latest_page_records().iter().cloned();
     let mut entries: Vec<_> = pages
         .filter_map(|page| build_done_page_revocation(page, &reason))
         .collect();
@@ -420,7 +431,7 @@ async fn record_new_collection_and_labels(
 
 /// Hashes a tenant for the rasterizer, which must not know tenants. Tenants with the same hash share one flow of the
 /// rasterizer's fair queue, which costs little.
-fn hash_tenant(tenant: &TenantId) -> u64 {
+fn hash_tenant_to_flow_id(tenant: &TenantId) -> u64 {
     let mut hasher = DefaultHasher::new();
     tenant.hash(&mut hasher);
     hasher.finish()

@@ -6,23 +6,23 @@ use weir_core::Stage;
 use weir_core::decision::{BatchPlan, QueueState, StageTiming};
 use weir_core::ports::SchedulingContext;
 
-use crate::busy_time::BusyTime;
-use crate::ocr_image_limiter::DocumentImageLimit;
+use crate::ocr_image_limiter::DocumentOcrImageLimiter;
 use crate::resizable_semaphore::CapacityPermit;
-use crate::stage_queue::StageQueue;
+use crate::stage_busy_times::StageBusyTimes;
+use crate::stage_queue::DocumentStageQueue;
 use crate::stage_workers::HostWorkers;
 
 /// The stage queues of one document.
 pub(crate) struct DocumentStageQueues {
-    pub(crate) rasterize: StageQueue,
-    pub(crate) store: StageQueue,
+    pub(crate) rasterize: DocumentStageQueue,
+    pub(crate) store: DocumentStageQueue,
     /// The queue of lines that wait to be stored. It is separate from the queue of images, since each queue takes reservations
     /// from one stage only. Both queues use the same workers.
-    pub(crate) lines: StageQueue,
-    pub(crate) read: StageQueue,
-    pub(crate) embed: StageQueue,
-    pub(crate) upsert: StageQueue,
-    ocr_image_limit: OnceLock<DocumentImageLimit>,
+    pub(crate) lines: DocumentStageQueue,
+    pub(crate) read: DocumentStageQueue,
+    pub(crate) embed: DocumentStageQueue,
+    pub(crate) upsert: DocumentStageQueue,
+    ocr_image_limit: OnceLock<DocumentOcrImageLimiter>,
 }
 
 impl DocumentStageQueues {
@@ -31,9 +31,10 @@ impl DocumentStageQueues {
     pub(crate) fn new(
         workers: &HostWorkers,
         account: &SchedulingContext,
-        busy_times: [&Arc<BusyTime>; 2],
+        busy_times: [&Arc<StageBusyTimes>; 2],
     ) -> Self {
-        let queue = |stage| StageQueue::new(stage, workers.workers_of_stage(stage), account, busy_times);
+        let queue =
+            |stage| DocumentStageQueue::new(stage, workers.workers_of_stage(stage), account, busy_times);
         Self {
             rasterize: queue(Stage::Rasterize),
             store: queue(Stage::Store),
@@ -57,7 +58,7 @@ impl DocumentStageQueues {
         images.acquire().await
     }
 
-    fn queues_in_stage_order(&self) -> [&StageQueue; 5] {
+    fn queues_in_stage_order(&self) -> [&DocumentStageQueue; 5] {
         [
             &self.rasterize,
             &self.store,
@@ -77,13 +78,15 @@ impl DocumentStageQueues {
 
     /// Returns the states of the queues in stage order.
     pub(crate) fn queue_states(&self) -> Vec<QueueState> {
-        self.queues_in_stage_order().map(StageQueue::queue_state).into()
+        self.queues_in_stage_order()
+            .map(DocumentStageQueue::queue_state)
+            .into()
     }
 
     /// Returns the stage times in stage order.
     pub(crate) fn mean_stage_times(&self) -> Vec<StageTiming> {
         self.queues_in_stage_order()
-            .map(StageQueue::mean_stage_time)
+            .map(DocumentStageQueue::mean_stage_time)
             .into()
     }
 }

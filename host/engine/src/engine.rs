@@ -11,13 +11,13 @@ use tracing::Instrument as _;
 use weir_core::{JobId, Stage, StorageError};
 
 use crate::engine_metrics::JobAndPageMetrics;
-use crate::engine_state::{EngineConfig, EngineState, Ports};
+use crate::engine_state::{EngineConfig, EngineState, PortImplementations};
 use crate::group_commit::GroupCommit;
 use crate::job_handle::JobHandle;
 use crate::job_run;
 use crate::job_spec::JobSpec;
 use crate::latency_boost::LatencyBoosts;
-use crate::ocr_image_limiter::OcrImageLimiter;
+use crate::ocr_image_limiter::PerTenantOcrImageLimiter;
 use crate::stage_workers::{HostWorkers, StageWorkers};
 
 /// Runs jobs. Dropping the engine aborts its jobs, as a crash would. [`Engine::cancel_jobs_and_shutdown`] cancels them and
@@ -37,7 +37,7 @@ impl Engine {
     /// Creates an engine without jobs.
     ///
     /// Must be called inside a tokio runtime, which runs the engine's tasks. A metrics recorder must be installed before.
-    pub fn new(ports: Ports, config: EngineConfig) -> Self {
+    pub fn new(ports: PortImplementations, config: EngineConfig) -> Self {
         let (group_commit, writing) = GroupCommit::new(
             Arc::clone(&ports.blobs),
             Arc::clone(&ports.vectors),
@@ -56,7 +56,7 @@ impl Engine {
         let ocr = StageWorkers::new(Stage::Read, reading, &boosts);
         let workers = HostWorkers {
             rasterize: StageWorkers::new(Stage::Rasterize, rasterizing, &boosts),
-            ocr_image_limiter: OcrImageLimiter::new(reading, rasterizing),
+            ocr_image_limiter: PerTenantOcrImageLimiter::new(reading, rasterizing),
             store: StageWorkers::new(Stage::Store, config.store_workers, &boosts),
             text_layer: ocr.new_kind_for_same_queues("text-layer", rasterizing, &boosts),
             vision: ocr.new_kind_for_same_queues("vision", config.vision.workers, &boosts),
@@ -84,7 +84,7 @@ impl Engine {
     /// the active job.
     ///
     /// The job's spans become children of the current span, so the caller enters a span of the job first.
-    pub fn start_job(&self, spec: JobSpec) -> JobHandle {
+    pub fn start_or_resume_job(&self, spec: JobSpec) -> JobHandle {
         let mut running = self.running.lock();
         while running.jobs.try_join_next().is_some() {}
         if let Some(handle) = self.state.active_jobs.get(&spec.id) {
@@ -101,13 +101,13 @@ impl Engine {
     }
 
     /// Checks that results of jobs can be stored now: commits the pending ledger entries and flushes the index.
-    pub async fn check_writable(&self) -> Result<(), StorageError> {
+    pub async fn check_writable_by_committing(&self) -> Result<(), StorageError> {
         self.state.group_commit.commit_pending().await?;
         self.state.ports.vectors.flush_points().await
     }
 
     /// Returns the ports that the engine works with.
-    pub fn ports(&self) -> &Ports {
+    pub fn port_implementations(&self) -> &PortImplementations {
         &self.state.ports
     }
 

@@ -18,7 +18,7 @@ use crate::stage_workers::HostWorkers;
 
 /// The implementations that do the engine's work.
 #[derive(Clone)]
-pub struct Ports {
+pub struct PortImplementations {
     /// Rasterizes PDFs.
     pub rasterizer: Arc<dyn Rasterizer>,
     /// Recognizes text; `None` if no model is installed. A page that needs OCR then fails its document.
@@ -120,7 +120,7 @@ impl VisionConfig {
 
 /// The state that all jobs share.
 pub(crate) struct EngineState {
-    pub(crate) ports: Ports,
+    pub(crate) ports: PortImplementations,
     pub(crate) config: EngineConfig,
     pub(crate) workers: HostWorkers,
     pub(crate) latency_boosts: Arc<LatencyBoosts>,

@@ -15,7 +15,7 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use weir_core::component_log::{ComponentLogEntry, ComponentLogRecord};
+use weir_core::component_log::{ComponentLogRecord, NumberedComponentLogRecord};
 use weir_core::decision::ObservedEvent;
 use weir_core::event::{Event, EventKind};
 use weir_core::ledger::LedgerEntry;
@@ -60,7 +60,7 @@ struct LogState {
 #[derive(Default)]
 struct ComponentLogBuffer {
     last_seq: u64,
-    unwritten: Vec<ComponentLogEntry>,
+    unwritten: Vec<NumberedComponentLogRecord>,
 }
 
 /// A message to the observer that calls the progress component.
@@ -144,7 +144,7 @@ impl EventLog {
             None => None,
         };
         // If the group commit is closed, the job knows that already. Subscribers still see how it ends.
-        let reservation = self.group_commit.reserve_entry().await;
+        let reservation = self.group_commit.reserve_submission().await;
         let mut state = self.state.lock();
         state.last += 1;
         let at_millis = self.job_age_millis();
@@ -164,7 +164,7 @@ impl EventLog {
                     .map(|entry| LedgerEntry::ComponentLog(self.tenant.clone(), entry)),
             );
             entries.push(LedgerEntry::Event(self.tenant.clone(), event.clone()));
-            reservation.submit(entries);
+            reservation.submit_entries(entries);
         }
         if let (Some(observer_permit), Some(observation)) = (observer_permit, observation) {
             observer_permit.send(ProgressObserverMessage::Event(at_millis, observation));
@@ -178,10 +178,7 @@ impl EventLog {
 
     /// Sends a document's end to the progress component, after all earlier events, and waits until the resulting updates are in
     /// the log. So the last event of the document comes after them.
-    pub(crate) async fn notify_component_of_document_end(
-        &self,
-        end: ObservedEvent,
-    ) -> Result<(), PolicyError> {
+    pub(crate) async fn notify_document_end_and_wait(&self, end: ObservedEvent) -> Result<(), PolicyError> {
         let (reply, response) = oneshot::channel();
         if self
             .observer
@@ -216,7 +213,7 @@ impl EventLog {
     pub(crate) fn buffer_component_log_entry(&self, record: ComponentLogRecord) {
         let mut buffer = self.component_log.lock();
         buffer.last_seq += 1;
-        let entry = ComponentLogEntry {
+        let entry = NumberedComponentLogRecord {
             job: self.job,
             seq: buffer.last_seq,
             since_job_created_millis: self.job_age_millis(),
@@ -333,7 +330,7 @@ impl EventSubscription {
 }
 
 /// Converts an event for the progress component; `None` if the component does not see it. The end of a document is sent by
-/// [`EventLog::notify_component_of_document_end`] instead.
+/// [`EventLog::notify_document_end_and_wait`] instead.
 fn to_observed_event(document: Option<DocumentId>, kind: &EventKind) -> Option<ObservedEvent> {
     let document = document?;
     Some(match kind {

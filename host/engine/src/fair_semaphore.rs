@@ -144,7 +144,7 @@ impl FairSemaphore {
         }
         let (first_position, first) = state.waiters.find_next_accepted_request(|_| true)?;
         if state.permits_out < self.0.capacity_for_tenant(&first.flow.tenant) {
-            return state.waiters.take_request(&first_position);
+            return state.waiters.take_request_and_charge(&first_position);
         }
         // Only a latency boost holds the first waiter back.
         let (position, _) = state.waiters.find_next_accepted_request(|waiter| {

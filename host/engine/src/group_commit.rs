@@ -43,11 +43,11 @@ enum CommitRequest {
 }
 
 /// Reserved capacity for one submission. Submitting is immediate and keeps the order of the reservations.
-pub(crate) struct EntryReservation<'a>(mpsc::Permit<'a, CommitRequest>);
+pub(crate) struct SubmissionReservation<'a>(mpsc::Permit<'a, CommitRequest>);
 
-impl EntryReservation<'_> {
+impl SubmissionReservation<'_> {
     /// Submits entries that belong together: they are committed in one group.
-    pub(crate) fn submit(self, entries: Vec<LedgerEntry>) {
+    pub(crate) fn submit_entries(self, entries: Vec<LedgerEntry>) {
         self.0.send(CommitRequest::Entries(entries));
     }
 }
@@ -87,8 +87,8 @@ impl GroupCommit {
 
     /// Waits for the capacity to submit entries; `None` once the group commit is closed. This wait is the backpressure of a slow
     /// ledger.
-    pub(crate) async fn reserve_entry(&self) -> Option<EntryReservation<'_>> {
-        self.requests.reserve().await.ok().map(EntryReservation)
+    pub(crate) async fn reserve_submission(&self) -> Option<SubmissionReservation<'_>> {
+        self.requests.reserve().await.ok().map(SubmissionReservation)
     }
 
     /// Commits all entries submitted before, and returns when they are durable.

@@ -8,11 +8,10 @@ use weir_core::decision::DocumentRoute;
 use weir_core::event::EventKind;
 use weir_core::manifest::Pipeline;
 use weir_core::ports::{JobPolicy, OpenedPdf, SchedulingContext};
-use weir_core::usage::QuotaExhausted;
+use weir_core::usage::QuotaExhaustedError;
 use weir_core::{DocumentId, JobId, PageNumber, PriorityLane, TenantId};
 
-use crate::bottleneck::QueueSamples;
-use crate::busy_time::BusyTime;
+use crate::bottleneck::EmptyAndFullQueueCounter;
 use crate::document_stage_queues::DocumentStageQueues;
 use crate::engine_state::EngineState;
 use crate::error::{DocumentStopReason, PageStopReason};
@@ -20,6 +19,7 @@ use crate::event_log::EventLog;
 use crate::group_commit::GroupCommit;
 use crate::job_capabilities::JobCapabilities;
 use crate::model_request_tracker::ModelRequestTracker;
+use crate::stage_busy_times::StageBusyTimes;
 use crate::stop_signal::StopSignal;
 use crate::upsert_writer::UpsertQueue;
 
@@ -42,10 +42,10 @@ pub(crate) struct JobContext {
     pub(crate) log: Arc<EventLog>,
     pub(crate) stop_signal: StopSignal,
     pub(crate) capabilities: Arc<JobCapabilities>,
-    pub(crate) busy_time: Arc<BusyTime>,
+    pub(crate) busy_time: Arc<StageBusyTimes>,
     pub(crate) model_requests: Arc<ModelRequestTracker>,
     /// The first quota that was used up. The job then starts no further pages.
-    pub(crate) exhausted_quota: OnceLock<QuotaExhausted>,
+    pub(crate) exhausted_quota: OnceLock<QuotaExhaustedError>,
 }
 
 /// Waits until a job was cancelled or has failed, or ledger commits fail. Returns the reason.
@@ -127,7 +127,7 @@ pub(crate) struct DocumentContext {
     /// The account that the document's pages are charged to.
     pub(crate) account: SchedulingContext,
     pub(crate) queues: DocumentStageQueues,
-    pub(crate) queue_samples: QueueSamples,
+    pub(crate) queue_samples: EmptyAndFullQueueCounter,
     pub(crate) upserts: UpsertQueue,
     /// Pages that may already have passages in the index from an earlier run.
     pub(crate) indexed_pages: HashSet<PageNumber>,

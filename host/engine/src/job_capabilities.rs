@@ -16,9 +16,11 @@ use weir_core::page_text::{Line, PageText, TextSource};
 use weir_core::ports::{
     Embedder, HostCapabilities, OcrEngine, OpenedPdf, RasterizeOptions, SchedulingContext,
 };
-use weir_core::{DocumentId, InferenceError, PageImage, PageNumber, PolicyError, RasterError, Rect, layout};
+use weir_core::{
+    DocumentId, InferenceError, PageNumber, PolicyError, RasterError, RawPageImage, Rect, layout,
+};
 
-use crate::engine_state::Ports;
+use crate::engine_state::PortImplementations;
 use crate::error::build_error_info;
 use crate::event_log::EventLog;
 use crate::model_request_tracker::ModelRequestTracker;
@@ -50,7 +52,7 @@ pub(crate) struct VisibleDocumentGuard<'a> {
 impl JobCapabilities {
     /// Creates the capabilities, with no document visible yet.
     pub(crate) fn new(
-        ports: &Ports,
+        ports: &PortImplementations,
         account: SchedulingContext,
         log: Arc<EventLog>,
         model_requests: Arc<ModelRequestTracker>,
@@ -125,7 +127,11 @@ impl HostCapabilities for JobCapabilities {
             .ok_or_else(|| build_error_info("failed", format!("page {page} was rasterized without pixels")))
     }
 
-    async fn read_page_text(&self, document: &DocumentId, page: PageNumber) -> Result<String, ErrorInfo> {
+    async fn read_page_text_layer(
+        &self,
+        document: &DocumentId,
+        page: PageNumber,
+    ) -> Result<String, ErrorInfo> {
         let lines = self
             .find_document_with_page(document, page)?
             .read_text_layer(page)
@@ -195,7 +201,7 @@ impl HostCapabilities for JobCapabilities {
     }
 }
 
-async fn rasterize_page(open: &dyn OpenedPdf, page: PageNumber, dpi: u32) -> Result<PageImage, ErrorInfo> {
+async fn rasterize_page(open: &dyn OpenedPdf, page: PageNumber, dpi: u32) -> Result<RawPageImage, ErrorInfo> {
     let drawing = RasterizeOptions {
         dpi,
         want_pixels: true,
@@ -249,7 +255,7 @@ fn language_error_info(error: LlmError) -> ErrorInfo {
 }
 
 /// Copies a region out of an image; `None` if the region is empty.
-fn crop_image(image: &PageImage, region: &Rect) -> Option<PageImage> {
+fn crop_image(image: &RawPageImage, region: &Rect) -> Option<RawPageImage> {
     let at = |share: f32, length: u32| (share.clamp(0.0, 1.0) * length as f32).round() as u32;
     let (left, right) = (at(region.x, image.width), at(region.right(), image.width));
     let (top, bottom) = (at(region.y, image.height), at(region.bottom(), image.height));
@@ -262,7 +268,7 @@ fn crop_image(image: &PageImage, region: &Rect) -> Option<PageImage> {
     for y in top..bottom {
         pixels.extend_from_slice(image.row_pixels(y)?.get(columns.clone())?);
     }
-    Some(PageImage {
+    Some(RawPageImage {
         width: right - left,
         height: bottom - top,
         stride: columns.len(),
@@ -272,7 +278,7 @@ fn crop_image(image: &PageImage, region: &Rect) -> Option<PageImage> {
 }
 
 /// Downscales an image to gray with a longest side of at most `longest_side`. Each pixel is the mean of its source pixels.
-fn downscale_to_gray(image: &PageImage, longest_side: u32) -> Option<(u32, u32, Vec<u8>)> {
+fn downscale_to_gray(image: &RawPageImage, longest_side: u32) -> Option<(u32, u32, Vec<u8>)> {
     let longest = image.width.max(image.height);
     if longest == 0 {
         return None;
@@ -323,8 +329,8 @@ fn pixel_luma(format: PixelFormat, pixel: &[u8]) -> u8 {
 mod tests {
     use super::*;
 
-    fn bgr_image(width: u32, height: u32, pixels: Vec<u8>) -> PageImage {
-        PageImage {
+    fn bgr_image(width: u32, height: u32, pixels: Vec<u8>) -> RawPageImage {
+        RawPageImage {
             width,
             height,
             stride: width as usize * 3,

@@ -37,7 +37,7 @@ impl JobContext {
             let mut documents = std::pin::pin!(self.run_documents(specs));
             tokio::select! {
                 outcomes = &mut documents => outcomes,
-                never = self.report_model_waits() => match never {},
+                never = self.report_waits_for_failing_models() => match never {},
                 // Without a request to end, it ends only by a panic.
                 Some(_) = observing.join_next() => {
                     let message = "the progress observer panicked: this is a fault of the host, see its log";
@@ -52,11 +52,11 @@ impl JobContext {
     }
 
     /// Reports when requests wait for failing language models, as long as the job runs.
-    async fn report_model_waits(&self) -> Infallible {
+    async fn report_waits_for_failing_models(&self) -> Infallible {
         match &self.engine.ports.language_model {
             Some(model) => {
                 self.model_requests
-                    .report_provider_waits(&**model, &self.log)
+                    .report_waits_for_failing_providers(&**model, &self.log)
                     .await
             }
             None => std::future::pending().await,

@@ -13,10 +13,10 @@ use weir_core::event::Event;
 use weir_core::ledger::JobState;
 use weir_core::{JobId, StorageError};
 
-use crate::busy_time::BusyTime;
 use crate::error::{STAGE_DIED_KIND, build_error_info};
 use crate::event_log::EventLog;
 use crate::job_outcome::JobOutcome;
+use crate::stage_busy_times::StageBusyTimes;
 use crate::stop_signal::StopSignal;
 
 /// A handle of a started job. The engine owns the job: dropping the handle changes nothing.
@@ -25,7 +25,7 @@ pub struct JobHandle {
     id: JobId,
     log: Arc<EventLog>,
     stop_signal: StopSignal,
-    busy_time: Arc<BusyTime>,
+    busy_time: Arc<StageBusyTimes>,
     ended: watch::Receiver<Option<JobOutcome>>,
 }
 
@@ -35,7 +35,7 @@ impl JobHandle {
         id: JobId,
         log: Arc<EventLog>,
         stop_signal: StopSignal,
-        busy_time: Arc<BusyTime>,
+        busy_time: Arc<StageBusyTimes>,
     ) -> (Self, OutcomeSender) {
         let (outcome_sender, ended) = watch::channel(None);
         let end = OutcomeSender {
@@ -131,7 +131,7 @@ fn dropped_job_outcome(id: JobId) -> JobOutcome {
         )),
         exhausted_quota: None,
         documents: Vec::new(),
-        policy: weir_core::ports::PolicyCallCounts::default(),
+        policy: weir_core::ports::PolicyCallAndFailureCounts::default(),
     }
 }
 
@@ -157,7 +157,11 @@ impl ActiveJobs {
     }
 
     /// Registers a job that is not active yet, and counts it in the gauge of running jobs.
-    pub(crate) fn register(self: &Arc<Self>, handle: JobHandle, running: &Gauge) -> ActiveJobGuard {
+    pub(crate) fn register_active_job(
+        self: &Arc<Self>,
+        handle: JobHandle,
+        running: &Gauge,
+    ) -> ActiveJobGuard {
         let id = handle.id();
         self.0.lock().insert(id, handle);
         running.increment(1.0);

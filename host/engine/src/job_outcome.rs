@@ -2,8 +2,8 @@
 
 use weir_core::event::{ErrorInfo, FailedPage};
 use weir_core::ledger::JobState;
-use weir_core::ports::PolicyCallCounts;
-use weir_core::usage::QuotaExhausted;
+use weir_core::ports::PolicyCallAndFailureCounts;
+use weir_core::usage::QuotaExhaustedError;
 use weir_core::{DocumentId, JobId};
 
 /// The outcome of a job.
@@ -17,11 +17,11 @@ pub struct JobOutcome {
     /// Why the job as a whole failed or stopped; `None` if only documents failed.
     pub error: Option<ErrorInfo>,
     /// The quota that holds the job. Starting the job again under its id resumes it, once the quota allows more pages.
-    pub exhausted_quota: Option<QuotaExhausted>,
+    pub exhausted_quota: Option<QuotaExhaustedError>,
     /// The outcome of each document, in the order of the job.
     pub documents: Vec<DocumentOutcome>,
     /// The counts of its policy calls.
-    pub policy: PolicyCallCounts,
+    pub policy: PolicyCallAndFailureCounts,
 }
 
 /// The outcome of a document.

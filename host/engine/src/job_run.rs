@@ -8,11 +8,10 @@ use futures::FutureExt as _;
 use weir_core::clock::unix_time_millis;
 use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
-use weir_core::ports::{OpenPolicyRequest, PolicyCallCounts, SchedulingContext};
-use weir_core::usage::QuotaExhausted;
+use weir_core::ports::{OpenPolicyRequest, PolicyCallAndFailureCounts, SchedulingContext};
+use weir_core::usage::QuotaExhaustedError;
 use weir_core::{PriorityLane, StorageError};
 
-use crate::busy_time::BusyTime;
 use crate::engine_state::EngineState;
 use crate::error::{DocumentStopReason, STAGE_DIED_KIND, StageError, build_error_info};
 use crate::event_log::{EventLog, ProgressObserverQueue};
@@ -24,6 +23,7 @@ use crate::job_outcome::{DocumentEndState, DocumentOutcome, JobOutcome};
 use crate::job_spec::JobSpec;
 use crate::latency_boost::run_with_boost;
 use crate::model_request_tracker::ModelRequestTracker;
+use crate::stage_busy_times::StageBusyTimes;
 use crate::stop_signal::StopSignal;
 
 /// Registers a job as active. Returns its handle and the future that runs it.
@@ -46,11 +46,11 @@ pub(crate) fn register_and_prepare_job_run(
             .saturating_mul(2)
             .saturating_add(512),
     );
-    let busy_time = BusyTime::new();
+    let busy_time = StageBusyTimes::new();
     let (handle, end) = JobHandle::new(id, Arc::clone(&log), stop_signal.clone(), Arc::clone(&busy_time));
     let registered = engine
         .active_jobs
-        .register(handle.clone(), &engine.metrics.running_jobs);
+        .register_active_job(handle.clone(), &engine.metrics.running_jobs);
     let tenant = spec.tenant.clone();
     let allow_boost = spec.allow_latency_boost && spec.lane != Some(PriorityLane::Bulk);
     let start = JobRun {
@@ -91,7 +91,7 @@ struct JobRun {
     spec: JobSpec,
     log: Arc<EventLog>,
     stop_signal: StopSignal,
-    busy_time: Arc<BusyTime>,
+    busy_time: Arc<StageBusyTimes>,
 }
 
 impl JobRun {
@@ -104,12 +104,12 @@ impl JobRun {
                 error: Some(StageError::from(unread).to_error_info()),
                 exhausted_quota: None,
                 documents: Vec::new(),
-                policy: PolicyCallCounts::default(),
+                policy: PolicyCallAndFailureCounts::default(),
             };
         }
         // If the group commit is closed, the documents get that error.
-        if let Some(reservation) = self.engine.group_commit.reserve_entry().await {
-            reservation.submit(vec![LedgerEntry::Job(self.record.clone())]);
+        if let Some(reservation) = self.engine.group_commit.reserve_submission().await {
+            reservation.submit_entries(vec![LedgerEntry::Job(self.record.clone())]);
         }
         let work = AssertUnwindSafe(self.open_policy_and_run_documents(observer)).catch_unwind();
         let DocumentsResult {
@@ -141,7 +141,7 @@ impl JobRun {
                 limit = held.limit,
                 "the job is held until its quota allows more pages"
             );
-            let error = build_error_info(QuotaExhausted::KIND, held);
+            let error = build_error_info(QuotaExhaustedError::KIND, held);
             self.log
                 .write_event(None, EventKind::JobPausedByQuota { error })
                 .await;
@@ -280,7 +280,7 @@ impl JobRun {
                 DocumentStopReason::Cancelled | DocumentStopReason::Suspended => None,
             },
             exhausted_quota: None,
-            policy: PolicyCallCounts::default(),
+            policy: PolicyCallAndFailureCounts::default(),
         }
     }
 }
@@ -288,10 +288,10 @@ impl JobRun {
 /// The results of a job's documents.
 struct DocumentsResult {
     documents: Vec<DocumentOutcome>,
-    exhausted_quota: Option<QuotaExhausted>,
+    exhausted_quota: Option<QuotaExhaustedError>,
     /// Why the job as a whole has failed; `None` if it has not.
     error: Option<ErrorInfo>,
-    policy: PolicyCallCounts,
+    policy: PolicyCallAndFailureCounts,
 }
 
 impl DocumentsResult {
@@ -300,7 +300,7 @@ impl DocumentsResult {
             documents,
             exhausted_quota: None,
             error: Some(error),
-            policy: PolicyCallCounts::default(),
+            policy: PolicyCallAndFailureCounts::default(),
         }
     }
 }

@@ -94,7 +94,12 @@ impl LatencyBoosts {
 
     /// Registers a job as active. Returns the end of its boost; `None` if it has none. `allow_boost` is false for jobs of the bulk
     /// lane.
-    pub(crate) fn register_job(&self, tenant: &TenantId, allow_boost: bool, now: Instant) -> Option<Instant> {
+    pub(crate) fn register_job_and_update_boost(
+        &self,
+        tenant: &TenantId,
+        allow_boost: bool,
+        now: Instant,
+    ) -> Option<Instant> {
         let mut state = self.state.lock();
         let BoostState { tenants, host_budget } = &mut *state;
         // An idle tenant with a full budget does not differ from a new one.
@@ -174,7 +179,7 @@ pub(crate) async fn run_with_boost<T>(
     on_boost_end: impl Fn(),
     work: impl Future<Output = T>,
 ) -> T {
-    let boosted_until = boosts.register_job(tenant, allow_boost, Instant::now());
+    let boosted_until = boosts.register_job_and_update_boost(tenant, allow_boost, Instant::now());
     let job = RegisteredJobGuard {
         boosts,
         tenant,
@@ -235,7 +240,9 @@ mod tests {
 
         /// Starts a job that may get a boost and returns the length of its boost.
         fn start_job(&self, name: &str) -> Option<Duration> {
-            let end = self.boosts.register_job(&tenant_id(name), true, self.now);
+            let end = self
+                .boosts
+                .register_job_and_update_boost(&tenant_id(name), true, self.now);
             end.map(|end| end - self.now)
         }
 
@@ -318,14 +325,19 @@ mod tests {
     fn bulk_job_gets_no_boost_and_ends_the_one_of_its_tenant() {
         let host = TestBoosts::new();
         assert_eq!(
-            host.boosts.register_job(&tenant_id("bulk"), false, host.now),
+            host.boosts
+                .register_job_and_update_boost(&tenant_id("bulk"), false, host.now),
             None
         );
         host.start_job("mixed");
-        host.boosts.register_job(&tenant_id("mixed"), false, host.now);
+        host.boosts
+            .register_job_and_update_boost(&tenant_id("mixed"), false, host.now);
         assert!(!host.is_boosted("mixed") && !host.boosts.reserves_slots_for_others(&tenant_id("bulk")));
         let off = LatencyBoosts::new(Duration::ZERO);
-        assert_eq!(off.register_job(&tenant_id("a"), true, Instant::now()), None);
+        assert_eq!(
+            off.register_job_and_update_boost(&tenant_id("a"), true, Instant::now()),
+            None
+        );
     }
 
     /// Runs jobs of `tenants` in turn for a minute, each boosted as long as possible. Returns the boosted seconds.

@@ -7,7 +7,7 @@
 //!                                   └─► event log ─► group commit ─► ledger
 //! ```
 //!
-//! The engine itself does not rasterize, recognize, embed or store. The [`Ports`] do that work. The engine decides in which
+//! The engine itself does not rasterize, recognize, embed or store. The [`PortImplementations`] do that work. The engine decides in which
 //! order the steps run, how many run at once, what follows a failure, and when a page or document counts as done. The tenant's
 //! components decide which pages come next, at which resolution, how they are read and where their text is cut. The engine
 //! calls them through a port as well.
@@ -18,7 +18,6 @@
 mod batch_planner;
 mod batch_tracker;
 mod bottleneck;
-mod busy_time;
 mod document_deletion;
 mod document_hash;
 mod document_ingestion;
@@ -29,7 +28,6 @@ mod engine_metrics;
 mod engine_state;
 mod error;
 mod event_log;
-mod existing_pages;
 mod failure_action;
 mod fair_semaphore;
 mod group_commit;
@@ -46,12 +44,14 @@ mod ocr_image_limiter;
 mod page_steps;
 mod page_task;
 mod page_task_runner;
+mod pages_of_earlier_runs;
 mod passage_indexing;
 mod progress_observer;
 mod rasterize_stage;
 mod read_stage;
 mod resizable_semaphore;
 mod search;
+mod stage_busy_times;
 mod stage_queue;
 mod stage_workers;
 mod stop_signal;
@@ -62,7 +62,7 @@ mod vision_reading;
 
 pub use document_deletion::DeleteError;
 pub use engine::Engine;
-pub use engine_state::{EngineConfig, Ports, VisionConfig};
+pub use engine_state::{EngineConfig, PortImplementations, VisionConfig};
 pub use error::FAILURE_LOG_TARGET;
 pub use job_handle::JobHandle;
 pub use job_outcome::{DocumentEndState, DocumentOutcome, JobOutcome};

@@ -53,7 +53,7 @@ impl ModelRequestTracker {
     }
 
     /// Writes an event when requests start to wait for failing providers, and another when they no longer wait.
-    pub(crate) async fn report_provider_waits(
+    pub(crate) async fn report_waits_for_failing_providers(
         &self,
         model: &dyn LanguageModel,
         log: &EventLog,
@@ -97,7 +97,7 @@ impl ModelRequestTracker {
     fn awaited_failing_providers(&self, model: &dyn LanguageModel) -> Vec<ProviderFailureInfo> {
         let of = |count: &AtomicU32, image| match count.load(Ordering::Relaxed) {
             0 => Vec::new(),
-            _ => model.failing_providers(image),
+            _ => model.failing_providers_if_all_fail(image),
         };
         let images = of(&self.image_requests, true);
         if images.is_empty() {

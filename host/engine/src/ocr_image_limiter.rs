@@ -17,7 +17,7 @@ use weir_core::ports::SchedulingContext;
 use crate::resizable_semaphore::{CapacityPermit, ResizableSemaphore};
 
 /// Limits the OCR page images of all documents of the host.
-pub(crate) struct OcrImageLimiter {
+pub(crate) struct PerTenantOcrImageLimiter {
     /// The limit of one tenant.
     max_per_tenant: u32,
     /// The documents by their scheduling group.
@@ -31,13 +31,13 @@ struct DocumentShare {
 }
 
 /// Limits the OCR page images of one document. Dropping it returns the document's share.
-pub(crate) struct DocumentImageLimit {
-    limiter: Arc<OcrImageLimiter>,
+pub(crate) struct DocumentOcrImageLimiter {
+    limiter: Arc<PerTenantOcrImageLimiter>,
     group: u64,
     permits: ResizableSemaphore,
 }
 
-impl OcrImageLimiter {
+impl PerTenantOcrImageLimiter {
     /// Creates a limiter. `reading` is the number of pages that OCR reads at once, `drawing` the number of pages that the
     /// rasterizer processes at once.
     pub(crate) fn new(reading: u32, drawing: u32) -> Arc<Self> {
@@ -48,7 +48,10 @@ impl OcrImageLimiter {
     }
 
     /// Registers a document. The shares of the tenant's other documents shrink; images that exceed a share stay.
-    pub(crate) fn register_document(self: &Arc<Self>, account: &SchedulingContext) -> DocumentImageLimit {
+    pub(crate) fn register_document(
+        self: &Arc<Self>,
+        account: &SchedulingContext,
+    ) -> DocumentOcrImageLimiter {
         let permits = ResizableSemaphore::new(1);
         let document = DocumentShare {
             tenant: account.tenant.clone(),
@@ -57,7 +60,7 @@ impl OcrImageLimiter {
         let mut documents = self.documents.lock();
         documents.insert(account.group, document);
         self.rebalance_shares(&documents);
-        DocumentImageLimit {
+        DocumentOcrImageLimiter {
             limiter: Arc::clone(self),
             group: account.group,
             permits,
@@ -76,14 +79,14 @@ impl OcrImageLimiter {
     }
 }
 
-impl DocumentImageLimit {
+impl DocumentOcrImageLimiter {
     /// Waits until the document may have another page image in memory.
     pub(crate) async fn acquire(&self) -> CapacityPermit {
         self.permits.acquire().await
     }
 }
 
-impl Drop for DocumentImageLimit {
+impl Drop for DocumentOcrImageLimiter {
     fn drop(&mut self) {
         let mut documents = self.limiter.documents.lock();
         documents.remove(&self.group);
@@ -99,7 +102,11 @@ mod tests {
 
     use super::*;
 
-    fn register_test_document(images: &Arc<OcrImageLimiter>, tenant: &str, group: u64) -> DocumentImageLimit {
+    fn register_test_document(
+        images: &Arc<PerTenantOcrImageLimiter>,
+        tenant: &str,
+        group: u64,
+    ) -> DocumentOcrImageLimiter {
         images.register_document(&SchedulingContext {
             tenant: tenant.parse().unwrap(),
             lane: PriorityLane::Bulk,
@@ -111,12 +118,12 @@ mod tests {
 
     #[test]
     fn documents_share_the_image_limit_of_their_tenant() {
-        let images = OcrImageLimiter::new(8, 4);
+        let images = PerTenantOcrImageLimiter::new(8, 4);
         let (one, other) = (
             register_test_document(&images, "a", 0),
             register_test_document(&images, "b", 1),
         );
-        let capacity = |of: &DocumentImageLimit| of.permits.capacity();
+        let capacity = |of: &DocumentOcrImageLimiter| of.permits.capacity();
         assert_eq!((capacity(&one), capacity(&other)), (16, 16));
         let many: Vec<_> = (2..52)
             .map(|group| register_test_document(&images, "a", group))

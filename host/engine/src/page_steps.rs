@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use weir_core::event::{EventKind, FailedPage};
-use weir_core::ledger::{LedgerEntry, PageRecord, PageState};
+use weir_core::ledger::{FinalPageState, LedgerEntry, PageRecord};
 use weir_core::page::EncodedImage;
 use weir_core::page_text::TextSource;
 use weir_core::usage::Usage;
@@ -14,15 +14,15 @@ use weir_core::{PageNumber, Stage};
 
 use crate::error::{FAILURE_LOG_TARGET, PageStopReason};
 use crate::job_and_document_context::DocumentContext;
-use crate::page_task::{PageResult, PageTask};
-use crate::rasterize_stage::{PageQueuedForReading, RasterizedPage};
+use crate::page_task::{PageTask, PageTaskOutcome};
+use crate::rasterize_stage::{PageAfterRasterizeStage, PageQueuedForReading};
 use crate::stage_queue::{QueueReservation, QueuedPage};
 
 /// Processes a page until it is done, has failed or is dropped, and records the result.
 pub(crate) async fn run_page_task(
     document: Arc<DocumentContext>,
     mut page: PageTask,
-) -> (PageNumber, PageResult) {
+) -> (PageNumber, PageTaskOutcome) {
     let number = page.facts.number;
     let reservation = page.queue_reservation.take();
     let _reservation = page.quota_reservation.take();
@@ -43,11 +43,11 @@ pub(crate) async fn run_page_task(
                 searchable: done.passages > 0,
                 passages: done.passages,
             };
-            let end = PageResult::Done {
+            let end = PageTaskOutcome::Done {
                 passages: done.passages,
                 image: done.image.clone(),
             };
-            let state = PageState::Done {
+            let state = FinalPageState::Done {
                 source: done.source,
                 passages: done.passages,
                 image: done.image,
@@ -62,15 +62,15 @@ pub(crate) async fn run_page_task(
                 stage,
                 error: error.clone(),
             };
-            let state = PageState::Failed { error: error.clone() };
+            let state = FinalPageState::Failed { error: error.clone() };
             (
                 state,
                 event,
-                PageResult::Failed(FailedPage { page: number, error }),
+                PageTaskOutcome::Failed(FailedPage { page: number, error }),
             )
         }
-        Err(PageStopReason::DocumentFailed(error)) => return (number, PageResult::Fatal(error)),
-        Err(PageStopReason::NotStarted) => return (number, PageResult::NotStarted),
+        Err(PageStopReason::DocumentFailed(error)) => return (number, PageTaskOutcome::Fatal(error)),
+        Err(PageStopReason::NotStarted) => return (number, PageTaskOutcome::NotStarted),
     };
     let record = PageRecord {
         tenant: document.job.tenant.clone(),
@@ -90,12 +90,12 @@ pub(crate) async fn run_page_task(
 }
 
 /// Counts a page that ended in the metrics and in the tenant's usage.
-fn record_page_metrics_and_usage(document: &DocumentContext, end: &PageResult) {
+fn record_page_metrics_and_usage(document: &DocumentContext, end: &PageTaskOutcome) {
     let metrics = &document.engine.metrics;
     match end {
-        PageResult::Done { .. } => metrics.pages_done.increment(1),
-        PageResult::Failed(_) => metrics.pages_failed.increment(1),
-        PageResult::Fatal(_) | PageResult::NotStarted => return,
+        PageTaskOutcome::Done { .. } => metrics.pages_done.increment(1),
+        PageTaskOutcome::Failed(_) => metrics.pages_failed.increment(1),
+        PageTaskOutcome::Fatal(_) | PageTaskOutcome::NotStarted => return,
     }
     if let Some(meter) = &document.engine.ports.meter {
         let usage = Usage {
@@ -127,9 +127,9 @@ impl PageTask {
         } else {
             let queued_read = reservation.map(|reservation| PageQueuedForReading::new(reservation.enqueue()));
             self.batch_tracker.record_page_left_rasterizer(document).await;
-            RasterizedPage {
+            PageAfterRasterizeStage {
                 queued_read,
-                ..RasterizedPage::default()
+                ..PageAfterRasterizeStage::default()
             }
         };
         let (encoded, queued_read) = (rasterized.encoded.take(), rasterized.queued_read.take());

@@ -34,7 +34,7 @@ pub(crate) struct PageTask {
 }
 
 /// The result of a page's task.
-pub(crate) enum PageResult {
+pub(crate) enum PageTaskOutcome {
     /// The page is done and recorded.
     Done { passages: u32, image: Option<String> },
     /// The page has failed for good and this is recorded.

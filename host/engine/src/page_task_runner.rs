@@ -17,7 +17,7 @@ use crate::batch_planner::{self, PlanningEndReason};
 use crate::error::{DocumentStopReason, STAGE_DIED_KIND, build_error_info};
 use crate::job_and_document_context::DocumentContext;
 use crate::page_steps;
-use crate::page_task::PageResult;
+use crate::page_task::PageTaskOutcome;
 use crate::trace_spans;
 
 /// The counts of a document's pages by their results.
@@ -39,7 +39,7 @@ pub(crate) struct PageTally {
 
 impl PageTally {
     /// Returns the number of pages done by this job or an earlier one.
-    pub(crate) fn total_done(&self) -> u32 {
+    pub(crate) fn total_done_including_earlier_jobs(&self) -> u32 {
         self.done + self.skipped
     }
 
@@ -57,7 +57,7 @@ pub(crate) struct PageTaskRunner<'a> {
     open_pages: BTreeSet<PageNumber>,
     /// The keys of page images from earlier runs.
     old_image_keys: HashMap<PageNumber, String>,
-    tasks: JoinSet<(PageNumber, PageResult)>,
+    tasks: JoinSet<(PageNumber, PageTaskOutcome)>,
 }
 
 impl<'a> PageTaskRunner<'a> {
@@ -151,7 +151,7 @@ impl<'a> PageTaskRunner<'a> {
     /// Counts the result of a page. Returns an error if the document fails with it.
     fn record_page_result(
         &mut self,
-        ended: Result<(PageNumber, PageResult), JoinError>,
+        ended: Result<(PageNumber, PageTaskOutcome), JoinError>,
     ) -> Result<(), DocumentStopReason> {
         let (page, end) = ended.map_err(|join_error| {
             tracing::error!(%join_error, "a page's task panicked");
@@ -159,10 +159,10 @@ impl<'a> PageTaskRunner<'a> {
             DocumentStopReason::Failed(build_error_info(STAGE_DIED_KIND, message))
         })?;
         match end {
-            PageResult::NotStarted => return Ok(()),
-            PageResult::Fatal(error) => return Err(DocumentStopReason::Failed(error)),
-            PageResult::Failed(failed) => self.tally.failed.push(failed),
-            PageResult::Done { passages, image } => {
+            PageTaskOutcome::NotStarted => return Ok(()),
+            PageTaskOutcome::Fatal(error) => return Err(DocumentStopReason::Failed(error)),
+            PageTaskOutcome::Failed(failed) => self.tally.failed.push(failed),
+            PageTaskOutcome::Done { passages, image } => {
                 self.tally.done += 1;
                 self.tally.searchable += u32::from(passages > 0);
                 if let Some(old) = self

@@ -16,7 +16,7 @@ use crate::failure_action::decide_failure_action;
 use crate::job_and_document_context::DocumentContext;
 use crate::page_task::PageTask;
 use crate::rasterize_stage::PageQueuedForReading;
-use crate::read_stage::TextQueueReservations;
+use crate::read_stage::EmbedAndLinesQueueReservations;
 use crate::stage_queue::{QueueReservation, QueuedPage};
 use crate::trace_spans;
 use crate::upsert_writer::PagePassages;
@@ -37,7 +37,8 @@ impl PageTask {
                 self.index_passages(document, None, None).await?,
             ));
         };
-        let (text, TextQueueReservations { embed, lines }) = self.read_page(document, queued_read).await?;
+        let (text, EmbedAndLinesQueueReservations { embed, lines }) =
+            self.read_page(document, queued_read).await?;
         let source = text.source;
         let key = page_lines_blob_key(&document.id, self.facts.number);
         let blob = self.encode_lines_blob(document, &text)?;
@@ -276,7 +277,7 @@ fn find_headings(
             level,
         })
     };
-    let found = layout::detect_headings(
+    let found = layout::detect_page_headings(
         text.source,
         &text.lines,
         &document.open.document_info().outline,

@@ -8,7 +8,7 @@
 use tracing::Instrument as _;
 use weir_core::Stage;
 use weir_core::decision::ReadingMethod;
-use weir_core::page::{EncodedImage, PageImage};
+use weir_core::page::{EncodedImage, RawPageImage};
 use weir_core::ports::{RasterizeOptions, RasterizeOutput};
 use weir_core::search::page_image_blob_key;
 
@@ -21,7 +21,7 @@ use crate::trace_spans;
 
 /// A page that has left the rasterize stage, or did not need it.
 #[derive(Default)]
-pub(crate) struct RasterizedPage {
+pub(crate) struct PageAfterRasterizeStage {
     /// The image to store, with its position in the store queue.
     pub(crate) encoded: Option<(EncodedImage, QueuedPage)>,
     pub(crate) image_key: Option<String>,
@@ -49,7 +49,7 @@ impl PageQueuedForReading {
 /// A page image in memory for OCR.
 pub(crate) struct OcrImage {
     /// `None` if the rasterizer returned no pixels.
-    pub(crate) pixels: Option<PageImage>,
+    pub(crate) pixels: Option<RawPageImage>,
     pub(crate) dpi: u32,
     /// The permit to have pixels in memory.
     _permit: Option<CapacityPermit>,
@@ -61,7 +61,7 @@ impl PageTask {
         &self,
         document: &DocumentContext,
         reservation: Option<QueueReservation>,
-    ) -> Result<RasterizedPage, PageStopReason> {
+    ) -> Result<PageAfterRasterizeStage, PageStopReason> {
         let queued_page = match reservation {
             Some(reservation) => reservation.enqueue(),
             None => document.queues.rasterize.reserve().await.enqueue(),
@@ -99,7 +99,7 @@ impl PageTask {
             dpi,
             _permit: permit,
         });
-        Ok(RasterizedPage {
+        Ok(PageAfterRasterizeStage {
             encoded: encoded.zip(store.map(QueueReservation::enqueue)),
             image_key,
             queued_read: read.map(|read| PageQueuedForReading {
@@ -110,7 +110,7 @@ impl PageTask {
     }
 
     /// Rasterizes the page again for another OCR attempt.
-    pub(crate) async fn rasterize_again_for_ocr(
+    pub(crate) async fn rasterize_again_for_ocr_retry(
         &self,
         document: &DocumentContext,
     ) -> Result<OcrImage, PageStopReason> {

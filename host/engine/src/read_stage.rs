@@ -14,7 +14,7 @@ use crate::stage_queue::{QueueReservation, QueuedPage};
 use crate::trace_spans;
 
 /// Reservations in the queues that follow the read stage.
-pub(crate) struct TextQueueReservations {
+pub(crate) struct EmbedAndLinesQueueReservations {
     /// `None` if the page is not made searchable.
     pub(crate) embed: Option<QueueReservation>,
     pub(crate) lines: QueueReservation,
@@ -22,12 +22,15 @@ pub(crate) struct TextQueueReservations {
 
 impl PageTask {
     /// Waits for reservations in the queues that follow the read stage.
-    async fn reserve_text_queues(&self, document: &DocumentContext) -> TextQueueReservations {
+    async fn reserve_embed_and_lines_queues(
+        &self,
+        document: &DocumentContext,
+    ) -> EmbedAndLinesQueueReservations {
         let embed = match self.route.embed {
             true => Some(document.queues.embed.reserve().await),
             false => None,
         };
-        TextQueueReservations {
+        EmbedAndLinesQueueReservations {
             embed,
             lines: document.queues.lines.reserve().await,
         }
@@ -41,7 +44,7 @@ impl PageTask {
         &self,
         document: &DocumentContext,
         queued_read: PageQueuedForReading,
-    ) -> Result<(PageText, TextQueueReservations), PageStopReason> {
+    ) -> Result<(PageText, EmbedAndLinesQueueReservations), PageStopReason> {
         let PageQueuedForReading { queued_page, image } = queued_read;
         if self.route.reading_method == ReadingMethod::Ocr {
             let (lines, reservation) = self
@@ -51,11 +54,11 @@ impl PageTask {
                 source: TextSource::Ocr,
                 lines: layout::sort_into_reading_order(lines),
             };
-            let reservations = self.reserve_text_queues(document).await;
+            let reservations = self.reserve_embed_and_lines_queues(document).await;
             drop(reservation);
             return Ok((text, reservations));
         }
-        let reservations = self.reserve_text_queues(document).await;
+        let reservations = self.reserve_embed_and_lines_queues(document).await;
         let (source, lines) = match self.route.reading_method {
             ReadingMethod::VisionModel => {
                 let workers = Some(&document.engine.workers.vision);
@@ -91,7 +94,7 @@ impl PageTask {
         loop {
             let rasterized = match image.take() {
                 Some(rasterized) => rasterized,
-                None => self.rasterize_again_for_ocr(document).await?,
+                None => self.rasterize_again_for_ocr_retry(document).await?,
             };
             let (slot, reservation) = queued_page.acquire_slot_keeping_reservation().await;
             let reading = self.recognize_image(document, rasterized);

@@ -147,7 +147,7 @@ impl Engine {
                         collection: request.collection,
                         labels: request.labels,
                     };
-                    let hits = ports.vectors.search_points(tenant, &query).await;
+                    let hits = ports.vectors.search_by_vector_and_words(tenant, &query).await;
                     (index, hits.map_err(SearchError::from))
                 }
             })

@@ -29,9 +29,9 @@ use weir_core::decision::{QueueState, StageTiming};
 use weir_core::fair_queue::Flow;
 use weir_core::ports::SchedulingContext;
 
-use crate::busy_time::BusyTime;
 use crate::fair_semaphore::Permit;
 use crate::resizable_semaphore::{CapacityPermit, ResizableSemaphore};
+use crate::stage_busy_times::StageBusyTimes;
 use crate::stage_workers::StageWorkers;
 
 /// The number of pages over which a stage time is averaged.
@@ -39,9 +39,9 @@ const STAGE_TIME_SAMPLES: usize = 16;
 
 /// The bounded queue of one document in front of a stage.
 #[derive(Clone)]
-pub(crate) struct StageQueue(Arc<StageQueueInner>);
+pub(crate) struct DocumentStageQueue(Arc<DocumentStageQueueInner>);
 
-struct StageQueueInner {
+struct DocumentStageQueueInner {
     stage: Stage,
     workers: StageWorkers,
     capacity_permits: ResizableSemaphore,
@@ -52,10 +52,10 @@ struct StageQueueInner {
     last_slot_count: AtomicU32,
     times: Mutex<RecentPageTimes>,
     /// The busy times of the job and of the document.
-    busy_times: [Arc<BusyTime>; 2],
+    busy_times: [Arc<StageBusyTimes>; 2],
 }
 
-impl Drop for StageQueueInner {
+impl Drop for DocumentStageQueueInner {
     fn drop(&mut self) {
         let metrics = &self.workers.queue_metrics;
         metrics
@@ -70,16 +70,16 @@ struct RecentPageTimes {
     pages: u32,
 }
 
-impl StageQueue {
+impl DocumentStageQueue {
     /// Creates a queue in front of `workers`, with capacity 1 until [`Self::set_capacity`].
     pub(crate) fn new(
         stage: Stage,
         workers: &StageWorkers,
         account: &SchedulingContext,
-        busy_times: [&Arc<BusyTime>; 2],
+        busy_times: [&Arc<StageBusyTimes>; 2],
     ) -> Self {
         workers.queue_metrics.capacity.increment(1.0);
-        Self(Arc::new(StageQueueInner {
+        Self(Arc::new(DocumentStageQueueInner {
             stage,
             workers: workers.clone(),
             capacity_permits: ResizableSemaphore::new(1),
@@ -152,7 +152,7 @@ impl StageQueue {
 /// Reserved capacity in a stage queue for a page that is not enqueued yet.
 pub(crate) struct QueueReservation {
     permit: CapacityPermit,
-    queue: StageQueue,
+    queue: DocumentStageQueue,
 }
 
 impl QueueReservation {
@@ -170,7 +170,7 @@ impl QueueReservation {
 /// A page in a stage queue.
 pub(crate) struct QueuedPage {
     permit: Option<CapacityPermit>,
-    queue: StageQueue,
+    queue: DocumentStageQueue,
 }
 
 impl QueuedPage {
@@ -218,7 +218,7 @@ impl Drop for QueuedPage {
 /// A worker slot that a page holds, until it is dropped.
 pub(crate) struct WorkerSlotPermit {
     _permit: Permit,
-    queue: StageQueue,
+    queue: DocumentStageQueue,
     since: Instant,
     workers: StageWorkers,
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use weir_core::Stage;
 
-use crate::busy_time::SlotKind;
 use crate::engine_metrics::{QueueMetrics, WorkerMetrics};
 use crate::fair_semaphore::FairSemaphore;
 use crate::latency_boost::LatencyBoosts;
-use crate::ocr_image_limiter::OcrImageLimiter;
+use crate::ocr_image_limiter::PerTenantOcrImageLimiter;
+use crate::stage_busy_times::SlotKindAndCount;
 
 /// The workers of every stage, for the whole host.
 pub(crate) struct HostWorkers {
     pub(crate) rasterize: StageWorkers,
-    pub(crate) ocr_image_limiter: Arc<OcrImageLimiter>,
+    pub(crate) ocr_image_limiter: Arc<PerTenantOcrImageLimiter>,
     pub(crate) store: StageWorkers,
     /// Workers that read pages by OCR.
     pub(crate) ocr: StageWorkers,
@@ -55,7 +55,7 @@ impl HostWorkers {
 /// The worker slots of one kind in a stage, shared by all documents of the host.
 #[derive(Clone)]
 pub(crate) struct StageWorkers {
-    pub(crate) kind: SlotKind,
+    pub(crate) kind: SlotKindAndCount,
     pub(crate) slots: FairSemaphore,
     pub(crate) metrics: Arc<WorkerMetrics>,
     /// Metrics of the queues in front of the workers.
@@ -91,7 +91,7 @@ impl StageWorkers {
     ) -> Self {
         let count = count.max(1);
         Self {
-            kind: SlotKind { name, count },
+            kind: SlotKindAndCount { name, count },
             slots: FairSemaphore::new(count as usize, boosts),
             metrics: Arc::new(WorkerMetrics::for_worker_slots(name, count)),
             queue_metrics,

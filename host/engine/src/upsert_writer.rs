@@ -134,7 +134,7 @@ impl UpsertWriter {
         let known: Vec<_> = group.iter().filter(|p| p.replace).map(|p| p.page).collect();
         if !known.is_empty() {
             self.vectors
-                .remove_document_points(&self.tenant, &self.document, Some(&known))
+                .remove_document_or_page_points(&self.tenant, &self.document, Some(&known))
                 .await?;
         }
         let points: Vec<_> = group.iter().flat_map(|p| p.points.iter().cloned()).collect();

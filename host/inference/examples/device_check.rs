@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use weir_core::TenantId;
-use weir_core::page::{PageImage, PixelFormat, PriorityLane};
+use weir_core::page::{PixelFormat, PriorityLane, RawPageImage};
 use weir_core::ports::SchedulingContext;
 use weir_core::settings::Settings;
-use weir_inference::{Inference, InferenceConfig};
+use weir_inference::{InferenceConfig, InferenceHost};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -32,7 +32,7 @@ async fn main() -> Result<(), AnyError> {
     settings.set("inference.max_batch_texts", "64")?;
 
     let began = Instant::now();
-    let inference = Inference::load_runtime(InferenceConfig::from_settings(&settings, assets))?;
+    let inference = InferenceHost::load_runtime(InferenceConfig::from_settings(&settings, assets))?;
     println!(
         "device      {} {:?}",
         inference.device_name(),
@@ -96,9 +96,9 @@ fn test_pages_folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pages"))
 }
 
-fn load_test_page() -> Result<PageImage, AnyError> {
+fn load_test_page() -> Result<RawPageImage, AnyError> {
     let image = image::open(test_pages_folder().join("weir.jpg"))?.into_luma8();
-    Ok(PageImage {
+    Ok(RawPageImage {
         width: image.width(),
         height: image.height(),
         stride: image.width() as usize,

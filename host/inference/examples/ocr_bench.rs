@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use weir_core::TenantId;
-use weir_core::page::{PageImage, PixelFormat, PriorityLane};
+use weir_core::page::{PixelFormat, PriorityLane, RawPageImage};
 use weir_core::ports::SchedulingContext;
 use weir_core::settings::Settings;
-use weir_inference::{Inference, InferenceConfig};
+use weir_inference::{InferenceConfig, InferenceHost};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -40,7 +40,7 @@ async fn main() -> Result<(), AnyError> {
         ocr_workers: workers,
         ..InferenceConfig::from_settings(&Settings::default(), assets)
     };
-    let inference = Inference::load_runtime(config)?;
+    let inference = InferenceHost::load_runtime(config)?;
     let reader = inference.ocr_engine();
     let scheduling = Arc::new(SchedulingContext {
         tenant: TenantId::default_tenant(),
@@ -105,7 +105,7 @@ fn default_assets_folder() -> PathBuf {
 }
 
 /// Loads a binary PGM file: `P5`, width, height, 255, then the pixels.
-fn load_pgm(path: &Path) -> Result<PageImage, AnyError> {
+fn load_pgm(path: &Path) -> Result<RawPageImage, AnyError> {
     let bytes = std::fs::read(path)?;
     let wrong = || format!("{} is not a binary PGM file", path.display());
     let mut fields = bytes.splitn(4, |b| b.is_ascii_whitespace());
@@ -121,7 +121,7 @@ fn load_pgm(path: &Path) -> Result<PageImage, AnyError> {
     let (width, height): (u32, u32) = (field()?.parse()?, field()?.parse()?);
     let size = width as usize * height as usize;
     let start = bytes.len().checked_sub(size).ok_or_else(wrong)?;
-    Ok(PageImage {
+    Ok(RawPageImage {
         width,
         height,
         stride: width as usize,

@@ -19,7 +19,7 @@ use weir_core::InferenceError;
 use weir_core::decision::ComputeDevice;
 use weir_core::ports::{Embedder, SchedulingContext};
 
-use crate::model_session::{ModelFile, ModelRunner};
+use crate::model_session::{ModelRunner, ModelRunnerFactory};
 use crate::onnx_runtime::{self, ExecutionProvider, OnnxRuntime};
 use crate::scheduler::{ActiveRequest, BatchModel, ModelStats, Scheduler, SchedulerConfig, StopSignal};
 
@@ -67,8 +67,8 @@ impl TextEmbedder {
     ) -> Self {
         let tokenizer = LazyTokenizer::new(tokenizer);
         let worker_tokenizer = tokenizer.clone();
-        let device = onnx_runtime::query_compute_device(runtime.execution_provider());
-        let model = ModelFile::new(runtime, model);
+        let device = onnx_runtime::compute_device_of_provider(runtime.execution_provider());
+        let model = ModelRunnerFactory::new(runtime, model);
         Self {
             workers: u32::try_from(scheduler_config.workers).unwrap_or(u32::MAX),
             scheduler: Scheduler::new(scheduler_config, move |stop| {
@@ -107,7 +107,7 @@ impl Embedder for TextEmbedder {
             .into_iter()
             .map(|mut text| {
                 text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
-                let cost = estimate_token_cost(&text);
+                let cost = estimate_token_count(&text);
                 (text, cost)
             })
             .collect();
@@ -137,7 +137,7 @@ impl Embedder for TextEmbedder {
 }
 
 /// Estimates the cost of a text in tokens, accurately enough for fairness: English has about four bytes per token.
-fn estimate_token_cost(text: &str) -> f64 {
+fn estimate_token_count(text: &str) -> f64 {
     (text.len() / 4 + 2).min(MAX_TOKENS) as f64
 }
 
@@ -231,7 +231,7 @@ type TokenizedRequest<'a> = (ActiveRequest<'a, String, Vec<f32>>, Vec<i64>);
 
 impl MiniLmModel {
     fn open_model_and_tokenizer(
-        file: &ModelFile,
+        file: &ModelRunnerFactory,
         tokenizer: &LazyTokenizer,
         stop: &Arc<StopSignal>,
     ) -> Result<Self, InferenceError> {
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn token_cost_grows_with_the_text_up_to_the_model_limit() {
-        assert!(estimate_token_cost("a few words") < estimate_token_cost("a few words more"));
-        assert_eq!(estimate_token_cost(&"x".repeat(100_000)), 256.0);
+        assert!(estimate_token_count("a few words") < estimate_token_count("a few words more"));
+        assert_eq!(estimate_token_count(&"x".repeat(100_000)), 256.0);
     }
 }

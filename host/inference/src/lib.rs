@@ -10,8 +10,8 @@
 //! | `embedding` | text to vector |
 //! | `ocr` | page image to lines with boxes |
 //!
-//! [`Inference::load_runtime`] loads the library and opens no model. The first request opens its model, unless
-//! [`Inference::open_models_in_background`] did.
+//! [`InferenceHost::load_runtime`] loads the library and opens no model. The first request opens its model, unless
+//! [`InferenceHost::open_models_in_background`] did.
 
 mod cpu_arena;
 mod embedding;
@@ -34,7 +34,7 @@ use weir_core::usage::UsageMeter;
 use embedding::TextEmbedder;
 use ocr::PpOcrEngine;
 use onnx_runtime::{ExecutionProvider, OnnxRuntime};
-use scheduler::{BatchGain, SchedulerConfig};
+use scheduler::{MaxUsefulBatchCost, SchedulerConfig};
 
 /// Niceness of the threads that run OCR. OCR of a page takes about a second. A page with a text layer needs only a few
 /// milliseconds and would spend more than that waiting for a core. If both want a core, a thread of niceness 5 gets 335 parts
@@ -99,7 +99,7 @@ impl InferenceConfig {
         self.assets_folder.join("models/minilm/tokenizer.json")
     }
 
-    fn embedding_model_path(&self, provider: ExecutionProvider) -> PathBuf {
+    fn choose_embedding_model_path(&self, provider: ExecutionProvider) -> PathBuf {
         let folder = self.assets_folder.join("models/minilm");
         let quantized = folder.join("model-quantized.onnx");
         if self.use_quantized_model && provider == ExecutionProvider::Cpu && quantized.is_file() {
@@ -115,7 +115,7 @@ impl InferenceConfig {
         let models = match kind {
             ModelKind::Ocr => [self.detector_path(), self.recognizer_path()],
             ModelKind::Embedding => [
-                self.embedding_model_path(ExecutionProvider::Cuda(0)),
+                self.choose_embedding_model_path(ExecutionProvider::Cuda(0)),
                 self.tokenizer_path(),
             ],
         };
@@ -148,14 +148,14 @@ pub struct InferenceStats {
 
 /// Handle of a host's OCR and embedding models. Dropping it stops all runs and joins the worker threads. OCR engines and
 /// embedders that are used after that return an error.
-pub struct Inference {
+pub struct InferenceHost {
     config: InferenceConfig,
     device_name: String,
     ocr_engine: Arc<PpOcrEngine>,
     embedder: Arc<TextEmbedder>,
 }
 
-impl Inference {
+impl InferenceHost {
     /// Loads the runtime and chooses a device. Models are opened when they are first used. If metrics are recorded, install their
     /// recorder first.
     ///
@@ -175,7 +175,7 @@ impl Inference {
             model_name: name,
             workers,
             max_batch: batch,
-            batch_gain: gain,
+            max_useful_batch_cost: gain,
             niceness,
             latency_boost: config.latency_boost,
             max_queued_per_tenant: config.max_queued_per_tenant.max(1) as usize,
@@ -186,7 +186,7 @@ impl Inference {
             ocr::MODEL_NAME,
             workers(config.ocr_workers, 2),
             1,
-            BatchGain::UpToCost(0.0),
+            MaxUsefulBatchCost::UpToCost(0.0),
             OCR_NICENESS,
         );
         let embedding_config = scheduler_config(
@@ -194,8 +194,10 @@ impl Inference {
             workers(config.embedding_workers, 1),
             config.max_batch_texts.max(1) as usize,
             match provider {
-                ExecutionProvider::Cpu => BatchGain::UpToCost(embedding::MAX_USEFUL_CPU_BATCH_TOKENS as f64),
-                ExecutionProvider::Cuda(_) => BatchGain::AnySize,
+                ExecutionProvider::Cpu => {
+                    MaxUsefulBatchCost::UpToCost(embedding::MAX_USEFUL_CPU_BATCH_TOKENS as f64)
+                }
+                ExecutionProvider::Cuda(_) => MaxUsefulBatchCost::AnySize,
             },
             0,
         );
@@ -207,7 +209,7 @@ impl Inference {
         );
         let embedder = TextEmbedder::new(
             runtime,
-            config.embedding_model_path(provider),
+            config.choose_embedding_model_path(provider),
             config.tokenizer_path(),
             embedding_config,
         );
@@ -268,7 +270,7 @@ impl Inference {
     }
 }
 
-impl Drop for Inference {
+impl Drop for InferenceHost {
     fn drop(&mut self) {
         self.ocr_engine.close();
         self.embedder.close();

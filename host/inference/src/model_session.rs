@@ -27,13 +27,13 @@ use crate::onnx_runtime::{self, ExecutionProvider, OnnxRuntime};
 use crate::scheduler::StopSignal;
 
 /// The file of a model, which workers can open.
-pub(crate) struct ModelFile {
+pub(crate) struct ModelRunnerFactory {
     runtime: OnnxRuntime,
     path: PathBuf,
     shared_session: Mutex<Weak<Session>>,
 }
 
-impl ModelFile {
+impl ModelRunnerFactory {
     /// Creates the handle of a file, without opening a session.
     pub(crate) fn new(runtime: OnnxRuntime, path: PathBuf) -> Self {
         Self {
@@ -99,7 +99,7 @@ impl ModelRunner {
         let mut output_ptr = ptr::null_mut();
         // SAFETY: the pointers belong to values that live to the end of this function, and the counts are those of the arrays.
         // `answer` may be null: then ONNX Runtime creates the value. Other threads may run the same session at the same time:
-        // `ModelFile::open_runner` shares only sessions of the CPU provider, and ONNX Runtime documents that "multiple threads
+        // `ModelRunnerFactory::open_runner` shares only sessions of the CPU provider, and ONNX Runtime documents that "multiple threads
         // can invoke the Run() method on the same inference session object" (High Level Design, key design decisions). Its own
         // language bindings rely on that.
         let run_status = unsafe {

@@ -202,7 +202,7 @@ pub(crate) fn run_failed_error(model: &str, error: &ort::Error) -> InferenceErro
 
 /// Describes a device. The memory of a CPU is what this process may use of the system's. The memory of a GPU comes from the
 /// tool of its driver, since ONNX Runtime does not report it.
-pub(crate) fn query_compute_device(provider: ExecutionProvider) -> ComputeDevice {
+pub(crate) fn compute_device_of_provider(provider: ExecutionProvider) -> ComputeDevice {
     let cores =
         std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
     let (kind, memory_bytes) = match provider {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use image::GrayImage;
-use weir_core::page::{PageImage, PixelFormat, PriorityLane};
+use weir_core::page::{PixelFormat, PriorityLane, RawPageImage};
 use weir_core::page_text::Line;
 use weir_core::ports::SchedulingContext;
 use weir_core::settings::{DeviceChoice, Settings};
-use weir_inference::{Inference, InferenceConfig, ModelKind};
+use weir_inference::{InferenceConfig, InferenceHost, ModelKind};
 
 /// Resolution of the test page.
 const PAGE_DPI: u32 = 150;
@@ -62,8 +62,8 @@ fn load_expected_text() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pages/weir.txt")).unwrap()
 }
 
-fn to_gray_page_image(image: GrayImage) -> PageImage {
-    PageImage {
+fn to_gray_page_image(image: GrayImage) -> RawPageImage {
+    RawPageImage {
         width: image.width(),
         height: image.height(),
         stride: image.width() as usize,
@@ -73,7 +73,7 @@ fn to_gray_page_image(image: GrayImage) -> PageImage {
 }
 
 /// The same page in color, with padded rows as from a rasterizer.
-fn to_padded_bgr_page_image(image: &GrayImage) -> PageImage {
+fn to_padded_bgr_page_image(image: &GrayImage) -> RawPageImage {
     let stride = image.width() as usize * 3 + 40;
     let mut pixels = Vec::new();
     for row in image.rows() {
@@ -81,7 +81,7 @@ fn to_padded_bgr_page_image(image: &GrayImage) -> PageImage {
         pixels.extend(row.flat_map(|p| [p.0[0]; 3]));
         pixels.resize(start + stride, 99);
     }
-    PageImage {
+    RawPageImage {
         width: image.width(),
         height: image.height(),
         stride,
@@ -153,7 +153,7 @@ fn character_error_rate(truth: &str, read: &str) -> f32 {
 
 #[tokio::test]
 async fn clean_page_is_read_without_errors() {
-    let inference = Inference::load_runtime(cpu_config()).unwrap();
+    let inference = InferenceHost::load_runtime(cpu_config()).unwrap();
     let image = load_test_page();
     let size = (image.width() as f32, image.height() as f32);
     let (reader, scheduling) = (inference.ocr_engine(), test_scheduling_context());
@@ -201,7 +201,7 @@ async fn ocr_result_does_not_depend_on_the_number_of_workers() {
     let pages = [image::imageops::rotate90(&load_test_page()), load_test_page()].map(to_gray_page_image);
     let mut readings = Vec::new();
     for workers in [1, 3] {
-        let inference = Inference::load_runtime(InferenceConfig {
+        let inference = InferenceHost::load_runtime(InferenceConfig {
             ocr_workers: workers,
             ..cpu_config()
         })
@@ -218,7 +218,7 @@ async fn ocr_result_does_not_depend_on_the_number_of_workers() {
 
 #[tokio::test]
 async fn rotated_and_noisy_scan_is_read() {
-    let inference = Inference::load_runtime(cpu_config()).unwrap();
+    let inference = InferenceHost::load_runtime(cpu_config()).unwrap();
     for degrees in [0.6, -2.5] {
         let scan = simulate_scan(&load_test_page(), degrees);
         let size = (scan.width() as f32, scan.height() as f32);
@@ -237,7 +237,7 @@ async fn rotated_and_noisy_scan_is_read() {
 
 #[tokio::test]
 async fn blank_or_nearly_blank_page_has_no_text_lines() {
-    let inference = Inference::load_runtime(cpu_config()).unwrap();
+    let inference = InferenceHost::load_runtime(cpu_config()).unwrap();
     let reader = inference.ocr_engine();
     let blank = GrayImage::from_pixel(400, 300, image::Luma([244]));
     assert!(
@@ -255,7 +255,7 @@ async fn blank_or_nearly_blank_page_has_no_text_lines() {
         .await
         .unwrap();
     assert!(lines.iter().all(|l| l.text.chars().count() <= 1), "{lines:?}");
-    let truncated_image = PageImage {
+    let truncated_image = RawPageImage {
         height: 301,
         ..to_gray_page_image(GrayImage::new(400, 300))
     };
@@ -285,7 +285,7 @@ fn load_reference_embeddings() -> Vec<ReferenceEmbedding> {
 
 #[tokio::test]
 async fn vectors_and_token_counts_match_the_reference() {
-    let inference = Inference::load_runtime(cpu_config()).unwrap();
+    let inference = InferenceHost::load_runtime(cpu_config()).unwrap();
     let embedder = inference.embedder();
     let references = load_reference_embeddings();
     let texts = references.iter().map(|r| r.text.clone()).collect();
@@ -306,7 +306,7 @@ async fn vectors_and_token_counts_match_the_reference() {
 
 #[tokio::test]
 async fn batching_keeps_order_and_does_not_change_vectors() {
-    let inference = Inference::load_runtime(cpu_config()).unwrap();
+    let inference = InferenceHost::load_runtime(cpu_config()).unwrap();
     let embedder = inference.embedder();
     let texts: Vec<String> = (0..40)
         .map(|n| format!("Reading {n} of gauge {}. ", n * 7 % 13).repeat(1 + n * 5 % 9))
@@ -341,7 +341,7 @@ async fn similar_texts_have_closer_vectors_quantized_or_not() {
             use_quantized_model: quantized,
             ..cpu_config()
         };
-        let inference = Inference::load_runtime(config).unwrap();
+        let inference = InferenceHost::load_runtime(config).unwrap();
         let texts = [
             "The lock keeper opens the gate in the morning.",
             "Every morning the gate is opened by the keeper of the lock.",
@@ -368,7 +368,7 @@ fn missing_files_are_named_with_the_setup_command() {
         assets_folder: folder.path().to_owned(),
         ..cpu_config()
     };
-    let error = Inference::load_runtime(broken.clone()).err().unwrap();
+    let error = InferenceHost::load_runtime(broken.clone()).err().unwrap();
     assert_eq!(error.kind(), "model-unavailable");
     assert!(
         error.to_string().ends_with("is not available: run `make setup`"),
@@ -389,7 +389,7 @@ fn missing_gpu_is_an_error_only_if_requested_explicitly() {
         device: DeviceChoice::Cuda(99),
         ..cpu_config()
     };
-    let error = Inference::load_runtime(explicit_gpu_config).err().unwrap();
+    let error = InferenceHost::load_runtime(explicit_gpu_config).err().unwrap();
     assert_eq!(error.kind(), "model-unavailable");
     assert!(
         error.to_string().contains("cuda:99") && error.to_string().contains("driver"),
@@ -400,7 +400,7 @@ fn missing_gpu_is_an_error_only_if_requested_explicitly() {
         device: DeviceChoice::Auto,
         ..cpu_config()
     };
-    let inference = Inference::load_runtime(auto).unwrap();
+    let inference = InferenceHost::load_runtime(auto).unwrap();
     assert_eq!(
         inference.device_name() == "cpu",
         inference.compute_device().kind == weir_core::decision::DeviceKind::Cpu
@@ -410,7 +410,7 @@ fn missing_gpu_is_an_error_only_if_requested_explicitly() {
 
 #[tokio::test]
 async fn dropping_inference_fails_the_active_page() {
-    let inference = Inference::load_runtime(cpu_config()).unwrap();
+    let inference = InferenceHost::load_runtime(cpu_config()).unwrap();
     let reader = inference.ocr_engine();
     let reading = tokio::spawn({
         let reader = Arc::clone(&reader);
@@ -447,7 +447,7 @@ async fn dropped_page_request_stops_its_work() {
         ocr_workers: 1,
         ..cpu_config()
     };
-    let inference = Inference::load_runtime(config).unwrap();
+    let inference = InferenceHost::load_runtime(config).unwrap();
     let reader = inference.ocr_engine();
     reader
         .recognize_text(
@@ -490,7 +490,7 @@ async fn dropped_page_request_stops_its_work() {
 
 /// Waits until the only OCR worker is idle and returns its busy time in milliseconds. A result is sent before its worker counts
 /// as idle.
-async fn wait_until_idle_and_read_busy_millis(inference: &Inference) -> u64 {
+async fn wait_until_idle_and_read_busy_millis(inference: &InferenceHost) -> u64 {
     while inference.stats().ocr.busy_workers > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

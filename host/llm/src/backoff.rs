@@ -9,13 +9,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 /// Draws random delays.
-pub(crate) struct Backoff {
+pub(crate) struct RandomBackoffDelays {
     first_ceiling: Duration,
     max_delay: Duration,
     rng: Mutex<fastrand::Rng>,
 }
 
-impl Backoff {
+impl RandomBackoffDelays {
     /// The first delay is at most `first`, and no delay exceeds `most`. With a seed, the sequence of delays is deterministic.
     pub(crate) fn new(first: Duration, max_delay: Duration, seed: Option<u64>) -> Self {
         Self {
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn delays_are_uniform_below_a_doubling_ceiling() {
         let second = Duration::from_secs(1);
-        let backoff = Backoff::new(second, 10 * second, Some(7));
+        let backoff = RandomBackoffDelays::new(second, 10 * second, Some(7));
         for (failures, ceiling) in [(1, 1), (2, 2), (4, 8), (5, 10), (40, 10), (u32::MAX, 10)] {
             let ceiling = ceiling * second;
             let drawn: Vec<_> = (0..1000)
@@ -53,8 +53,8 @@ mod tests {
                 "{mean:?}"
             );
         }
-        let again = Backoff::new(second, 10 * second, Some(7));
-        let other = Backoff::new(second, 10 * second, Some(7));
+        let again = RandomBackoffDelays::new(second, 10 * second, Some(7));
+        let other = RandomBackoffDelays::new(second, 10 * second, Some(7));
         assert_eq!(
             again.random_delay_after_failures(3),
             other.random_delay_after_failures(3)

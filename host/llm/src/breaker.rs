@@ -145,7 +145,7 @@ impl Breaker {
     pub(crate) fn half_open_if_due(&mut self, now: Instant) -> Option<BreakerTransition> {
         match self.state {
             BreakerStateData::Open { until } if until <= now => {
-                self.enter_state(BreakerStateData::HalfOpen {
+                self.enter_state_and_clear_calls(BreakerStateData::HalfOpen {
                     probes_in_flight: 0,
                     probes_passed: 0,
                 });
@@ -210,7 +210,7 @@ impl Breaker {
                     HealthSignal::Healthy => {
                         *passed += 1;
                         (*passed >= config.required_probes).then(|| {
-                            self.enter_state(BreakerStateData::Closed { since: now });
+                            self.enter_state_and_clear_calls(BreakerStateData::Closed { since: now });
                             BreakerTransition::Closed
                         })
                     }
@@ -288,13 +288,13 @@ impl Breaker {
             BreakerStateData::Closed { since } if self.generation == 0 || now >= since + open => 0,
             _ => (self.doublings + 1).min(MAX_DOUBLINGS),
         };
-        self.enter_state(BreakerStateData::Open {
+        self.enter_state_and_clear_calls(BreakerStateData::Open {
             until: now + open * (1 << self.doublings),
         });
         BreakerTransition::Opened(reason)
     }
 
-    fn enter_state(&mut self, state: BreakerStateData) {
+    fn enter_state_and_clear_calls(&mut self, state: BreakerStateData) {
         self.state = state;
         self.generation += 1;
         self.recent_calls.clear();

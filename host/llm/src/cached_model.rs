@@ -204,8 +204,8 @@ impl LanguageModel for CachedLanguageModel {
         self.router.supports_images()
     }
 
-    fn failing_providers(&self, image: bool) -> Vec<ProviderFailureInfo> {
-        self.router.failing_providers(image)
+    fn failing_providers_if_all_fail(&self, image: bool) -> Vec<ProviderFailureInfo> {
+        self.router.failing_providers_if_all_fail(image)
     }
 
     fn useful_concurrency(&self) -> u32 {
@@ -230,8 +230,8 @@ impl LanguageModel for CachedLanguageModel {
         }
     }
 
-    async fn wait_for_queue_space(&self, tenant: &TenantId) {
-        self.router.wait_for_queue_space(tenant).await;
+    async fn wait_for_tenant_queue_space(&self, tenant: &TenantId) {
+        self.router.wait_for_tenant_queue_space(tenant).await;
     }
 }
 

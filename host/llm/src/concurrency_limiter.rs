@@ -179,7 +179,7 @@ impl ConcurrencyLimiter {
             self.proven_limit = candidate_limit;
             self.experiment_interval = INITIAL_EXPERIMENT_INTERVAL;
             self.calls_until_experiment = 0;
-            self.start_experiment(rate_at_candidate);
+            self.start_experiment_in_current_direction(rate_at_candidate);
         } else {
             self.reject_experiment(experiment.from_limit, rate);
         }
@@ -205,12 +205,12 @@ impl ConcurrencyLimiter {
         }
         if self.calls_until_experiment == 0 {
             self.baseline_rate = Some(rate);
-            self.start_experiment(rate);
+            self.start_experiment_in_current_direction(rate);
         }
     }
 
     /// Starts the next experiment in the current direction, if there is one.
-    fn start_experiment(&mut self, rate: f64) {
+    fn start_experiment_in_current_direction(&mut self, rate: f64) {
         if self.max_limit == 1 {
             return;
         }

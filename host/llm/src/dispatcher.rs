@@ -21,9 +21,9 @@ use weir_core::fair_queue::{FairQueue, Flow};
 use weir_core::llm::{LlmRequestKind, ProviderError, ProviderFailureInfo};
 use weir_core::ports::SchedulingContext;
 
-use crate::backoff::Backoff;
+use crate::backoff::RandomBackoffDelays;
 use crate::call_permit::{CallEndObserver, CallPermit};
-use crate::llm_metrics::RequestMetrics;
+use crate::llm_metrics::QueueAndRequestTimeMetrics;
 use crate::provider_state::{CallAvailability, CallEnd, InFlightCall, ProviderState};
 use crate::stats::RouterStats;
 
@@ -84,15 +84,15 @@ pub(crate) struct Dispatcher {
     request_dequeued: Notify,
     /// Whether requests fail while all eligible providers are unavailable.
     fail_when_unavailable: bool,
-    pub(crate) backoff: Backoff,
-    pub(crate) metrics: RequestMetrics,
+    pub(crate) backoff: RandomBackoffDelays,
+    pub(crate) metrics: QueueAndRequestTimeMetrics,
 }
 
 impl Dispatcher {
     pub(crate) fn new(
         providers: Vec<ProviderState>,
         fail_when_down: bool,
-        backoff: Backoff,
+        backoff: RandomBackoffDelays,
         queue: usize,
     ) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Dispatcher {
             request_dequeued: Notify::new(),
             fail_when_unavailable: fail_when_down,
             backoff,
-            metrics: RequestMetrics::new(queue),
+            metrics: QueueAndRequestTimeMetrics::new(queue),
         }
     }
 
@@ -165,7 +165,7 @@ impl Dispatcher {
     /// Returns a new request id. Requests about a page go before all others of their tenant, because a worker holds the page's
     /// image until the response arrives. There are never more of them than workers, while the other requests can be those of a
     /// whole book.
-    pub(crate) fn new_request_id(&self, kind: LlmRequestKind) -> RequestId {
+    pub(crate) fn new_request_id_by_priority(&self, kind: LlmRequestKind) -> RequestId {
         const NON_PAGE_REQUEST_BIT: RequestId = 1 << 63;
         let mut state = self.state.lock();
         state.last_request_number += 1;
@@ -273,7 +273,7 @@ impl Dispatcher {
 
     /// Returns the providers among `capable` that requests wait for. The result is empty if one of them has not failed for
     /// [`MIN_REPORTED_FAILURE`].
-    pub(crate) fn failing_providers(&self, capable: &[bool]) -> Vec<ProviderFailureInfo> {
+    pub(crate) fn failing_providers_if_all_fail(&self, capable: &[bool]) -> Vec<ProviderFailureInfo> {
         let now = Instant::now();
         let state = self.state.lock();
         let mut failing = Vec::new();
@@ -359,7 +359,7 @@ impl DispatcherState {
     }
 
     /// Whether the request may be assigned to the provider.
-    fn can_assign_to_provider(
+    fn constraints_allow_provider(
         constraints: &DispatchConstraints,
         provider_index: usize,
         unavailable: &[bool],
@@ -418,7 +418,11 @@ impl DispatcherState {
                     let mut eligibility = waiting.constraints.eligible.iter().zip(&regular_providers);
                     !(is_reserved_fallback
                         && eligibility.any(|(is_eligible, is_regular)| *is_eligible && *is_regular))
-                        && Self::can_assign_to_provider(&waiting.constraints, provider_index, &unavailable)
+                        && Self::constraints_allow_provider(
+                            &waiting.constraints,
+                            provider_index,
+                            &unavailable,
+                        )
                 });
                 let Some((position, waiting)) = first else { break };
                 let tokens = waiting.constraints.estimated_tokens;
@@ -426,7 +430,7 @@ impl DispatcherState {
                     later(at);
                     break;
                 }
-                let Some(waiting) = self.queue.take_request(&position) else {
+                let Some(waiting) = self.queue.take_request_and_charge(&position) else {
                     break;
                 };
                 let call = provider.record_call_start(now, tokens);

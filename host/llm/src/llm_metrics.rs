@@ -82,7 +82,7 @@ impl ProviderMetrics {
     }
 
     /// Sets whether the provider denied its latest call.
-    pub(crate) fn set_denied(&self, denies: bool) {
+    pub(crate) fn set_provider_denied_gauge(&self, denies: bool) {
         self.denied.set(f64::from(u8::from(denies)));
     }
 
@@ -98,14 +98,14 @@ impl ProviderMetrics {
 }
 
 /// The metrics of the queue and of requests.
-pub(crate) struct RequestMetrics {
+pub(crate) struct QueueAndRequestTimeMetrics {
     pub(crate) queue_depth: Gauge,
     pub(crate) failovers: Counter,
     request_seconds: [Histogram; LlmRequestKind::ALL.len()],
     wait_seconds: Histogram,
 }
 
-impl RequestMetrics {
+impl QueueAndRequestTimeMetrics {
     pub(crate) fn new(capacity: usize) -> Self {
         metrics::gauge!("weir_llm_queue_capacity_per_tenant").set(capacity as f64);
         Self {

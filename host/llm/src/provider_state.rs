@@ -3,7 +3,7 @@
 use tokio::time::{Duration, Instant};
 use weir_core::llm::ProviderError;
 
-use crate::backoff::Backoff;
+use crate::backoff::RandomBackoffDelays;
 use crate::breaker::{Breaker, BreakerState, BreakerTransition, StateGeneration};
 use crate::concurrency_limiter::{ConcurrencyLimiter, LimitEpoch};
 use crate::llm_metrics::ProviderMetrics;
@@ -217,7 +217,7 @@ impl ProviderState {
         call: InFlightCall,
         end: &CallEnd<'_>,
         has_alternative: bool,
-        backoff: &Backoff,
+        backoff: &RandomBackoffDelays,
     ) {
         self.calls_in_flight = self.calls_in_flight.saturating_sub(1);
         let took = now.duration_since(call.started_at);
@@ -303,7 +303,7 @@ impl ProviderState {
         call: InFlightCall,
         fault: &ProviderError,
         took: Duration,
-        backoff: &Backoff,
+        backoff: &RandomBackoffDelays,
     ) {
         tracing::debug!(provider = %self.stats.name, %fault, ?took, "a language model call failed");
         if fault.is_denied_by_provider() {
@@ -393,7 +393,8 @@ impl ProviderState {
             self.concurrency_limiter.current_limit(),
             self.calls_in_flight,
         );
-        self.metrics.set_denied(self.denied_until.is_some());
+        self.metrics
+            .set_provider_denied_gauge(self.denied_until.is_some());
     }
 
     pub(crate) fn stats(&self) -> ProviderStats {

@@ -15,7 +15,7 @@ use weir_core::ports::SchedulingContext;
 use weir_core::usage::QuotaReservation;
 use weir_core::{DocumentId, StorageError, TenantId};
 
-use crate::backoff::Backoff;
+use crate::backoff::RandomBackoffDelays;
 use crate::call_permit::CallPermit;
 use crate::dispatcher::{DispatchConstraints, DispatchOutcome, Dispatcher, RequestId};
 use crate::provider::ProviderEntry;
@@ -43,7 +43,7 @@ impl Router {
             .iter()
             .map(|entry| ProviderState::new(entry, &config, now))
             .collect();
-        let backoff = Backoff::new(config.first_backoff, config.max_backoff, config.backoff_seed);
+        let backoff = RandomBackoffDelays::new(config.first_backoff, config.max_backoff, config.backoff_seed);
         Self {
             dispatcher: Arc::new(Dispatcher::new(
                 states,
@@ -156,7 +156,7 @@ impl Router {
         capable: &[bool],
         attempts: &mut RequestAttempts,
     ) -> Result<LlmResponse, LlmError> {
-        let id = self.dispatcher.new_request_id(request.kind);
+        let id = self.dispatcher.new_request_id_by_priority(request.kind);
         let tokens = estimate_total_tokens(request);
         let mut constraints = DispatchConstraints {
             eligible: capable.to_vec(),
@@ -284,13 +284,13 @@ impl LanguageModel for Router {
             .any(|entry| entry.provider.supports_images())
     }
 
-    fn failing_providers(&self, image: bool) -> Vec<ProviderFailureInfo> {
+    fn failing_providers_if_all_fail(&self, image: bool) -> Vec<ProviderFailureInfo> {
         let capable: Vec<bool> = self
             .providers
             .iter()
             .map(|entry| !image || entry.provider.supports_images())
             .collect();
-        self.dispatcher.failing_providers(&capable)
+        self.dispatcher.failing_providers_if_all_fail(&capable)
     }
 
     fn useful_concurrency(&self) -> u32 {
@@ -301,7 +301,7 @@ impl LanguageModel for Router {
         Ok(())
     }
 
-    async fn wait_for_queue_space(&self, tenant: &TenantId) {
+    async fn wait_for_tenant_queue_space(&self, tenant: &TenantId) {
         self.dispatcher
             .wait_until_fewer_queued(tenant, self.config.backpressure_threshold.max(1))
             .await;

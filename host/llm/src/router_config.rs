@@ -9,7 +9,7 @@ use crate::breaker::BreakerConfig;
 pub struct RouterConfig {
     /// Maximum number of queued requests per tenant.
     pub max_queued_per_tenant: usize,
-    /// Number of queued requests of a tenant at which `wait_for_queue_space` makes callers wait.
+    /// Number of queued requests of a tenant at which `wait_for_tenant_queue_space` makes callers wait.
     pub backpressure_threshold: usize,
     /// Maximum number of attempts at one provider before another is tried.
     pub max_attempts: u32,

@@ -30,12 +30,12 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
-use weir_core::manifest::{Capability, ComponentFile, Manifest, Pipeline, Role};
+use weir_core::manifest::{Capability, Manifest, Pipeline, ResolvedComponentFile, Role};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
 use weir_core::ports::{JobPolicy as _, OpenPolicyRequest};
 use weir_core::{DocumentId, JobId, TenantId};
-use weir_policy::{PolicyConfig, PolicyHost, Retention};
+use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 
 use support::{UnavailableCapabilities, component_file, components_folder, read_pss_kib};
 
@@ -46,7 +46,7 @@ const OTHER_COMPONENT_COUNTS: (usize, usize) = (200, 4);
 const MAX_COLD_START_CPU: Duration = Duration::from_millis(5);
 
 /// Writes a copy of the routing component with a custom section that contains its number.
-fn write_distinct_component(folder: &Path, routing: &Path, number: usize) -> ComponentFile {
+fn write_distinct_component(folder: &Path, routing: &Path, number: usize) -> ResolvedComponentFile {
     let mut bytes = std::fs::read(routing).unwrap();
     let name = b"number";
     let number = u32::try_from(number).unwrap();
@@ -60,7 +60,7 @@ fn write_distinct_component(folder: &Path, routing: &Path, number: usize) -> Com
 }
 
 fn new_host(folder: &Path, loaded_components: u32) -> Arc<PolicyHost> {
-    PolicyHost::new(PolicyConfig {
+    PolicyHost::new(PolicyHostConfig {
         max_instances: 1000,
         call_timeout_millis: 50,
         max_memory_bytes: 32 << 20,

@@ -26,7 +26,7 @@ use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
 use weir_core::ports::{JobPolicy, OpenPolicyRequest, PolicyFactory};
 use weir_core::{DocumentId, JobId, TenantId};
-use weir_policy::{PolicyConfig, PolicyHost, Retention};
+use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 
 use support::{UnavailableCapabilities, component_file, components_folder, read_pss_kib};
 
@@ -53,7 +53,7 @@ fn default_pipeline(roles: &[Role]) -> Pipeline {
 }
 
 fn new_host(folder: &Path, instances: u32) -> Arc<PolicyHost> {
-    PolicyHost::new(PolicyConfig {
+    PolicyHost::new(PolicyHostConfig {
         max_instances: instances,
         call_timeout_millis: 50,
         max_memory_bytes: 32 << 20,

@@ -166,7 +166,7 @@ impl InstanceData {
 impl rasterizer::Host for InstanceData {
     async fn statistics(&mut self, id: String, page: PageNumber) -> CapabilityResult<Brightness> {
         let request_hash = hash_request("rasterizer.statistics", &(&id, page));
-        let measured = |picture: Picture| compute_brightness(&picture.pixels);
+        let measured = |picture: Picture| compute_brightness_statistics(&picture.pixels);
         self.render_page_preview(request_hash, &id, page, STATISTICS_PREVIEW_SIDE, measured)
             .await
     }
@@ -191,13 +191,13 @@ impl rasterizer::Host for InstanceData {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let (job, request_hash) = (self.job.clone(), hash_request("rasterizer.text", &(&id, page)));
-        let call = job.capabilities.read_page_text(&document, page);
+        let call = job.capabilities.read_page_text_layer(&document, page);
         self.call_or_replay_capability(request_hash, call, |text| Ok(truncate_text(text, MAX_TEXT_BYTES)))
             .await
     }
 }
 
-fn compute_brightness(pixels: &[u8]) -> Brightness {
+fn compute_brightness_statistics(pixels: &[u8]) -> Brightness {
     let count = pixels.len().max(1) as f64;
     let mean = pixels.iter().map(|&p| f64::from(p)).sum::<f64>() / count;
     let variance = pixels.iter().map(|&p| (f64::from(p) - mean).powi(2)).sum::<f64>() / count;
@@ -319,9 +319,9 @@ mod tests {
 
     #[test]
     fn brightness_of_a_half_black_page() {
-        let b = compute_brightness(&[0, 255, 0, 255]);
+        let b = compute_brightness_statistics(&[0, 255, 0, 255]);
         assert_eq!((b.mean, b.deviation, b.ink), (127.5, 127.5, 0.5));
-        assert_eq!(compute_brightness(&[]).ink, 0.0);
+        assert_eq!(compute_brightness_statistics(&[]).ink, 0.0);
     }
 
     #[test]

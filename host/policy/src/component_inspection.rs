@@ -13,12 +13,14 @@ use weir_core::component::{ComponentInterface, ComponentValidator};
 use weir_core::decision::{
     BatchContext, ComputeDevice, DocumentFacts, Heading, ObservedEvent, PageTextToSplit,
 };
-use weir_core::manifest::{Capability, ComponentFailurePolicy, ComponentFile, Manifest, Pipeline, Role};
+use weir_core::manifest::{
+    Capability, ComponentFailurePolicy, Manifest, Pipeline, ResolvedComponentFile, Role,
+};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::ports::{JobPolicy as _, OpenPolicyRequest};
 use weir_core::{DocumentId, JobId, PageFacts, PolicyError, TenantId};
 
-use crate::compiler::unusable_error;
+use crate::compiler::component_unusable_error;
 use crate::host::PolicyHost;
 use crate::linked_component::GrantedCapabilities;
 use crate::stub_capabilities::StubCapabilities;
@@ -32,14 +34,14 @@ impl ComponentValidator for PolicyHost {
     async fn inspect_component(
         &self,
         tenant: &TenantId,
-        file: &ComponentFile,
+        file: &ResolvedComponentFile,
     ) -> Result<ComponentInterface, PolicyError> {
         let linked = self
-            .link_component(file, GrantedCapabilities::new(&Capability::ALL), tenant)
+            .compile_and_link_component(file, GrantedCapabilities::new(&Capability::ALL), tenant)
             .await?;
         let facts = linked
             .component_interface()
-            .map_err(|reason| unusable_error(file, reason))?;
+            .map_err(|reason| component_unusable_error(file, reason))?;
         let mut manifest = Manifest::default_pipeline_manifest();
         manifest.capabilities.grant = facts.capabilities.clone();
         let components = facts.roles.iter().map(|role| (*role, file.clone())).collect();

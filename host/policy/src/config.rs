@@ -10,7 +10,7 @@ use weir_core::usage::UsageMeter;
 use crate::recording::Retention;
 
 /// Limits, folders and ports of a [`PolicyHost`](crate::PolicyHost). The numbers come from the settings `policy.*`.
-pub struct PolicyConfig {
+pub struct PolicyHostConfig {
     /// Component instances of all open jobs, 1 to 10,000. A job reserves one for each of its components and one for each
     /// default component that is a fallback.
     pub max_instances: u32,

@@ -27,7 +27,6 @@ mod instance;
 mod linked_component;
 mod linked_component_cache;
 mod offload_executor;
-mod policy_job;
 mod recording;
 mod replay;
 mod roles;
@@ -35,14 +34,15 @@ mod stats;
 mod stub_capabilities;
 mod wasi_linker;
 mod wasm_engine;
+mod wasm_job_policy;
 
 pub use capability_trace::RecordedResponse;
 pub use compiler::compile_main;
-pub use config::PolicyConfig;
+pub use config::PolicyHostConfig;
 pub use host::PolicyHost;
-pub use policy_job::PolicyJob;
 pub use recording::{
     PolicyFunctionCall, PolicyRequest, RecordedCall, RecordedComponent, RecordedDecision, RecordingFrame,
     Retention, RoleAssignment, SessionHeader, read_recording,
 };
 pub use stats::{HostStats, JobStats};
+pub use wasm_job_policy::WasmJobPolicy;

@@ -9,7 +9,7 @@ use weir_core::component::ComponentInterface;
 use weir_core::manifest::{Capability, Role};
 
 use crate::bindings::{batching, chunking, inference, log, progress, rasterizer, routing, settings, state};
-use crate::compiler::CacheFileGuard;
+use crate::compiler::CacheFileInUseGuard;
 use crate::instance::instance_data::InstanceData;
 use crate::wasi_linker;
 
@@ -57,7 +57,7 @@ pub(crate) struct LinkedComponent {
     /// Capabilities that the component imports.
     capabilities: Vec<Capability>,
     /// Keeps the compiled file from being evicted.
-    _file_guard: CacheFileGuard,
+    _file_guard: CacheFileInUseGuard,
 }
 
 impl LinkedComponent {
@@ -65,7 +65,7 @@ impl LinkedComponent {
     pub(crate) fn new(
         engine: &Engine,
         component: &Component,
-        file_guard: CacheFileGuard,
+        file_guard: CacheFileInUseGuard,
         granted: GrantedCapabilities,
     ) -> Result<Self, String> {
         let capabilities = check_imported_capabilities(engine, component, granted)?;

@@ -9,10 +9,10 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use wasmtime::Engine;
-use weir_core::manifest::ComponentFile;
+use weir_core::manifest::ResolvedComponentFile;
 use weir_core::{PolicyError, TenantId};
 
-use crate::compiler::{Compiler, unusable_error};
+use crate::compiler::{ComponentCompiler, component_unusable_error};
 use crate::linked_component::{GrantedCapabilities, LinkedComponent};
 
 type CacheKey = ([u8; 32], GrantedCapabilities);
@@ -20,7 +20,7 @@ type ComponentCell = Arc<OnceCell<Arc<LinkedComponent>>>;
 
 pub(crate) struct LinkedComponentCache {
     engine: Engine,
-    compiler: Compiler,
+    compiler: ComponentCompiler,
     max_components: usize,
     cells: Mutex<LruCache<CacheKey, ComponentCell>>,
 }
@@ -30,7 +30,7 @@ fn is_unused(cell: &ComponentCell) -> bool {
 }
 
 impl LinkedComponentCache {
-    pub(crate) fn new(engine: Engine, compiler: Compiler, component_limit: u32) -> Self {
+    pub(crate) fn new(engine: Engine, compiler: ComponentCompiler, component_limit: u32) -> Self {
         Self {
             engine,
             compiler,
@@ -43,9 +43,9 @@ impl LinkedComponentCache {
     ///
     /// The CPU time of a compilation is charged to the tenant `payer`. `None` charges no tenant: the component was already
     /// compiled by an earlier build of Weir.
-    pub(crate) async fn get_or_link(
+    pub(crate) async fn get_or_compile_and_link(
         &self,
-        file: &ComponentFile,
+        file: &ResolvedComponentFile,
         granted: GrantedCapabilities,
         payer: Option<&TenantId>,
     ) -> Result<Arc<LinkedComponent>, PolicyError> {
@@ -55,7 +55,7 @@ impl LinkedComponentCache {
                 let (component, file_guard) = self.compiler.load_or_compile(file, payer).await?;
                 LinkedComponent::new(&self.engine, &component, file_guard, granted)
                     .map(Arc::new)
-                    .map_err(|reason| unusable_error(file, reason))
+                    .map_err(|reason| component_unusable_error(file, reason))
             })
             .await?;
         Ok(Arc::clone(linked))

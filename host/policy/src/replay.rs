@@ -18,7 +18,7 @@ use weir_core::decision::{FailureAction, ReadingMethod, SummaryPlan};
 use weir_core::manifest::Pipeline;
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::ports::OpenPolicyRequest;
-use weir_core::replay::{DecisionDifference, DecisionTotals, JobReplayer, ReplayError, ReplayReport};
+use weir_core::replay::{DecidedActionCounts, DecisionDifference, JobReplayer, ReplayError, ReplayReport};
 use weir_core::{JobId, StorageError, TenantId};
 
 use crate::capability_trace::{CapabilityTrace, RecordedResponse};
@@ -147,7 +147,7 @@ impl PolicyHost {
         let state = Arc::new(MemoryComponentState::default());
         let job = self.open_job_with_state_and_writer(request, state, None).await?;
         let mut next_sequences = vec![0; session_header.components.len()];
-        for call in order_and_merge_calls(&session_header, calls) {
+        for call in order_calls_and_merge_fallbacks(&session_header, calls) {
             if let Some(expected) = next_sequences.get_mut(usize::from(call.component_index)) {
                 if call.sequence != *expected {
                     job.discard_primary_instance(call.decision.role()).await;
@@ -206,7 +206,7 @@ struct ReplayCall {
 }
 
 /// Orders the calls of a session by component and sequence, and merges each fallback call into the failed call before it.
-fn order_and_merge_calls(header: &SessionHeader, mut calls: Vec<RecordedCall>) -> Vec<ReplayCall> {
+fn order_calls_and_merge_fallbacks(header: &SessionHeader, mut calls: Vec<RecordedCall>) -> Vec<ReplayCall> {
     calls.sort_by_key(|call| (call.component_index, call.sequence));
     let is_fallback = |call: &RecordedCall| {
         let role = call.decision.role();
@@ -255,7 +255,7 @@ fn describe_response(decision: &RecordedDecision) -> String {
         .collect()
 }
 
-fn add_decision_to_totals(totals: &mut DecisionTotals, decision: &RecordedDecision) {
+fn add_decision_to_totals(totals: &mut DecidedActionCounts, decision: &RecordedDecision) {
     use RecordedDecision as D;
     match decision {
         D::Plan(PolicyFunctionCall {

@@ -82,7 +82,7 @@ impl JobCounters {
         }
     }
 
-    pub(crate) fn count_call(&self, guest: Duration, host: Duration) {
+    pub(crate) fn count_call_and_time(&self, guest: Duration, host: Duration) {
         add_to_counter(&self.calls, 1);
         self.add_run_and_wait_time(guest, host);
     }
@@ -170,7 +170,7 @@ impl HostCounters {
         add_to_counter(&self.compilations, 1);
     }
 
-    pub(crate) fn count_cache_load(&self) {
+    pub(crate) fn count_load_from_cache(&self) {
         add_to_counter(&self.cache_loads, 1);
     }
 

@@ -35,7 +35,7 @@ impl HostCapabilities for StubCapabilities {
         self.refuse_call()
     }
 
-    async fn read_page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorInfo> {
+    async fn read_page_text_layer(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorInfo> {
         self.refuse_call()
     }
 

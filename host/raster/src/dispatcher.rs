@@ -90,7 +90,7 @@ impl Dispatcher {
     }
 
     /// Returns a number that was never returned before, as a key for a document, a worker process or a segment.
-    pub(crate) fn allocate_key(&self) -> u64 {
+    pub(crate) fn allocate_unique_key(&self) -> u64 {
         self.next_key.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -290,7 +290,7 @@ impl DispatcherState {
         } else {
             &mut self.light_tasks
         };
-        let task = queue.take_request(&position)?;
+        let task = queue.take_request_and_charge(&position)?;
         self.draw_is_next = !draw;
         self.busy_workers_gauge.increment(1.0);
         let segment = (bytes > 0)

@@ -15,7 +15,7 @@ use weir_core::error::RasterError;
 use weir_core::id::PageNumber;
 use weir_core::page::{DocumentInfo, PageFacts};
 use weir_core::page_text::Line;
-use weir_core::ports::{OpenedPdf, PdfSource, RasterizeOptions, RasterizeOutput, ReservedRasterization};
+use weir_core::ports::{OpenedPdf, PageWithReservedMemory, PdfFileToOpen, RasterizeOptions, RasterizeOutput};
 
 use crate::image_reservation::ImageReservation;
 use crate::page_image_resolution::ImageDimensions;
@@ -37,8 +37,8 @@ const HEADER_SEARCH_BYTES: usize = 1024;
 const TRAILER_SEARCH_BYTES: u64 = 4096;
 
 /// Opens a file and checks that it is a regular, readable file that starts like a PDF.
-pub(crate) async fn open_source_file(
-    source: &PdfSource,
+pub(crate) async fn open_and_check_source_file(
+    source: &PdfFileToOpen,
     key: DocumentKey,
 ) -> Result<DocumentFile, RasterError> {
     let (path, password) = (source.path.clone(), source.password.clone());
@@ -46,7 +46,7 @@ pub(crate) async fn open_source_file(
     if password.as_ref().is_some_and(|p| p.contains('\0')) {
         return Err(RasterError::WrongPassword);
     }
-    let checked = tokio::task::spawn_blocking(move || open_and_check_pdf(&path));
+    let checked = tokio::task::spawn_blocking(move || open_file_and_check_header(&path));
     let (file, length) = checked.await.map_err(|_| pool_closed_error())??;
     Ok(DocumentFile {
         key,
@@ -57,7 +57,7 @@ pub(crate) async fn open_source_file(
     })
 }
 
-fn open_and_check_pdf(path: &Path) -> Result<(OwnedFd, u64), RasterError> {
+fn open_file_and_check_header(path: &Path) -> Result<(OwnedFd, u64), RasterError> {
     let unreadable = |reason: String| {
         tracing::warn!(path = %path.display(), reason, "cannot read a file");
         RasterError::FileUnreadable { reason }
@@ -97,7 +97,7 @@ fn open_and_check_pdf(path: &Path) -> Result<(OwnedFd, u64), RasterError> {
 }
 
 /// Returns whether the end of the file is missing: it has no trailer.
-fn is_truncated(opened: &DocumentFile) -> bool {
+fn is_pdf_file_truncated(opened: &DocumentFile) -> bool {
     let Ok(file) = opened.file.try_clone().map(File::from) else {
         return false;
     };
@@ -107,7 +107,7 @@ fn is_truncated(opened: &DocumentFile) -> bool {
 }
 
 /// Returns a document without content, for tasks that concern no document.
-pub(crate) fn null_document(key: DocumentKey) -> Result<DocumentFile, RasterError> {
+pub(crate) fn placeholder_document_file(key: DocumentKey) -> Result<DocumentFile, RasterError> {
     let file = File::open("/dev/null").map_err(|error| RasterError::FileUnreadable {
         reason: error.to_string(),
     })?;
@@ -147,7 +147,9 @@ impl Drop for WorkerDocumentHandle {
 }
 
 /// Opens the document in a worker and checks its number of pages.
-pub(crate) async fn open_document(handle: WorkerDocumentHandle) -> Result<PdfDocument, RasterError> {
+pub(crate) async fn open_document_in_worker(
+    handle: WorkerDocumentHandle,
+) -> Result<PdfDocument, RasterError> {
     let info = match handle.run_task_on_document(WorkerTask::OpenDocument).await {
         Ok(TaskOutput::DocumentOpened(info)) => info,
         Ok(_) => return Err(pool_closed_error()),
@@ -155,7 +157,7 @@ pub(crate) async fn open_document(handle: WorkerDocumentHandle) -> Result<PdfDoc
     };
     let limit = handle.pool.config.max_document_pages;
     if info.pages == 0 {
-        return Err(if is_truncated(&handle.file) {
+        return Err(if is_pdf_file_truncated(&handle.file) {
             RasterError::Damaged("its end is missing".into())
         } else {
             RasterError::NoPages
@@ -266,7 +268,7 @@ impl PdfDocument {
 }
 
 /// A page whose image memory is reserved.
-struct DrawReservation {
+struct PdfPageWithReservedMemory {
     file: Arc<DocumentFile>,
     pool: Arc<PoolState>,
     task: WorkerTask,
@@ -274,7 +276,7 @@ struct DrawReservation {
 }
 
 #[async_trait]
-impl ReservedRasterization for DrawReservation {
+impl PageWithReservedMemory for PdfPageWithReservedMemory {
     async fn rasterize_page(self: Box<Self>) -> Result<RasterizeOutput, RasterError> {
         let request = self
             .pool
@@ -315,7 +317,7 @@ impl OpenedPdf for PdfDocument {
         &self,
         page: PageNumber,
         drawing: RasterizeOptions,
-    ) -> Result<Box<dyn ReservedRasterization>, RasterError> {
+    ) -> Result<Box<dyn PageWithReservedMemory>, RasterError> {
         let index = self.page_number_to_index(page)?;
         let WorkerDocumentHandle {
             file: document_file,
@@ -328,7 +330,7 @@ impl OpenedPdf for PdfDocument {
             drawing.dpi,
             pool.config.max_single_image_bytes(),
         )?;
-        Ok(Box::new(DrawReservation {
+        Ok(Box::new(PdfPageWithReservedMemory {
             file: Arc::clone(document_file),
             pool: Arc::clone(pool),
             task: WorkerTask::DrawPage {

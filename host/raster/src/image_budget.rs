@@ -70,15 +70,15 @@ impl<T> ImageBudget<T> {
             })
         };
         let mut requests = self.pending.next_request_of_each_tenant(PriorityLane::Bulk);
-        requests.sort_by_key(|(_, request)| self.held_bytes(request.flow_id));
+        requests.sort_by_key(|(_, request)| self.held_bytes_of_flow(request.flow_id));
         let (position, held, bytes) = requests.into_iter().find_map(|(position, request)| {
-            let (held, bytes) = (self.held_bytes(request.flow_id), request.bytes);
+            let (held, bytes) = (self.held_bytes_of_flow(request.flow_id), request.bytes);
             (held == 0 || fits_share(held, bytes)).then_some((position, held, bytes))
         })?;
         if !fits_share(held, bytes) {
             return None;
         }
-        let request = self.pending.take_request(&position)?;
+        let request = self.pending.take_request_and_charge(&position)?;
         *self.held_bytes.entry(request.flow_id).or_default() += bytes;
         Some(request)
     }
@@ -107,7 +107,7 @@ impl<T> ImageBudget<T> {
         self.pending.len()
     }
 
-    fn held_bytes(&self, flow_id: u64) -> u64 {
+    fn held_bytes_of_flow(&self, flow_id: u64) -> u64 {
         self.held_bytes.get(&flow_id).copied().unwrap_or(0)
     }
 }
@@ -174,12 +174,15 @@ mod tests {
         memory.request_bytes(2, 1, 100);
         // The memory that the first flow releases goes to the second until both hold the same.
         for _ in 0..60 {
-            if memory.budget.held_bytes(1) > memory.budget.held_bytes(2) {
+            if memory.budget.held_bytes_of_flow(1) > memory.budget.held_bytes_of_flow(2) {
                 memory.release_bytes(1, 1);
             }
             memory.grant_all();
         }
-        let held = [memory.budget.held_bytes(1), memory.budget.held_bytes(2)];
+        let held = [
+            memory.budget.held_bytes_of_flow(1),
+            memory.budget.held_bytes_of_flow(2),
+        ];
         assert!(
             held[0].abs_diff(held[1]) <= 1 && memory.free_bytes >= 10,
             "{held:?}"
@@ -209,13 +212,13 @@ mod tests {
         memory.request_bytes(1, 1, 100);
         memory.request_bytes(3, 1, 100);
         let mut releases = 0;
-        while memory.budget.held_bytes(1) > 0 {
+        while memory.budget.held_bytes_of_flow(1) > 0 {
             memory.release_bytes(1, 1);
             releases += 1;
             if memory.grant_all().contains(&2) {
                 break;
             }
         }
-        assert_eq!((releases, memory.budget.held_bytes(2)), (12, 16));
+        assert_eq!((releases, memory.budget.held_bytes_of_flow(2)), (12, 16));
     }
 }

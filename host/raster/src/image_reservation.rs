@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use weir_core::page::PixelBuffer;
+use weir_core::page::PixelMemory;
 
 use crate::segment_pool::{ImageSegment, round_up_segment_size};
 
@@ -52,7 +52,7 @@ impl ImageReservation {
     }
 }
 
-impl PixelBuffer for ImageReservation {
+impl PixelMemory for ImageReservation {
     fn as_bytes(&self) -> &[u8] {
         self.segment.as_ref().map_or(&[], |segment| &segment.mapping)
     }

@@ -52,7 +52,7 @@ impl ImageDimensions {
     }
 
     /// Returns the bytes of the pixels in color.
-    pub(crate) fn pixel_bytes(&self) -> usize {
+    pub(crate) fn color_pixel_byte_count(&self) -> usize {
         self.stride as usize * self.height as usize
     }
 
@@ -99,7 +99,7 @@ mod tests {
             ImageDimensions::plan_within_limit(1, (595.276, 841.89), 150, IMAGE_LIMIT_BYTES).unwrap();
         assert_eq!((raster.dpi, raster.width, raster.height), (150, 1240, 1754));
         assert_eq!(raster.stride % 4, 0);
-        assert!(raster.segment_bytes >= raster.pixel_bytes() as u64);
+        assert!(raster.segment_bytes >= raster.color_pixel_byte_count() as u64);
         let raster = ImageDimensions::plan_within_limit(1, (10.0, 0.001), 1, IMAGE_LIMIT_BYTES).unwrap();
         assert_eq!((raster.dpi, raster.width, raster.height), (36, 5, 1));
     }

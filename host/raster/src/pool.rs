@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use weir_core::error::RasterError;
-use weir_core::ports::{OpenedPdf, PdfSource, Rasterizer};
+use weir_core::ports::{OpenedPdf, PdfFileToOpen, Rasterizer};
 use weir_core::settings::SandboxMode;
 
 use crate::config::RasterConfig;
@@ -131,10 +131,11 @@ impl Drop for RasterPool {
 
 #[async_trait]
 impl Rasterizer for RasterPool {
-    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenedPdf>, RasterError> {
-        let opened = document::open_source_file(source, self.state.dispatcher.allocate_key()).await?;
+    async fn open_document(&self, source: &PdfFileToOpen) -> Result<Arc<dyn OpenedPdf>, RasterError> {
+        let opened =
+            document::open_and_check_source_file(source, self.state.dispatcher.allocate_unique_key()).await?;
         let handle = WorkerDocumentHandle::new(opened, Arc::clone(&self.state));
-        Ok(Arc::new(document::open_document(handle).await?))
+        Ok(Arc::new(document::open_document_in_worker(handle).await?))
     }
 
     fn worker_count(&self) -> u32 {
@@ -174,7 +175,9 @@ pub async fn probe_sandbox(config: &RasterConfig) -> Result<SandboxReport, Raste
         process.kill_and_reap().await;
         process.sandbox
     };
-    let no_document = Arc::new(document::null_document(dispatcher.allocate_key())?);
+    let no_document = Arc::new(document::placeholder_document_file(
+        dispatcher.allocate_unique_key(),
+    )?);
     let mut unblocked_probes = Vec::new();
     for probe in SandboxProbe::ALL {
         match pool

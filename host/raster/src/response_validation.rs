@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use weir_core::error::RasterError;
-use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PageFacts, PageImage, PixelFormat, Rect};
+use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PageFacts, PixelFormat, RawPageImage, Rect};
 use weir_core::page_text::Line;
 use weir_core::ports::RasterizeOutput;
 
@@ -34,7 +34,7 @@ pub(crate) const MAX_PAGE_TEXT_BYTES: usize = 1 << 20;
 const MAX_PAGE_SIDE_POINTS: f32 = 1e6;
 
 /// Converts a response into the output of `task`. A response of another kind is an error that ends the worker.
-pub(crate) fn validate_response(
+pub(crate) fn validate_and_convert_response(
     task: &WorkerTask,
     response: WorkerResponse,
     payload: Vec<u8>,
@@ -71,7 +71,7 @@ pub(crate) fn validate_response(
             }
             Some(TaskOutput::PageDrawn(RasterizeOutput {
                 dpi: dimensions.dpi,
-                image: pixel_reservation.map(|reservation| PageImage {
+                image: pixel_reservation.map(|reservation| RawPageImage {
                     width: dimensions.width,
                     height: dimensions.height,
                     stride: stride as usize,

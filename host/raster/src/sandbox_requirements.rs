@@ -9,7 +9,7 @@ use weir_core::error::RasterError;
 use crate::protocol::{EnforcementLevel, SandboxStatus};
 
 /// Names the missing parts; `None` if nothing is missing.
-pub(crate) fn missing_sandbox_parts(sandbox: SandboxStatus) -> Option<String> {
+pub(crate) fn describe_missing_sandbox_parts(sandbox: SandboxStatus) -> Option<String> {
     let landlock = (sandbox.landlock == EnforcementLevel::None)
         .then_some("landlock (Linux 5.13 or later, with landlock in its list of security modules)");
     let seccomp = (sandbox.seccomp != EnforcementLevel::Full).then_some("seccomp filters");
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn partial_landlock_suffices_and_partial_seccomp_does_not() {
-        let of = |landlock, seccomp| missing_sandbox_parts(SandboxStatus { landlock, seccomp });
+        let of = |landlock, seccomp| describe_missing_sandbox_parts(SandboxStatus { landlock, seccomp });
         assert_eq!(of(EnforcementLevel::Full, EnforcementLevel::Full), None);
         assert_eq!(of(EnforcementLevel::Partial, EnforcementLevel::Full), None);
         assert!(

@@ -77,7 +77,7 @@ impl WorkerTask {
     }
 
     /// Returns whether the task is retried in a new worker. A task on several pages is not: its caller retries page by page.
-    pub(crate) fn is_retryable(&self) -> bool {
+    pub(crate) fn is_retryable_in_new_worker(&self) -> bool {
         match self {
             Self::ReadPageSizes(pages) | Self::ReadPageFacts(pages) => {
                 pages.end.saturating_sub(pages.start) <= 1

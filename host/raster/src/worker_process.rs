@@ -48,7 +48,7 @@ const CANCEL_GRACE_PERIOD: Duration = Duration::from_secs(1);
 const MAPPED_FILES_ADDRESS_BYTES: u64 = 64 << 30;
 
 #[derive(Clone, Copy)]
-struct Timeouts {
+struct RequestTimeouts {
     total: Duration,
     stall: Option<Duration>,
 }
@@ -87,7 +87,7 @@ impl WorkerProcess {
         let heartbeat = Heartbeat::map_heartbeat(memory.fd()).map_err(unavailable)?;
         let pid = spawner.spawn_worker(socket).await.map_err(unavailable)?;
         let mut process = Self {
-            id: dispatcher.allocate_key(),
+            id: dispatcher.allocate_unique_key(),
             pid,
             sandbox: SandboxStatus {
                 landlock: crate::EnforcementLevel::None,
@@ -120,7 +120,7 @@ impl WorkerProcess {
         };
         match tokio::time::timeout(START_TIMEOUT, ready).await {
             Ok(Ok((WorkerResponse::Ready(sandbox), _))) => {
-                if let Some(missing) = sandbox_requirements::missing_sandbox_parts(sandbox) {
+                if let Some(missing) = sandbox_requirements::describe_missing_sandbox_parts(sandbox) {
                     match config.sandbox_mode {
                         SandboxMode::Required => {
                             return Err(sandbox_requirements::sandbox_unavailable_error(&missing));
@@ -154,7 +154,7 @@ impl WorkerProcess {
     }
 
     /// Returns the documents that are open in the worker.
-    pub(crate) fn open_document_keys(&self) -> Vec<DocumentKey> {
+    pub(crate) fn keys_of_open_documents(&self) -> Vec<DocumentKey> {
         self.open_documents.iter().copied().collect()
     }
 
@@ -196,11 +196,11 @@ impl WorkerProcess {
             result_sender,
         } = queued;
         let page_timeout = Duration::from_secs(u64::from(config.page_timeout_seconds));
-        let open_timeouts = Timeouts {
+        let open_timeouts = RequestTimeouts {
             total: page_timeout,
             stall: None,
         };
-        let page_timeouts = Timeouts {
+        let page_timeouts = RequestTimeouts {
             total: page_timeout,
             stall: Some(Duration::from_secs(u64::from(config.stall_timeout_seconds))),
         };
@@ -249,11 +249,11 @@ impl WorkerProcess {
                 let image_reservation = reservation.as_mut().ok_or_else(|| {
                     WorkerLossReason::InvalidResponse("no memory is reserved for the page".into())
                 })?;
-                let segment = match self.prepare_segment(image_reservation).await? {
+                let segment = match self.ensure_segment_mapped(image_reservation).await? {
                     Ok(segment) => segment,
                     Err(error) => return Ok(Err(error)),
                 };
-                image_limit = dimensions.pixel_bytes() + (64 << 10);
+                image_limit = dimensions.color_pixel_byte_count() + (64 << 10);
                 WorkerRequest::DrawPage(DrawParams {
                     document,
                     page: *page,
@@ -270,14 +270,14 @@ impl WorkerProcess {
             .send_and_await_response(&request, None, page_timeouts, image_limit, result_sender)
             .await?;
         self.pages_processed = self.pages_processed.saturating_add(task.processed_page_count());
-        response_validation::validate_response(task, response, payload, reservation)
+        response_validation::validate_and_convert_response(task, response, payload, reservation)
     }
 
     async fn send_and_await_response(
         &mut self,
         request: &WorkerRequest,
         fd: Option<BorrowedFd<'_>>,
-        timeouts: Timeouts,
+        timeouts: RequestTimeouts,
         limit: usize,
         result_sender: &mut TaskResultSender,
     ) -> Result<(WorkerResponse, Vec<u8>), WorkerLossReason> {
@@ -334,7 +334,7 @@ impl WorkerProcess {
         &mut self,
         document: &DocumentFile,
         include_metadata: bool,
-        timeouts: Timeouts,
+        timeouts: RequestTimeouts,
         result_sender: &mut TaskResultSender,
     ) -> Result<Result<Option<DocumentInfo>, RasterError>, WorkerLossReason> {
         if let Some(at) = self.open_documents.iter().position(|key| *key == document.key) {
@@ -378,7 +378,7 @@ impl WorkerProcess {
     }
 
     /// Returns a segment that the worker has mapped and can draw into.
-    async fn prepare_segment(
+    async fn ensure_segment_mapped(
         &mut self,
         reservation: &mut ImageReservation,
     ) -> Result<Result<SegmentKey, RasterError>, WorkerLossReason> {
@@ -395,7 +395,7 @@ impl WorkerProcess {
             .take()
             .filter(|s| s.worker_id == self.id && s.bytes == bytes);
         let segment = match fits.map_or_else(
-            || ImageSegment::new(self.dispatcher.allocate_key(), self.id, bytes),
+            || ImageSegment::new(self.dispatcher.allocate_unique_key(), self.id, bytes),
             Ok,
         ) {
             Ok(segment) => segment,

@@ -47,7 +47,7 @@ impl WorkerSupervisor {
                         worker_id: process.as_ref().map(|p| p.id),
                         open_documents: process
                             .as_ref()
-                            .map(WorkerProcess::open_document_keys)
+                            .map(WorkerProcess::keys_of_open_documents)
                             .unwrap_or_default(),
                     });
                     drop(reply.send(outcome));
@@ -117,7 +117,7 @@ impl WorkerSupervisor {
                 tracing::warn!(target: LOST_WORKERS_LOG_TARGET, pid, ?worker_exit, exit_description, ?task, "a PDF worker was lost");
             }
             outcome = Err(worker_exit.to_raster_error(&exit_description, task));
-            if queued_task.result_sender.is_closed() || !task.is_retryable() {
+            if queued_task.result_sender.is_closed() || !task.is_retryable_in_new_worker() {
                 break;
             }
         }

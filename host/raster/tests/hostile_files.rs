@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::{PIXELS_AND_JPEG, PIXELS_AT_72_DPI, TempFiles, open_error, open_in_new_pool, test_config};
 use weir_core::error::RasterError;
-use weir_core::ports::{PdfSource, RasterizeOptions, Rasterizer};
+use weir_core::ports::{PdfFileToOpen, RasterizeOptions, Rasterizer};
 use weir_raster::{EnforcementLevel, RasterConfig, RasterPool, probe_sandbox};
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn unreadable_file_reports_why() {
         cases.push((denied.path, "permission denied"));
     }
     for (path, why) in cases {
-        let source = PdfSource {
+        let source = PdfFileToOpen {
             path,
             password: None,
             flow_id: 0,

@@ -223,7 +223,7 @@ async fn rotated_pages_have_their_displayed_orientation() {
 }
 
 /// Returns the share of dark pixels in a part of a page.
-fn dark_pixel_share(image: &weir_core::page::PageImage, x: f32, y: f32, width: f32, height: f32) -> f32 {
+fn dark_pixel_share(image: &weir_core::page::RawPageImage, x: f32, y: f32, width: f32, height: f32) -> f32 {
     let (mut dark, mut all) = (0.0, 0.0);
     for i in 0..200_u8 {
         for j in 0..50_u8 {

@@ -23,8 +23,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use weir_core::error::RasterError;
-use weir_core::page::PageImage;
-use weir_core::ports::{OpenedPdf, PdfSource, RasterizeOptions, RasterizeOutput, Rasterizer as _};
+use weir_core::page::RawPageImage;
+use weir_core::ports::{OpenedPdf, PdfFileToOpen, RasterizeOptions, RasterizeOutput, Rasterizer as _};
 use weir_raster::{RasterConfig, RasterPool};
 
 static TEST_LOCK: Mutex<()> = Mutex::const_new(());
@@ -99,7 +99,7 @@ async fn spawn_draw(
     handle
 }
 
-fn has_dark_pixels(image: &PageImage) -> bool {
+fn has_dark_pixels(image: &RawPageImage) -> bool {
     (0..image.height).any(|y| image.row_pixels(y).unwrap().iter().any(|byte| *byte < 64))
 }
 
@@ -348,7 +348,7 @@ async fn one_flow_leaves_memory_and_workers_for_another() {
         .open_document(&files.write_source("bulk.pdf", &weir_samples::generate_scanned_book(20)))
         .await
         .unwrap();
-    let source = PdfSource {
+    let source = PdfFileToOpen {
         flow_id: 1,
         ..files.write_source("small.pdf", &weir_samples::generate_text_document(1, 1))
     };

@@ -45,7 +45,7 @@ impl Caller {
     /// tenant store cannot be read.
     pub(crate) async fn is_still_authorized(&self, control: &Control) -> bool {
         let (key, tenant) = tokio::join!(
-            control.tenant_store.find_api_key(&self.key_id),
+            control.tenant_store.find_api_key_by_id(&self.key_id),
             control.tenant_store.find_tenant(self.tenant_id())
         );
         let (Ok(key), Ok(tenant)) = (key, tenant) else {
@@ -77,7 +77,10 @@ pub(crate) async fn authenticate_key_and_check_rate(
         )
     };
     let presented = key.and_then(PresentedKey::parse).ok_or_else(refused)?;
-    let record = control.tenant_store.find_api_key(presented.key_id()).await?;
+    let record = control
+        .tenant_store
+        .find_api_key_by_id(presented.key_id())
+        .await?;
     let record = verify_api_key(&presented, record, unix_time_millis()).ok_or_else(refused)?;
     let tenant = control
         .tenant_store

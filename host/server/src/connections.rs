@@ -8,7 +8,7 @@
 //! been idle longest is closed. If none is idle, the connection that has been in use longest without a valid key is closed. If all
 //! are in use with a valid key, the new connection is closed.
 
-mod tracked_body;
+mod connection_in_use_body;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,10 +20,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use tracked_body::TrackedBody;
+pub(crate) use connection_in_use_body::ConnectionInUseBody;
 
 /// The open connections of a listener.
-pub(crate) struct Connections {
+pub(crate) struct ConnectionLimiter {
     max_connections: usize,
     max_per_address: usize,
     state: Mutex<ConnectionTable>,
@@ -34,7 +34,7 @@ struct ConnectionTable {
     next_id: u64,
     entries: HashMap<u64, ConnectionEntry>,
     /// The connections that may be closed, in the order in which they are closed.
-    closable: BTreeSet<EvictionOrder>,
+    closable: BTreeSet<EvictionSortKey>,
     connections_per_address: HashMap<IpAddr, usize>,
 }
 
@@ -50,7 +50,7 @@ struct ConnectionEntry {
 
 /// Order in which connections are closed: idle ones first, then by the time of the last change, the earliest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct EvictionOrder {
+struct EvictionSortKey {
     is_in_use: bool,
     last_state_change: Instant,
     id: u64,
@@ -58,9 +58,9 @@ struct EvictionOrder {
 
 impl ConnectionEntry {
     /// Its position among the connections that may be closed. `None` if it is in use with a valid key.
-    fn eviction_order(&self, id: u64) -> Option<EvictionOrder> {
+    fn eviction_sort_key(&self, id: u64) -> Option<EvictionSortKey> {
         let in_use = self.active_uses > 0;
-        (!in_use || !self.is_authenticated).then_some(EvictionOrder {
+        (!in_use || !self.is_authenticated).then_some(EvictionSortKey {
             is_in_use: in_use,
             last_state_change: self.last_state_change,
             id,
@@ -73,16 +73,16 @@ impl ConnectionTable {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        if let Some(order) = entry.eviction_order(id) {
+        if let Some(order) = entry.eviction_sort_key(id) {
             self.closable.remove(&order);
         }
         change(entry);
-        self.closable.extend(entry.eviction_order(id));
+        self.closable.extend(entry.eviction_sort_key(id));
     }
 
     fn remove_connection(&mut self, id: u64) -> Option<ConnectionEntry> {
         let entry = self.entries.remove(&id)?;
-        if let Some(order) = entry.eviction_order(id) {
+        if let Some(order) = entry.eviction_sort_key(id) {
             self.closable.remove(&order);
         }
         if let Some(count) = self.connections_per_address.get_mut(&entry.address) {
@@ -125,7 +125,7 @@ pub(crate) fn count_closed_connection(reason: &'static str) {
     counter!("weir_http_connections_closed_total", "reason" => reason).increment(1);
 }
 
-impl Connections {
+impl ConnectionLimiter {
     /// Allows `max_connections` connections in total and `per_address` from one address. 0 means no limit per address.
     pub(crate) fn new(max_connections: usize, per_address: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -136,7 +136,7 @@ impl Connections {
     }
 
     /// Adds a connection. At a limit it closes another connection first, and returns `None` if none may be closed.
-    pub(crate) fn add_connection(self: &Arc<Self>, peer: IpAddr) -> Option<Connection> {
+    pub(crate) fn admit_connection(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionHandle> {
         let address = address_for_connection_limit(peer);
         let mut state = self.state.lock();
         let own = state.connections_per_address.get(&address).copied().unwrap_or(0);
@@ -156,11 +156,11 @@ impl Connections {
             is_authenticated: false,
             close_signal: close.clone(),
         };
-        state.closable.extend(entry.eviction_order(id));
+        state.closable.extend(entry.eviction_sort_key(id));
         state.entries.insert(id, entry);
         *state.connections_per_address.entry(address).or_default() += 1;
         gauge!("weir_http_connections").set(state.entries.len() as f64);
-        Some(Connection(Arc::new(ConnectionRegistration {
+        Some(ConnectionHandle(Arc::new(ConnectionRegistration {
             connections: Arc::clone(self),
             id,
             close_signal: close,
@@ -183,10 +183,10 @@ fn address_for_connection_limit(peer: IpAddr) -> IpAddr {
 
 /// A handle to an open connection. The connection counts as open until the last clone is dropped.
 #[derive(Clone)]
-pub(crate) struct Connection(Arc<ConnectionRegistration>);
+pub(crate) struct ConnectionHandle(Arc<ConnectionRegistration>);
 
 struct ConnectionRegistration {
-    connections: Arc<Connections>,
+    connections: Arc<ConnectionLimiter>,
     id: u64,
     close_signal: CancellationToken,
 }
@@ -197,7 +197,7 @@ impl Drop for ConnectionRegistration {
     }
 }
 
-impl Connection {
+impl ConnectionHandle {
     /// Completes when the connection must be closed because of a limit.
     pub(crate) async fn wait_for_eviction(&self) {
         self.0.close_signal.cancelled().await;
@@ -238,13 +238,13 @@ impl Connection {
 
 /// Records on the connection of a request that the request had a valid key.
 pub(crate) fn mark_connection_authenticated(parts: &Parts) {
-    if let Some(connection) = parts.extensions.get::<Connection>() {
+    if let Some(connection) = parts.extensions.get::<ConnectionHandle>() {
         connection.mark_authenticated();
     }
 }
 
 /// Marks a connection as in use until dropped.
-pub(crate) struct ConnectionUseGuard(Connection);
+pub(crate) struct ConnectionUseGuard(ConnectionHandle);
 
 impl Drop for ConnectionUseGuard {
     fn drop(&mut self) {
@@ -271,47 +271,47 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
     }
 
-    fn is_closed(connection: &Connection) -> bool {
+    fn is_closed(connection: &ConnectionHandle) -> bool {
         connection.0.close_signal.is_cancelled()
     }
 
     #[tokio::test(start_paused = true)]
     async fn full_host_closes_the_longest_idle_connection() {
-        let connections = Connections::new(3, 0);
-        let first = connections.add_connection(test_address(1)).unwrap();
+        let connections = ConnectionLimiter::new(3, 0);
+        let first = connections.admit_connection(test_address(1)).unwrap();
         advance_clock().await;
-        let second = connections.add_connection(test_address(2)).unwrap();
+        let second = connections.admit_connection(test_address(2)).unwrap();
         advance_clock().await;
-        let third = connections.add_connection(test_address(3)).unwrap();
+        let third = connections.admit_connection(test_address(3)).unwrap();
         // The first served a request meanwhile, so the second has been idle longest.
         advance_clock().await;
         drop(first.mark_in_use());
-        let fourth = connections.add_connection(test_address(4)).unwrap();
+        let fourth = connections.admit_connection(test_address(4)).unwrap();
         assert_eq!(
             [&first, &second, &third, &fourth].map(is_closed),
             [false, true, false, false]
         );
         // A closed connection does not count, even while its task has not ended.
         drop((second, third));
-        let _fifth = connections.add_connection(test_address(5)).unwrap();
+        let _fifth = connections.admit_connection(test_address(5)).unwrap();
         assert!(!is_closed(&first));
     }
 
     #[tokio::test(start_paused = true)]
     async fn unauthenticated_connection_is_evicted_if_none_is_idle() {
-        let connections = Connections::new(2, 0);
+        let connections = ConnectionLimiter::new(2, 0);
         let (with_key, without) = (
-            connections.add_connection(test_address(1)).unwrap(),
-            connections.add_connection(test_address(1)).unwrap(),
+            connections.admit_connection(test_address(1)).unwrap(),
+            connections.admit_connection(test_address(1)).unwrap(),
         );
         let _uses = (with_key.mark_in_use(), without.mark_in_use());
         with_key.mark_authenticated();
-        let third = connections.add_connection(test_address(2)).unwrap();
+        let third = connections.admit_connection(test_address(2)).unwrap();
         assert_eq!([&with_key, &without].map(is_closed), [false, true]);
         let _use = third.mark_in_use();
         third.mark_authenticated();
         assert!(
-            connections.add_connection(test_address(3)).is_none(),
+            connections.admit_connection(test_address(3)).is_none(),
             "all are in use with a key, so the new one is closed"
         );
         assert!(!connections.evict_to_free_descriptor());
@@ -320,21 +320,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn full_address_closes_its_own_connections_only() {
-        let connections = Connections::new(10, 2);
-        let other = connections.add_connection(test_address(9)).unwrap();
+        let connections = ConnectionLimiter::new(10, 2);
+        let other = connections.admit_connection(test_address(9)).unwrap();
         advance_clock().await;
         let own: Vec<_> = (0..4)
-            .map(|_| connections.add_connection(test_address(1)).unwrap())
+            .map(|_| connections.admit_connection(test_address(1)).unwrap())
             .collect();
         assert!(!is_closed(&other));
         assert_eq!(
             own.iter().map(is_closed).collect::<Vec<_>>(),
             [true, true, false, false]
         );
-        own.iter().for_each(Connection::mark_authenticated);
-        let _uses: Vec<_> = own.iter().map(Connection::mark_in_use).collect();
-        assert!(connections.add_connection(test_address(1)).is_none());
-        assert!(connections.add_connection(test_address(2)).is_some());
+        own.iter().for_each(ConnectionHandle::mark_authenticated);
+        let _uses: Vec<_> = own.iter().map(ConnectionHandle::mark_in_use).collect();
+        assert!(connections.admit_connection(test_address(1)).is_none());
+        assert!(connections.admit_connection(test_address(2)).is_some());
         drop((own, _uses));
         assert_eq!(
             connections.state.lock().connections_per_address,

@@ -37,7 +37,7 @@
 
 mod auth;
 mod connections;
-mod control_errors;
+mod control_error_to_problem;
 mod documents;
 mod events;
 #[cfg(test)]
@@ -46,8 +46,8 @@ mod health;
 mod http_input;
 mod intake;
 mod jobs;
-mod listen_error;
 mod listener;
+mod listener_setup_error;
 mod metrics;
 mod openapi;
 mod outbound_client;
@@ -69,8 +69,8 @@ mod usage;
 mod web_page;
 mod write_timeout;
 
-pub use listen_error::ListenError;
 pub use listener::Listener;
+pub use listener_setup_error::ListenerSetupError;
 pub use metrics::install_metrics_recorder;
 pub use problem::Problem;
 pub use server::Server;

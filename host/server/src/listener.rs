@@ -2,7 +2,7 @@
 //!
 //! Clients on an open network may send one byte a minute, endless headers, or nothing at all. So one timeout covers the TLS handshake
 //! together with the headers of the first request, and again each time between two requests. The size of headers is limited, and
-//! [`Connections`] limits the number of connections. Request bodies have a read timeout and responses have a write timeout, each in its
+//! [`ConnectionLimiter`] limits the number of connections. Request bodies have a read timeout and responses have a write timeout, each in its
 //! own module.
 
 use std::net::SocketAddr;
@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use weir_core::settings::Settings;
 
-use crate::connections::{Connection, Connections, TrackedBody, count_closed_connection};
-use crate::listen_error::ListenError;
-use crate::tls::TlsCertificate;
+use crate::connections::{ConnectionHandle, ConnectionInUseBody, ConnectionLimiter, count_closed_connection};
+use crate::listener_setup_error::ListenerSetupError;
+use crate::tls::ReloadableTlsCertificate;
 use crate::write_timeout::{WriteTimedOutFlag, WriteTimeoutStream};
 
 /// Maximum size of the request line and headers.
@@ -42,8 +42,8 @@ const GRACEFUL_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A listener that is bound to an address.
 pub struct Listener {
     tcp_listener: TcpListener,
-    tls_certificate: Option<Arc<TlsCertificate>>,
-    connections: Arc<Connections>,
+    tls_certificate: Option<Arc<ReloadableTlsCertificate>>,
+    connections: Arc<ConnectionLimiter>,
     idle_timeout: Duration,
     write_timeout: Duration,
     grace_period: Duration,
@@ -51,10 +51,10 @@ pub struct Listener {
 
 impl Listener {
     /// Binds `server.listen_address`.
-    pub async fn bind(settings: &Settings) -> Result<Self, ListenError> {
-        let tls = TlsCertificate::from_settings(settings)?.map(Arc::new);
+    pub async fn bind(settings: &Settings) -> Result<Self, ListenerSetupError> {
+        let tls = ReloadableTlsCertificate::load_certificate_from_settings(settings)?.map(Arc::new);
         let address = settings.server_listen_address;
-        let tcp = bind_and_listen(address).map_err(|reason| ListenError::Bind { address, reason })?;
+        let tcp = bind_and_listen(address).map_err(|reason| ListenerSetupError::Bind { address, reason })?;
         let most = effective_max_connections(
             settings.server_max_connections as usize,
             getrlimit(Resource::Nofile).current,
@@ -62,7 +62,7 @@ impl Listener {
         Ok(Self {
             tcp_listener: tcp,
             tls_certificate: tls,
-            connections: Connections::new(most, settings.server_max_connections_per_address as usize),
+            connections: ConnectionLimiter::new(most, settings.server_max_connections_per_address as usize),
             idle_timeout: Duration::from_secs(settings.server_header_timeout_seconds.into()),
             write_timeout: Duration::from_secs(settings.server_transfer_idle_timeout_seconds.into()),
             grace_period: Duration::from_secs(settings.server_shutdown_grace_seconds.into()),
@@ -85,7 +85,7 @@ impl Listener {
         let mut tasks = JoinSet::new();
         let mut reloading = JoinSet::new();
         if let Some(tls) = &self.tls_certificate {
-            reloading.spawn(Arc::clone(tls).reload_on_change());
+            reloading.spawn(Arc::clone(tls).run_certificate_reload_loop());
         }
         loop {
             while tasks.try_join_next().is_some() {}
@@ -104,7 +104,7 @@ impl Listener {
                     continue;
                 }
             };
-            let Some(connection) = self.connections.add_connection(peer.ip()) else {
+            let Some(connection) = self.connections.admit_connection(peer.ip()) else {
                 tracing::debug!(%peer, "closed a new connection: all others are in use");
                 continue;
             };
@@ -188,7 +188,7 @@ fn effective_max_connections(wanted: usize, descriptors: Option<u64>) -> usize {
 
 /// Serves a connection until it ends, exceeds the idle timeout, or is closed because of a limit.
 async fn run_with_idle_timeout(
-    connection: Connection,
+    connection: ConnectionHandle,
     idle: Duration,
     ending: CancellationToken,
     serving: impl Future<Output = ()>,
@@ -219,13 +219,13 @@ async fn run_with_idle_timeout(
 /// Serves the requests of a connection until it ends. After `ending` is cancelled, it only completes active requests.
 async fn serve_requests(
     stream: WriteTimeoutStream<TcpStream>,
-    tls: Option<Arc<TlsCertificate>>,
+    tls: Option<Arc<ReloadableTlsCertificate>>,
     protocol: Arc<auto::Builder<TokioExecutor>>,
     service: ConnectionService,
     ending: CancellationToken,
     peer: SocketAddr,
 ) {
-    let stream: Box<dyn ConnectionStream> = match tls {
+    let stream: Box<dyn AsyncReadWrite> = match tls {
         None => Box::new(stream),
         Some(tls) => match ending.run_until_cancelled(tls.accept_handshake(stream)).await {
             Some(Ok(stream)) => Box::new(stream),
@@ -247,18 +247,18 @@ async fn serve_requests(
     }
 }
 
-trait ConnectionStream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> ConnectionStream for T {}
+trait AsyncReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> AsyncReadWrite for T {}
 
 /// Handles the requests of one connection and marks the connection as in use meanwhile.
 struct ConnectionService {
     router: Router,
-    connection: Connection,
+    connection: ConnectionHandle,
     write_timed_out: WriteTimedOutFlag,
 }
 
 impl hyper::service::Service<Request<Incoming>> for ConnectionService {
-    type Response = Response<TrackedBody>;
+    type Response = Response<ConnectionInUseBody>;
     type Error = std::convert::Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
@@ -272,7 +272,7 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 connection.mark_in_use_until_closed();
             }
-            Ok(response.map(|body| TrackedBody::new(body, in_use)))
+            Ok(response.map(|body| ConnectionInUseBody::new(body, in_use)))
         })
     }
 }

@@ -16,7 +16,7 @@ use url::Url;
 use weir_control::webhook::{WebhookRequest, WebhookSender};
 use weir_core::settings::Settings;
 
-use crate::public_addresses::{NotPublicError, PublicResolver, check_literal_host_is_public};
+use crate::public_addresses::{NotPublicError, PublicAddressResolver, check_literal_host_is_public};
 
 /// The maximum number of redirects that a fetch follows.
 const MAX_REDIRECTS: usize = 5;
@@ -143,7 +143,7 @@ impl OutboundClient {
 #[async_trait]
 impl WebhookSender for OutboundClient {
     /// Sends a webhook. It does not follow redirects: a redirect counts as a response like any other.
-    async fn send_request(&self, webhook: &WebhookRequest) -> Result<u16, String> {
+    async fn send_webhook(&self, webhook: &WebhookRequest) -> Result<u16, String> {
         let sent = async {
             let url = self.parse_allowed_url(&webhook.url)?;
             let request = self
@@ -183,7 +183,7 @@ fn build_http_client(private: bool) -> Result<Client, String> {
     let builder = if private {
         builder
     } else {
-        builder.dns_resolver(PublicResolver::new_shared())
+        builder.dns_resolver(PublicAddressResolver::new_shared())
     };
     builder.build().map_err(|error| error.to_string())
 }

@@ -91,9 +91,9 @@ pub(crate) fn check_literal_host_is_public(host: &Host<&str>) -> Result<(), NotP
 }
 
 /// The resolver of the system, reduced to public addresses.
-pub(crate) struct PublicResolver;
+pub(crate) struct PublicAddressResolver;
 
-impl Resolve for PublicResolver {
+impl Resolve for PublicAddressResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
@@ -106,7 +106,7 @@ impl Resolve for PublicResolver {
     }
 }
 
-impl PublicResolver {
+impl PublicAddressResolver {
     pub(crate) fn new_shared() -> Arc<Self> {
         Arc::new(Self)
     }
@@ -211,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn host_name_is_checked_by_its_addresses() {
-        let resolved = PublicResolver.resolve("localhost".parse().unwrap()).await;
+        let resolved = PublicAddressResolver.resolve("localhost".parse().unwrap()).await;
         assert!(resolved.err().unwrap().downcast_ref::<NotPublicError>().is_some());
     }
 }

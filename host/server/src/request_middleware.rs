@@ -61,12 +61,12 @@ async fn trace_and_measure_request(request: Request, next: Next) -> Response {
         let _ = span.set_parent(parent.to_context());
     }
     let id = parent.map_or_else(
-        || trace_id_or_new_id(&span),
+        || span_trace_id_or_new(&span),
         |parent| parent.trace_id().to_string(),
     );
     span.record("request_id", &id);
 
-    let in_flight = InFlightGuard::begin_request();
+    let in_flight = RequestInFlightGuard::count_in_flight_request();
     let began = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     let seconds = began.elapsed().as_secs_f64();
@@ -91,7 +91,7 @@ fn parse_traceparent_header(headers: &HeaderMap) -> Option<TraceParent> {
 }
 
 /// Returns the id of the exported trace, or a new id if none is exported.
-fn trace_id_or_new_id(span: &Span) -> String {
+fn span_trace_id_or_new(span: &Span) -> String {
     match TraceParent::from_span(span) {
         Some(parent) => parent.trace_id().to_string(),
         None => Uuid::now_v7().simple().to_string(),
@@ -123,16 +123,16 @@ const fn status_class_label(status: u16) -> &'static str {
 }
 
 /// Counts a request in the metrics until it is dropped, also if its client disconnects before the response.
-struct InFlightGuard;
+struct RequestInFlightGuard;
 
-impl InFlightGuard {
-    fn begin_request() -> Self {
+impl RequestInFlightGuard {
+    fn count_in_flight_request() -> Self {
         gauge!("weir_http_requests_in_flight").increment(1);
         Self
     }
 }
 
-impl Drop for InFlightGuard {
+impl Drop for RequestInFlightGuard {
     fn drop(&mut self) {
         gauge!("weir_http_requests_in_flight").decrement(1);
     }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Builds the router with all routes, and the OpenAPI description of them.
-pub(crate) fn build_router(app: AppState) -> (Router, utoipa::openapi::OpenApi) {
+pub(crate) fn build_router_and_openapi(app: AppState) -> (Router, utoipa::openapi::OpenApi) {
     let (router, description) = OpenApiRouter::with_openapi(ApiDescription::openapi())
         .routes(routes!(health::get_liveness))
         .routes(routes!(health::get_readiness))

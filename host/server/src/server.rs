@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use weir_control::{Control, recover_state_of_previous_process, run_background_work};
+use weir_control::{Control, recover_state_of_previous_process, run_background_work_until_stopped};
 use weir_core::StorageError;
 
 use crate::listener::Listener;
 use crate::metrics;
-use crate::routes::build_router;
+use crate::routes::build_router_and_openapi;
 use crate::signed_links::SigningKey;
 use crate::state::AppState;
 
@@ -38,9 +38,9 @@ impl Server {
         let app = self.app;
         let control = Arc::clone(&app.control);
         recover_state_of_previous_process(&control).await?;
-        let (router, _description) = build_router(app.clone());
+        let (router, _description) = build_router_and_openapi(app.clone());
         let mut tasks = JoinSet::new();
-        let max_batches_in_flight = control.engine.ports().embedder.worker_count() as usize;
+        let max_batches_in_flight = control.engine.port_implementations().embedder.worker_count() as usize;
         tasks.spawn(
             Arc::clone(&app.search_buffer).dispatch_batches(Arc::clone(&control) as _, max_batches_in_flight),
         );
@@ -58,7 +58,7 @@ impl Server {
             app.event_stream_limiter.wait_until_closed().await;
             app.search_stream_limiter.wait_until_closed().await;
         };
-        let ended = run_background_work(&control, app.outbound_client.clone(), requests).await;
+        let ended = run_background_work_until_stopped(&control, app.outbound_client.clone(), requests).await;
         tasks.shutdown().await;
         ended
     }

@@ -15,9 +15,9 @@ use crate::stream_limiter::StreamLimiter;
 const MAX_CONCURRENT_MARKDOWN_RENDERINGS: usize = 2;
 
 /// Limits the number of concurrent renderings of documents as Markdown.
-pub(crate) struct MarkdownRenderLimit(Semaphore);
+pub(crate) struct MarkdownRenderLimiter(Semaphore);
 
-impl MarkdownRenderLimit {
+impl MarkdownRenderLimiter {
     /// Waits until a rendering may start. The permit belongs to it until it ends.
     pub(crate) async fn acquire_render_permit(&self) -> Option<SemaphorePermit<'_>> {
         // It cannot fail: the semaphore is never closed.
@@ -36,7 +36,7 @@ pub(crate) struct AppState {
     pub(crate) search_stream_limiter: Arc<StreamLimiter>,
     pub(crate) search_buffer: Arc<SearchBuffer>,
     pub(crate) link_signer: Arc<LinkSigner>,
-    pub(crate) markdown_render_limit: Arc<MarkdownRenderLimit>,
+    pub(crate) markdown_render_limit: Arc<MarkdownRenderLimiter>,
 }
 
 impl AppState {
@@ -60,7 +60,7 @@ impl AppState {
                 signing_key,
                 settings.server_signed_link_lifetime_seconds.into(),
             )),
-            markdown_render_limit: Arc::new(MarkdownRenderLimit(Semaphore::new(
+            markdown_render_limit: Arc::new(MarkdownRenderLimiter(Semaphore::new(
                 MAX_CONCURRENT_MARKDOWN_RENDERINGS,
             ))),
             control,
@@ -80,7 +80,7 @@ impl FromRef<AppState> for Arc<LinkSigner> {
     }
 }
 
-impl FromRef<AppState> for Arc<MarkdownRenderLimit> {
+impl FromRef<AppState> for Arc<MarkdownRenderLimiter> {
     fn from_ref(app: &AppState) -> Self {
         Arc::clone(&app.markdown_render_limit)
     }

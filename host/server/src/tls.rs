@@ -16,14 +16,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use weir_core::settings::Settings;
 
-use crate::listen_error::ListenError;
+use crate::listener_setup_error::ListenerSetupError;
 
 /// Interval at which the files are checked for changes.
 const RELOAD_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The certificate and key of the listener, with reload.
-pub(crate) struct TlsCertificate {
-    files: TlsFiles,
+pub(crate) struct ReloadableTlsCertificate {
+    files: TlsFilePaths,
     loaded: Mutex<LoadedCertificate>,
 }
 
@@ -34,15 +34,17 @@ struct LoadedCertificate {
 }
 
 #[derive(Clone)]
-struct TlsFiles {
+struct TlsFilePaths {
     certificate: PathBuf,
     key: PathBuf,
 }
 
-impl TlsCertificate {
+impl ReloadableTlsCertificate {
     /// Reads the files named in the settings. `None` if TLS is not configured.
-    pub(crate) fn from_settings(settings: &Settings) -> Result<Option<Self>, ListenError> {
-        let files = TlsFiles {
+    pub(crate) fn load_certificate_from_settings(
+        settings: &Settings,
+    ) -> Result<Option<Self>, ListenerSetupError> {
+        let files = TlsFilePaths {
             certificate: settings.server_tls_certificate_file.clone(),
             key: settings.server_tls_key_file.clone(),
         };
@@ -52,7 +54,7 @@ impl TlsCertificate {
         ) {
             (true, true) => return Ok(None),
             (false, false) => {}
-            _ => return Err(ListenError::IncompleteTlsSettings),
+            _ => return Err(ListenerSetupError::IncompleteTlsSettings),
         }
         let (digest, config) = files.load_digest_and_config();
         let config = Arc::new(config?);
@@ -73,7 +75,7 @@ impl TlsCertificate {
     }
 
     /// Reloads the files whenever they change. Never returns.
-    pub(crate) async fn reload_on_change(self: Arc<Self>) {
+    pub(crate) async fn run_certificate_reload_loop(self: Arc<Self>) {
         loop {
             sleep(RELOAD_CHECK_INTERVAL).await;
             self.reload_if_changed().await;
@@ -109,9 +111,9 @@ impl TlsCertificate {
     }
 }
 
-impl TlsFiles {
+impl TlsFilePaths {
     /// Reads the files. Returns a hash of their content, or of the read error, and the configuration built from them.
-    fn load_digest_and_config(&self) -> ([u8; 32], Result<ServerConfig, ListenError>) {
+    fn load_digest_and_config(&self) -> ([u8; 32], Result<ServerConfig, ListenerSetupError>) {
         let read = |file: &Path| std::fs::read(file).map_err(|error| invalid_file_error(file, &error));
         match read(&self.certificate).and_then(|certificate| Ok((certificate, read(&self.key)?))) {
             Ok((certificate, key)) => {
@@ -123,7 +125,11 @@ impl TlsFiles {
         }
     }
 
-    fn build_server_config(&self, certificate: &[u8], key: &[u8]) -> Result<ServerConfig, ListenError> {
+    fn build_server_config(
+        &self,
+        certificate: &[u8],
+        key: &[u8],
+    ) -> Result<ServerConfig, ListenerSetupError> {
         let chain = CertificateDer::pem_slice_iter(certificate)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| invalid_file_error(&self.certificate, &error))?;
@@ -147,8 +153,8 @@ impl TlsFiles {
     }
 }
 
-fn invalid_file_error(file: &Path, reason: &dyn std::fmt::Display) -> ListenError {
-    ListenError::InvalidTlsFile {
+fn invalid_file_error(file: &Path, reason: &dyn std::fmt::Display) -> ListenerSetupError {
+    ListenerSetupError::InvalidTlsFile {
         file: file.to_owned(),
         reason: reason.to_string(),
     }
@@ -181,8 +187,8 @@ mod tests {
         std::fs::write(folder.join("key.pem"), key).unwrap();
     }
 
-    fn load_certificate(folder: &Path) -> Result<Option<TlsCertificate>, ListenError> {
-        TlsCertificate::from_settings(&Settings {
+    fn load_certificate(folder: &Path) -> Result<Option<ReloadableTlsCertificate>, ListenerSetupError> {
+        ReloadableTlsCertificate::load_certificate_from_settings(&Settings {
             server_tls_certificate_file: folder.join("chain.pem"),
             server_tls_key_file: folder.join("key.pem"),
             ..Settings::default()
@@ -190,7 +196,7 @@ mod tests {
     }
 
     /// Connects as a client and returns the certificate that the server presents.
-    async fn served_certificate(tls: &TlsCertificate) -> CertificateDer<'static> {
+    async fn served_certificate(tls: &ReloadableTlsCertificate) -> CertificateDer<'static> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates([certificate_der(FIRST[0]), certificate_der(SECOND[0])]);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -235,7 +241,7 @@ mod tests {
         let folder = folder.path();
         assert!(matches!(
             load_certificate(folder),
-            Err(ListenError::InvalidTlsFile { .. })
+            Err(ListenerSetupError::InvalidTlsFile { .. })
         ));
         write_certificate_files(folder, ["", FIRST[1]]);
         let error = load_certificate(folder).err().unwrap().to_string();
@@ -248,11 +254,11 @@ mod tests {
             ..Settings::default()
         };
         assert!(matches!(
-            TlsCertificate::from_settings(&half),
-            Err(ListenError::IncompleteTlsSettings)
+            ReloadableTlsCertificate::load_certificate_from_settings(&half),
+            Err(ListenerSetupError::IncompleteTlsSettings)
         ));
         assert!(
-            TlsCertificate::from_settings(&Settings::default())
+            ReloadableTlsCertificate::load_certificate_from_settings(&Settings::default())
                 .unwrap()
                 .is_none()
         );

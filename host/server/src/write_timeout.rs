@@ -19,7 +19,7 @@ use axum::http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::connections::{Connection, ConnectionUseGuard};
+use crate::connections::{ConnectionHandle, ConnectionUseGuard};
 
 /// Shared flag: whether the write timeout ended the connection.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +44,7 @@ pub(crate) struct WriteTimeoutStream<S> {
     stream: S,
     timeout: Duration,
     deadline: Pin<Box<Sleep>>,
-    connection: Connection,
+    connection: ConnectionHandle,
     /// Set while a write is blocked. A connection with an unwritten response is in use.
     blocked_write: Option<ConnectionUseGuard>,
     timed_out: WriteTimedOutFlag,
@@ -56,7 +56,7 @@ impl<S> WriteTimeoutStream<S> {
         stream: S,
         write_timeout: Duration,
         write_timed_out: WriteTimedOutFlag,
-        connection: Connection,
+        connection: ConnectionHandle,
     ) -> Self {
         Self {
             stream,
@@ -138,12 +138,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connections::Connections;
+    use crate::connections::ConnectionLimiter;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
-    fn connection() -> Connection {
-        Connections::new(1, 0)
-            .add_connection([127, 0, 0, 1].into())
+    fn connection() -> ConnectionHandle {
+        ConnectionLimiter::new(1, 0)
+            .admit_connection([127, 0, 0, 1].into())
             .unwrap()
     }
 

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
-use weir_core::ledger::{LedgerEntry, PageRecord, PageState};
+use weir_core::ledger::{FinalPageState, LedgerEntry, PageRecord};
 use weir_core::page_text::TextSource;
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
 use weir_core::search::{IndexPoint, SearchQuery};
@@ -94,7 +94,9 @@ async fn measure_and_print<F: Future<Output = ()>>(what: &str, runs: u32, mut ru
 #[tokio::main]
 async fn main() {
     let dir = tempfile::tempdir_in(std::env::var("WEIR_BENCH_DIR").unwrap_or_else(|_| ".".into())).unwrap();
-    let storage = Storage::open(dir.path(), DIMENSIONS, "bench").await.unwrap();
+    let storage = Storage::open_or_create(dir.path(), DIMENSIONS, "bench")
+        .await
+        .unwrap();
     let (big, small) = (TenantId::default_tenant(), "small".parse::<TenantId>().unwrap());
     let mut numbers = PseudoRandomNumbers(1);
     let vectors = &storage.vectors;
@@ -141,7 +143,10 @@ async fn main() {
             ("a tenant with 1000", &small),
         ] {
             measure_and_print(&format!("{size}: hybrid search in {name}"), 50, async |i| {
-                vectors.search_points(tenant, &queries[i as usize]).await.unwrap();
+                vectors
+                    .search_by_vector_and_words(tenant, &queries[i as usize])
+                    .await
+                    .unwrap();
             })
             .await;
             measure_and_print(
@@ -152,7 +157,7 @@ async fn main() {
                         query_text: String::new(),
                         ..queries[i as usize].clone()
                     };
-                    vectors.search_points(tenant, &query).await.unwrap();
+                    vectors.search_by_vector_and_words(tenant, &query).await.unwrap();
                 },
             )
             .await;
@@ -169,7 +174,7 @@ async fn main() {
     }
     let removed = DocumentId::from_content(&2_u32.to_le_bytes());
     vectors
-        .remove_document_points(&big, &removed, None)
+        .remove_document_or_page_points(&big, &removed, None)
         .await
         .unwrap();
     measure_and_print(
@@ -198,7 +203,7 @@ async fn main() {
                     page,
                     revision,
                     job: JobId::new(),
-                    state: PageState::Done {
+                    state: FinalPageState::Done {
                         source: TextSource::Ocr,
                         passages: 10,
                         image: None,
@@ -229,7 +234,9 @@ async fn main() {
     storage.close().await.unwrap();
     println!("close: {:.0} ms", begin.elapsed().as_secs_f64() * 1000.0);
     let begin = Instant::now();
-    let storage = Storage::open(dir.path(), DIMENSIONS, "bench").await.unwrap();
+    let storage = Storage::open_or_create(dir.path(), DIMENSIONS, "bench")
+        .await
+        .unwrap();
     println!(
         "open with {} passages: {:.0} ms",
         pages * PASSAGES_PER_PAGE,

@@ -59,7 +59,10 @@ struct BlobFolder {
 impl FileBlobStore {
     /// Opens `<data>/blobs` and creates it if it does not exist. Removes unfinished files, so only one process may have it open. Blocks
     /// on the disk.
-    pub(crate) fn open(data: &Path, storage_usage: StorageUsageTracker) -> Result<Self, StorageError> {
+    pub(crate) fn open_and_remove_unfinished_files(
+        data: &Path,
+        storage_usage: StorageUsageTracker,
+    ) -> Result<Self, StorageError> {
         let root = data.join("blobs");
         let unfinished = root.join(UNFINISHED_FOLDER);
         match fs::remove_dir_all(&unfinished) {

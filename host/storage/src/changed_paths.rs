@@ -121,10 +121,10 @@ impl ChangedPaths {
     /// Returns the updates for a transaction that begins now. Paths that it settles are removed, so their next change marks
     /// them again.
     pub(crate) fn take_pending_updates(&self) -> Vec<PathRowUpdate> {
-        self.take_pending_updates_at(Instant::now())
+        self.take_pending_updates_at_time(Instant::now())
     }
 
-    fn take_pending_updates_at(&self, now: Instant) -> Vec<PathRowUpdate> {
+    fn take_pending_updates_at_time(&self, now: Instant) -> Vec<PathRowUpdate> {
         let mut state = self.0.lock();
         let is_closed = state.is_closed;
         let mut updates = Vec::new();
@@ -244,12 +244,12 @@ mod tests {
         let (paths, t) = (paths_with_mark("a"), TenantId::default_tenant());
         grow(&paths, "a", 3);
         let later = Instant::now() + SETTLE_DELAY;
-        let updates = paths.take_pending_updates_at(later);
+        let updates = paths.take_pending_updates_at_time(later);
         assert_eq!(updates, [update("a", false, 3, false)]);
         paths.mark_updates_saved(&updates);
         assert_eq!(paths.take_pending_updates(), []);
         assert_eq!(
-            paths.take_pending_updates_at(later),
+            paths.take_pending_updates_at_time(later),
             [update("a", false, 0, true)]
         );
         assert!(

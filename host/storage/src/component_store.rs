@@ -18,8 +18,12 @@ pub struct FileComponentStore(Arc<TenantFiles>);
 
 impl FileComponentStore {
     /// Opens `<data>/components` and creates it if it does not exist. Blocks on the disk. Only one process may have it open.
-    pub(crate) fn open(data: &Path, storage_usage: StorageUsageTracker) -> Result<Self, StorageError> {
-        let files = TenantFiles::open("component", data, "components", storage_usage)?;
+    pub(crate) fn open_and_remove_unfinished_files(
+        data: &Path,
+        storage_usage: StorageUsageTracker,
+    ) -> Result<Self, StorageError> {
+        let files =
+            TenantFiles::open_and_remove_unfinished_files("component", data, "components", storage_usage)?;
         Ok(Self(Arc::new(files)))
     }
 }
@@ -63,7 +67,7 @@ impl ComponentStore for FileComponentStore {
             .await
     }
 
-    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
+    async fn remove_all_components_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
         let tenant = tenant.clone();
         self.0
             .run_blocking(move |files| files.remove_all_files_of_tenant(&tenant))
@@ -82,7 +86,8 @@ mod tests {
     async fn component_is_stored_by_digest_until_removed() {
         let folder = tempfile::tempdir().unwrap();
         let usage = SqliteLedger::open_for_test(folder.path()).storage_usage();
-        let components = FileComponentStore::open(folder.path(), usage.clone()).unwrap();
+        let components =
+            FileComponentStore::open_and_remove_unfinished_files(folder.path(), usage.clone()).unwrap();
         let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
         let digest = ComponentDigest::from_content(b"component");
         for tenant in [&a, &b] {
@@ -109,7 +114,7 @@ mod tests {
         assert!(!components.remove_component_file(&a, &digest).await.unwrap());
         assert!(!components.component_path(&a, &digest).exists());
         assert!(components.component_path(&b, &digest).exists());
-        components.remove_all_of_tenant(&b).await.unwrap();
+        components.remove_all_components_of_tenant(&b).await.unwrap();
         assert_eq!(
             (
                 usage.count_stored_bytes(&a).await,

@@ -49,7 +49,7 @@ impl FolderLock {
     }
 
     /// Acquires the lock, and waits for the current holder to release it. Blocks for up to two seconds.
-    pub(crate) fn acquire(data: &Path) -> Result<Self, StorageError> {
+    pub(crate) fn acquire_with_timeout(data: &Path) -> Result<Self, StorageError> {
         let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             match Self::try_acquire(data) {
@@ -174,7 +174,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let held = FolderLock::try_acquire(dir.path()).unwrap();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| FolderLock::acquire(dir.path()).map(drop));
+            let waiting = scope.spawn(|| FolderLock::acquire_with_timeout(dir.path()).map(drop));
             drop(held);
             waiting.join().unwrap().unwrap();
         });

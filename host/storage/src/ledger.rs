@@ -7,13 +7,13 @@
 
 mod column_values;
 mod component_log;
+mod component_state;
 pub(crate) mod database;
 mod document_removals;
+mod job_and_document_rows;
 mod job_requests;
 mod pipelines;
-mod policy_state;
 mod reader;
-mod records;
 mod schema_renames;
 mod shadow_runs;
 mod sqlite_ledger;
@@ -26,7 +26,7 @@ mod writer;
 
 use async_trait::async_trait;
 use rusqlite::Transaction;
-use weir_core::component_log::ComponentLogEntry;
+use weir_core::component_log::NumberedComponentLogRecord;
 use weir_core::component_state_limits::{StateChange, StateSizes};
 use weir_core::event::{ErrorInfo, Event};
 use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
@@ -49,14 +49,14 @@ impl LedgerReader {
         document: &DocumentId,
     ) -> Result<Option<DocumentRecord>, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
-        self.run_on_read_connection(move |c| records::find_document(c, &tenant, &document))
+        self.run_on_read_connection(move |c| job_and_document_rows::find_document(c, &tenant, &document))
             .await
     }
 
-    /// Like [`Ledger::list_documents`].
+    /// Like [`Ledger::list_tenant_documents`].
     pub async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
         let tenant = tenant.clone();
-        self.run_on_read_connection(move |c| records::list_documents(c, &tenant))
+        self.run_on_read_connection(move |c| job_and_document_rows::list_documents(c, &tenant))
             .await
     }
 
@@ -68,14 +68,16 @@ impl LedgerReader {
         revision: Option<&RevisionId>,
     ) -> Result<Vec<PageRecord>, StorageError> {
         let (tenant, document, revision) = (tenant.clone(), *document, revision.copied());
-        self.run_on_read_connection(move |c| records::list_pages(c, &tenant, &document, revision.as_ref()))
-            .await
+        self.run_on_read_connection(move |c| {
+            job_and_document_rows::list_pages(c, &tenant, &document, revision.as_ref())
+        })
+        .await
     }
 
     /// Like [`Ledger::find_job`].
     pub async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
-        self.run_on_read_connection(move |c| records::find_job(c, &tenant, &job))
+        self.run_on_read_connection(move |c| job_and_document_rows::find_job(c, &tenant, &job))
             .await
     }
 
@@ -86,7 +88,7 @@ impl LedgerReader {
         job: &JobId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<ComponentLogEntry>, StorageError> {
+    ) -> Result<Vec<NumberedComponentLogRecord>, StorageError> {
         let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_LISTED_EVENTS));
         self.run_on_read_connection(move |c| component_log::list_log_entries(c, &tenant, &job, after, limit))
             .await
@@ -101,7 +103,9 @@ impl Ledger for SqliteLedger {
         }
         let write_all = move |t: &Transaction<'_>| {
             let mut entries = entries.iter();
-            entries.try_fold(false, |removed, entry| Ok(write_entry(t, entry)? || removed))
+            entries.try_fold(false, |removed, entry| {
+                Ok(write_ledger_entry(t, entry)? || removed)
+            })
         };
         if self.run_write_transaction(write_all).await? {
             self.tenant_admin.schedule_wal_truncation();
@@ -117,7 +121,7 @@ impl Ledger for SqliteLedger {
         self.reader.find_document(tenant, document).await
     }
 
-    async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+    async fn list_tenant_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
         self.reader.list_documents(tenant).await
     }
 
@@ -136,7 +140,7 @@ impl Ledger for SqliteLedger {
 
     async fn list_unfinished_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
         self.reader
-            .run_on_read_connection(records::list_unfinished_jobs)
+            .run_on_read_connection(job_and_document_rows::list_unfinished_jobs)
             .await
     }
 
@@ -149,14 +153,16 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<Event>, StorageError> {
         let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_LISTED_EVENTS));
         self.reader
-            .run_on_read_connection(move |c| records::list_events(c, &tenant, &job, after, limit))
+            .run_on_read_connection(move |c| {
+                job_and_document_rows::list_job_events(c, &tenant, &job, after, limit)
+            })
             .await
     }
 
     async fn last_job_event(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Event>, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
         self.reader
-            .run_on_read_connection(move |c| records::find_last_event(c, &tenant, &job))
+            .run_on_read_connection(move |c| job_and_document_rows::find_last_job_event(c, &tenant, &job))
             .await
     }
 
@@ -168,7 +174,9 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<(u64, Event)>, StorageError> {
         let (tenant, limit) = (tenant.clone(), limit.min(MAX_LISTED_EVENTS));
         self.reader
-            .run_on_read_connection(move |c| records::list_tenant_events(c, &tenant, after, limit))
+            .run_on_read_connection(move |c| {
+                job_and_document_rows::list_tenant_events(c, &tenant, after, limit)
+            })
             .await
     }
 
@@ -178,18 +186,20 @@ impl Ledger for SqliteLedger {
         job: &JobId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<ComponentLogEntry>, StorageError> {
+    ) -> Result<Vec<NumberedComponentLogRecord>, StorageError> {
         self.reader.list_component_log(tenant, job, after, limit).await
     }
 
     async fn last_tenant_event_position(&self, tenant: &TenantId) -> Result<u64, StorageError> {
         let tenant = tenant.clone();
         self.reader
-            .run_on_read_connection(move |c| records::find_last_event_position(c, &tenant))
+            .run_on_read_connection(move |c| {
+                job_and_document_rows::find_last_tenant_event_position(c, &tenant)
+            })
             .await
     }
 
-    async fn list_documents_after(
+    async fn list_tenant_documents_after(
         &self,
         tenant: &TenantId,
         after: Option<(u64, DocumentId)>,
@@ -197,7 +207,9 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<DocumentRecord>, StorageError> {
         let tenant = tenant.clone();
         self.reader
-            .run_on_read_connection(move |c| records::list_documents_after(c, &tenant, after, limit))
+            .run_on_read_connection(move |c| {
+                job_and_document_rows::list_documents_after(c, &tenant, after, limit)
+            })
             .await
     }
 
@@ -210,21 +222,25 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<PageRecord>, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         self.reader
-            .run_on_read_connection(move |c| records::list_pages_after(c, &tenant, &document, after, limit))
+            .run_on_read_connection(move |c| {
+                job_and_document_rows::list_pages_after(c, &tenant, &document, after, limit)
+            })
             .await
     }
 
     async fn last_component_log_seq(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
         self.reader
-            .run_on_read_connection(move |c| component_log::find_last_seq(c, &tenant, &job))
+            .run_on_read_connection(move |c| component_log::find_last_log_entry_seq(c, &tenant, &job))
             .await
     }
 
     async fn erase_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         let known = self
-            .run_write_transaction(move |t| document_removals::delete_document_rows(t, &tenant, &document))
+            .run_write_transaction(move |t| {
+                document_removals::delete_document_and_redact_jobs(t, &tenant, &document)
+            })
             .await?;
         self.tenant_admin.truncate_wal_or_schedule().await?;
         Ok(known)
@@ -232,18 +248,18 @@ impl Ledger for SqliteLedger {
 }
 
 /// Writes one entry. Returns whether it removed a secret.
-fn write_entry(transaction: &Transaction<'_>, entry: &LedgerEntry) -> rusqlite::Result<bool> {
+fn write_ledger_entry(transaction: &Transaction<'_>, entry: &LedgerEntry) -> rusqlite::Result<bool> {
     let written = match entry {
         LedgerEntry::Job(job) => {
-            records::write_job(transaction, job)?;
+            job_and_document_rows::write_job(transaction, job)?;
             return match job.state.is_terminal() {
                 true => job_requests::remove_passwords(transaction, &job.tenant, &job.id),
                 false => Ok(false),
             };
         }
-        LedgerEntry::Document(document) => records::write_document(transaction, document),
-        LedgerEntry::Page(page) => records::write_page(transaction, page),
-        LedgerEntry::Event(tenant, event) => records::write_event(transaction, tenant, event),
+        LedgerEntry::Document(document) => job_and_document_rows::write_document(transaction, document),
+        LedgerEntry::Page(page) => job_and_document_rows::write_page(transaction, page),
+        LedgerEntry::Event(tenant, event) => job_and_document_rows::write_event(transaction, tenant, event),
         LedgerEntry::ComponentLog(tenant, entry) => {
             component_log::write_log_entry(transaction, tenant, entry)
         }
@@ -253,7 +269,7 @@ fn write_entry(transaction: &Transaction<'_>, entry: &LedgerEntry) -> rusqlite::
 
 #[async_trait]
 impl ComponentStateStore for SqliteLedger {
-    async fn get_state_value(
+    async fn get_component_state_value(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -261,20 +277,28 @@ impl ComponentStateStore for SqliteLedger {
     ) -> Result<Option<Vec<u8>>, ErrorInfo> {
         let (tenant, pipeline, key) = (tenant.clone(), pipeline.to_owned(), key.to_owned());
         self.reader
-            .run_on_read_connection(move |c| policy_state::get_state_value(c, &tenant, &pipeline, &key))
+            .run_on_read_connection(move |c| {
+                component_state::get_component_state_value(c, &tenant, &pipeline, &key)
+            })
             .await
             .map_err(to_error_info)
     }
 
-    async fn list_value_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
+    async fn list_component_state_value_sizes(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+    ) -> Result<StateSizes, ErrorInfo> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         self.reader
-            .run_on_read_connection(move |c| policy_state::list_value_sizes(c, &tenant, &pipeline))
+            .run_on_read_connection(move |c| {
+                component_state::list_component_state_value_sizes(c, &tenant, &pipeline)
+            })
             .await
             .map_err(to_error_info)
     }
 
-    async fn apply_state_changes(
+    async fn apply_component_state_changes(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -282,7 +306,7 @@ impl ComponentStateStore for SqliteLedger {
     ) -> Result<(), ErrorInfo> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         self.run_write_transaction(move |t| {
-            policy_state::apply_state_changes(t, &tenant, &pipeline, &changes)
+            component_state::apply_component_state_changes(t, &tenant, &pipeline, &changes)
         })
         .await
         .map_err(to_error_info)?

@@ -5,7 +5,7 @@
 //! | name | content |
 //! |---|---|
 //! | `lock` | locked by the process that writes |
-//! | `uploads/<tenant>/<document>` | [`FileUploads`] |
+//! | `uploads/<tenant>/<document>` | [`FileUploadStore`] |
 //! | `components/<tenant>/<digest>.wasm` | [`FileComponentStore`] |
 //! | `blobs/<tenant>/<key>` | [`FileBlobStore`] |
 //! | `vectors/` | [`EdgeVectorStore`] |
@@ -15,7 +15,7 @@
 //! | `weir.sock` | socket on which the holder runs searches for other processes |
 //!
 //! [`Storage`] is for the process that holds the folder. Other processes can work at the same time, and also while no process holds the
-//! folder: [`search`] finds passages, [`LedgerReader`] reads the ledger, and [`TenantAdmin`] changes tenants and API keys.
+//! folder: [`search_data_folder`] finds passages, [`LedgerReader`] reads the ledger, and [`TenantAdmin`] changes tenants and API keys.
 
 mod blobs;
 mod changed_paths;
@@ -24,7 +24,7 @@ mod data_folder;
 mod ledger;
 mod path_with_error_name;
 mod response_cache;
-mod search_server;
+mod search_socket_server;
 mod storage_usage;
 mod tenant_files;
 mod tenant_removal;
@@ -39,14 +39,14 @@ pub use blobs::FileBlobStore;
 pub use component_store::FileComponentStore;
 pub use ledger::{LedgerReader, SqliteLedger, TenantAdmin};
 pub use response_cache::SqliteResponseCache;
-pub use search_server::search_data_folder;
-pub use tenant_removal::remove_tenant;
-pub use uploads::FileUploads;
+pub use search_socket_server::search_data_folder;
+pub use tenant_removal::remove_tenant_with_all_data;
+pub use uploads::FileUploadStore;
 pub use vectors::{EdgeVectorStore, MAX_HITS};
 use weir_core::StorageError;
 
 use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
-use crate::search_server::SearchServer;
+use crate::search_socket_server::SearchServer;
 
 /// A data folder that this process holds for writing.
 ///
@@ -55,7 +55,7 @@ pub struct Storage {
     // The first field, so that a dropped storage removes its socket while it still holds the folder.
     search_server: SearchServer,
     /// Uploaded files.
-    pub uploads: Arc<FileUploads>,
+    pub uploads: Arc<FileUploadStore>,
     /// Component files that tenants pushed.
     pub components: Arc<FileComponentStore>,
     /// Page images and texts.
@@ -70,18 +70,19 @@ impl Storage {
     /// Opens a data folder and creates it if it does not exist. `model` is the embedding model and `dimensions` the length of its
     /// vectors; a folder with an index for another model is refused. While another process holds the folder, waits up to two seconds
     /// and then returns [`StorageError::InUse`].
-    pub async fn open(data: &Path, dimensions: usize, model: &str) -> Result<Self, StorageError> {
+    pub async fn open_or_create(data: &Path, dimensions: usize, model: &str) -> Result<Self, StorageError> {
         let (folder, model) = (data.to_owned(), model.to_owned());
         let opened = tokio::task::spawn_blocking(move || {
             create_private_folder(&folder)?;
-            let lock = Arc::new(FolderLock::acquire(&folder)?);
+            let lock = Arc::new(FolderLock::acquire_with_timeout(&folder)?);
             rename_entries_of_earlier_versions(&folder)?;
-            let ledger = SqliteLedger::open(&folder, Arc::clone(&lock))?;
+            let ledger = SqliteLedger::open_or_create(&folder, Arc::clone(&lock))?;
             let storage_usage = ledger.storage_usage();
-            let uploads = FileUploads::open(&folder, storage_usage.clone())?;
-            let components = FileComponentStore::open(&folder, storage_usage.clone())?;
-            let blobs = FileBlobStore::open(&folder, storage_usage)?;
-            let vectors = EdgeVectorStore::open(&folder, &model, dimensions, lock)?;
+            let uploads = FileUploadStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?;
+            let components =
+                FileComponentStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?;
+            let blobs = FileBlobStore::open_and_remove_unfinished_files(&folder, storage_usage)?;
+            let vectors = EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock)?;
             Ok(((uploads, components), blobs, vectors, ledger))
         });
         let ((uploads, components), blobs, vectors, ledger) =
@@ -92,7 +93,7 @@ impl Storage {
         let (uploads, blobs) = (Arc::new(uploads), Arc::new(blobs));
         let components = Arc::new(components);
         let (vectors, ledger) = (Arc::new(vectors), Arc::new(ledger));
-        let search_server = SearchServer::open(data, &vectors)?;
+        let search_server = SearchServer::bind_socket_and_start(data, &vectors)?;
         Ok(Self {
             uploads,
             components,
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     async fn open_test_storage(data: &Path) -> Storage {
-        Storage::open(data, 16, "test-model").await.unwrap()
+        Storage::open_or_create(data, 16, "test-model").await.unwrap()
     }
 
     #[tokio::test]
@@ -166,7 +167,7 @@ mod tests {
         fs::rename(data.join("uploads"), data.join("originals")).unwrap();
         fs::create_dir(data.join("originals/default")).unwrap();
         fs::write(data.join("originals/default/file"), "upload").unwrap();
-        remove_tenant(data, &tenant).await.unwrap();
+        remove_tenant_with_all_data(data, &tenant).await.unwrap();
         assert!(!data.join("originals").exists() && !data.join("uploads/default").exists());
     }
 }

@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use weir_core::llm::{LlmResponse, ResponseCache, ResponseCacheKey};
 use weir_core::{DocumentId, StorageError, TenantId};
 
-use crate::ledger::database::{create_or_make_private, to_storage_error, truncate_wal};
+use crate::ledger::database::{create_or_make_file_private, to_storage_error, truncate_wal};
 use crate::path_with_error_name::PathWithErrorName;
 use crate::worker_thread::WorkerThread;
 
@@ -73,7 +73,7 @@ struct CacheFile {
 
 impl SqliteResponseCache {
     /// Opens the cache of a data folder with a limit of `bytes`. Creates the file if it does not exist.
-    pub async fn open(data: &Path, bytes: u64) -> Result<Self, StorageError> {
+    pub async fn open_or_create(data: &Path, bytes: u64) -> Result<Self, StorageError> {
         let folder = data.to_owned();
         let opened = tokio::task::spawn_blocking(move || CacheFile::open_or_recreate(&folder, bytes));
         let file = opened.await.map_err(|error| StorageError::Failed {
@@ -86,7 +86,7 @@ impl SqliteResponseCache {
     }
 
     /// Deletes the cache of a data folder. Only for a host that holds the folder and caches no responses.
-    pub async fn delete_files(data: &Path) -> Result<(), StorageError> {
+    pub async fn delete_cache_of_data_folder(data: &Path) -> Result<(), StorageError> {
         let folder = data.to_owned();
         let deleted = tokio::task::spawn_blocking(move || delete_cache_files(&folder));
         deleted.await.map_err(|error| StorageError::Failed {
@@ -110,7 +110,7 @@ impl ResponseCache for SqliteResponseCache {
     ) -> Result<Option<LlmResponse>, StorageError> {
         let (tenant, key) = (tenant.clone(), *key);
         self.worker
-            .run(move |file| file.get_response(&tenant, &key))
+            .run(move |file| file.get_response_and_mark_used(&tenant, &key))
             .await
     }
 
@@ -127,7 +127,7 @@ impl ResponseCache for SqliteResponseCache {
             reason: error.to_string(),
         })?;
         self.worker
-            .run(move |file| file.put_response(&tenant, &key, document.as_ref(), &response))
+            .run(move |file| file.put_response_evicting_older(&tenant, &key, document.as_ref(), &response))
             .await
     }
 
@@ -184,7 +184,7 @@ impl CacheFile {
 
     fn open_or_upgrade(path: &PathBuf, max_bytes: u64) -> Result<Self, StorageError> {
         let location = PathWithErrorName::new(CACHE_NAME, path);
-        create_or_make_private(path).map_err(|e| location.io_error(&e))?;
+        create_or_make_file_private(path).map_err(|e| location.io_error(&e))?;
         let opened = Connection::open(path).and_then(|connection| {
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
@@ -219,7 +219,7 @@ impl CacheFile {
         Ok(file)
     }
 
-    fn get_response(
+    fn get_response_and_mark_used(
         &mut self,
         tenant: &TenantId,
         key: &ResponseCacheKey,
@@ -236,7 +236,7 @@ impl CacheFile {
         Ok(found.and_then(|response| serde_json::from_str(&response).ok()))
     }
 
-    fn put_response(
+    fn put_response_evicting_older(
         &mut self,
         tenant: &TenantId,
         key: &ResponseCacheKey,
@@ -357,14 +357,18 @@ mod tests {
     async fn responses_survive_a_kill_and_belong_to_their_tenant() {
         let data = tempfile::tempdir().unwrap();
         let (one, other) = (tenant("one"), tenant("other"));
-        let cache = SqliteResponseCache::open(data.path(), 1 << 20).await.unwrap();
+        let cache = SqliteResponseCache::open_or_create(data.path(), 1 << 20)
+            .await
+            .unwrap();
         cache
             .put_cached_response(&one, &[1; 32], None, &make_response("yes"))
             .await
             .unwrap();
         // Neither flushed nor closed, like a killed process.
         drop(cache);
-        let cache = SqliteResponseCache::open(data.path(), 1 << 20).await.unwrap();
+        let cache = SqliteResponseCache::open_or_create(data.path(), 1 << 20)
+            .await
+            .unwrap();
         assert_eq!(
             cache.get_cached_response(&one, &[1; 32]).await.unwrap(),
             Some(make_response("yes"))
@@ -378,7 +382,9 @@ mod tests {
         assert_eq!(cache.get_cached_response(&one, &[1; 32]).await.unwrap(), None);
         cache.close().await;
         remove_tenant_from_closed_cache(data.path(), &other).unwrap();
-        let cache = SqliteResponseCache::open(data.path(), 1 << 20).await.unwrap();
+        let cache = SqliteResponseCache::open_or_create(data.path(), 1 << 20)
+            .await
+            .unwrap();
         assert_eq!(cache.get_cached_response(&other, &[2; 32]).await.unwrap(), None);
     }
 
@@ -390,7 +396,9 @@ mod tests {
             .unwrap()
             .len() as u64
             + ROW_OVERHEAD_BYTES;
-        let cache = SqliteResponseCache::open(data.path(), 3 * size).await.unwrap();
+        let cache = SqliteResponseCache::open_or_create(data.path(), 3 * size)
+            .await
+            .unwrap();
         let known = async |key: u8| {
             cache
                 .get_cached_response(&one, &[key; 32])
@@ -422,7 +430,9 @@ mod tests {
         assert!(!known(9).await && known(3).await);
         cache.close().await;
         // With a lower limit at the next open, the latest stay.
-        let cache = SqliteResponseCache::open(data.path(), size).await.unwrap();
+        let cache = SqliteResponseCache::open_or_create(data.path(), size)
+            .await
+            .unwrap();
         let known = async |key: u8| {
             cache
                 .get_cached_response(&one, &[key; 32])
@@ -461,7 +471,9 @@ mod tests {
         drop(c);
         rename_entries_of_earlier_versions(data.path()).unwrap();
         for _ in 0..2 {
-            let cache = SqliteResponseCache::open(data.path(), 1 << 20).await.unwrap();
+            let cache = SqliteResponseCache::open_or_create(data.path(), 1 << 20)
+                .await
+                .unwrap();
             assert_eq!(
                 cache.get_cached_response(&one, &[1; 32]).await.unwrap(),
                 Some(make_response("yes"))
@@ -485,7 +497,9 @@ mod tests {
             } else {
                 fs::write(data.path().join(FILE_NAME), &damage).unwrap();
             }
-            let cache = SqliteResponseCache::open(data.path(), 1 << 20).await.unwrap();
+            let cache = SqliteResponseCache::open_or_create(data.path(), 1 << 20)
+                .await
+                .unwrap();
             assert_eq!(cache.get_cached_response(&one, &[1; 32]).await.unwrap(), None);
             cache
                 .put_cached_response(&one, &[1; 32], None, &make_response("yes"))

@@ -41,7 +41,8 @@ impl StorageUsageTracker {
     ) -> Result<(), StorageError> {
         if self.changed_paths.add_changing_paths(tenant, paths) {
             // Callers that wait at the same time share a transaction.
-            self.writer.run_blocking(LedgerWriter::mark_changing_paths)?;
+            self.writer
+                .run_and_block_caller(LedgerWriter::mark_changing_paths)?;
         }
         Ok(())
     }
@@ -67,7 +68,8 @@ impl StorageUsageTracker {
     /// Saves the sizes of changed files now and not with the next transaction. Removals end with it, so that a tenant can use the space.
     /// Blocks on the disk.
     pub(crate) fn save_changed_file_sizes(&self) -> Result<(), StorageError> {
-        self.writer.run_blocking(LedgerWriter::save_changed_file_sizes)
+        self.writer
+            .run_and_block_caller(LedgerWriter::save_changed_file_sizes)
     }
 
     /// Runs `work`, which changes no sizes, while no file changes.

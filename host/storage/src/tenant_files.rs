@@ -32,7 +32,7 @@ pub(crate) struct TenantFiles {
 impl TenantFiles {
     /// Opens a folder of the data folder and creates it if it does not exist. Removes unfinished files, so only one process may have it
     /// open. Blocks on the disk.
-    pub(crate) fn open(
+    pub(crate) fn open_and_remove_unfinished_files(
         kind: &'static str,
         data: &Path,
         folder: &'static str,

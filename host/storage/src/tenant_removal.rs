@@ -20,7 +20,7 @@ use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_ea
 use crate::ledger::SqliteLedger;
 use crate::path_with_error_name::PathWithErrorName;
 use crate::response_cache;
-use crate::uploads::FileUploads;
+use crate::uploads::FileUploadStore;
 use crate::vectors::EdgeVectorStore;
 
 fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
@@ -34,17 +34,17 @@ fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
 
 /// Removes a tenant with all its data from a data folder. Returns whether the tenant existed. Fails with [`StorageError::InUse`]
 /// if another process has locked the folder, because jobs that run there would write new data of the tenant.
-pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, StorageError> {
+pub async fn remove_tenant_with_all_data(data: &Path, tenant: &TenantId) -> Result<bool, StorageError> {
     let (folder, removed_tenant) = (data.to_owned(), tenant.clone());
     let opened = tokio::task::spawn_blocking(move || {
         create_private_folder(&folder)?;
-        let lock = Arc::new(FolderLock::acquire(&folder)?);
+        let lock = Arc::new(FolderLock::acquire_with_timeout(&folder)?);
         rename_entries_of_earlier_versions(&folder)?;
-        let ledger = SqliteLedger::open(&folder, Arc::clone(&lock))?;
+        let ledger = SqliteLedger::open_or_create(&folder, Arc::clone(&lock))?;
         let storage_usage = ledger.storage_usage();
-        let uploads = FileUploads::open(&folder, storage_usage.clone())?;
-        let blobs = FileBlobStore::open(&folder, storage_usage.clone())?;
-        let components = FileComponentStore::open(&folder, storage_usage)?;
+        let uploads = FileUploadStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?;
+        let blobs = FileBlobStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?;
+        let components = FileComponentStore::open_and_remove_unfinished_files(&folder, storage_usage)?;
         let vectors = EdgeVectorStore::open_existing(&folder, lock)?;
         response_cache::remove_tenant_from_closed_cache(&folder, &removed_tenant)?;
         remove_recordings_folder(&folder.join("recordings").join(removed_tenant.as_str()))?;
@@ -63,8 +63,8 @@ pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, Stora
             vectors.compact().await?;
         }
         blobs.delete_blobs_with_prefix(tenant, "").await?;
-        uploads.remove_all_of_tenant(tenant).await?;
-        components.remove_all_of_tenant(tenant).await?;
+        uploads.remove_all_uploads_of_tenant(tenant).await?;
+        components.remove_all_components_of_tenant(tenant).await?;
         ledger.remove_tenant(tenant).await
     };
     let removed = removed.await;

@@ -21,25 +21,29 @@ use crate::tenant_files::{TenantFiles, remove_file_if_exists};
 const STAGING_FOLDER: &str = ".staged";
 
 /// Implements [`UploadStore`] with files.
-pub struct FileUploads(Arc<TenantFiles>);
+pub struct FileUploadStore(Arc<TenantFiles>);
 
-impl FileUploads {
+impl FileUploadStore {
     /// Opens `<data>/uploads` and creates it if it does not exist. Removes unfinished files, so only one process may have it open.
     /// Blocks on the disk.
-    pub(crate) fn open(data: &Path, storage_usage: StorageUsageTracker) -> Result<Self, StorageError> {
-        let files = TenantFiles::open("document", data, "uploads", storage_usage)?;
+    pub(crate) fn open_and_remove_unfinished_files(
+        data: &Path,
+        storage_usage: StorageUsageTracker,
+    ) -> Result<Self, StorageError> {
+        let files =
+            TenantFiles::open_and_remove_unfinished_files("document", data, "uploads", storage_usage)?;
         create_private_folder(&files.root_folder().join(STAGING_FOLDER))?;
         Ok(Self(Arc::new(files)))
     }
 }
 
 #[async_trait]
-impl UploadStore for FileUploads {
+impl UploadStore for FileUploadStore {
     fn new_temporary_path(&self) -> PathBuf {
         self.0.new_unfinished_path()
     }
 
-    async fn stage_received_file(
+    async fn stage_received_file_for_job(
         &self,
         tenant: &TenantId,
         unfinished: &Path,
@@ -53,7 +57,7 @@ impl UploadStore for FileUploads {
             .await
     }
 
-    async fn stage_stored_upload(
+    async fn stage_stored_upload_for_job(
         &self,
         tenant: &TenantId,
         job: &JobId,
@@ -108,7 +112,7 @@ impl UploadStore for FileUploads {
         Ok(documents)
     }
 
-    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
+    async fn remove_all_uploads_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
         let tenant = tenant.clone();
         self.0
             .run_blocking(move |files| {
@@ -172,14 +176,14 @@ fn list_staged_uploads(files: &TenantFiles) -> Result<Vec<StagedUpload>, Storage
         let name = entry.file_name();
         all.extend(
             name.to_str()
-                .and_then(|name| parse_staged_name(name, entry.path())),
+                .and_then(|name| parse_staged_file_name(name, entry.path())),
         );
     }
     Ok(all)
 }
 
 /// Parses the name of a staged file.
-fn parse_staged_name(name: &str, path: PathBuf) -> Option<StagedUpload> {
+fn parse_staged_file_name(name: &str, path: PathBuf) -> Option<StagedUpload> {
     let mut parts = name.split('.');
     Some(StagedUpload {
         tenant: parts.next()?.parse().ok()?,
@@ -194,14 +198,14 @@ mod tests {
     use super::*;
     use crate::ledger::SqliteLedger;
 
-    fn open_uploads() -> (tempfile::TempDir, StorageUsageTracker, FileUploads) {
+    fn open_uploads() -> (tempfile::TempDir, StorageUsageTracker, FileUploadStore) {
         let dir = tempfile::tempdir().unwrap();
         let usage = SqliteLedger::open_for_test(dir.path()).storage_usage();
-        let uploads = FileUploads::open(dir.path(), usage.clone()).unwrap();
+        let uploads = FileUploadStore::open_and_remove_unfinished_files(dir.path(), usage.clone()).unwrap();
         (dir, usage, uploads)
     }
 
-    async fn commit_upload(uploads: &FileUploads, tenant: &TenantId, bytes: &[u8]) -> DocumentId {
+    async fn commit_upload(uploads: &FileUploadStore, tenant: &TenantId, bytes: &[u8]) -> DocumentId {
         let (unfinished, document) = (uploads.new_temporary_path(), DocumentId::from_content(bytes));
         fs::write(&unfinished, bytes).unwrap();
         uploads
@@ -240,7 +244,7 @@ mod tests {
             ),
             (6, 3)
         );
-        uploads.remove_all_of_tenant(&a).await.unwrap();
+        uploads.remove_all_uploads_of_tenant(&a).await.unwrap();
         assert!(uploads.list_uploads(&a).await.unwrap().is_empty());
         assert_eq!(uploads.list_uploads(&b).await.unwrap(), [one]);
         assert_eq!(
@@ -259,7 +263,7 @@ mod tests {
         fs::write(&left, "half").unwrap();
         assert_ne!(left, uploads.new_temporary_path());
         drop(uploads);
-        let uploads = FileUploads::open(dir.path(), usage).unwrap();
+        let uploads = FileUploadStore::open_and_remove_unfinished_files(dir.path(), usage).unwrap();
         assert!(!left.exists());
         let missing = uploads
             .commit_upload(

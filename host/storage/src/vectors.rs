@@ -38,8 +38,8 @@ use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
 use self::bm25::Bm25Encoder;
 use self::passage_payload::{
-    DENSE_VECTOR, SPARSE_VECTOR, SUMMARY_PAGE, check_dense_vector, document_filter, page_of_payload,
-    page_scroll_request, search_filter, tenant_filter, to_hit, to_shard_point,
+    DENSE_VECTOR, SPARSE_VECTOR, SUMMARY_PAGE, check_dense_vector, document_filter, page_number_of_payload,
+    passage_page_numbers_request, search_filter, tenant_filter, to_search_hit, to_shard_point,
 };
 use self::query_word_matcher::QueryWordMatcher;
 use self::shard::{INDEX_NAME, Shard};
@@ -79,25 +79,25 @@ struct VectorIndex {
 impl EdgeVectorStore {
     /// Opens `<data>/vectors` for vectors of length `dimensions` by the embedding model `model`. Creates it if it does not exist. Blocks
     /// on the disk.
-    pub(crate) fn open(
+    pub(crate) fn open_or_create(
         data: &Path,
         model: &str,
         dimensions: usize,
         lock: Arc<FolderLock>,
     ) -> Result<Self, StorageError> {
-        Self::with_shard(Shard::open(data, model, dimensions)?, lock)
+        Self::from_shard(Shard::open_or_create(data, model, dimensions)?, lock)
     }
 
     /// Opens an existing `<data>/vectors` for the embedding model that it was made for. Returns `None` if it does not exist. Blocks on
     /// the disk.
     pub(crate) fn open_existing(data: &Path, lock: Arc<FolderLock>) -> Result<Option<Self>, StorageError> {
         match Shard::open_existing(data)? {
-            Some(shard) => Self::with_shard(shard, lock).map(Some),
+            Some(shard) => Self::from_shard(shard, lock).map(Some),
             None => Ok(None),
         }
     }
 
-    fn with_shard(shard: Shard, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
+    fn from_shard(shard: Shard, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
         let encoder = Bm25Encoder::new().map_err(index_error)?;
         let index = Arc::new(VectorIndex {
             shard,
@@ -219,7 +219,7 @@ impl VectorStore for EdgeVectorStore {
             .await
     }
 
-    async fn remove_document_points(
+    async fn remove_document_or_page_points(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
@@ -244,7 +244,7 @@ impl VectorStore for EdgeVectorStore {
             .await
     }
 
-    async fn search_points(
+    async fn search_by_vector_and_words(
         &self,
         tenant: &TenantId,
         query: &SearchQuery,
@@ -259,13 +259,13 @@ impl VectorStore for EdgeVectorStore {
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
-        let request = page_scroll_request(tenant, document);
+        let request = passage_page_numbers_request(tenant, document);
         self.run_read_on_index(move |index| {
-            let (passages, _) = index.shard.with_engine(|edge| edge.scroll(request))?;
+            let (passages, _) = index.shard.call_open_engine(|edge| edge.scroll(request))?;
             let mut pages = BTreeMap::new();
             for number in passages
                 .iter()
-                .filter_map(|passage| page_of_payload(passage.payload.as_ref()))
+                .filter_map(|passage| page_number_of_payload(passage.payload.as_ref()))
             {
                 *pages.entry(number).or_default() += 1;
             }
@@ -357,9 +357,9 @@ impl VectorIndex {
         let mut matcher = QueryWordMatcher::new(&self.encoder, &query.query_text);
         let mut hits = self
             .shard
-            .with_engine(|edge| edge.query(request))?
+            .call_open_engine(|edge| edge.query(request))?
             .into_iter()
-            .map(|point| to_hit(point, &query.dense_vector, &mut matcher))
+            .map(|point| to_search_hit(point, &query.dense_vector, &mut matcher))
             .collect::<Result<Vec<_>, _>>()?;
         // Equal scores are common in rank fusion. Order them by document.
         hits.sort_by(|(a, i), (b, j)| {

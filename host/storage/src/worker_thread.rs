@@ -61,7 +61,7 @@ impl<T: Send + 'static> WorkerThread<T> {
     }
 
     /// Like [`WorkerThread::run`], for a thread that may block.
-    pub(crate) fn run_blocking<R, F>(&self, work: F) -> Result<R, StorageError>
+    pub(crate) fn run_and_block_caller<R, F>(&self, work: F) -> Result<R, StorageError>
     where
         R: Send + 'static,
         F: FnOnce(&mut T) -> Result<R, StorageError> + Send + 'static,

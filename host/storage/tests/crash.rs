@@ -69,7 +69,7 @@ async fn page_writer_in_another_process() {
         if removes_a_page(page) {
             storage
                 .vectors
-                .remove_document_points(&t, &document_id(&round), Some(&[page - 3]))
+                .remove_document_or_page_points(&t, &document_id(&round), Some(&[page - 3]))
                 .await
                 .unwrap();
         }
@@ -153,7 +153,12 @@ async fn ten_kills_lose_and_duplicate_no_page() {
             let mut found: BTreeMap<PageNumber, Vec<String>> = BTreeMap::new();
             let mut all = make_query("", unit_vector(0.0), weir_storage::MAX_HITS);
             all.documents = vec![document_id(name)];
-            for hit in storage.vectors.search_points(&t, &all).await.unwrap() {
+            for hit in storage
+                .vectors
+                .search_by_vector_and_words(&t, &all)
+                .await
+                .unwrap()
+            {
                 found.entry(hit.page).or_default().push(hit.text);
             }
             let counted: BTreeMap<_, _> = storage

@@ -183,7 +183,7 @@ async fn staged_upload_survives_the_removal_of_its_document() {
     let storage = open_storage(dir.path()).await;
     let (uploads, a, job) = (&storage.uploads, tenant_id("a"), JobId::new());
     let document = document_id("a");
-    let stage = || uploads.stage_stored_upload(&a, &job, &document);
+    let stage = || uploads.stage_stored_upload_for_job(&a, &job, &document);
     assert_eq!(stage().await.unwrap(), None);
     let unfinished = uploads.new_temporary_path();
     fs::write(&unfinished, "a").unwrap();
@@ -200,9 +200,12 @@ async fn staged_upload_survives_the_removal_of_its_document() {
     }
     // Staged uploads are removed with their tenant only.
     let left = stage().await.unwrap().unwrap();
-    uploads.remove_all_of_tenant(&tenant_id("b")).await.unwrap();
+    uploads
+        .remove_all_uploads_of_tenant(&tenant_id("b"))
+        .await
+        .unwrap();
     assert!(left.exists());
-    uploads.remove_all_of_tenant(&a).await.unwrap();
+    uploads.remove_all_uploads_of_tenant(&a).await.unwrap();
     assert!(!left.exists());
     let missing = uploads.commit_upload(&a, &left, &document).await;
     assert!(

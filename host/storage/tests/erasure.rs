@@ -12,7 +12,9 @@ use fixture::{
 };
 use weir_conformance::list_files_containing;
 use weir_core::DocumentId;
-use weir_core::component_log::{ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind, LogLevel};
+use weir_core::component_log::{
+    ComponentLogRecord, ComponentLogRecordKind, LogLevel, NumberedComponentLogRecord,
+};
 use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::job_request::JobRequestStore;
 use weir_core::ledger::{DocumentRecord, JobRecord, JobState, LedgerEntry};
@@ -115,7 +117,7 @@ async fn write_job_of_two_documents(storage: &Storage, record: &JobRecord, names
         entries.push(LedgerEntry::Event(tenant.clone(), event));
         entries.push(LedgerEntry::ComponentLog(
             tenant.clone(),
-            ComponentLogEntry {
+            NumberedComponentLogRecord {
                 job: record.id,
                 seq,
                 since_job_created_millis: 0,
@@ -248,7 +250,9 @@ async fn wal_is_truncated_after_the_last_reader() {
 async fn removed_document_leaves_no_cached_response() {
     let dir = tempfile::tempdir().unwrap();
     let t = tenant_id("t");
-    let cache = SqliteResponseCache::open(dir.path(), 1 << 24).await.unwrap();
+    let cache = SqliteResponseCache::open_or_create(dir.path(), 1 << 24)
+        .await
+        .unwrap();
     for number in 0..60_u8 {
         let (key, name) = ([number; 32], ["a", "b", ""][usize::from(number) % 3]);
         let document = (!name.is_empty()).then(|| document_id(name));
@@ -284,7 +288,9 @@ async fn removed_document_leaves_no_cached_response() {
         .await
         .unwrap();
     cache.close().await;
-    SqliteResponseCache::delete_files(dir.path()).await.unwrap();
+    SqliteResponseCache::delete_cache_of_data_folder(dir.path())
+        .await
+        .unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -318,7 +324,7 @@ async fn list_hit_texts(storage: &Storage, t: &str, document: DocumentId) -> Vec
     };
     let hits = storage
         .vectors
-        .search_points(&tenant_id(t), &query)
+        .search_by_vector_and_words(&tenant_id(t), &query)
         .await
         .unwrap();
     let mut texts: Vec<String> = hits.into_iter().map(|hit| hit.text).collect();
@@ -346,7 +352,7 @@ async fn removed_passages_are_gone_from_all_files_of_the_index() {
     for (t, name) in [("t", "a"), ("u", "a"), ("u", "b")] {
         storage
             .vectors
-            .remove_document_points(&tenant_id(t), &document_id(name), None)
+            .remove_document_or_page_points(&tenant_id(t), &document_id(name), None)
             .await
             .unwrap();
         storage.vectors.flush_points().await.unwrap();
@@ -401,7 +407,7 @@ async fn interrupted_compaction_is_completed_at_the_next_open() {
     index_passages(&storage, &["t"], &["a", "b"], 40).await;
     storage
         .vectors
-        .remove_document_points(&tenant_id("t"), &document_id("a"), None)
+        .remove_document_or_page_points(&tenant_id("t"), &document_id("a"), None)
         .await
         .unwrap();
     storage.vectors.flush_points().await.unwrap();

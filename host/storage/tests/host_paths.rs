@@ -70,7 +70,7 @@ async fn ledger_errors_name_the_ledger() {
     fs::create_dir(dir.path().join("ledger.db")).unwrap();
     let error = error_without_path(
         dir.path(),
-        storage.ledger.list_documents(&tenant_id("acme")).await,
+        storage.ledger.list_tenant_documents(&tenant_id("acme")).await,
     );
     assert!(error.contains("the ledger"), "{error}");
     error_without_path(dir.path(), storage.ledger.list_tenants().await);
@@ -89,7 +89,9 @@ async fn index_errors_name_the_index() {
     assert!(error.contains("the index"), "{error}");
     error_without_path(
         dir.path(),
-        vectors.search_points(&t, &make_query("text", vec![1.0], 1)).await,
+        vectors
+            .search_by_vector_and_words(&t, &make_query("text", vec![1.0], 1))
+            .await,
     );
 }
 

@@ -441,23 +441,23 @@ async fn usage_is_added_up_by_day() {
     };
     let gone = (tenant_id("gone"), used(1));
     ledger
-        .add_usage_of_day(10, vec![(a.clone(), used(1)), (b.clone(), used(7)), gone])
+        .add_daily_usage_of_tenants(10, vec![(a.clone(), used(1)), (b.clone(), used(7)), gone])
         .await
         .unwrap();
     ledger
-        .add_usage_of_day(10, vec![(a.clone(), used(20))])
+        .add_daily_usage_of_tenants(10, vec![(a.clone(), used(20))])
         .await
         .unwrap();
     ledger
-        .add_usage_of_day(12, vec![(a.clone(), used(5))])
+        .add_daily_usage_of_tenants(12, vec![(a.clone(), used(5))])
         .await
         .unwrap();
     ledger
-        .add_usage_of_day(14, vec![(a.clone(), used(u64::MAX / 2 - 13))])
+        .add_daily_usage_of_tenants(14, vec![(a.clone(), used(u64::MAX / 2 - 13))])
         .await
         .unwrap();
     ledger
-        .add_usage_of_day(14, vec![(a.clone(), used(1000))])
+        .add_daily_usage_of_tenants(14, vec![(a.clone(), used(1000))])
         .await
         .unwrap();
     storage.close().await.unwrap();

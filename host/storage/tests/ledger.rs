@@ -12,12 +12,12 @@ mod fixture;
 use fixture::{document_id, make_event, make_job, open_storage, page_done_entry, tenant_id};
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::component_log::{
-    BacktraceFrame, ComponentFailureReport, ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind,
-    LogLevel,
+    BacktraceFrame, ComponentFailureReport, ComponentLogRecord, ComponentLogRecordKind, LogLevel,
+    NumberedComponentLogRecord,
 };
 use weir_core::component_state_limits::{StateChange, StateSizes};
 use weir_core::event::{ErrorInfo, Event};
-use weir_core::ledger::{DocumentRecord, JobRecord, JobState, LedgerEntry, PageRecord, PageState};
+use weir_core::ledger::{DocumentRecord, FinalPageState, JobRecord, JobState, LedgerEntry, PageRecord};
 use weir_core::page::OutlineEntry;
 use weir_core::ports::{ComponentStateStore, Ledger};
 use weir_core::tenancy::TenantStore;
@@ -62,7 +62,7 @@ async fn documents_are_listed_newest_first_and_keep_their_first_date() {
         .await
         .unwrap();
     assert_eq!(
-        ledger.list_documents(&t).await.unwrap(),
+        ledger.list_tenant_documents(&t).await.unwrap(),
         [new.clone(), old.clone()]
     );
     let renamed = DocumentRecord {
@@ -101,7 +101,7 @@ async fn pages_are_stored_by_revision_and_the_latest_is_listed() {
             page,
             revision,
             job: JobId::new(),
-            state: PageState::Failed {
+            state: FinalPageState::Failed {
                 error: ErrorInfo {
                     kind: "k".into(),
                     message: "m".into(),
@@ -133,7 +133,7 @@ async fn pages_are_stored_by_revision_and_the_latest_is_listed() {
                 (
                     p.page,
                     p.revision,
-                    if let PageState::Done { passages, .. } = p.state {
+                    if let FinalPageState::Done { passages, .. } = p.state {
                         passages
                     } else {
                         0
@@ -295,7 +295,7 @@ async fn jobs_and_events_of_a_removed_document_stay() {
     assert!(ledger.erase_document(&a, &document_id("d")).await.unwrap());
     assert!(!ledger.erase_document(&a, &document_id("d")).await.unwrap());
     assert_eq!(
-        ledger.list_documents(&a).await.unwrap(),
+        ledger.list_tenant_documents(&a).await.unwrap(),
         [make_document_record(&a, "e", 1)]
     );
     assert!(
@@ -313,7 +313,7 @@ async fn jobs_and_events_of_a_removed_document_stay() {
             .len(),
         1
     );
-    assert_eq!(ledger.list_documents(&b).await.unwrap().len(), 2);
+    assert_eq!(ledger.list_tenant_documents(&b).await.unwrap().len(), 2);
     assert_eq!(
         ledger
             .list_pages(&b, &document_id("d"), None)
@@ -361,7 +361,7 @@ async fn equal_ids_in_two_tenants_never_mix() {
     assert_eq!(ledger.list_job_events(&a, &id, 0, 10).await.unwrap().len(), 1);
     assert_eq!(ledger.list_job_events(&b, &id, 0, 10).await.unwrap().len(), 2);
     assert_eq!(ledger.find_document(&b, &document_id("d")).await.unwrap(), None);
-    assert!(ledger.list_documents(&b).await.unwrap().is_empty());
+    assert!(ledger.list_tenant_documents(&b).await.unwrap().is_empty());
     assert!(
         ledger
             .list_pages(&b, &document_id("d"), None)
@@ -380,9 +380,12 @@ async fn equal_ids_in_two_tenants_never_mix() {
         key: "k".into(),
         value: Some(b"of a".into()),
     };
-    ledger.apply_state_changes(&a, "p", vec![set]).await.unwrap();
+    ledger
+        .apply_component_state_changes(&a, "p", vec![set])
+        .await
+        .unwrap();
     assert_eq!(
-        ComponentStateStore::get_state_value(&**ledger, &b, "p", "k")
+        ComponentStateStore::get_component_state_value(&**ledger, &b, "p", "k")
             .await
             .unwrap(),
         None
@@ -391,20 +394,23 @@ async fn equal_ids_in_two_tenants_never_mix() {
         key: "k".into(),
         value: None,
     };
-    ledger.apply_state_changes(&b, "p", vec![delete]).await.unwrap();
+    ledger
+        .apply_component_state_changes(&b, "p", vec![delete])
+        .await
+        .unwrap();
     assert_eq!(
-        ledger.list_value_sizes(&b, "p").await.unwrap(),
+        ledger.list_component_state_value_sizes(&b, "p").await.unwrap(),
         StateSizes::default()
     );
     assert_eq!(
-        ComponentStateStore::get_state_value(&**ledger, &a, "p", "k")
+        ComponentStateStore::get_component_state_value(&**ledger, &a, "p", "k")
             .await
             .unwrap()
             .unwrap(),
         b"of a"
     );
     assert_eq!(
-        ComponentStateStore::get_state_value(&**ledger, &a, "q", "k")
+        ComponentStateStore::get_component_state_value(&**ledger, &a, "q", "k")
             .await
             .unwrap(),
         None
@@ -424,7 +430,11 @@ async fn policy_state_stays_within_its_quotas() {
         value: value.clone(),
     };
     let (t, values) = (TenantId::default_tenant(), (0..15).map(change).collect());
-    storage.ledger.apply_state_changes(&t, "q", values).await.unwrap();
+    storage
+        .ledger
+        .apply_component_state_changes(&t, "q", values)
+        .await
+        .unwrap();
     storage.close().await.unwrap();
 }
 
@@ -459,7 +469,7 @@ async fn file_that_is_not_a_ledger_is_reported_as_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ledger.db");
     std::fs::write(&file, "not a database ".repeat(1000)).unwrap();
-    let refused = weir_storage::Storage::open(dir.path(), fixture::DIMENSIONS, fixture::MODEL)
+    let refused = weir_storage::Storage::open_or_create(dir.path(), fixture::DIMENSIONS, fixture::MODEL)
         .await
         .err()
         .unwrap();
@@ -486,7 +496,7 @@ async fn a_group_is_committed_whole_or_not_at_all() {
     ];
     let failed = storage.ledger.commit_entries(group).await.unwrap_err();
     assert!(failed.to_string().contains("spoiled"), "{failed}");
-    assert!(storage.ledger.list_documents(&t).await.unwrap().is_empty());
+    assert!(storage.ledger.list_tenant_documents(&t).await.unwrap().is_empty());
     storage
         .ledger
         .commit_entries(vec![LedgerEntry::Document(make_document_record(&t, "d", 1))])
@@ -495,8 +505,8 @@ async fn a_group_is_committed_whole_or_not_at_all() {
     storage.close().await.unwrap();
 }
 
-fn make_log_line(job: JobId, seq: u64) -> ComponentLogEntry {
-    ComponentLogEntry {
+fn make_log_line(job: JobId, seq: u64) -> NumberedComponentLogRecord {
+    NumberedComponentLogRecord {
         job,
         seq,
         since_job_created_millis: 7,

@@ -26,7 +26,7 @@ struct TestData {
 impl TestData {
     async fn create() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let storage = Storage::open(folder.path(), 4, "test").await.unwrap();
+        let storage = Storage::open_or_create(folder.path(), 4, "test").await.unwrap();
         let a = tenant_id("a");
         storage
             .ledger
@@ -42,7 +42,9 @@ impl TestData {
 
     async fn reopen(self) -> Self {
         self.storage.close().await.unwrap();
-        let storage = Storage::open(self.folder.path(), 4, "test").await.unwrap();
+        let storage = Storage::open_or_create(self.folder.path(), 4, "test")
+            .await
+            .unwrap();
         Self {
             folder: self.folder,
             storage,
@@ -86,10 +88,10 @@ async fn revisions_survive_a_restart_and_belong_to_their_tenant() {
     let (a, b) = (tenant_id("a"), tenant_id("b"));
     let record = make_component_record(&a, b"one");
     let ledger = &data.storage.ledger;
-    ledger.put_component(&record).await.unwrap();
+    ledger.put_component_record(&record).await.unwrap();
     let with = make_revision_spec(&[("dpi", 200)], &[(Role::Routing, record.digest)]);
     let added = ledger
-        .add_revision(&a, "reports", &with, "key", 7)
+        .add_revision_if_changed(&a, "reports", &with, "key", 7)
         .await
         .unwrap()
         .unwrap();
@@ -113,7 +115,10 @@ async fn revisions_survive_a_restart_and_belong_to_their_tenant() {
     assert_eq!(ledger.find_component(&b, &record.digest).await.unwrap(), None);
     assert_eq!(ledger.find_revision(&b, "reports", 1).await.unwrap(), None);
     assert!(ledger.list_pipelines(&b).await.unwrap().is_empty());
-    let foreign = ledger.add_revision(&b, "reports", &with, "key", 8).await.unwrap();
+    let foreign = ledger
+        .add_revision_if_changed(&b, "reports", &with, "key", 8)
+        .await
+        .unwrap();
     assert_eq!(foreign, Err(record.digest));
 }
 
@@ -122,18 +127,20 @@ async fn change_by_a_key_of_a_removed_tenant_is_refused() {
     let data = TestData::create().await;
     let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
     let known = make_component_record(&a, b"known");
-    ledger.put_component(&known).await.unwrap();
+    ledger.put_component_record(&known).await.unwrap();
     assert!(ledger.suspend_tenant_and_remove_keys(&a).await.unwrap());
     let locked = ledger.find_tenant(&a).await.unwrap().unwrap();
     assert_eq!(locked.state, TenantState::Suspended);
     let assert_refused = async || {
-        let refused = ledger.put_component(&make_component_record(&a, b"late")).await;
+        let refused = ledger
+            .put_component_record(&make_component_record(&a, b"late"))
+            .await;
         assert!(
             matches!(refused, Err(StorageError::NotFound { .. })),
             "{refused:?}"
         );
         let refused = ledger
-            .add_revision(&a, "p", &make_revision_spec(&[], &[]), "key", 1)
+            .add_revision_if_changed(&a, "p", &make_revision_spec(&[], &[]), "key", 1)
             .await;
         assert!(
             matches!(refused, Err(StorageError::NotFound { .. })),
@@ -165,7 +172,7 @@ async fn revisions_are_numbered_and_repeating_a_spec_adds_none() {
     let mut numbers = Vec::new();
     for dpi in [100, 100, 200, 100] {
         let added = ledger
-            .add_revision(&a, "p", &make_revision_spec(&[("dpi", dpi)], &[]), "key", 1)
+            .add_revision_if_changed(&a, "p", &make_revision_spec(&[("dpi", dpi)], &[]), "key", 1)
             .await;
         numbers.push(added.unwrap().unwrap().number);
     }
@@ -187,11 +194,11 @@ async fn component_of_a_revision_cannot_be_removed() {
         make_component_record(&a, b"unused"),
     );
     for record in [&used, &unused] {
-        ledger.put_component(record).await.unwrap();
+        ledger.put_component_record(record).await.unwrap();
     }
     let with = make_revision_spec(&[], &[(Role::Routing, used.digest)]);
     ledger
-        .add_revision(&a, "p", &with, "key", 1)
+        .add_revision_if_changed(&a, "p", &with, "key", 1)
         .await
         .unwrap()
         .unwrap();
@@ -213,7 +220,7 @@ async fn audit_log_has_the_key_time_and_evidence_of_each_change() {
     let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
     for dpi in [100, 200] {
         ledger
-            .add_revision(&a, "p", &make_revision_spec(&[("dpi", dpi)], &[]), "pusher", 1)
+            .add_revision_if_changed(&a, "p", &make_revision_spec(&[("dpi", dpi)], &[]), "pusher", 1)
             .await
             .unwrap()
             .unwrap();
@@ -295,19 +302,23 @@ async fn job_keeps_its_assigned_revision() {
     let (ledger, a, job) = (&data.storage.ledger, tenant_id("a"), JobId::new());
     for dpi in [100, 200] {
         ledger
-            .add_revision(&a, "p", &make_revision_spec(&[("dpi", dpi)], &[]), "key", 1)
+            .add_revision_if_changed(&a, "p", &make_revision_spec(&[("dpi", dpi)], &[]), "key", 1)
             .await
             .unwrap()
             .unwrap();
     }
-    assert_eq!(ledger.assign_revision(&a, "p", &job).await.unwrap(), None);
+    assert_eq!(ledger.assign_revision_to_job(&a, "p", &job).await.unwrap(), None);
     let activate = |revision| RolloutAction::Activate { revision };
     ledger
         .change_rollout(&a, "p", None, &activate(1), "key", None, 1)
         .await
         .unwrap()
         .unwrap();
-    let assignment = ledger.assign_revision(&a, "p", &job).await.unwrap().unwrap();
+    let assignment = ledger
+        .assign_revision_to_job(&a, "p", &job)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((assignment.revision, assignment.arm), (1, RolloutArm::Stable));
     ledger
         .change_rollout(&a, "p", None, &activate(2), "key", None, 2)
@@ -317,16 +328,16 @@ async fn job_keeps_its_assigned_revision() {
     let data = data.reopen().await;
     let ledger = &data.storage.ledger;
     assert_eq!(
-        ledger.assign_revision(&a, "p", &job).await.unwrap(),
+        ledger.assign_revision_to_job(&a, "p", &job).await.unwrap(),
         Some(assignment)
     );
     assert_eq!(
-        ledger.find_assigned_revision(&a, &job).await.unwrap(),
+        ledger.find_assigned_revision_of_job(&a, &job).await.unwrap(),
         Some(assignment)
     );
     assert_eq!(
         ledger
-            .assign_revision(&a, "p", &JobId::new())
+            .assign_revision_to_job(&a, "p", &JobId::new())
             .await
             .unwrap()
             .unwrap()
@@ -340,7 +351,7 @@ async fn job_outcomes_are_stored_once_in_the_order_of_the_ends() {
     let data = TestData::create().await;
     let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
     ledger
-        .add_revision(&a, "p", &make_revision_spec(&[], &[]), "key", 1)
+        .add_revision_if_changed(&a, "p", &make_revision_spec(&[], &[]), "key", 1)
         .await
         .unwrap()
         .unwrap();
@@ -364,7 +375,10 @@ async fn job_outcomes_are_stored_once_in_the_order_of_the_ends() {
                 ..JobMetrics::default()
             },
         };
-        ledger.assign_revision(&a, "p", &outcome.job).await.unwrap();
+        ledger
+            .assign_revision_to_job(&a, "p", &outcome.job)
+            .await
+            .unwrap();
         ledger.record_job_outcome(&outcome).await.unwrap();
         last = Some(outcome);
     }
@@ -405,9 +419,9 @@ async fn removed_tenant_leaves_no_pipeline_rows() {
     let data = TestData::create().await;
     let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
     let record = make_component_record(&a, b"one");
-    ledger.put_component(&record).await.unwrap();
+    ledger.put_component_record(&record).await.unwrap();
     ledger
-        .add_revision(&a, "p", &make_revision_spec(&[], &[]), "key", 1)
+        .add_revision_if_changed(&a, "p", &make_revision_spec(&[], &[]), "key", 1)
         .await
         .unwrap()
         .unwrap();
@@ -418,13 +432,16 @@ async fn removed_tenant_leaves_no_pipeline_rows() {
         .unwrap()
         .unwrap();
     let job = JobId::new();
-    ledger.assign_revision(&a, "p", &job).await.unwrap();
+    ledger.assign_revision_to_job(&a, "p", &job).await.unwrap();
     ledger.remove_tenant(&a).await.unwrap();
     assert!(ledger.list_components(&a).await.unwrap().is_empty());
     assert!(ledger.list_pipelines(&a).await.unwrap().is_empty());
     assert!(ledger.list_revisions(&a, "p", None, 10).await.unwrap().is_empty());
     assert!(ledger.list_audit_log(&a, "p", None, 10).await.unwrap().is_empty());
-    assert_eq!(ledger.find_assigned_revision(&a, &job).await.unwrap(), None);
+    assert_eq!(
+        ledger.find_assigned_revision_of_job(&a, &job).await.unwrap(),
+        None
+    );
 }
 
 #[tokio::test]

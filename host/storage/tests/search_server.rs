@@ -39,7 +39,7 @@ async fn open_folder_is_searched_before_a_flush() {
     let t = TenantId::default_tenant();
     let local_hits = storage
         .vectors
-        .search_points(&t, &make_query("found", unit_vector(3.0), 5))
+        .search_by_vector_and_words(&t, &make_query("found", unit_vector(3.0), 5))
         .await
         .unwrap();
     let socket_hits = search_data_folder(dir.path(), MODEL, &t, &make_query("found", unit_vector(3.0), 5))

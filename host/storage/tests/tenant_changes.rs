@@ -19,7 +19,7 @@ async fn concurrent_changes_of_two_processes_are_all_applied() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let t = tenant_id("a");
-    let admin = TenantAdmin::open(dir.path()).await.unwrap();
+    let admin = TenantAdmin::open_existing(dir.path()).await.unwrap();
     assert!(admin.create_tenant(&make_tenant(&t)).await.unwrap());
     for n in 0..50_u32 {
         let state = [TenantState::Suspended, TenantState::Active][n as usize % 2];
@@ -58,11 +58,16 @@ async fn key_is_revoked_once_and_replaced_only_while_valid() {
     for id in ["k1", "k2"] {
         ledger.put_api_key(&make_api_key(&t, id, 1)).await.unwrap();
     }
-    let admin = TenantAdmin::open(dir.path()).await.unwrap();
+    let admin = TenantAdmin::open_existing(dir.path()).await.unwrap();
     assert!(admin.revoke_api_key("k1", 5).await.unwrap());
     assert!(ledger.revoke_api_key("k1", 9).await.unwrap());
     assert_eq!(
-        ledger.find_api_key("k1").await.unwrap().unwrap().revoked_millis,
+        ledger
+            .find_api_key_by_id("k1")
+            .await
+            .unwrap()
+            .unwrap()
+            .revoked_millis,
         Some(5),
         "the first revocation time must stay"
     );
@@ -76,12 +81,17 @@ async fn key_is_revoked_once_and_replaced_only_while_valid() {
         !ledger.replace_api_key("k2", &fresh, 99).await.unwrap(),
         "an expired key must not be replaced"
     );
-    assert!(ledger.find_api_key("k3").await.unwrap().is_none());
+    assert!(ledger.find_api_key_by_id("k3").await.unwrap().is_none());
     assert!(ledger.replace_api_key("k2", &fresh, 9).await.unwrap());
     assert_eq!(
-        ledger.find_api_key("k2").await.unwrap().unwrap().revoked_millis,
+        ledger
+            .find_api_key_by_id("k2")
+            .await
+            .unwrap()
+            .unwrap()
+            .revoked_millis,
         Some(9)
     );
-    assert!(ledger.find_api_key("k3").await.unwrap() == Some(fresh));
+    assert!(ledger.find_api_key_by_id("k3").await.unwrap() == Some(fresh));
     storage.close().await.unwrap();
 }

@@ -18,7 +18,9 @@ use fixture::{
 };
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord, ComponentStore};
-use weir_core::component_log::{ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind, LogLevel};
+use weir_core::component_log::{
+    ComponentLogRecord, ComponentLogRecordKind, LogLevel, NumberedComponentLogRecord,
+};
 use weir_core::component_state_limits::StateChange;
 use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore as _};
 use weir_core::job_request::JobRequestStore;
@@ -32,7 +34,7 @@ use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore, Ten
 use weir_core::uploads::UploadStore;
 use weir_core::usage::{Usage, UsageStore};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
-use weir_storage::{SqliteLedger, Storage, TenantAdmin, remove_tenant};
+use weir_storage::{SqliteLedger, Storage, TenantAdmin, remove_tenant_with_all_data};
 
 const DATA_VARIABLE: &str = "WEIR_TEST_DATA";
 
@@ -88,8 +90,8 @@ async fn tenants_and_keys_are_stored_and_updated() {
     revoked.expires_millis = None;
     revoked.scopes = KeyScope::ALL.into();
     registry.put_api_key(&revoked).await.unwrap();
-    assert!(registry.find_api_key("k2").await.unwrap() == Some(revoked));
-    assert!(registry.find_api_key("k4").await.unwrap().is_none());
+    assert!(registry.find_api_key_by_id("k2").await.unwrap() == Some(revoked));
+    assert!(registry.find_api_key_by_id("k4").await.unwrap().is_none());
     storage.close().await.unwrap();
 }
 
@@ -109,19 +111,19 @@ async fn api_key_needs_a_tenant_and_cannot_change_it() {
     admin.put_api_key(&make_api_key(&a, "k", 1)).await.unwrap();
     let taken = admin.put_api_key(&make_api_key(&b, "k", 2)).await.unwrap_err();
     assert_eq!(taken.kind(), "storage-failed");
-    assert!(admin.find_api_key("k").await.unwrap() == Some(make_api_key(&a, "k", 1)));
+    assert!(admin.find_api_key_by_id("k").await.unwrap() == Some(make_api_key(&a, "k", 1)));
 
     // A new tenant of the same name does not get the key.
     assert!(admin.remove_tenant(&a).await.unwrap());
     admin.create_tenant(&make_tenant(&a)).await.unwrap();
-    assert!(admin.find_api_key("k").await.unwrap().is_none());
+    assert!(admin.find_api_key_by_id("k").await.unwrap().is_none());
 }
 
 #[tokio::test]
 async fn tenant_admin_creates_a_ledger_that_a_server_opens() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let missing = TenantAdmin::open(&data).await.err().unwrap();
+    let missing = TenantAdmin::open_existing(&data).await.err().unwrap();
     assert!(matches!(missing, StorageError::NotFound { .. }), "{missing}");
     let admin = TenantAdmin::open_or_create(&data).await.unwrap();
     admin.create_tenant(&make_tenant(&tenant_id("a"))).await.unwrap();
@@ -144,7 +146,7 @@ async fn tenant_writer_in_another_process() {
     let Ok(data) = std::env::var(DATA_VARIABLE) else {
         panic!("set {DATA_VARIABLE}");
     };
-    let admin = TenantAdmin::open(Path::new(&data)).await.unwrap();
+    let admin = TenantAdmin::open_existing(Path::new(&data)).await.unwrap();
     for n in 0..150 {
         let t = tenant_id(&format!("t{n}"));
         admin.create_tenant(&make_tenant(&t)).await.unwrap();
@@ -180,7 +182,7 @@ async fn two_processes_write_to_one_ledger() {
         storage.ledger.commit_entries(entries).await.unwrap();
         storage
             .ledger
-            .apply_state_changes(
+            .apply_component_state_changes(
                 &t,
                 "p",
                 vec![set_state_value(&format!("k{}", written % 7), vec![1; 100])],
@@ -192,7 +194,11 @@ async fn two_processes_write_to_one_ledger() {
     let registry: &dyn TenantStore = &*storage.ledger;
     assert_eq!(registry.list_tenants().await.unwrap().len(), 150);
     for n in 0..150 {
-        let key = registry.find_api_key(&format!("k{n}")).await.unwrap().unwrap();
+        let key = registry
+            .find_api_key_by_id(&format!("k{n}"))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(key.revoked_millis, Some(2));
     }
     let events = storage.ledger.list_job_events(&t, &id, 0, 10_000).await.unwrap();
@@ -213,7 +219,7 @@ async fn changes_of_another_process_are_seen_at_once() {
     let storage = open_storage(dir.path()).await;
     let registry: &dyn TenantStore = &*storage.ledger;
     let t = tenant_id("a");
-    let admin = TenantAdmin::open(dir.path()).await.unwrap();
+    let admin = TenantAdmin::open_existing(dir.path()).await.unwrap();
     assert!(admin.create_tenant(&make_tenant(&t)).await.unwrap());
     for n in 0..50 {
         let mut record = make_tenant(&t);
@@ -276,12 +282,15 @@ async fn fill_every_store(storage: &Storage, t: &TenantId) {
         created_millis: 1,
     }));
     let state = vec![set_state_value("k", b"v".into())];
-    ledger.apply_state_changes(t, "p", state).await.unwrap();
+    ledger.apply_component_state_changes(t, "p", state).await.unwrap();
     let used = Usage {
         pages: 3,
         ..Usage::default()
     };
-    ledger.add_usage_of_day(7, vec![(t.clone(), used)]).await.unwrap();
+    ledger
+        .add_daily_usage_of_tenants(7, vec![(t.clone(), used)])
+        .await
+        .unwrap();
     storage
         .blobs
         .put_blob(t, "d/1/image/150.jpg", b"image")
@@ -326,13 +335,13 @@ async fn fill_pipeline_tables(ledger: &SqliteLedger, t: &TenantId, digest: Compo
         created_millis: 1,
         pushed_by_key: format!("key-{t}"),
     };
-    ledger.put_component(&record).await.unwrap();
+    ledger.put_component_record(&record).await.unwrap();
     let spec = RevisionSpec {
         manifest: Manifest::default_pipeline_manifest(),
         components: [(Role::Routing, digest)].into(),
     };
     ledger
-        .add_revision(t, "p", &spec, &format!("key-{t}"), 1)
+        .add_revision_if_changed(t, "p", &spec, &format!("key-{t}"), 1)
         .await
         .unwrap()
         .unwrap();
@@ -341,8 +350,8 @@ async fn fill_pipeline_tables(ledger: &SqliteLedger, t: &TenantId, digest: Compo
     let changed = ledger.change_rollout(t, "p", None, &activate, &by, None, 1);
     changed.await.unwrap().unwrap();
     let job = JobId::new();
-    ledger.assign_revision(t, "p", &job).await.unwrap();
-    let log_entry = ComponentLogEntry {
+    ledger.assign_revision_to_job(t, "p", &job).await.unwrap();
+    let log_entry = NumberedComponentLogRecord {
         job,
         seq: 1,
         since_job_created_millis: 0,
@@ -410,8 +419,8 @@ async fn removing_a_tenant_removes_only_its_data() {
         assert!(*count > 0, "{table} has no row to remove");
     }
 
-    assert!(remove_tenant(dir.path(), &a).await.unwrap());
-    assert!(!remove_tenant(dir.path(), &a).await.unwrap());
+    assert!(remove_tenant_with_all_data(dir.path(), &a).await.unwrap());
+    assert!(!remove_tenant_with_all_data(dir.path(), &a).await.unwrap());
     for (table, count) in count_rows(dir.path(), &a) {
         assert_eq!(count, 0, "{table}");
     }
@@ -422,8 +431,23 @@ async fn removing_a_tenant_removes_only_its_data() {
     }
     let storage = open_storage(dir.path()).await;
     let all = make_query("words", unit_vector(0.0), 10);
-    assert!(storage.vectors.search_points(&a, &all).await.unwrap().is_empty());
-    assert_eq!(storage.vectors.search_points(&b, &all).await.unwrap().len(), 2);
+    assert!(
+        storage
+            .vectors
+            .search_by_vector_and_words(&a, &all)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(
+        storage
+            .vectors
+            .search_by_vector_and_words(&b, &all)
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
     assert_eq!(storage.ledger.count_stored_bytes(&a).await.unwrap(), 0);
     assert_eq!(storage.ledger.count_stored_bytes(&b).await.unwrap(), 10);
     storage.close().await.unwrap();
@@ -435,7 +459,7 @@ async fn tenant_is_not_removed_while_a_server_runs() {
     let storage = open_storage(dir.path()).await;
     let t = tenant_id("a");
     storage.ledger.create_tenant(&make_tenant(&t)).await.unwrap();
-    let refused = remove_tenant(dir.path(), &t).await.unwrap_err();
+    let refused = remove_tenant_with_all_data(dir.path(), &t).await.unwrap_err();
     assert!(matches!(refused, StorageError::InUse { .. }), "{refused}");
     storage.close().await.unwrap();
 }
@@ -446,7 +470,7 @@ async fn tenant_is_removed_from_a_folder_without_an_index() {
     let t = tenant_id("a");
     let admin = TenantAdmin::open_or_create(dir.path()).await.unwrap();
     admin.create_tenant(&make_tenant(&t)).await.unwrap();
-    assert!(remove_tenant(dir.path(), &t).await.unwrap());
+    assert!(remove_tenant_with_all_data(dir.path(), &t).await.unwrap());
     assert!(admin.list_tenants().await.unwrap().is_empty());
     assert!(!dir.path().join("vectors").exists());
 }

@@ -40,7 +40,7 @@ async fn nearest_hits_come_first_with_all_their_fields() {
     storage.vectors.upsert_points(&t, "main", points).await.unwrap();
     let hits = storage
         .vectors
-        .search_points(&t, &make_query("", unit_vector(31.0), 3))
+        .search_by_vector_and_words(&t, &make_query("", unit_vector(31.0), 3))
         .await
         .unwrap();
     assert_eq!(hit_texts(&hits), ["text3", "text4", "text2"]);
@@ -73,7 +73,11 @@ async fn hit_without_words_and_similarity_is_weak() {
     ];
     storage.vectors.upsert_points(&t, "main", points).await.unwrap();
     let query = make_query("the bolt of it", unit_vector(0.0), 3);
-    let mut hits = storage.vectors.search_points(&t, &query).await.unwrap();
+    let mut hits = storage
+        .vectors
+        .search_by_vector_and_words(&t, &query)
+        .await
+        .unwrap();
     hits.sort_by_key(|hit| hit.page);
     let weak: Vec<_> = hits.iter().map(|hit| hit.weak).collect();
     assert_eq!(weak, [false, true, false], "{hits:?}");
@@ -106,7 +110,7 @@ async fn matching_word_raises_the_rank_of_a_passage() {
     let search = async |text| {
         storage
             .vectors
-            .search_points(&t, &make_query(text, unit_vector(0.0), 3))
+            .search_by_vector_and_words(&t, &make_query(text, unit_vector(0.0), 3))
             .await
             .unwrap()
     };
@@ -157,7 +161,11 @@ async fn filters_select_documents_collections_and_labels() {
     let search = async |change: &dyn Fn(&mut weir_core::search::SearchQuery)| {
         let mut query = all.clone();
         change(&mut query);
-        let mut found: Vec<_> = storage.vectors.search_points(&t, &query).await.unwrap();
+        let mut found: Vec<_> = storage
+            .vectors
+            .search_by_vector_and_words(&t, &query)
+            .await
+            .unwrap();
         found.sort_by(|a, b| a.text.cmp(&b.text));
         found.into_iter().map(|hit| hit.text).collect::<Vec<_>>()
     };
@@ -189,7 +197,7 @@ async fn equal_ids_in_two_tenants_never_mix() {
     let find = async |t| {
         storage
             .vectors
-            .search_points(t, &make_query("of", unit_vector(0.0), 10))
+            .search_by_vector_and_words(t, &make_query("of", unit_vector(0.0), 10))
             .await
             .unwrap()
     };
@@ -205,7 +213,7 @@ async fn equal_ids_in_two_tenants_never_mix() {
     );
     storage
         .vectors
-        .remove_document_points(&a, &document_id("d"), None)
+        .remove_document_or_page_points(&a, &document_id("d"), None)
         .await
         .unwrap();
     assert!(find(&a).await.is_empty());
@@ -260,20 +268,20 @@ async fn passages_are_counted_replaced_and_removed_by_page() {
     assert_eq!(pages().await, [(1, 100), (2, 100), (3, 100)]);
     let hits = storage
         .vectors
-        .search_points(&t, &make_query("", unit_vector(0.0), 1000))
+        .search_by_vector_and_words(&t, &make_query("", unit_vector(0.0), 1000))
         .await
         .unwrap();
     assert_eq!(hits.len(), 300);
     assert!(hits.iter().all(|hit| hit.text == "after"));
     storage
         .vectors
-        .remove_document_points(&t, &document_id("d"), Some(&[1, 3, 9]))
+        .remove_document_or_page_points(&t, &document_id("d"), Some(&[1, 3, 9]))
         .await
         .unwrap();
     assert_eq!(pages().await, [(2, 100)]);
     storage
         .vectors
-        .remove_document_points(&t, &document_id("d"), Some(&[]))
+        .remove_document_or_page_points(&t, &document_id("d"), Some(&[]))
         .await
         .unwrap();
     assert_eq!(pages().await, [(2, 100)]);
@@ -290,7 +298,7 @@ async fn passages_are_counted_replaced_and_removed_by_page() {
     );
     storage
         .vectors
-        .remove_document_points(&t, &document_id("d"), None)
+        .remove_document_or_page_points(&t, &document_id("d"), None)
         .await
         .unwrap();
     assert!(
@@ -321,7 +329,7 @@ async fn one_invalid_passage_rejects_the_whole_upsert() {
     assert!(
         storage
             .vectors
-            .search_points(&t, &make_query("x", vec![1.0], 1))
+            .search_by_vector_and_words(&t, &make_query("x", vec![1.0], 1))
             .await
             .is_err()
     );
@@ -357,7 +365,10 @@ async fn an_index_of_another_model_is_refused_with_advice() {
     let dir = tempfile::tempdir().unwrap();
     open_storage(dir.path()).await.close().await.unwrap();
     for (dimensions, model) in [(DIMENSIONS + 1, MODEL), (DIMENSIONS, "another")] {
-        let refused = Storage::open(dir.path(), dimensions, model).await.err().unwrap();
+        let refused = Storage::open_or_create(dir.path(), dimensions, model)
+            .await
+            .err()
+            .unwrap();
         let text = refused.to_string();
         assert!(text.contains(MODEL) && text.contains("--data"), "{text}");
     }
@@ -368,7 +379,10 @@ async fn an_index_of_another_model_is_refused_with_advice() {
 async fn second_open_of_a_folder_fails_as_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
-    let second = Storage::open(dir.path(), DIMENSIONS, MODEL).await.err().unwrap();
+    let second = Storage::open_or_create(dir.path(), DIMENSIONS, MODEL)
+        .await
+        .err()
+        .unwrap();
     assert!(matches!(second, StorageError::InUse { .. }), "{second}");
     storage.close().await.unwrap();
     open_storage(dir.path()).await.close().await.unwrap();
@@ -386,7 +400,10 @@ async fn unfinished_index_is_created_again() {
 
     // An index without metadata is not replaced.
     std::fs::remove_file(dir.path().join("vectors/weir.json")).unwrap();
-    let refused = Storage::open(dir.path(), DIMENSIONS, MODEL).await.err().unwrap();
+    let refused = Storage::open_or_create(dir.path(), DIMENSIONS, MODEL)
+        .await
+        .err()
+        .unwrap();
     assert!(matches!(refused, StorageError::Damaged { .. }), "{refused}");
 }
 
@@ -416,7 +433,7 @@ async fn log_of_the_index_is_trimmed() {
         let storage = open_storage(dir.path()).await;
         let hits = storage
             .vectors
-            .search_points(&t, &make_query("", unit_vector(0.0), 1000))
+            .search_by_vector_and_words(&t, &make_query("", unit_vector(0.0), 1000))
             .await
             .unwrap();
         assert_eq!(hits.len(), 180);
@@ -436,7 +453,7 @@ async fn searches_run_during_changes_and_flushes() {
             storage.vectors.upsert_points(&t, "main", points).await.unwrap();
             let found = storage
                 .vectors
-                .search_points(&t, &make_query("text", unit_vector(0.0), 1000))
+                .search_by_vector_and_words(&t, &make_query("text", unit_vector(0.0), 1000))
                 .await
                 .unwrap();
             assert_eq!(found.len(), usize::try_from(page).unwrap());

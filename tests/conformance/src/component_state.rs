@@ -7,8 +7,8 @@ use weir_core::ports::ComponentStateStore;
 /// Checks an empty state store. Panics if the store breaks the contract of its port. Isolation of tenants is not checked.
 pub async fn check_component_state(state: &dyn ComponentStateStore) {
     let t = TenantId::default_tenant();
-    let apply = async |changes: Vec<StateChange>| state.apply_state_changes(&t, "p", changes).await;
-    let get = async |key: &str| state.get_state_value(&t, "p", key).await.unwrap();
+    let apply = async |changes: Vec<StateChange>| state.apply_component_state_changes(&t, "p", changes).await;
+    let get = async |key: &str| state.get_component_state_value(&t, "p", key).await.unwrap();
     assert_eq!(get("a").await, None);
 
     apply(vec![
@@ -23,7 +23,10 @@ pub async fn check_component_state(state: &dyn ComponentStateStore) {
     assert_eq!(get("a").await, Some(vec![7; 3]), "the last change of a key wins");
     assert_eq!(get("b").await, None);
     let sizes = [("a".to_owned(), 3)].into_iter().collect();
-    assert_eq!(state.list_value_sizes(&t, "p").await.unwrap(), sizes);
+    assert_eq!(
+        state.list_component_state_value_sizes(&t, "p").await.unwrap(),
+        sizes
+    );
 
     let values: Vec<StateChange> = (0..15)
         .map(|n| set_key(&n.to_string(), MAX_VALUE_BYTES))

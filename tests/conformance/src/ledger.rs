@@ -1,9 +1,11 @@
 //! Conformance checks of the ledger's lists: event positions, order, limits and isolation of tenants.
 
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
-use weir_core::component_log::{ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind, LogLevel};
+use weir_core::component_log::{
+    ComponentLogRecord, ComponentLogRecordKind, LogLevel, NumberedComponentLogRecord,
+};
 use weir_core::event::{Event, EventKind};
-use weir_core::ledger::{DocumentRecord, LedgerEntry, PageRecord, PageState};
+use weir_core::ledger::{DocumentRecord, FinalPageState, LedgerEntry, PageRecord};
 use weir_core::page_text::TextSource;
 use weir_core::ports::Ledger;
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
@@ -67,7 +69,7 @@ async fn check_last_job_event(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
 }
 
 async fn check_document_listing(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
-    let all = async |after, limit| ledger.list_documents_after(a, after, limit).await.unwrap();
+    let all = async |after, limit| ledger.list_tenant_documents_after(a, after, limit).await.unwrap();
     assert_eq!(all(None, 9).await, []);
     // Two creation times with several documents each, and a document of another tenant.
     let mut expected: Vec<DocumentRecord> = ["one", "two", "three", "four", "five"]
@@ -103,7 +105,7 @@ async fn check_document_listing(ledger: &dyn Ledger, a: &TenantId, b: &TenantId)
     let rest = all(Some((gone.created_millis, gone.id)), 9).await;
     assert_eq!(Some(rest.as_slice()), expected.get(1..));
     assert_eq!(
-        ledger.list_documents_after(b, None, 9).await.unwrap(),
+        ledger.list_tenant_documents_after(b, None, 9).await.unwrap(),
         [document_record(b, "one", 3)]
     );
 }
@@ -176,8 +178,8 @@ fn page_done_event(job: JobId, seq: u64) -> Event {
     }
 }
 
-fn component_log_entry(job: JobId, seq: u64) -> ComponentLogEntry {
-    ComponentLogEntry {
+fn component_log_entry(job: JobId, seq: u64) -> NumberedComponentLogRecord {
+    NumberedComponentLogRecord {
         job,
         seq,
         since_job_created_millis: seq,
@@ -220,7 +222,7 @@ fn done_page_record(
         page,
         revision,
         job: JobId::new(),
-        state: PageState::Done {
+        state: FinalPageState::Done {
             source: TextSource::TextLayer,
             passages: 1,
             image: None,

@@ -7,7 +7,7 @@ use weir_core::component::ComponentDigest;
 use weir_core::manifest::Role;
 
 use super::language::Language;
-use crate::registry::{ArtifactReference, ComponentLocation, RegistryConnectionArgs};
+use crate::registry::{ArtifactReference, ComponentLocation, PlainHttpArg};
 
 /// The subcommands of `weir component`.
 #[derive(Debug, Subcommand)]
@@ -28,7 +28,7 @@ pub(crate) enum ComponentCommand {
         #[arg(long, value_parser = parse_component_name)]
         name: Option<String>,
         #[command(flatten)]
-        access: RegistryConnectionArgs,
+        access: PlainHttpArg,
     },
     /// Publish a component to an OCI registry for container images
     #[command(after_help = REGISTRY_LOGIN_HELP)]
@@ -38,7 +38,7 @@ pub(crate) enum ComponentCommand {
         /// HOST/NAME:TAG
         reference: ArtifactReference,
         #[command(flatten)]
-        access: RegistryConnectionArgs,
+        access: PlainHttpArg,
     },
     /// Pull a component from an OCI registry into a file
     #[command(after_help = REGISTRY_LOGIN_HELP)]
@@ -49,7 +49,7 @@ pub(crate) enum ComponentCommand {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
-        access: RegistryConnectionArgs,
+        access: PlainHttpArg,
     },
     /// List the components on a server
     #[command(after_help = SERVER_KEY_HELP)]

@@ -41,14 +41,14 @@ fn compare_values(path: &str, expected: &Value, decided: &Value, lines: &mut Vec
                 lines.push(format!(
                     "{}expected {}, decided nothing",
                     format_path_prefix(&format!("{path}[{i}]")),
-                    format_value(missing)
+                    format_truncated_value(missing)
                 ));
             }
             for (i, more) in decided_items.iter().enumerate().skip(expected_items.len()) {
                 lines.push(format!(
                     "{}expected nothing, decided {}",
                     format_path_prefix(&format!("{path}[{i}]")),
-                    format_value(more)
+                    format_truncated_value(more)
                 ));
             }
         }
@@ -56,8 +56,8 @@ fn compare_values(path: &str, expected: &Value, decided: &Value, lines: &mut Vec
         _ => lines.push(format!(
             "{}expected {}, decided {}",
             format_path_prefix(path),
-            format_value(expected),
-            format_value(decided)
+            format_truncated_value(expected),
+            format_truncated_value(decided)
         )),
     }
 }
@@ -74,7 +74,7 @@ fn format_path_prefix(path: &str) -> String {
     }
 }
 
-fn format_value(value: &Value) -> String {
+fn format_truncated_value(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(MAX_VALUE_CHARS) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),

@@ -46,13 +46,14 @@ pub(crate) async fn run(dev: &DevArgs, settings: &Settings, folders: &AppFolders
     let mut previous = DecisionsByCall::default();
     let rebuild_loop = async {
         loop {
-            let fingerprint = fingerprint_sources(&ComponentSource::open(&dev.folder)?.folder)?;
+            let fingerprint =
+                newest_modification_and_file_count(&ComponentSource::open(&dev.folder)?.folder)?;
             match build_test_and_ingest(dev, &previous, settings, folders).await {
                 Ok(decisions) => previous = decisions,
                 Err(error) => error_line!("weir: {error:#}"),
             }
             error_line!("weir: waiting for a change in {}", dev.folder.display());
-            while fingerprint_sources(&dev.folder)? == fingerprint {
+            while newest_modification_and_file_count(&dev.folder)? == fingerprint {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
@@ -106,7 +107,7 @@ async fn ingest_and_read_decisions(source: &ComponentSource, document: &Path) ->
         .await
         .context("cannot start weir run")?;
     let mut decisions = DecisionsByCall::default();
-    for recording in list_recordings(&data.join("recordings")) {
+    for recording in list_recordings_of_all_tenants(&data.join("recordings")) {
         for frame in read_recording(&recording)? {
             if let RecordingFrame::Call(call) = frame
                 && source.manifest.components.contains_key(&call.decision.role())
@@ -119,7 +120,7 @@ async fn ingest_and_read_decisions(source: &ComponentSource, document: &Path) ->
 }
 
 /// Returns the recording files in a folder that has one subfolder per tenant.
-fn list_recordings(folder: &Path) -> Vec<PathBuf> {
+fn list_recordings_of_all_tenants(folder: &Path) -> Vec<PathBuf> {
     let list_entries = |folder: &Path| {
         std::fs::read_dir(folder)
             .into_iter()
@@ -186,7 +187,7 @@ fn truncate_text(text: &str) -> String {
 
 /// Returns the latest modification time and the number of the source files below a folder. Build output and hidden files are
 /// excluded.
-fn fingerprint_sources(folder: &Path) -> Result<(Option<SystemTime>, usize)> {
+fn newest_modification_and_file_count(folder: &Path) -> Result<(Option<SystemTime>, usize)> {
     let mut newest = None;
     let mut entries = 0;
     let mut folders = vec![folder.to_owned()];
@@ -264,13 +265,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str| std::fs::write(folder.path().join(name), name).unwrap();
         write("policy.js");
-        let before = fingerprint_sources(folder.path()).unwrap();
+        let before = newest_modification_and_file_count(folder.path()).unwrap();
         for name in ["policy.wasm", ".hidden", "Cargo.lock"] {
             write(name);
         }
         std::fs::create_dir(folder.path().join("node_modules")).unwrap();
-        assert_eq!(fingerprint_sources(folder.path()).unwrap(), before);
+        assert_eq!(newest_modification_and_file_count(folder.path()).unwrap(), before);
         write("helper.js");
-        assert_ne!(fingerprint_sources(folder.path()).unwrap(), before);
+        assert_ne!(newest_modification_and_file_count(folder.path()).unwrap(), before);
     }
 }

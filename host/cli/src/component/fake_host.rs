@@ -18,7 +18,7 @@ use weir_core::{DocumentId, PageNumber, PolicyError, Rect};
 /// prefix of the requested text.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub(crate) struct CapabilityResponses {
+pub(crate) struct FakeResponsesByPageOrText {
     /// Text layers by page number.
     texts: BTreeMap<PageNumber, String>,
     /// Previews by page number. A preview is a list of rows, and each pixel is a digit from 0 (black) to f (white).
@@ -36,12 +36,12 @@ pub(crate) struct CapabilityResponses {
 /// Fake capabilities that return the responses of a test case.
 #[derive(Debug, Default)]
 pub(crate) struct FakeCapabilities {
-    responses: CapabilityResponses,
+    responses: FakeResponsesByPageOrText,
     unanswered_calls: Mutex<Vec<String>>,
 }
 
 impl FakeCapabilities {
-    pub(crate) fn new(capability_responses: CapabilityResponses) -> Self {
+    pub(crate) fn new(capability_responses: FakeResponsesByPageOrText) -> Self {
         Self {
             responses: capability_responses,
             unanswered_calls: Mutex::default(),
@@ -53,7 +53,7 @@ impl FakeCapabilities {
         std::mem::take(&mut *self.unanswered_calls.lock())
     }
 
-    fn record_unanswered_call(&self, section: &str, subject: &str) -> ErrorInfo {
+    fn record_and_build_unanswered_error(&self, section: &str, subject: &str) -> ErrorInfo {
         let message = format!(
             "the test case has no response for {subject}: add one to \"{section}\" in capabilities.json"
         );
@@ -72,7 +72,7 @@ impl FakeCapabilities {
     ) -> Result<&'a T, ErrorInfo> {
         pages
             .get(&page)
-            .ok_or_else(|| self.record_unanswered_call(section, &format!("page {page}")))
+            .ok_or_else(|| self.record_and_build_unanswered_error(section, &format!("page {page}")))
     }
 
     fn response_for_text<'a, T>(
@@ -85,7 +85,7 @@ impl FakeCapabilities {
         let found = responses.keys().filter(is_prefix).max_by_key(|key| key.len());
         found.and_then(|key| responses.get(key)).ok_or_else(|| {
             let start: String = text.chars().take(40).collect();
-            self.record_unanswered_call(section, &format!("'{}'", start.escape_debug()))
+            self.record_and_build_unanswered_error(section, &format!("'{}'", start.escape_debug()))
         })
     }
 }
@@ -105,7 +105,11 @@ impl HostCapabilities for FakeCapabilities {
         })
     }
 
-    async fn read_page_text(&self, _document: &DocumentId, page: PageNumber) -> Result<String, ErrorInfo> {
+    async fn read_page_text_layer(
+        &self,
+        _document: &DocumentId,
+        page: PageNumber,
+    ) -> Result<String, ErrorInfo> {
         self.response_for_page("texts", &self.responses.texts, page)
             .cloned()
     }
@@ -160,7 +164,7 @@ fn parse_preview(rows: &[String]) -> Result<(u32, u32, Vec<u8>), String> {
     Ok((side(width)?, side(rows.len())?, pixels))
 }
 
-impl CapabilityResponses {
+impl FakeResponsesByPageOrText {
     /// Reads `capabilities.json`.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         serde_json::from_str(text)
@@ -175,9 +179,9 @@ mod tests {
     #[tokio::test]
     async fn responses_are_found_by_page_and_by_text_prefix() {
         let text = r#"{"texts": {"2": "two"}, "vectors": {"": [0, 1], "Rent": [1, 0]}, "previews": {"1": ["0f", "f0"]}}"#;
-        let host = FakeCapabilities::new(CapabilityResponses::parse(text).unwrap());
+        let host = FakeCapabilities::new(FakeResponsesByPageOrText::parse(text).unwrap());
         let document = DocumentId::from_content(b"d");
-        assert_eq!(host.read_page_text(&document, 2).await.unwrap(), "two");
+        assert_eq!(host.read_page_text_layer(&document, 2).await.unwrap(), "two");
         assert_eq!(
             host.render_preview(&document, 1, 64).await.unwrap(),
             (2, 2, vec![0, 255, 255, 0])

@@ -7,14 +7,14 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use weir_core::component::ComponentDigest;
 
-use crate::registry::{ArtifactReference, RegistryClient, RegistryConnectionArgs};
+use crate::registry::{ArtifactReference, PlainHttpArg, RegistryClient};
 use crate::terminal::{await_with_progress, out_line};
 
 /// Runs `weir component publish`.
 pub(super) async fn publish_component(
     file: &Path,
     reference: &ArtifactReference,
-    access: RegistryConnectionArgs,
+    access: PlainHttpArg,
     json: bool,
 ) -> Result<ExitCode> {
     let component = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -41,7 +41,7 @@ pub(super) async fn publish_component(
 pub(super) async fn pull_component(
     reference: &ArtifactReference,
     output: Option<&Path>,
-    access: RegistryConnectionArgs,
+    access: PlainHttpArg,
     json: bool,
 ) -> Result<ExitCode> {
     let registry = RegistryClient::open(reference, access)?;

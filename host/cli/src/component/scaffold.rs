@@ -59,7 +59,7 @@ const PYTHON_TEMPLATE: LanguageTemplate = template!("python", "py",
 const PART_SEPARATOR: &str = "\n====\n";
 
 /// Returns the example test cases of a role, as file names and texts.
-const fn example_test_cases(role: Role) -> &'static [(&'static str, &'static str)] {
+const fn example_test_case_files(role: Role) -> &'static [(&'static str, &'static str)] {
     macro_rules! case {
         ($name:literal: $($file:literal),+) => {
             &[$((
@@ -159,7 +159,7 @@ fn render_files(new: &NewArgs) -> Vec<(&'static str, String)> {
         ),
         (
             "cases",
-            list(&|role| format!("`{}`", example_case_name(role)), ", "),
+            list(&|role| format!("`{}`", example_case_folder_name(role)), ", "),
         ),
     ];
     let helpers = ["log", "offsets", "policy", "settings"];
@@ -189,7 +189,7 @@ fn render_files(new: &NewArgs) -> Vec<(&'static str, String)> {
         .map(|(name, text)| (*name, fill_placeholders(text, &placeholders)));
     let cases = roles
         .iter()
-        .flat_map(|role| example_test_cases(*role))
+        .flat_map(|role| example_test_case_files(*role))
         .map(|(name, text)| (*name, (*text).to_owned()));
     frame.chain(cases).collect()
 }
@@ -223,8 +223,8 @@ fn capitalize_role(role: Role) -> String {
         .collect()
 }
 
-fn example_case_name(role: Role) -> String {
-    let path = example_test_cases(role).first().map_or("", |(path, _)| path);
+fn example_case_folder_name(role: Role) -> String {
+    let path = example_test_case_files(role).first().map_or("", |(path, _)| path);
     path.split('/').nth(1).unwrap_or_default().to_owned()
 }
 

@@ -9,14 +9,14 @@ use weir_core::tenancy::KeyScope;
 
 use crate::command_target::CommandTarget;
 use crate::pipeline_commands::push_component;
-use crate::registry::{ComponentLocation, RegistryConnectionArgs};
+use crate::registry::{ComponentLocation, PlainHttpArg};
 use crate::terminal::out_line;
 
 /// Runs `weir component push`.
 pub(super) async fn push_component_command(
     location: &ComponentLocation,
     name: Option<&str>,
-    access: RegistryConnectionArgs,
+    access: PlainHttpArg,
     target: &CommandTarget,
     json: bool,
 ) -> Result<ExitCode> {

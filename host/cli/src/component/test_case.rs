@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use weir_policy::PolicyRequest;
 
-use super::fake_host::CapabilityResponses;
+use super::fake_host::FakeResponsesByPageOrText;
 
 const CALL_FILE: &str = "call.json";
 const DECISION_FILE: &str = "decision.json";
@@ -25,7 +25,7 @@ pub(crate) struct TestCase {
     /// Whether `call.json` is a list. The decisions are then a list, too.
     calls_are_a_list: bool,
     pub(crate) expectation: Expectation,
-    pub(crate) capability_responses: CapabilityResponses,
+    pub(crate) capability_responses: FakeResponsesByPageOrText,
     /// Settings that override those of the manifest.
     pub(crate) settings: BTreeMap<String, toml::Value>,
 }
@@ -100,10 +100,9 @@ impl TestCase {
         };
         let path = folder.join(CAPABILITIES_FILE);
         let capability_responses = match read_optional_text(&path)? {
-            Some(text) => {
-                CapabilityResponses::parse(&text).with_context(|| format!("{} is invalid", path.display()))?
-            }
-            None => CapabilityResponses::default(),
+            Some(text) => FakeResponsesByPageOrText::parse(&text)
+                .with_context(|| format!("{} is invalid", path.display()))?,
+            None => FakeResponsesByPageOrText::default(),
         };
         let path = folder.join(SETTINGS_FILE);
         let settings = match read_optional_json(&path)? {

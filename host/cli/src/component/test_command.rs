@@ -17,7 +17,7 @@ use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::ports::OpenPolicyRequest;
 use weir_core::settings::Settings;
 use weir_core::{JobId, PolicyError, TenantId};
-use weir_policy::{PolicyConfig, PolicyHost};
+use weir_policy::{PolicyHost, PolicyHostConfig};
 
 use super::args::TestArgs;
 use super::component_source;
@@ -108,7 +108,7 @@ impl TestSandbox {
     pub(crate) fn open(mut manifest: Manifest, settings: &Settings, folders: &AppFolders) -> Result<Self> {
         manifest.on_component_failure = ComponentFailurePolicy::Fail;
         let state = Arc::new(MemoryComponentState::default());
-        let host = PolicyHost::new(PolicyConfig {
+        let host = PolicyHost::new(PolicyHostConfig {
             // One job runs at a time, with at most one component per role.
             max_instances: u32::try_from(Role::ALL.len())?,
             ..host_services::policy_config(settings, folders, state.clone())?
@@ -194,7 +194,7 @@ impl TestSandbox {
         manifest.settings.extend(case.settings.clone());
         let mut files = BTreeMap::new();
         for (role, path) in &manifest.components {
-            files.insert(*role, pipeline_loader::read_component_file(path)?);
+            files.insert(*role, pipeline_loader::hash_component_file(path)?);
         }
         let pipeline = Pipeline::new(manifest, files, BTreeMap::new());
         let request = OpenPolicyRequest {

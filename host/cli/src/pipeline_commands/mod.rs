@@ -12,7 +12,7 @@ use weir_core::manifest::Manifest;
 use weir_core::tenancy::KeyScope;
 
 use crate::command_target::CommandTarget;
-use crate::registry::{ComponentLocation, RegistryConnectionArgs};
+use crate::registry::{ComponentLocation, PlainHttpArg};
 use crate::server_client::ServerClient;
 use crate::terminal::out_line;
 
@@ -46,7 +46,7 @@ pub(crate) enum PipelineCommand {
         #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
         canary: Option<u32>,
         #[command(flatten)]
-        access: RegistryConnectionArgs,
+        access: PlainHttpArg,
     },
     /// List the tenant's pipelines
     List,
@@ -145,7 +145,7 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool, target: &CommandT
                 _ => None,
             };
             if let Some(action) = action {
-                change_rollout(remote, &name, &action).await?;
+                post_rollout_action(remote, &name, &action).await?;
             }
             (revision, print_revision)
         }
@@ -166,7 +166,7 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool, target: &CommandT
             (remote.get(&path).await?, print_rollout_history)
         }
         C::Activate { name, revision } => {
-            change_rollout_with_printer(
+            change_rollout_and_select_printer(
                 remote,
                 name,
                 &json!({ "action": "activate", "revision": revision }),
@@ -179,26 +179,32 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool, target: &CommandT
             percent,
         } => {
             let action = json!({ "action": "canary", "revision": revision, "percent": percent });
-            change_rollout_with_printer(remote, name, &action).await?
+            change_rollout_and_select_printer(remote, name, &action).await?
         }
         C::Promote { name } => {
-            change_rollout_with_printer(remote, name, &json!({ "action": "promote" })).await?
+            change_rollout_and_select_printer(remote, name, &json!({ "action": "promote" })).await?
         }
         C::Rollback { name } => {
-            change_rollout_with_printer(remote, name, &json!({ "action": "rollback" })).await?
+            change_rollout_and_select_printer(remote, name, &json!({ "action": "rollback" })).await?
         }
         C::Pin { name, revision } => {
-            change_rollout_with_printer(remote, name, &json!({ "action": "pin", "revision": revision }))
+            change_rollout_and_select_printer(remote, name, &json!({ "action": "pin", "revision": revision }))
                 .await?
         }
         C::Shadow { name, revision } => {
-            change_rollout_with_printer(remote, name, &json!({ "action": "shadow", "revision": revision }))
-                .await?
+            change_rollout_and_select_printer(
+                remote,
+                name,
+                &json!({ "action": "shadow", "revision": revision }),
+            )
+            .await?
         }
         C::Unshadow { name } => {
-            change_rollout_with_printer(remote, name, &json!({ "action": "unshadow" })).await?
+            change_rollout_and_select_printer(remote, name, &json!({ "action": "unshadow" })).await?
         }
-        C::Unpin { name } => change_rollout_with_printer(remote, name, &json!({ "action": "unpin" })).await?,
+        C::Unpin { name } => {
+            change_rollout_and_select_printer(remote, name, &json!({ "action": "unpin" })).await?
+        }
     };
     if json {
         out_line!("{response}")?;
@@ -208,16 +214,16 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool, target: &CommandT
     Ok(ExitCode::SUCCESS)
 }
 
-async fn change_rollout_with_printer(
+async fn change_rollout_and_select_printer(
     remote: &ServerClient,
     name: &str,
     action: &Value,
 ) -> Result<(Value, ResponsePrinter)> {
-    let response = change_rollout(remote, name, action).await?;
+    let response = post_rollout_action(remote, name, action).await?;
     Ok((json!({ "rollout": response }), print_rollout))
 }
 
-async fn change_rollout(remote: &ServerClient, name: &str, action: &Value) -> Result<Value> {
+async fn post_rollout_action(remote: &ServerClient, name: &str, action: &Value) -> Result<Value> {
     remote
         .post(
             &format!("/v1/pipelines/{}/rollout", sanitize_path_segment(name)),
@@ -227,7 +233,7 @@ async fn change_rollout(remote: &ServerClient, name: &str, action: &Value) -> Re
 }
 
 /// Pushes the components that a manifest names, then the manifest. Returns the new revision.
-async fn push_pipeline(remote: &ServerClient, path: &Path, access: RegistryConnectionArgs) -> Result<Value> {
+async fn push_pipeline(remote: &ServerClient, path: &Path, access: PlainHttpArg) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let manifest = Manifest::parse(path, &text)?;
     let mut components = Map::new();
@@ -280,7 +286,7 @@ pub(crate) async fn push_component(
     remote: &ServerClient,
     location: &ComponentLocation,
     name: Option<&str>,
-    access: RegistryConnectionArgs,
+    access: PlainHttpArg,
 ) -> Result<Value> {
     let (default_name, bytes) = location.read_or_pull_component(access).await?;
     remote

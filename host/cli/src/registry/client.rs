@@ -32,7 +32,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Options of connections to registries.
 #[derive(Debug, Clone, Copy, Default, Args)]
-pub(crate) struct RegistryConnectionArgs {
+pub(crate) struct PlainHttpArg {
     /// Connect to registries without TLS; for registries on this machine (localhost) this is always the case
     #[arg(long)]
     plain_http: bool,
@@ -65,14 +65,14 @@ struct TokenResponse {
 
 impl RegistryClient {
     /// Creates a client for the registry in a reference, with the stored credentials.
-    pub(crate) fn open(reference: &ArtifactReference, access: RegistryConnectionArgs) -> Result<Self> {
+    pub(crate) fn open(reference: &ArtifactReference, access: PlainHttpArg) -> Result<Self> {
         let credentials = Credentials::find_for_registry(&reference.registry)?;
-        Self::with_credentials(reference, access, credentials)
+        Self::new_with_credentials(reference, access, credentials)
     }
 
-    pub(super) fn with_credentials(
+    pub(super) fn new_with_credentials(
         reference: &ArtifactReference,
-        access: RegistryConnectionArgs,
+        access: PlainHttpArg,
         credentials: Option<Credentials>,
     ) -> Result<Self> {
         let host = match reference.registry.as_str() {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result};
 
 use super::reference::OCI_SCHEME;
-use super::{ArtifactReference, RegistryClient, RegistryConnectionArgs};
+use super::{ArtifactReference, PlainHttpArg, RegistryClient};
 
 /// A file path, or `oci://` with a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +36,7 @@ impl ComponentLocation {
     }
 
     /// Reads or pulls the component. Returns its default name and its bytes.
-    pub(crate) async fn read_or_pull_component(
-        &self,
-        access: RegistryConnectionArgs,
-    ) -> Result<(String, Vec<u8>)> {
+    pub(crate) async fn read_or_pull_component(&self, access: PlainHttpArg) -> Result<(String, Vec<u8>)> {
         match self {
             Self::File(path) => {
                 let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;

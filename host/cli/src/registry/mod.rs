@@ -19,6 +19,6 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use client::{RegistryClient, RegistryConnectionArgs};
+pub(crate) use client::{PlainHttpArg, RegistryClient};
 pub(crate) use component_location::ComponentLocation;
 pub(crate) use reference::ArtifactReference;

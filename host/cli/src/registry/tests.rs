@@ -14,7 +14,7 @@ use reqwest::header::{AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 use weir_core::component::ComponentDigest;
 
-use super::client::{RegistryClient, RegistryConnectionArgs};
+use super::client::{PlainHttpArg, RegistryClient};
 use super::credentials::Credentials;
 use super::reference::ArtifactReference;
 
@@ -170,12 +170,8 @@ fn registry_client(registry: &FakeRegistry, login: Option<&str>) -> RegistryClie
         let (user, secret) = login.split_once(':').unwrap();
         Credentials::new(user.into(), secret.into()).unwrap()
     });
-    RegistryClient::with_credentials(
-        &reference_in(registry, ""),
-        RegistryConnectionArgs::default(),
-        credentials,
-    )
-    .unwrap()
+    RegistryClient::new_with_credentials(&reference_in(registry, ""), PlainHttpArg::default(), credentials)
+        .unwrap()
 }
 
 /// Creates a fake registry with a published component and this fault.

@@ -103,7 +103,7 @@ async fn has_storage_space(control: &Control) -> bool {
     if !control.admission.is_storage_full() {
         return true;
     }
-    match control.engine.check_writable().await {
+    match control.engine.check_writable_by_committing().await {
         Ok(()) => {
             tracing::info!("storage has space again: jobs start");
             control.admission.mark_storage_available();
@@ -167,7 +167,7 @@ async fn run_job_or_requeue(control: &Control, slot: JobSlot, record: JobRecord,
     match assign_revision_and_build_spec(control, &slot, &record, &job_request).await {
         Ok((spec, assignment)) => {
             let is_first_run = record.state == JobState::Queued;
-            run_job_on_engine(
+            run_job_and_handle_outcome(
                 control,
                 slot,
                 spec,
@@ -240,7 +240,7 @@ pub(super) async fn assign_revision_and_build_spec(
     Ok((spec, assignment))
 }
 
-async fn run_job_on_engine(
+async fn run_job_and_handle_outcome(
     control: &Control,
     slot: JobSlot,
     spec: JobSpec,
@@ -250,7 +250,7 @@ async fn run_job_on_engine(
 ) {
     let (tenant, job) = (spec.tenant.clone(), spec.id);
     let (pipeline, began) = (spec.pipeline.manifest.name.clone(), Instant::now());
-    let handle = control.engine.start_job(spec);
+    let handle = control.engine.start_or_resume_job(spec);
     let outcome = tokio::select! {
         outcome = handle.await_outcome() => outcome,
         () = slot.cancel.cancelled() => {

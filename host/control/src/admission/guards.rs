@@ -19,8 +19,10 @@ pub struct QueueReservation {
 impl QueueReservation {
     /// Queues the job of this request in the reserved place.
     pub(crate) fn enqueue_reserved_job(self, job_request: &JobRequest) {
-        self.shared
-            .enqueue_job(self.shared.build_queued_job(job_request, self.shared.clock_now()));
+        self.shared.enqueue_job(
+            self.shared
+                .build_queued_job(job_request, self.shared.time_since_clock_start()),
+        );
     }
 }
 
@@ -33,7 +35,7 @@ impl Drop for QueueReservation {
                 state.reserved_places.remove(&self.tenant);
             }
         }
-        self.shared.notify_changed(&state);
+        self.shared.wake_dispatcher_and_notify_subscribers(&state);
     }
 }
 
@@ -61,7 +63,7 @@ impl Drop for JobSlot {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.running_jobs.remove(&self.job.job_id);
-        self.shared.notify_changed(&state);
+        self.shared.wake_dispatcher_and_notify_subscribers(&state);
     }
 }
 
@@ -76,6 +78,6 @@ impl Drop for TenantLockout {
         let mut state = self.shared.lock();
         state.tenants_being_removed.remove(&self.tenant);
         state.terms_by_tenant.remove(&self.tenant);
-        self.shared.notify_changed(&state);
+        self.shared.wake_dispatcher_and_notify_subscribers(&state);
     }
 }

@@ -105,7 +105,8 @@ impl JobQueue {
         let (next, _) = urgencies.reduce(|best, one| if one.1 > best.1 { one } else { best })?;
         let job = tenant_jobs.jobs.remove(next);
         tenant_jobs.last_start = now;
-        self.clock.charge(tenant, job.estimated_pages, weight);
+        self.clock
+            .charge_and_advance_virtual_time(tenant, job.estimated_pages, weight);
         self.queued_jobs -= 1;
         self.drop_idle_tenants();
         Some(job)
@@ -196,7 +197,7 @@ impl JobQueue {
         let tenants = &mut self.tenants;
         tenants.retain(|_, tenant| !tenant.jobs.is_empty());
         if tenants.is_empty() {
-            self.clock.clear_flow_tags();
+            self.clock.clear_all_flow_tags();
         } else {
             self.clock
                 .drop_idle_flow_tags(|tenant| tenants.contains_key(tenant));

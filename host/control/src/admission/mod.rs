@@ -30,7 +30,7 @@ pub(crate) use guards::JobSlot;
 pub use guards::QueueReservation;
 use guards::TenantLockout;
 pub use job_queue::QueuedJob;
-use state::{AdmissionState, RunningJob, SharedAdmissionState, TenantTerms};
+use state::{AdmissionState, RunningJob, SharedAdmissionState, TenantSchedulingTerms};
 pub(crate) use unstarted_job_end::commit_failed_or_canceled_job;
 
 /// How long the terms of a tenant are valid before they are read again.
@@ -149,7 +149,7 @@ impl Admission {
 
     /// Returns the next action of the dispatcher. A job to start counts as running from here on.
     pub(crate) fn next_action(&self) -> DispatcherAction {
-        let now = self.shared.clock_now();
+        let now = self.shared.time_since_clock_start();
         let mut state = self.shared.lock();
         let Some(tenant) = state
             .queue
@@ -179,7 +179,7 @@ impl Admission {
             started_millis: unix_time_millis(),
         };
         state.running_jobs.insert(job.job_id, running);
-        self.shared.notify_changed(&state);
+        self.shared.wake_dispatcher_and_notify_subscribers(&state);
         DispatcherAction::StartJob(JobSlot {
             shared: Arc::clone(&self.shared),
             job,
@@ -196,7 +196,7 @@ impl Admission {
         max_running_jobs: Option<u64>,
         held_reason: Option<&'static str>,
     ) {
-        let until = self.shared.clock_now()
+        let until = self.shared.time_since_clock_start()
             + if held_reason.is_some() {
                 HELD_TERMS_TTL
             } else {
@@ -204,7 +204,7 @@ impl Admission {
             };
         let max_running_jobs =
             max_running_jobs.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-        let terms = TenantTerms {
+        let terms = TenantSchedulingTerms {
             weight,
             max_running_jobs,
             held_reason,
@@ -259,9 +259,10 @@ impl Admission {
                 cancelling: running.cancel.is_cancelled(),
             });
         }
-        let position = state
-            .queue
-            .position_in_tenant_queue(tenant, job, self.shared.clock_now())?;
+        let position =
+            state
+                .queue
+                .position_in_tenant_queue(tenant, job, self.shared.time_since_clock_start())?;
         let held = state
             .terms_by_tenant
             .get(tenant)
@@ -282,7 +283,7 @@ impl Admission {
     pub fn cancel_job(&self, tenant: &TenantId, job: JobId) -> CancelOutcome {
         let mut state = self.shared.lock();
         if let Some(queued_job) = state.queue.remove_job(tenant, job) {
-            self.shared.notify_changed(&state);
+            self.shared.wake_dispatcher_and_notify_subscribers(&state);
             return CancelOutcome::RemovedFromQueue(queued_job);
         }
         match state.running_jobs.get(&job) {
@@ -311,7 +312,7 @@ impl Admission {
                 .values()
                 .filter(|running| running.tenant == *tenant);
             own.for_each(|running| running.cancel.cancel());
-            self.shared.notify_changed(&state);
+            self.shared.wake_dispatcher_and_notify_subscribers(&state);
         }
         loop {
             changes.mark_unchanged();
@@ -340,7 +341,7 @@ impl Admission {
                 free >> 20
             ));
         }
-        let (limit, now) = (self.max_wait?, self.shared.clock_now());
+        let (limit, now) = (self.max_wait?, self.shared.time_since_clock_start());
         let state = self.shared.lock();
         // Only tenants that would get a free job slot count.
         let waited = state

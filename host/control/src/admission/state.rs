@@ -33,7 +33,7 @@ pub(super) struct AdmissionState {
     /// The number of reserved places in the queue, by tenant.
     pub(super) reserved_places: HashMap<TenantId, usize>,
     pub(super) running_jobs: HashMap<JobId, RunningJob>,
-    pub(super) terms_by_tenant: HashMap<TenantId, TenantTerms>,
+    pub(super) terms_by_tenant: HashMap<TenantId, TenantSchedulingTerms>,
     /// Tenants that are being removed.
     pub(super) tenants_being_removed: HashSet<TenantId>,
     /// Whether a job has failed because storage was full, and storage has had no space since.
@@ -48,7 +48,7 @@ pub(super) struct RunningJob {
 
 /// A cached copy of a tenant's weight, its limit of running jobs and the reason why its jobs are held; valid for a short time.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct TenantTerms {
+pub(super) struct TenantSchedulingTerms {
     pub weight: f64,
     /// The maximum number of running jobs.
     pub max_running_jobs: usize,
@@ -98,7 +98,7 @@ impl SharedAdmissionState {
     }
 
     /// Returns the time on the clock of the queue.
-    pub(super) fn clock_now(&self) -> Duration {
+    pub(super) fn time_since_clock_start(&self) -> Duration {
         self.clock_start.elapsed()
     }
 
@@ -112,7 +112,7 @@ impl SharedAdmissionState {
         if !state.tenants_being_removed.contains(&job.tenant) {
             state.queue.push(job);
         }
-        self.notify_changed(&state);
+        self.wake_dispatcher_and_notify_subscribers(&state);
     }
 
     /// Returns the queue entry of a job request: its lane and its estimated pages. `since` is on the clock of the queue.
@@ -159,7 +159,7 @@ impl SharedAdmissionState {
     }
 
     /// Notifies the dispatcher and all subscribers of a change.
-    pub(super) fn notify_changed(&self, state: &AdmissionState) {
+    pub(super) fn wake_dispatcher_and_notify_subscribers(&self, state: &AdmissionState) {
         gauge!("weir_jobs_queued").set(state.queue.len() as f64);
         self.dispatcher_wakeup.notify_one();
         self.changes.send_replace(());

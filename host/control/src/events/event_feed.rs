@@ -56,12 +56,12 @@ impl EncodedEvent {
 }
 
 /// The event feeds of the tenants with readers.
-pub struct EventFeeds {
+pub struct TenantEventFeeds {
     pub(crate) ledger: Arc<CommitNotifier>,
     feeds_by_tenant: Mutex<HashMap<TenantId, Weak<TenantFeed>>>,
 }
 
-impl EventFeeds {
+impl TenantEventFeeds {
     /// Creates an instance without feeds.
     pub fn new(ledger: Arc<CommitNotifier>) -> Self {
         Self {
@@ -71,7 +71,10 @@ impl EventFeeds {
     }
 
     /// Returns the tenant's feed, and starts it if needed. The feed ends when its last holder drops it.
-    pub(crate) async fn get_or_start_feed(&self, tenant: &TenantId) -> Result<Arc<TenantFeed>, StorageError> {
+    pub(crate) async fn get_or_start_tenant_feed(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Arc<TenantFeed>, StorageError> {
         let feed = {
             let mut feeds = self.feeds_by_tenant.lock();
             feeds.retain(|_, feed| feed.strong_count() > 0);

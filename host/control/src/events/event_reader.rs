@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir_core::ports::Ledger as _;
 use weir_core::{JobId, StorageError, TenantId};
 
-use super::event_feed::{EncodedEvent, EventFeeds, TenantFeed};
+use super::event_feed::{EncodedEvent, TenantEventFeeds, TenantFeed};
 use crate::commit_notifier::CommitNotifier;
 
 /// The maximum number of events in one read.
@@ -34,7 +34,7 @@ enum Cursor {
 impl EventReader {
     /// Creates a reader for the events of a job after the number `seq`.
     pub async fn for_job(
-        feeds: &EventFeeds,
+        feeds: &TenantEventFeeds,
         tenant: &TenantId,
         job: JobId,
         seq: u64,
@@ -54,7 +54,7 @@ impl EventReader {
 
     /// Creates a reader for the events of a tenant after `position`, or for future events only if it is `None`.
     pub async fn for_tenant(
-        feeds: &EventFeeds,
+        feeds: &TenantEventFeeds,
         tenant: &TenantId,
         position: Option<u64>,
     ) -> Result<Self, StorageError> {
@@ -65,11 +65,11 @@ impl EventReader {
         Ok(reader)
     }
 
-    async fn new(feeds: &EventFeeds, tenant: &TenantId, cursor: Cursor) -> Result<Self, StorageError> {
+    async fn new(feeds: &TenantEventFeeds, tenant: &TenantId, cursor: Cursor) -> Result<Self, StorageError> {
         Ok(Self {
             ledger: Arc::clone(&feeds.ledger),
             tenant: tenant.clone(),
-            feed: feeds.get_or_start_feed(tenant).await?,
+            feed: feeds.get_or_start_tenant_feed(tenant).await?,
             cursor,
         })
     }

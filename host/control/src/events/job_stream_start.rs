@@ -27,7 +27,7 @@ pub enum JobStreamStartError {
 }
 
 /// Checks that the job exists and that `after` is the number of one of its events.
-pub async fn resolve_job_stream_start(
+pub async fn check_and_resolve_stream_start(
     ledger: &dyn Ledger,
     tenant: &TenantId,
     job: &JobId,

@@ -16,6 +16,6 @@ mod job_stream_start;
 #[cfg(test)]
 mod tests;
 
-pub use event_feed::{EncodedEvent, EventFeeds};
+pub use event_feed::{EncodedEvent, TenantEventFeeds};
 pub use event_reader::EventReader;
-pub use job_stream_start::{JobStreamStart, JobStreamStartError, resolve_job_stream_start};
+pub use job_stream_start::{JobStreamStart, JobStreamStartError, check_and_resolve_stream_start};

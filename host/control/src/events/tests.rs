@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use weir_core::TenantId;
 use weir_core::ports::Ledger as _;
 
-use super::{EventFeeds, EventReader};
+use super::{EventReader, TenantEventFeeds};
 use crate::commit_notifier::CommitNotifier;
 use crate::testing::{TestControl, TestRng, commit_events};
 
@@ -28,7 +28,7 @@ async fn no_event_is_lost_between_ledger_and_recent_events() {
             .await
             .unwrap()
             .len() as u64;
-        let feeds = Arc::new(EventFeeds::new(Arc::clone(&ledger)));
+        let feeds = Arc::new(TenantEventFeeds::new(Arc::clone(&ledger)));
         let mut tasks = JoinSet::new();
         for reader in 0..4 {
             let (feeds, tenant) = (Arc::clone(&feeds), tenant.clone());
@@ -77,7 +77,7 @@ async fn readers_share_recent_events_and_a_slow_one_uses_the_ledger() {
     let host = TestControl::new();
     let tenant: TenantId = "a".parse().unwrap();
     let job = host.create_running_job(&tenant).await;
-    let feeds = EventFeeds::new(Arc::clone(&host.control.ledger));
+    let feeds = TenantEventFeeds::new(Arc::clone(&host.control.ledger));
     let mut readers = Vec::new();
     for _ in 0..100 {
         readers.push(EventReader::for_job(&feeds, &tenant, job, 0).await.unwrap());

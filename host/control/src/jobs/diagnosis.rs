@@ -18,7 +18,7 @@ use weir_core::Stage;
 use weir_core::decision::StageTotals;
 use weir_core::llm::ProviderFailureInfo;
 
-use super::progress::{JobProgress, QueueSamples};
+use super::progress::{JobProgress, QueueSampleCounts};
 
 /// The minimum share that counts as nearly always: of queue samples in which a queue is full or empty, or of the time in which
 /// workers are busy.
@@ -28,7 +28,7 @@ const MOSTLY_BUSY_SHARE: f64 = 0.5;
 
 /// What limits the speed of a job.
 #[derive(Debug, PartialEq)]
-pub struct Diagnosis {
+pub struct BottleneckDiagnosis {
     /// The stage that limits the job; `None` if there is none.
     pub bottleneck: Option<Stage>,
     /// The diagnosis as a sentence.
@@ -59,7 +59,7 @@ pub struct StageEvidence {
 }
 
 impl StageEvidence {
-    fn from_samples_and_work(stage: Stage, samples: QueueSamples, work: &[StageTotals]) -> Self {
+    fn from_samples_and_work(stage: Stage, samples: QueueSampleCounts, work: &[StageTotals]) -> Self {
         let work = work.iter().find(|work| work.stage == stage);
         Self {
             stage,
@@ -102,12 +102,12 @@ impl StageEvidence {
 
 /// Diagnoses what limits a job. `work` is the work of its stages within the last `millis`; `now_millis` is the current time in
 /// milliseconds since 1970.
-pub(crate) fn diagnose_job_progress(
+pub(crate) fn diagnose_bottleneck_from_progress(
     progress: &JobProgress,
     work: &[StageTotals],
     millis: u64,
     now_millis: u64,
-) -> Diagnosis {
+) -> BottleneckDiagnosis {
     let samples_by_stage = Stage::ALL.into_iter().zip(progress.queue_samples);
     let stages: Vec<_> = samples_by_stage
         .map(|(stage, samples)| StageEvidence::from_samples_and_work(stage, samples, work))
@@ -117,7 +117,7 @@ pub(crate) fn diagnose_job_progress(
         [] => find_and_describe_bottleneck(&stages, millis),
         waits_for => (None, describe_failing_providers(waits_for, now_millis)),
     };
-    Diagnosis {
+    BottleneckDiagnosis {
         bottleneck,
         sentence,
         stages,
@@ -215,11 +215,11 @@ mod tests {
 
     /// Diagnoses stages with two workers and ten queue samples each. A stage is given as its name, the number of samples in which its
     /// queue was empty, the number in which it was full, and the busy milliseconds.
-    fn diagnose_stages(seen: &[(Stage, u32, u32, u64)], millis: u64) -> Diagnosis {
+    fn diagnose_stages(seen: &[(Stage, u32, u32, u64)], millis: u64) -> BottleneckDiagnosis {
         let mut progress = JobProgress::default();
         let mut work = Vec::new();
         for (stage, empty, full, busy_millis) in seen {
-            progress.queue_samples[*stage as usize] = QueueSamples {
+            progress.queue_samples[*stage as usize] = QueueSampleCounts {
                 count: 10,
                 empty: *empty,
                 full: *full,
@@ -231,7 +231,7 @@ mod tests {
                 workers: 2,
             });
         }
-        diagnose_job_progress(&progress, &work, millis, 0)
+        diagnose_bottleneck_from_progress(&progress, &work, millis, 0)
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
             busy_millis: 900,
             workers: 1,
         }];
-        let diagnosis = diagnose_job_progress(&progress, &work, 1000, 98_000);
+        let diagnosis = diagnose_bottleneck_from_progress(&progress, &work, 1000, 98_000);
         assert_eq!(
             (diagnosis.bottleneck, diagnosis.failing_providers.len()),
             (None, 1)
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn no_samples_give_no_diagnosis() {
-        let nothing = diagnose_job_progress(&JobProgress::default(), &[], 1000, 0);
+        let nothing = diagnose_bottleneck_from_progress(&JobProgress::default(), &[], 1000, 0);
         assert!(nothing.sentence.contains("nothing can be said"));
         let nothing = diagnose_stages(&[(Stage::Read, 5, 0, 0)], 1000);
         assert!(nothing.sentence.contains("nothing can be said"));

@@ -70,7 +70,7 @@ pub struct ComponentProgressUpdate {
 
 /// Samples of the queue in front of a stage, taken after each rasterized batch of pages.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct QueueSamples {
+pub struct QueueSampleCounts {
     /// The number of samples.
     pub count: u32,
     /// The number of samples in which the queue was empty.
@@ -97,7 +97,7 @@ pub struct JobProgress {
     /// Its documents, in the order in which they were opened.
     pub documents: Vec<DocumentProgress>,
     /// The samples of the queue in front of each stage.
-    pub queue_samples: [QueueSamples; Stage::ALL.len()],
+    pub queue_samples: [QueueSampleCounts; Stage::ALL.len()],
     /// The work of the stages for this job, once it has ended.
     pub stage_totals: Vec<StageTotals>,
 }
@@ -137,7 +137,7 @@ impl JobProgress {
                     ..DocumentProgress::default()
                 });
             }
-            EventKind::BatchRasterized { queues, .. } => self.record_queue_samples(queues),
+            EventKind::BatchRasterized { queues, .. } => self.count_queue_samples(queues),
             EventKind::PageDone { searchable, .. } => {
                 if let Some(document_progress) = self.find_unended_document(document) {
                     document_progress.done_pages =
@@ -239,7 +239,7 @@ impl JobProgress {
         self.documents.get_mut(at).unwrap_or_else(|| unreachable!())
     }
 
-    fn record_queue_samples(&mut self, queues: &[QueueState]) {
+    fn count_queue_samples(&mut self, queues: &[QueueState]) {
         for queue in queues {
             if let Some(samples) = self.queue_samples.get_mut(queue.stage as usize) {
                 samples.count += 1;

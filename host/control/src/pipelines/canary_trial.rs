@@ -12,13 +12,13 @@ use weir_core::rollout::{RevisionAssignment, Rollout, RolloutAction};
 use weir_core::{JobId, StorageError, TenantId};
 use weir_engine::{DocumentEndState, JobOutcome};
 
-use super::tenant_pipelines::TenantPipelines;
+use super::tenant_pipeline_service::TenantPipelineService;
 
 /// The author of the changes by the canary analysis in the audit log. Other authors are public parts of API keys.
 const CANARY_ANALYSIS_AUTHOR: &str = "canary-analysis";
 
 /// The trial of a canary against the stable revision.
-pub struct CanaryTrial {
+pub struct EvaluatedCanaryTrial {
     /// The metrics of the canary so far.
     pub canary_metrics: JobMetrics,
     /// The metrics of the stable revision in the same time.
@@ -30,7 +30,7 @@ pub struct CanaryTrial {
     automatic: bool,
 }
 
-impl CanaryTrial {
+impl EvaluatedCanaryTrial {
     /// Returns the result of the analysis and its reason.
     pub fn describe_action(&self) -> (&'static str, &str) {
         match &self.action {
@@ -47,7 +47,7 @@ pub async fn load_and_evaluate_trial(
     tenant: &TenantId,
     pipeline: &str,
     rollout: &Rollout,
-) -> Result<Option<CanaryTrial>, StorageError> {
+) -> Result<Option<EvaluatedCanaryTrial>, StorageError> {
     let (Some(trial), Some(stable)) = (rollout.canary, rollout.stable) else {
         return Ok(None);
     };
@@ -80,11 +80,11 @@ pub async fn load_and_evaluate_trial(
             )
         }
         None => (
-            config.action_before_first_evaluation(),
+            config.wait_action_before_first_evaluation(),
             (sum_job_metrics(&canary), stable_metrics),
         ),
     };
-    Ok(Some(CanaryTrial {
+    Ok(Some(EvaluatedCanaryTrial {
         canary_metrics: sum_job_metrics(&canary),
         stable_metrics,
         action,
@@ -105,7 +105,7 @@ pub(crate) struct EndedJob<'a> {
 
 /// Stores the metrics of an ended job. If the job ran a canary, it also evaluates the canary.
 pub(crate) async fn record_job_and_evaluate_canary(
-    pipelines: &TenantPipelines,
+    pipelines: &TenantPipelineService,
     assignment: RevisionAssignment,
     ended_job: EndedJob<'_>,
 ) {
@@ -115,7 +115,7 @@ pub(crate) async fn record_job_and_evaluate_canary(
 }
 
 async fn try_record_and_evaluate(
-    pipelines: &TenantPipelines,
+    pipelines: &TenantPipelineService,
     assignment: RevisionAssignment,
     ended_job: &EndedJob<'_>,
 ) -> Result<(), StorageError> {

@@ -12,11 +12,11 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use weir_core::clock::unix_time_millis;
 use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord};
-use weir_core::manifest::ComponentFile;
+use weir_core::manifest::ResolvedComponentFile;
 use weir_core::tenancy::Tenant;
 use weir_core::{PolicyError, StorageError};
 
-use super::tenant_concurrency_limiter::TenantConcurrencyPermit;
+use super::one_per_tenant_limiter::OnePerTenantPermit;
 use crate::state::{Control, TaskPanicked};
 use crate::upload_reservations::{UploadReservation, UploadReservationError};
 
@@ -55,7 +55,7 @@ pub struct ComponentPush {
     file: TemporaryComponentFile,
     writer: File,
     hash: Sha256,
-    _permit: TenantConcurrencyPermit,
+    _permit: OnePerTenantPermit,
 }
 
 /// The temporary file of a component. Dropping it removes the file.
@@ -147,7 +147,8 @@ impl ComponentPush {
                 Some(known) => ComponentRecord { name, ..known },
                 None => {
                     let interface =
-                        inspect_and_commit_component(&task_control, &tenant, &name, &file, digest).await?;
+                        inspect_and_store_component_file(&task_control, &tenant, &name, &file, digest)
+                            .await?;
                     ComponentRecord {
                         tenant: tenant.id.clone(),
                         digest,
@@ -166,7 +167,7 @@ impl ComponentPush {
     }
 }
 
-async fn inspect_and_commit_component(
+async fn inspect_and_store_component_file(
     control: &Control,
     tenant: &Tenant,
     name: &str,
@@ -174,7 +175,7 @@ async fn inspect_and_commit_component(
     digest: ComponentDigest,
 ) -> Result<ComponentInterface, PushComponentError> {
     let pipelines = &control.tenant_pipelines;
-    let component = ComponentFile {
+    let component = ResolvedComponentFile {
         name: name.to_owned(),
         path: file.path.clone(),
         digest: digest.0,
@@ -192,7 +193,7 @@ async fn inspect_and_commit_component(
 
 async fn put_component_record(control: &Control, record: &ComponentRecord) -> Result<(), PushComponentError> {
     let pipelines = &control.tenant_pipelines;
-    let Err(error) = pipelines.pipeline_store.put_component(record).await else {
+    let Err(error) = pipelines.pipeline_store.put_component_record(record).await else {
         return Ok(());
     };
     // The tenant was removed meanwhile. Remove the file, so that a later tenant with the same name does not get it.

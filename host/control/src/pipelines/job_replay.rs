@@ -6,7 +6,7 @@ use weir_core::rollout::{RevisionAssignment, RolloutArm};
 use weir_core::{JobId, StorageError, TenantId};
 
 use super::memory_quota::apply_memory_quota;
-use super::tenant_pipelines::PipelineUnavailableError;
+use super::tenant_pipeline_service::PipelineUnavailableError;
 use crate::state::Control;
 
 /// Why a job cannot be replayed.
@@ -35,7 +35,7 @@ pub enum ReplayJobError {
 }
 
 /// Replays the decisions of a job with a revision of its pipeline; `None` means the revision that the job ran.
-pub async fn replay_job(
+pub async fn replay_job_with_revision(
     control: &Control,
     tenant: &TenantId,
     job: &JobId,
@@ -66,12 +66,12 @@ pub async fn replay_job(
         None => {
             pipelines
                 .pipeline_store
-                .find_assigned_revision(tenant, job)
+                .find_assigned_revision_of_job(tenant, job)
                 .await?
         }
     };
     let pipeline = pipelines
-        .load_pipeline(tenant, &record.pipeline, &options, assignment)
+        .load_revision_or_host_pipeline(tenant, &record.pipeline, &options, assignment)
         .await?;
     let pipeline = apply_memory_quota(control, tenant, pipeline).await?;
     Ok(pipelines.job_replayer.replay_job(tenant, job, &pipeline).await?)

@@ -61,7 +61,7 @@ pub async fn push_revision(
         .await?;
     let added = pipelines
         .pipeline_store
-        .add_revision(tenant, &name, &spec, pushed_by_key, unix_time_millis())
+        .add_revision_if_changed(tenant, &name, &spec, pushed_by_key, unix_time_millis())
         .await?;
     let revision = added.map_err(PushRevisionError::ComponentRemoved)?;
     let is_old = before

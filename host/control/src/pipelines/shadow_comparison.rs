@@ -73,7 +73,7 @@ async fn replay_with_shadow(
     });
     let pipeline = control
         .tenant_pipelines
-        .load_pipeline(
+        .load_revision_or_host_pipeline(
             job_to_compare.tenant,
             job_to_compare.pipeline,
             job_to_compare.options,

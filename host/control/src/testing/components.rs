@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use weir_core::component::{ComponentDigest, ComponentInterface, ComponentStore, ComponentValidator};
-use weir_core::manifest::{ComponentFile, Pipeline, Role};
+use weir_core::manifest::{Pipeline, ResolvedComponentFile, Role};
 use weir_core::replay::{JobReplayer, ReplayError, ReplayReport};
 use weir_core::{JobId, PolicyError, StorageError, TenantId};
 
@@ -66,7 +66,7 @@ impl ComponentStore for FakeComponentStore {
         Ok(std::fs::remove_file(self.component_path(tenant, digest)).is_ok())
     }
 
-    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
+    async fn remove_all_components_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
         for name in self.file_names() {
             if name.starts_with(&format!("{tenant}-")) {
                 std::fs::remove_file(self.folder.join(name)).unwrap();
@@ -82,7 +82,7 @@ impl ComponentValidator for FakeProcessing {
     async fn inspect_component(
         &self,
         _: &TenantId,
-        file: &ComponentFile,
+        file: &ResolvedComponentFile,
     ) -> Result<ComponentInterface, PolicyError> {
         let text = std::fs::read_to_string(&file.path).unwrap_or_default();
         let has = |role: &Role| text.split(' ').any(|word| word == role.name());

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
-use weir_core::component_log::ComponentLogEntry;
+use weir_core::component_log::NumberedComponentLogRecord;
 use weir_core::event::Event;
 use weir_core::job_request::JobRequest;
 use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
@@ -30,7 +30,7 @@ struct StoreTables {
     pages: BTreeMap<(TenantId, DocumentId, PageNumber), PageRecord>,
     /// In the order of commits: the position of an event is its index plus one.
     events: Vec<(TenantId, Event)>,
-    component_log: BTreeMap<(TenantId, JobId, u64), ComponentLogEntry>,
+    component_log: BTreeMap<(TenantId, JobId, u64), NumberedComponentLogRecord>,
     job_requests: Vec<JobRequest>,
     webhooks: BTreeMap<(TenantId, JobId), u32>,
     tenants: BTreeMap<TenantId, Tenant>,
@@ -174,11 +174,11 @@ impl Ledger for FakeStore {
             .cloned())
     }
 
-    async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
-        self.list_documents_after(tenant, None, usize::MAX).await
+    async fn list_tenant_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.list_tenant_documents_after(tenant, None, usize::MAX).await
     }
 
-    async fn list_documents_after(
+    async fn list_tenant_documents_after(
         &self,
         tenant: &TenantId,
         after: Option<(u64, DocumentId)>,
@@ -270,7 +270,7 @@ impl Ledger for FakeStore {
         job: &JobId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<ComponentLogEntry>, StorageError> {
+    ) -> Result<Vec<NumberedComponentLogRecord>, StorageError> {
         let tables = self.0.lock();
         let (from, to) = (after.saturating_add(1), u64::MAX);
         let of_job = tables
@@ -327,7 +327,7 @@ impl Ledger for FakeStore {
 
 #[async_trait]
 impl UsageStore for FakeStore {
-    async fn add_usage_of_day(
+    async fn add_daily_usage_of_tenants(
         &self,
         day: UsageDay,
         amounts: Vec<(TenantId, Usage)>,

@@ -20,7 +20,7 @@ type StoreResult<T> = Result<T, StorageError>;
 
 #[async_trait]
 impl PipelineStore for FakeStore {
-    async fn put_component(&self, record: &ComponentRecord) -> StoreResult<()> {
+    async fn put_component_record(&self, record: &ComponentRecord) -> StoreResult<()> {
         self.require_key(&record.pushed_by_key)?;
         let components = &mut self.lock_pipelines().components;
         match components
@@ -73,7 +73,7 @@ impl PipelineStore for FakeStore {
         Ok(Ok(tables.components.len() < before))
     }
 
-    async fn add_revision(
+    async fn add_revision_if_changed(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -218,7 +218,7 @@ impl PipelineStore for FakeStore {
             .collect())
     }
 
-    async fn assign_revision(
+    async fn assign_revision_to_job(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -241,7 +241,7 @@ impl PipelineStore for FakeStore {
         Ok(Some(assignment))
     }
 
-    async fn find_assigned_revision(
+    async fn find_assigned_revision_of_job(
         &self,
         tenant: &TenantId,
         job: &JobId,

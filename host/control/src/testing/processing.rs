@@ -15,12 +15,12 @@ use weir_core::decision::{
     PageRoute, PageStageFailure, PageTextToSplit, ProgressUpdate, ReadingMethod, SectionToSummarize,
     SummaryPlan,
 };
-use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
+use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile, Role};
 use weir_core::page::DocumentInfo;
 use weir_core::page_text::Line;
 use weir_core::ports::{
-    JobPolicy, OpenPolicyRequest, OpenedPdf, PdfSource, PolicyCallCounts, PolicyFactory, RasterizeOptions,
-    RasterizeOutput, Rasterizer, ReservedRasterization,
+    JobPolicy, OpenPolicyRequest, OpenedPdf, PageWithReservedMemory, PdfFileToOpen,
+    PolicyCallAndFailureCounts, PolicyFactory, RasterizeOptions, RasterizeOutput, Rasterizer,
 };
 use weir_core::uploads::{StagedUpload, UploadStore};
 use weir_core::{
@@ -93,7 +93,7 @@ struct FakeDocument {
 
 #[async_trait]
 impl Rasterizer for FakeProcessing {
-    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenedPdf>, RasterError> {
+    async fn open_document(&self, source: &PdfFileToOpen) -> Result<Arc<dyn OpenedPdf>, RasterError> {
         let text = std::fs::read_to_string(&source.path).map_err(|error| RasterError::FileUnreadable {
             reason: error.to_string(),
         })?;
@@ -141,7 +141,7 @@ impl OpenedPdf for FakeDocument {
         &self,
         _: PageNumber,
         drawing: RasterizeOptions,
-    ) -> Result<Box<dyn ReservedRasterization>, RasterError> {
+    ) -> Result<Box<dyn PageWithReservedMemory>, RasterError> {
         Ok(Box::new(BlankDrawing { dpi: drawing.dpi }))
     }
 
@@ -157,7 +157,7 @@ struct BlankDrawing {
 }
 
 #[async_trait]
-impl ReservedRasterization for BlankDrawing {
+impl PageWithReservedMemory for BlankDrawing {
     async fn rasterize_page(self: Box<Self>) -> Result<RasterizeOutput, RasterError> {
         Ok(RasterizeOutput {
             dpi: self.dpi,
@@ -193,8 +193,8 @@ impl PolicyFactory for FakeProcessing {
 
 #[async_trait]
 impl JobPolicy for FakeJobPolicy {
-    fn call_counts(&self) -> PolicyCallCounts {
-        PolicyCallCounts {
+    fn call_counts(&self) -> PolicyCallAndFailureCounts {
+        PolicyCallAndFailureCounts {
             calls: 10,
             traps: self.traps,
             timeouts: 0,
@@ -254,7 +254,7 @@ impl PipelineBuilder for FakeProcessing {
     async fn build_pipeline(
         &self,
         manifest: Manifest,
-        components: BTreeMap<Role, ComponentFile>,
+        components: BTreeMap<Role, ResolvedComponentFile>,
     ) -> Result<Arc<Pipeline>, String> {
         Ok(Arc::new(Pipeline::new(manifest, components, BTreeMap::new())))
     }
@@ -316,7 +316,7 @@ impl UploadStore for FakeUploadStore {
         self.new_path("unfinished")
     }
 
-    async fn stage_received_file(
+    async fn stage_received_file_for_job(
         &self,
         tenant: &TenantId,
         unfinished: &Path,
@@ -334,7 +334,7 @@ impl UploadStore for FakeUploadStore {
         Ok(path)
     }
 
-    async fn stage_stored_upload(
+    async fn stage_stored_upload_for_job(
         &self,
         tenant: &TenantId,
         job: &JobId,
@@ -343,7 +343,7 @@ impl UploadStore for FakeUploadStore {
         let copy = self.new_temporary_path();
         match std::fs::copy(self.upload_path(tenant, document), &copy) {
             Ok(_) => self
-                .stage_received_file(tenant, &copy, job, document)
+                .stage_received_file_for_job(tenant, &copy, job, document)
                 .await
                 .map(Some),
             Err(_) => Ok(None),
@@ -394,7 +394,7 @@ impl UploadStore for FakeUploadStore {
         Ok(self.file_names().iter().filter_map(of_tenant).collect())
     }
 
-    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
+    async fn remove_all_uploads_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
         for document in self.list_uploads(tenant).await? {
             self.remove_upload(tenant, &document).await?;
         }

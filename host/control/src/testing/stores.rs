@@ -81,7 +81,7 @@ impl VectorStore for FakeVectorStore {
         Ok(())
     }
 
-    async fn remove_document_points(
+    async fn remove_document_or_page_points(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
@@ -109,7 +109,7 @@ impl VectorStore for FakeVectorStore {
         Ok(())
     }
 
-    async fn search_points(
+    async fn search_by_vector_and_words(
         &self,
         tenant: &TenantId,
         query: &SearchQuery,

@@ -9,7 +9,7 @@ use weir_core::ledger::JobState;
 use weir_core::ports::Ledger as _;
 use weir_core::settings::Settings;
 use weir_core::{JobId, TenantId};
-use weir_engine::{Engine, EngineConfig, Ports};
+use weir_engine::{Engine, EngineConfig, PortImplementations};
 
 use super::{
     CountingEmbedder, FakeBlobStore, FakeComponentStore, FakeProcessing, FakeStore, FakeUploadStore,
@@ -75,7 +75,7 @@ impl TestControl {
         let ledger = CommitNotifier::new(store.clone());
         let processing = Arc::new(FakeProcessing::default());
         let usage_recorder = UsageRecorder::new();
-        let ports = Ports {
+        let ports = PortImplementations {
             rasterizer: processing.clone(),
             ocr_engine: None,
             embedder: embedder.clone(),

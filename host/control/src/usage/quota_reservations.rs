@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::Quotas;
 use weir_core::usage::{
-    QuotaExhausted, QuotaReserveError, Usage, UsageDay, UsageQuotaLimiter, day_from_millis,
+    QuotaExhaustedError, QuotaReserveError, Usage, UsageDay, UsageQuotaLimiter, day_from_millis,
 };
 use weir_core::{StorageError, TenantId};
 
@@ -18,7 +18,7 @@ use super::usage_recorder::{QuotaSources, UsageRecorder};
 const EXPECTED_BYTES_PER_PAGE: u64 = 1 << 20;
 
 /// Returns the limits on language models, with the amounts of `usage` that count against them.
-fn llm_limits_and_usage(limits: &Quotas, usage: &Usage) -> [(&'static str, Option<u64>, u64); 3] {
+fn pair_llm_limits_with_usage(limits: &Quotas, usage: &Usage) -> [(&'static str, Option<u64>, u64); 3] {
     [
         ("llm_calls_per_day", limits.llm_calls_per_day, usage.llm_calls),
         (
@@ -41,8 +41,8 @@ fn llm_call_fits(
     used: &Usage,
     reserved: &Usage,
     expected: &Usage,
-) -> Result<bool, QuotaExhausted> {
-    let amounts = [used, reserved, expected].map(|usage| llm_limits_and_usage(limits, usage));
+) -> Result<bool, QuotaExhaustedError> {
+    let amounts = [used, reserved, expected].map(|usage| pair_llm_limits_with_usage(limits, usage));
     let [used, reserved, expected] = amounts;
     let mut fits = true;
     for (((quota, limit, used), (_, _, reserved)), (_, _, expected)) in
@@ -50,7 +50,7 @@ fn llm_call_fits(
     {
         let Some(limit) = limit else { continue };
         if used >= limit {
-            return Err(QuotaExhausted { quota, limit });
+            return Err(QuotaExhaustedError { quota, limit });
         }
         let all = used.saturating_add(reserved).saturating_add(expected);
         fits &= all <= limit || reserved == 0;
@@ -69,7 +69,7 @@ struct QuotaUsage {
 
 /// How many pages may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PageAllowance {
+enum AllowedPagesOrWait {
     Pages(u64),
     /// None until a reserved page ends.
     AfterRelease,
@@ -81,14 +81,14 @@ impl QuotaUsage {
     }
 
     /// Returns how many pages fit beside `reserved` reserved pages.
-    fn pages_that_fit(&self, reserved: u64) -> PageAllowance {
+    fn pages_that_fit(&self, reserved: u64) -> AllowedPagesOrWait {
         let left = self.limit.saturating_sub(self.used);
         let fit = self.usage_per_page.map_or(1, |each| left / each.max(1));
         match fit.saturating_sub(reserved) {
             // At least one page has to run to learn the usage of a page.
-            0 if reserved == 0 => PageAllowance::Pages(1),
-            0 => PageAllowance::AfterRelease,
-            pages => PageAllowance::Pages(pages),
+            0 if reserved == 0 => AllowedPagesOrWait::Pages(1),
+            0 => AllowedPagesOrWait::AfterRelease,
+            pages => AllowedPagesOrWait::Pages(pages),
         }
     }
 }
@@ -137,29 +137,29 @@ fn list_page_quota_usage(limits: &Quotas, usage: &Usage, stored: u64, reserved: 
 }
 
 /// Returns how many of `max_pages` pages may start now in addition to the reserved pages.
-fn count_allowed_pages(
+fn count_pages_within_quotas(
     quota_usages: &[QuotaUsage],
     reserved: u64,
     max_pages: u64,
-) -> Result<PageAllowance, QuotaExhausted> {
+) -> Result<AllowedPagesOrWait, QuotaExhaustedError> {
     let mut granted = max_pages;
     for quota_usage in quota_usages {
         if quota_usage.is_exhausted() {
-            return Err(QuotaExhausted {
+            return Err(QuotaExhaustedError {
                 quota: quota_usage.quota,
                 limit: quota_usage.limit,
             });
         }
         let allowance = match quota_usage.quota {
-            "pages_per_day" => PageAllowance::Pages(quota_usage.limit - quota_usage.used),
+            "pages_per_day" => AllowedPagesOrWait::Pages(quota_usage.limit - quota_usage.used),
             _ => quota_usage.pages_that_fit(reserved),
         };
         match allowance {
-            PageAllowance::AfterRelease => return Ok(PageAllowance::AfterRelease),
-            PageAllowance::Pages(pages) => granted = granted.min(pages),
+            AllowedPagesOrWait::AfterRelease => return Ok(AllowedPagesOrWait::AfterRelease),
+            AllowedPagesOrWait::Pages(pages) => granted = granted.min(pages),
         }
     }
-    Ok(PageAllowance::Pages(granted))
+    Ok(AllowedPagesOrWait::Pages(granted))
 }
 
 impl UsageRecorder {
@@ -185,7 +185,7 @@ impl UsageRecorder {
         &self,
         tenant: &TenantId,
         limits: &Quotas,
-    ) -> Result<Option<QuotaExhausted>, StorageError> {
+    ) -> Result<Option<QuotaExhaustedError>, StorageError> {
         let Some(sources) = self.quota_sources.get().filter(|_| has_page_limits(limits)) else {
             return Ok(None);
         };
@@ -195,7 +195,7 @@ impl UsageRecorder {
             .await?;
         let reserved = self.reserved_usage(tenant).pages;
         let quota_usages = list_page_quota_usage(limits, &usage, stored, reserved);
-        Ok(count_allowed_pages(&quota_usages, reserved, 1).err())
+        Ok(count_pages_within_quotas(&quota_usages, reserved, 1).err())
     }
 }
 
@@ -231,22 +231,25 @@ impl UsageQuotaLimiter for UsageRecorder {
             let (_, stored) = self
                 .load_usage_and_stored_bytes(sources, tenant, &limits, day)
                 .await?;
-            let decided = self.reserve_usage(tenant, day, |usage, reserved| {
+            let decided = self.decide_and_reserve_usage(tenant, day, |usage, reserved| {
                 let quota_usages = list_page_quota_usage(&limits, usage, stored, reserved.pages);
-                let allowance = count_allowed_pages(&quota_usages, reserved.pages, u64::from(max_pages))?;
+                let allowance =
+                    count_pages_within_quotas(&quota_usages, reserved.pages, u64::from(max_pages))?;
                 let pages = match allowance {
-                    PageAllowance::Pages(pages) => pages,
-                    PageAllowance::AfterRelease => 0,
+                    AllowedPagesOrWait::Pages(pages) => pages,
+                    AllowedPagesOrWait::AfterRelease => 0,
                 };
                 let more = Usage {
                     pages,
                     ..Usage::default()
                 };
-                Ok::<_, QuotaExhausted>((more, allowance))
+                Ok::<_, QuotaExhaustedError>((more, allowance))
             });
             match decided.transpose()? {
-                Some(PageAllowance::Pages(pages)) => return Ok(u32::try_from(pages).unwrap_or(max_pages)),
-                Some(PageAllowance::AfterRelease) => released.await,
+                Some(AllowedPagesOrWait::Pages(pages)) => {
+                    return Ok(u32::try_from(pages).unwrap_or(max_pages));
+                }
+                Some(AllowedPagesOrWait::AfterRelease) => released.await,
                 // The cached usage was dropped in the meantime: load it again.
                 None => {}
             }
@@ -265,17 +268,17 @@ impl UsageQuotaLimiter for UsageRecorder {
                 return Ok(());
             };
             let limits = sources.host_quotas.effective_limits(&record);
-            let of_calls = llm_limits_and_usage(&limits, &Usage::default());
+            let of_calls = pair_llm_limits_with_usage(&limits, &Usage::default());
             if of_calls.iter().all(|(_, limit, _)| limit.is_none()) {
                 return Ok(());
             }
             let day = day_from_millis(unix_time_millis());
             self.usage_on_day(sources.usage_store.as_ref(), tenant, day)
                 .await?;
-            let decided = self.reserve_usage(tenant, day, |used, reserved| {
+            let decided = self.decide_and_reserve_usage(tenant, day, |used, reserved| {
                 let fits = llm_call_fits(&limits, used, reserved, expected)?;
                 let more = if fits { *expected } else { Usage::default() };
-                Ok::<_, QuotaExhausted>((more, fits))
+                Ok::<_, QuotaExhaustedError>((more, fits))
             });
             match decided.transpose()? {
                 Some(true) => return Ok(()),

@@ -15,7 +15,7 @@ use weir_core::tenancy::TenantStore;
 use weir_core::usage::{Usage, UsageDay, UsageMeter, UsageStore, day_from_millis};
 use weir_core::{StorageError, TenantId};
 
-use super::host_quotas::HostQuotas;
+use super::default_quotas::HostQuotas;
 use crate::tenant_metric_labels::TenantMetricLabels;
 
 /// The interval between two writes.
@@ -39,7 +39,7 @@ pub struct QuotaSources {
 /// to it. The server writes the usage to the store.
 #[derive(Default)]
 pub struct UsageRecorder {
-    totals: Mutex<InMemoryUsage>,
+    totals: Mutex<UnwrittenCachedAndReservedUsage>,
     /// Notified when a reservation is released.
     pub(crate) reservation_released: Notify,
     pub(crate) quota_sources: OnceLock<QuotaSources>,
@@ -48,7 +48,7 @@ pub struct UsageRecorder {
 }
 
 #[derive(Default)]
-struct InMemoryUsage {
+struct UnwrittenCachedAndReservedUsage {
     unwritten: HashMap<(UsageDay, TenantId), Usage>,
     /// The cached usage of one day that is in the store.
     stored_usage_cache: HashMap<TenantId, (UsageDay, Usage)>,
@@ -105,7 +105,7 @@ impl UsageRecorder {
 
     /// Reserves the usage that `decide` returns for the tenant's usage on the day and its reserved usage. Neither can change
     /// meanwhile. Returns `None` if the stored usage is not cached: [`Self::usage_on_day`] loads it.
-    pub(crate) fn reserve_usage<T, E>(
+    pub(crate) fn decide_and_reserve_usage<T, E>(
         &self,
         tenant: &TenantId,
         day: UsageDay,
@@ -173,7 +173,9 @@ impl UsageRecorder {
             days.entry(*day).or_default().push((tenant.clone(), *usage));
         }
         for (day, amounts) in days {
-            usage_store.add_usage_of_day(day, amounts.clone()).await?;
+            usage_store
+                .add_daily_usage_of_tenants(day, amounts.clone())
+                .await?;
             let mut state = self.totals.lock();
             for (tenant, usage) in amounts {
                 state.mark_usage_written(day, tenant, &usage);
@@ -220,7 +222,7 @@ impl UsageMeter for UsageRecorder {
     }
 }
 
-impl InMemoryUsage {
+impl UnwrittenCachedAndReservedUsage {
     fn cached_usage_on_day(&self, tenant: &TenantId, day: UsageDay) -> Option<Usage> {
         let (_, mut usage) = self
             .stored_usage_cache
@@ -284,7 +286,7 @@ mod tests {
         let (store, usage_recorder) = (Arc::new(FakeStore::default()), UsageRecorder::new());
         let (tenant, today) = (TenantId::default_tenant(), day_from_millis(unix_time_millis()));
         store
-            .add_usage_of_day(today, vec![(tenant.clone(), usage_of_pages(5))])
+            .add_daily_usage_of_tenants(today, vec![(tenant.clone(), usage_of_pages(5))])
             .await
             .unwrap();
         usage_recorder.record_usage(&tenant, &usage_of_pages(2));

@@ -95,7 +95,7 @@ impl DeliveryQueue {
     }
 
     /// Marks a delivery as not in progress, and returns the number of its earlier attempts.
-    pub(crate) fn end_attempt_and_get_count(&mut self, key: &DeliveryKey) -> u32 {
+    pub(crate) fn end_attempt_and_count_earlier(&mut self, key: &DeliveryKey) -> u32 {
         self.in_progress.remove(key);
         self.pending.get(key).map_or(0, |delivery| delivery.attempts)
     }

@@ -43,7 +43,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(24 * 3600);
 #[async_trait]
 pub trait WebhookSender: Send + Sync {
     /// Sends a request and returns the status of the response, or why there was no response.
-    async fn send_request(&self, request: &WebhookRequest) -> Result<u16, String>;
+    async fn send_webhook(&self, request: &WebhookRequest) -> Result<u16, String>;
 }
 
 /// The result of a delivery attempt.
@@ -183,7 +183,7 @@ impl WebhookDelivery {
             }
         };
         let response_status =
-            tokio::time::timeout(self.response_timeout, self.sender.send_request(&request)).await;
+            tokio::time::timeout(self.response_timeout, self.sender.send_webhook(&request)).await;
         match response_status.unwrap_or_else(|_| Err("no response before the timeout".into())) {
             Ok(200..=299) => AttemptOutcome::Received,
             Ok(410) => AttemptOutcome::Unwanted,
@@ -205,7 +205,7 @@ impl WebhookDelivery {
         key: DeliveryKey,
         attempt_outcome: AttemptOutcome,
     ) {
-        let tries = queue.end_attempt_and_get_count(&key) + 1;
+        let tries = queue.end_attempt_and_count_earlier(&key) + 1;
         if attempt_outcome == AttemptOutcome::JobRunningAgain {
             return queue.remove(&key);
         }

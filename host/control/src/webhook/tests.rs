@@ -36,7 +36,7 @@ impl Drop for ConcurrencyGuard<'_> {
 
 #[async_trait]
 impl WebhookSender for FakeReceivers {
-    async fn send_request(&self, request: &WebhookRequest) -> Result<u16, String> {
+    async fn send_webhook(&self, request: &WebhookRequest) -> Result<u16, String> {
         let url = url::Url::parse(&request.url).unwrap();
         let host = url.host_str().unwrap().to_owned();
         let before = {

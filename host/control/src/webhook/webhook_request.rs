@@ -38,7 +38,7 @@ struct WebhookPayload {
     pipeline: String,
     created_millis: u64,
     documents: Vec<DocumentOutcome>,
-    counts: PayloadCounts,
+    counts: DocumentAndPageCounts,
 }
 
 #[derive(Serialize)]
@@ -55,7 +55,7 @@ struct DocumentOutcome {
 }
 
 #[derive(Default, Serialize)]
-struct PayloadCounts {
+struct DocumentAndPageCounts {
     documents: u64,
     documents_done: u64,
     pages_done: u64,
@@ -92,7 +92,7 @@ impl WebhookRequest {
             return Ok(WebhookBuildOutcome::JobNotEnded);
         }
         let documents = load_document_outcomes(ledger, tenant, job).await?;
-        let mut counts = PayloadCounts::default();
+        let mut counts = DocumentAndPageCounts::default();
         for document in &documents {
             counts.documents += 1;
             counts.documents_done += u64::from(document.state == "done");

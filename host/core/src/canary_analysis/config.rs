@@ -55,18 +55,18 @@ impl Default for CanaryAnalysisConfig {
 impl CanaryAnalysisConfig {
     /// Returns the largest number of canary jobs that an evaluation uses.
     pub fn max_evaluated_jobs(&self) -> u32 {
-        u32::try_from(self.required_jobs() * LAST_EVALUATION_FACTOR).unwrap_or(u32::MAX)
+        u32::try_from(self.min_jobs_before_promotion() * LAST_EVALUATION_FACTOR).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn required_jobs(&self) -> usize {
+    pub(super) fn min_jobs_before_promotion(&self) -> usize {
         self.min_jobs.clamp(1, MAX_MIN_JOBS) as usize
     }
 
     /// Returns the numbers of canary jobs at which an evaluation happens.
     pub(super) fn evaluation_job_counts(&self) -> Vec<usize> {
         let (required_jobs, first_count) = (
-            self.required_jobs(),
-            MIN_COMPARABLE_JOBS.min(self.required_jobs()),
+            self.min_jobs_before_promotion(),
+            MIN_COMPARABLE_JOBS.min(self.min_jobs_before_promotion()),
         );
         let halves = std::iter::successors(Some(required_jobs), |jobs| Some(jobs / 2));
         let mut counts: Vec<usize> = halves

@@ -32,7 +32,7 @@ pub enum CanaryAction {
 
 /// The input of one evaluation: the canary's jobs that it uses, and its position among the evaluations.
 #[derive(Debug, Clone)]
-pub struct CanaryEvaluationInput {
+pub struct DueCanaryEvaluation {
     config: CanaryAnalysisConfig,
     canary_jobs: Vec<JobSample>,
     is_last: bool,
@@ -42,7 +42,7 @@ pub struct CanaryEvaluationInput {
 
 impl CanaryAnalysisConfig {
     /// Returns the action while no evaluation is due: to wait, with the number of jobs at the first one.
-    pub fn action_before_first_evaluation(&self) -> CanaryAction {
+    pub fn wait_action_before_first_evaluation(&self) -> CanaryAction {
         let first = self.evaluation_job_counts().first().copied().unwrap_or(1);
         CanaryAction::Wait(format!(
             "the first evaluation of the canary is after {first} jobs"
@@ -51,7 +51,7 @@ impl CanaryAnalysisConfig {
 
     /// Returns the latest evaluation that is due after these jobs of the canary; `None` before the first. The jobs
     /// are in the order in which they ended.
-    pub fn select_latest_due_evaluation(&self, canary: &[JobSample]) -> Option<CanaryEvaluationInput> {
+    pub fn select_latest_due_evaluation(&self, canary: &[JobSample]) -> Option<DueCanaryEvaluation> {
         let counted: Vec<JobSample> = canary
             .iter()
             .copied()
@@ -63,7 +63,7 @@ impl CanaryAnalysisConfig {
             .rposition(|jobs| *jobs <= counted.len())?;
         let jobs = evaluation_job_counts.get(reached).copied()?;
         let next = evaluation_job_counts.get(reached + 1).copied();
-        Some(CanaryEvaluationInput {
+        Some(DueCanaryEvaluation {
             config: *self,
             // The last evaluation is repeated with all jobs until the stable revision has enough jobs.
             canary_jobs: match next {
@@ -87,7 +87,7 @@ enum MetricComparisonResult {
     },
 }
 
-impl CanaryEvaluationInput {
+impl DueCanaryEvaluation {
     /// Returns when the last of the canary's jobs ended, in milliseconds since 1970. Jobs of the stable revision
     /// count up to then.
     pub fn last_job_ended_at_millis(&self) -> u64 {
@@ -114,14 +114,14 @@ impl CanaryEvaluationInput {
             .filter(|job| job.metrics.jobs > 0)
             .collect();
         let results: Vec<MetricComparisonResult> =
-            match stable.len() < MIN_COMPARABLE_JOBS.min(config.required_jobs()) {
+            match stable.len() < MIN_COMPARABLE_JOBS.min(config.min_jobs_before_promotion()) {
                 true => self
-                    .compared_rates()
+                    .compared_rate_definitions()
                     .map(|rate| self.check_rate_without_stable(rate))
                     .collect(),
                 false => {
                     let page_duration = std::iter::once(self.compare_page_duration(&stable));
-                    self.compared_rates()
+                    self.compared_rate_definitions()
                         .map(|rate| self.compare_rate_with_stable(rate, &stable))
                         .chain(page_duration)
                         .collect()
@@ -144,7 +144,7 @@ impl CanaryEvaluationInput {
             }
         }
         let (new, old) = (self.canary_jobs.len(), stable.len());
-        if old < MIN_COMPARABLE_JOBS.min(config.required_jobs()) {
+        if old < MIN_COMPARABLE_JOBS.min(config.min_jobs_before_promotion()) {
             return CanaryAction::Wait(format!(
                 "{old} jobs of the stable revision are too few to compare with {new} jobs of the canary"
             ));
@@ -157,7 +157,7 @@ impl CanaryEvaluationInput {
                 None => CanaryAction::Promote(format_promotion_reason(new, old)),
             };
         }
-        if new < config.required_jobs() {
+        if new < config.min_jobs_before_promotion() {
             return CanaryAction::Wait(format!(
                 "the next evaluation of the canary is after {} jobs",
                 self.next_evaluation_jobs
@@ -172,7 +172,7 @@ impl CanaryEvaluationInput {
         }
     }
 
-    fn compared_rates(&self) -> impl Iterator<Item = ComparedRate> {
+    fn compared_rate_definitions(&self) -> impl Iterator<Item = ComparedRate> {
         let config = &self.config;
         let rates: [ComparedRate; 4] = [
             ("jobs fail", config.max_failure_increase, |s| {
@@ -202,7 +202,7 @@ impl CanaryEvaluationInput {
         stable: &[JobSample],
     ) -> MetricComparisonResult {
         let count = |jobs: &[JobSample]| {
-            EventAndTrialCounts::from_jobs(jobs.iter().map(|job| counts_of(&job.metrics)))
+            EventAndTrialCounts::from_jobs_with_design_effect(jobs.iter().map(|job| counts_of(&job.metrics)))
         };
         let (new, old) = (count(&self.canary_jobs), count(stable));
         let increase = new.event_rate() - old.event_rate();
@@ -230,7 +230,9 @@ impl CanaryEvaluationInput {
         &self,
         (description, allowed, counts_of): ComparedRate,
     ) -> MetricComparisonResult {
-        let new = EventAndTrialCounts::from_jobs(self.canary_jobs.iter().map(|job| counts_of(&job.metrics)));
+        let new = EventAndTrialCounts::from_jobs_with_design_effect(
+            self.canary_jobs.iter().map(|job| counts_of(&job.metrics)),
+        );
         let observation = format!(
             "{description}: {:.1} %, the limit is {:.1} %",
             new.event_rate() * 100.0,
@@ -264,7 +266,7 @@ impl CanaryEvaluationInput {
             increase.exp_m1() * 100.0,
             new.len(),
             old.len(),
-            format_permille(chance),
+            format_fraction_as_permille(chance),
             self.config.max_slowdown * 100.0
         );
         let shifted: Vec<f64> = new.iter().map(|log_duration| log_duration - allowed).collect();
@@ -298,7 +300,7 @@ fn format_promotion_reason(new: usize, old: usize) -> String {
     format!("after {new} jobs and {old} of the stable revision nothing was worse than its limit")
 }
 
-fn format_permille(chance: f64) -> String {
+fn format_fraction_as_permille(chance: f64) -> String {
     match chance * 1000.0 {
         few if few < 0.1 => "less than 0.1 ‰".into(),
         some => format!("{some:.1} ‰"),

@@ -19,7 +19,7 @@ impl EventAndTrialCounts {
     /// divided by the design effect. It is the ratio between the variance of the jobs' rates and the variance of
     /// independent trials (Rao and Scott, A simple method for the analysis of clustered binary data, Biometrics 48,
     /// 1992).
-    pub(super) fn from_jobs(jobs: impl Iterator<Item = (u64, u64)> + Clone) -> Self {
+    pub(super) fn from_jobs_with_design_effect(jobs: impl Iterator<Item = (u64, u64)> + Clone) -> Self {
         let capped = jobs.map(|(events, trials)| (events.min(trials) as f64, trials as f64));
         let (clusters, events, trials) = capped
             .clone()
@@ -293,15 +293,17 @@ mod tests {
     #[test]
     fn clustered_events_are_scaled_by_the_design_effect() {
         // Ten jobs of twenty pages with one event each: no correlation.
-        let apart = EventAndTrialCounts::from_jobs(std::iter::repeat_n((1, 20), 10));
+        let apart = EventAndTrialCounts::from_jobs_with_design_effect(std::iter::repeat_n((1, 20), 10));
         assert_eq!(apart, make_count(10.0, 200.0));
         // All twenty pages of one of ten jobs: equivalent to one event in ten.
-        let together = EventAndTrialCounts::from_jobs((0..10).map(|n| (if n == 0 { 20 } else { 0 }, 20)));
+        let together = EventAndTrialCounts::from_jobs_with_design_effect(
+            (0..10).map(|n| (if n == 0 { 20 } else { 0 }, 20)),
+        );
         assert_near(together.event_rate(), 0.1, 1e-9);
         assert_near(together.trials, 9.0, 1e-9);
         // Events above the number of pages count once for each page.
         assert_eq!(
-            EventAndTrialCounts::from_jobs([(30, 20), (20, 20)].into_iter()),
+            EventAndTrialCounts::from_jobs_with_design_effect([(30, 20), (20, 20)].into_iter()),
             make_count(40.0, 40.0)
         );
     }

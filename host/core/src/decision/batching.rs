@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
-use super::policy_function::PolicyFunction;
+use super::policy_function_input::PolicyFunctionInput;
 use super::stage_state::{QueueState, StageTiming};
 use crate::id::DocumentId;
 use crate::manifest::Role;
@@ -71,7 +71,7 @@ pub struct BatchContext {
     pub free_image_bytes: u64,
 }
 
-impl PolicyFunction for BatchContext {
+impl PolicyFunctionInput for BatchContext {
     const ROLE: Role = Role::Batching;
     const NAME: &'static str = "batching.plan";
     type Decision = BatchPlan;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
-use super::policy_function::PolicyFunction;
+use super::policy_function_input::PolicyFunctionInput;
 use crate::id::{DocumentId, PageNumber};
 use crate::manifest::Role;
 
@@ -40,7 +40,7 @@ pub struct PageTextToSplit {
     pub max_tokens: u32,
 }
 
-impl PolicyFunction for PageTextToSplit {
+impl PolicyFunctionInput for PageTextToSplit {
     const ROLE: Role = Role::Chunking;
     const NAME: &'static str = "chunking.passages";
     type Decision = Vec<Range<u32>>;
@@ -72,7 +72,7 @@ pub struct SectionToSummarize {
     pub text: String,
 }
 
-impl PolicyFunction for SectionToSummarize {
+impl PolicyFunctionInput for SectionToSummarize {
     const ROLE: Role = Role::Chunking;
     const NAME: &'static str = "chunking.summarize";
     type Decision = SummaryPlan;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::defaults;
-use super::policy_function::PolicyFunction;
+use super::policy_function_input::PolicyFunctionInput;
 use super::stage_state::{QueueState, StageTiming};
 use crate::id::{DocumentId, PageNumber};
 use crate::manifest::Role;
@@ -105,7 +105,7 @@ pub struct TimedEvent {
     pub event: ObservedEvent,
 }
 
-impl PolicyFunction for TimedEvent {
+impl PolicyFunctionInput for TimedEvent {
     const ROLE: Role = Role::Progress;
     const NAME: &'static str = "progress.observe";
     type Decision = Vec<ProgressUpdate>;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::defaults;
 use super::label::{self, Label};
-use super::policy_function::PolicyFunction;
+use super::policy_function_input::PolicyFunctionInput;
 use crate::id::{DocumentId, PageNumber};
 use crate::manifest::Role;
 use crate::page::{PageFacts, PriorityLane, Stage};
@@ -34,7 +34,7 @@ pub struct DocumentFacts {
     pub first_pages: Vec<PageFacts>,
 }
 
-impl PolicyFunction for DocumentFacts {
+impl PolicyFunctionInput for DocumentFacts {
     const ROLE: Role = Role::Routing;
     const NAME: &'static str = "routing.document";
     type Decision = DocumentRoute;
@@ -80,7 +80,7 @@ pub struct PageToRoute {
     pub facts: PageFacts,
 }
 
-impl PolicyFunction for PageToRoute {
+impl PolicyFunctionInput for PageToRoute {
     const ROLE: Role = Role::Routing;
     const NAME: &'static str = "routing.page";
     type Decision = PageRoute;
@@ -148,7 +148,7 @@ pub struct PageStageFailure {
     pub message: String,
 }
 
-impl PolicyFunction for PageStageFailure {
+impl PolicyFunctionInput for PageStageFailure {
     const ROLE: Role = Role::Routing;
     const NAME: &'static str = "routing.failed";
     type Decision = FailureAction;

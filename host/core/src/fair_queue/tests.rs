@@ -189,7 +189,7 @@ fn next_request_of_each_tenant_is_in_order_of_turns() {
     };
     assert_eq!(items(&queue), ["a1", "b1"]);
     let second = queue.next_request_of_each_tenant(PriorityLane::Bulk)[1].0.clone();
-    assert_eq!(queue.take_request(&second), Some("b1"));
+    assert_eq!(queue.take_request_and_charge(&second), Some("b1"));
     assert_eq!(items(&queue), ["a1", "b2"]);
     assert_eq!(queue.pop(), Some("a1"));
     assert_eq!(items(&queue), ["b2", "a2"]);
@@ -234,7 +234,7 @@ fn request_that_is_not_accepted_keeps_its_turn() {
     queue.push(&one, 2, 1.0, "retried");
     let (position, item) = queue.find_next_accepted_request(|item| *item != "image").unwrap();
     assert_eq!(*item, "retried");
-    assert_eq!(queue.take_request(&position), Some("retried"));
+    assert_eq!(queue.take_request_and_charge(&position), Some("retried"));
     assert_eq!(queue.pop(), Some("image"));
     assert_eq!(queue.withdraw_uncharged(&one, 3), Some("text"));
     assert_eq!(queue.withdraw_uncharged(&one, 3), None);

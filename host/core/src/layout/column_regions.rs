@@ -41,7 +41,7 @@ impl GutterSideStats {
         self.bottom = self.bottom.max(block.bottom);
     }
 
-    fn height(&self) -> f32 {
+    fn gutter_side_height(&self) -> f32 {
         self.bottom - self.top
     }
 }
@@ -72,12 +72,12 @@ impl GutterRowRun {
             return None;
         }
         let overlap = left.bottom.min(right.bottom) - left.top.max(right.top);
-        (overlap >= 0.5 * left.height().min(right.height())).then_some(fewer)
+        (overlap >= 0.5 * left.gutter_side_height().min(right.gutter_side_height())).then_some(fewer)
     }
 }
 
 /// Returns the ranges of `rows` with columns of running text, from top to bottom. The ranges do not overlap.
-pub(super) fn find_column_regions(rows: &[Vec<LineBox>]) -> Vec<Range<usize>> {
+pub(super) fn find_column_region_rows(rows: &[Vec<LineBox>]) -> Vec<Range<usize>> {
     let mut open: Vec<GutterRowRun> = vec![GutterRowRun::starting_at(0); GRID_CELLS];
     let mut found: Vec<(usize, Range<usize>)> = Vec::new();
     let mut close = |run: &GutterRowRun, end: usize| {

@@ -24,7 +24,7 @@ const MAX_HEADING_LINES: usize = 3;
 ///
 /// Each line of a heading with several lines is returned. Adjacent lines of one level whose boxes touch are one
 /// heading.
-pub fn detect_headings(
+pub fn detect_page_headings(
     source: TextSource,
     lines: &[Line],
     outline: &[OutlineEntry],
@@ -168,7 +168,7 @@ impl BodyTextMetrics {
         let is_recognized = |line: &&Line| line.confidence < 1.0;
         if lines.iter().filter(is_recognized).count() * 2 <= lines.len() {
             return Some(Self {
-                size: find_body_text_size(lines)?,
+                size: most_common_text_size(lines)?,
                 char_width: None,
             });
         }
@@ -208,7 +208,7 @@ fn median_of_positive(values: impl Iterator<Item = f32>) -> Option<f32> {
 }
 
 /// Returns the size, to half a point, of most characters of the page.
-fn find_body_text_size(lines: &[Line]) -> Option<f32> {
+fn most_common_text_size(lines: &[Line]) -> Option<f32> {
     let mut sizes: Vec<(i32, usize)> = lines
         .iter()
         .filter(|l| l.size.is_finite() && l.size > 0.0)
@@ -279,7 +279,7 @@ mod tests {
             outline_entry("The upper gate", 1, 8),
         ];
         assert_eq!(
-            detect_headings(TextSource::TextLayer, &lines, &outline, 7),
+            detect_page_headings(TextSource::TextLayer, &lines, &outline, 7),
             [(1, 1), (3, 2)]
         );
     }
@@ -293,7 +293,7 @@ mod tests {
         ];
         let outline = [outline_entry("What to do when the river rises overnight", 2, 1)];
         assert_eq!(
-            detect_headings(TextSource::TextLayer, &lines, &outline, 1),
+            detect_page_headings(TextSource::TextLayer, &lines, &outline, 1),
             [(0, 2), (1, 2)]
         );
         let other = [outline_entry(
@@ -302,7 +302,7 @@ mod tests {
             1,
         )];
         assert_eq!(
-            detect_headings(TextSource::TextLayer, &lines, &other, 1),
+            detect_page_headings(TextSource::TextLayer, &lines, &other, 1),
             [(0, 2), (1, 2)],
             "detected by type size, not by the outline"
         );
@@ -321,7 +321,7 @@ mod tests {
             make_line(BODY_TEXT, 10.0),
         ];
         assert_eq!(
-            detect_headings(TextSource::TextLayer, &lines, &[], 1),
+            detect_page_headings(TextSource::TextLayer, &lines, &[], 1),
             [(0, 1), (1, 2), (3, 3)]
         );
     }
@@ -332,7 +332,7 @@ mod tests {
             .map(|_| make_line("large type that goes on and on", 14.0))
             .collect();
         lines.extend((0..9).map(|_| make_line(BODY_TEXT, 10.0)));
-        assert!(detect_headings(TextSource::TextLayer, &lines, &[], 1).is_empty());
+        assert!(detect_page_headings(TextSource::TextLayer, &lines, &[], 1).is_empty());
     }
 
     #[test]
@@ -354,7 +354,7 @@ mod tests {
             ocr("A Title", 15.0, 0.016),
         ];
         assert_eq!(
-            detect_headings(TextSource::TextLayer, &lines, &[], 1),
+            detect_page_headings(TextSource::TextLayer, &lines, &[], 1),
             [(1, 3), (5, 2)]
         );
     }
@@ -368,7 +368,7 @@ mod tests {
             make_line("", 0.0),
         ];
         assert!(
-            detect_headings(
+            detect_page_headings(
                 TextSource::TextLayer,
                 &lines,
                 &[outline_entry("", 1, 1), outline_entry("—", 0, 1)],
@@ -377,7 +377,7 @@ mod tests {
             .is_empty()
         );
         assert_eq!(
-            detect_headings(
+            detect_page_headings(
                 TextSource::TextLayer,
                 &[make_line("Title", 10.0)],
                 &[outline_entry("Title", 0, 1)],

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::column_edges::ColumnEdges;
+use super::column_left_edges::ColumnLeftEdges;
 use super::line_box::{LineBox, median_or_zero};
 use super::writing_systems::{is_in_unspaced_script, is_right_to_left};
 use crate::page_text::Line;
@@ -29,7 +29,7 @@ pub(super) fn join_fragments(lines: Vec<Line>) -> Vec<Line> {
         .collect();
     let left = |i: &usize| blocks.get(*i).map_or(0.0, |b| b.left);
     order.sort_by(|a, b| left(a).total_cmp(&left(b)));
-    let edges = ColumnEdges::find_in_lines(&lines);
+    let edges = ColumnLeftEdges::find_in_lines(&lines);
     let strip = median_or_zero(blocks.iter().map(LineBox::height)).max(1e-3);
 
     let mut lines: Vec<Option<Line>> = lines.into_iter().map(Some).collect();
@@ -46,7 +46,8 @@ pub(super) fn join_fragments(lines: Vec<Line>) -> Vec<Line> {
             .copied()
             .find(|&end| {
                 joined.get(end).is_some_and(|(_, left)| {
-                    is_continuation(left, &line) && !edges.column_starts_between(&left.rect, &line.rect)
+                    is_continuation(left, &line)
+                        && !edges.has_column_edge_between_boxes(&left.rect, &line.rect)
                 })
             });
         match before.and_then(|end| joined.get_mut(end)) {

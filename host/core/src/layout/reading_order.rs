@@ -13,7 +13,7 @@
 //! Malicious boxes cost no more than normal ones: coordinates are clamped to the page, the minimum width of a gutter
 //! limits their number, and the depth of the recursion is limited. Each level of the recursion costs one sort.
 
-use super::column_regions::find_column_regions;
+use super::column_regions::find_column_region_rows;
 use super::line_box::{LineBox, median_or_zero};
 use super::line_fragments::join_fragments;
 use super::writing_systems::is_right_to_left;
@@ -164,7 +164,7 @@ struct RowGroup {
 }
 
 impl RowGroup {
-    /// Creates a group from a region that [`find_column_regions`] returned.
+    /// Creates a group from a region that [`find_column_region_rows`] returned.
     fn from_column_region(rows: Vec<Vec<LineBox>>) -> Self {
         Self {
             is_region: true,
@@ -256,7 +256,7 @@ impl RowGroup {
 /// gutters.
 fn group_rows_by_region_and_gutter(rows: Vec<Vec<LineBox>>) -> Vec<RowGroup> {
     let mut groups: Vec<RowGroup> = Vec::new();
-    let regions = find_column_regions(&rows);
+    let regions = find_column_region_rows(&rows);
     let mut rows = rows.into_iter();
     let mut at = 0;
     for region in regions {

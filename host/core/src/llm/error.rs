@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::DenialReason;
-use crate::usage::{QuotaExhausted, QuotaReserveError};
+use crate::usage::{QuotaExhaustedError, QuotaReserveError};
 
 /// Why a provider did not return a valid response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -240,7 +240,7 @@ impl LlmError {
             Self::AllProvidersFailed(_) => "llm-down",
             Self::TimedOut { .. } => "llm-timeout",
             Self::QueueFull { .. } => "llm-queue-full",
-            Self::QuotaExhausted(QuotaReserveError::Exhausted(_)) => QuotaExhausted::KIND,
+            Self::QuotaExhausted(QuotaReserveError::Exhausted(_)) => QuotaExhaustedError::KIND,
             Self::QuotaExhausted(QuotaReserveError::Storage(error)) => error.kind(),
         }
     }

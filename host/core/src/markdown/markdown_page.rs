@@ -12,7 +12,7 @@ pub struct MarkdownPage<'a> {
     pub source: TextSource,
     /// Its lines in reading order, see [`sort_into_reading_order`](crate::layout::sort_into_reading_order).
     pub lines: &'a [Line],
-    /// Its headings: line index and level, see [`detect_headings`](crate::layout::detect_headings).
+    /// Its headings: line index and level, see [`detect_page_headings`](crate::layout::detect_page_headings).
     pub headings: Vec<(usize, u8)>,
     /// Path or URL of its image, relative to the Markdown file.
     pub image: Option<&'a str>,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::id::PageNumber;
-use crate::layout::detect_headings;
+use crate::layout::detect_page_headings;
 use crate::page::{OutlineEntry, Rect};
 use crate::page_text::TextSource;
 
@@ -32,7 +32,7 @@ fn make_page(number: PageNumber, lines: &[Line]) -> MarkdownPage<'_> {
         number,
         source: TextSource::TextLayer,
         lines,
-        headings: detect_headings(TextSource::TextLayer, lines, &[], number),
+        headings: detect_page_headings(TextSource::TextLayer, lines, &[], number),
         image: None,
         failed: None,
     }
@@ -195,7 +195,7 @@ fn outline_sets_heading_level_and_lines_are_joined() {
         &["What to do in a", "very long flood", "Close the lower gate."],
     );
     let page = MarkdownPage {
-        headings: detect_headings(TextSource::TextLayer, &text, &outline, 2),
+        headings: detect_page_headings(TextSource::TextLayer, &text, &outline, 2),
         ..make_page(2, &text)
     };
     let text = render_document("Handbook *1*", None, &[page]);
@@ -274,7 +274,7 @@ fn vision_model_page_stays_unchanged() {
     );
     let pages = [MarkdownPage {
         source: TextSource::VisionModel,
-        headings: detect_headings(TextSource::VisionModel, &written, &[], 1),
+        headings: detect_page_headings(TextSource::VisionModel, &written, &[], 1),
         ..make_page(1, &written)
     }];
     assert_eq!(pages[0].headings, [(0, 1)]);

@@ -48,14 +48,14 @@ fn heading_level(line: &str) -> Option<u8> {
     let text = strip_indent(line)?;
     let marks = text.bytes().take_while(|b| *b == b'#').count();
     let rest = text.get(marks..)?;
-    let is_heading = rest.starts_with([' ', '\t']) && !strip_heading_marks(line).is_empty();
+    let is_heading = rest.starts_with([' ', '\t']) && !trim_heading_and_emphasis_marks(line).is_empty();
     u8::try_from(marks)
         .ok()
         .filter(|level| (1..=6).contains(level) && is_heading)
 }
 
 /// Returns the text of a heading without its marks.
-pub(crate) fn strip_heading_marks(line: &str) -> &str {
+pub(crate) fn trim_heading_and_emphasis_marks(line: &str) -> &str {
     line.trim_matches(|c: char| c.is_whitespace() || matches!(c, '#' | '*' | '_'))
 }
 
@@ -242,7 +242,7 @@ mod tests {
         let lines = split_transcription_lines(written);
         let found = find_headings(&lines);
         assert_eq!(found, [(0, 1), (7, 3), (9, 2)]);
-        let text = |at: usize| strip_heading_marks(&lines[at].text);
+        let text = |at: usize| trim_heading_and_emphasis_marks(&lines[at].text);
         assert_eq!((text(0), text(7), text(9)), ("One", "Three", "Bold"));
     }
 

@@ -30,7 +30,11 @@ pub trait HostCapabilities: Send + Sync {
     ) -> Result<(u32, u32, Vec<u8>), ErrorInfo>;
 
     /// Returns the text layer of a page.
-    async fn read_page_text(&self, document: &DocumentId, page: PageNumber) -> Result<String, ErrorInfo>;
+    async fn read_page_text_layer(
+        &self,
+        document: &DocumentId,
+        page: PageNumber,
+    ) -> Result<String, ErrorInfo>;
 
     /// Returns the number of tokens of a text for the embedding model.
     async fn count_embedding_tokens(&self, text: &str) -> Result<u32, ErrorInfo>;
@@ -57,11 +61,11 @@ pub trait HostCapabilities: Send + Sync {
 }
 
 /// Stores the state of components between jobs, for each tenant and pipeline, within the limits of
-/// [`crate::component_state`].
+/// [`crate::component_state_limits`].
 #[async_trait]
 pub trait ComponentStateStore: Send + Sync {
     /// Returns a value; `None` if the key does not exist.
-    async fn get_state_value(
+    async fn get_component_state_value(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -69,11 +73,15 @@ pub trait ComponentStateStore: Send + Sync {
     ) -> Result<Option<Vec<u8>>, ErrorInfo>;
 
     /// Returns the keys with the sizes of their values in bytes.
-    async fn list_value_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo>;
+    async fn list_component_state_value_sizes(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+    ) -> Result<StateSizes, ErrorInfo>;
 
     /// Applies all changes in order, or none. They are durable when this returns. Changes that exceed a limit
     /// together are refused with kind `exhausted`.
-    async fn apply_state_changes(
+    async fn apply_component_state_changes(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -105,7 +113,7 @@ pub trait PolicyFactory: Send + Sync {
 
 /// Numbers of component calls of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PolicyCallCounts {
+pub struct PolicyCallAndFailureCounts {
     /// All calls.
     pub calls: u64,
     /// Calls that trapped, exceeded a limit other than the timeout, or returned an invalid decision.
@@ -118,7 +126,7 @@ pub struct PolicyCallCounts {
 #[async_trait]
 pub trait JobPolicy: Send + Sync {
     /// Returns the numbers of calls so far.
-    fn call_counts(&self) -> PolicyCallCounts;
+    fn call_counts(&self) -> PolicyCallAndFailureCounts;
 
     /// Decides how to take the next batch.
     async fn plan_batch(&self, context: BatchContext) -> Result<BatchPlan, PolicyError>;

@@ -2,7 +2,7 @@
 
 use super::declarations::Settings;
 use super::providers::{PROVIDER_DECLARATIONS, PROVIDER_PREFIX, ProviderSettings};
-use super::renamed_settings::former_setting_names;
+use super::renamed_settings::all_former_setting_names;
 use super::setting_type::{SettingError, toml_scalar_as_text};
 
 /// Prefix of the environment variables of providers.
@@ -20,7 +20,7 @@ pub(super) fn provider_setting_from_variable(variable: &str) -> Option<String> {
     let key = PROVIDER_DECLARATIONS
         .iter()
         .map(|declaration| declaration.name)
-        .chain(former_setting_names())
+        .chain(all_former_setting_names())
         .filter_map(|name| name.strip_prefix(PROVIDER_PREFIX))
         .filter(|key| {
             rest.strip_suffix(&key.to_ascii_uppercase())

@@ -121,7 +121,7 @@ pub(super) fn current_setting_name(name: &str) -> Option<&'static str> {
 }
 
 /// Returns the former names of settings.
-pub(super) fn former_setting_names() -> impl Iterator<Item = &'static str> {
+pub(super) fn all_former_setting_names() -> impl Iterator<Item = &'static str> {
     RENAMED_SETTINGS.iter().map(|(former, _)| *former)
 }
 

@@ -134,7 +134,7 @@ async fn larger_half_is_reserved_for_boosted_tenants() {
     waits.iter_mut().for_each(|w| assert!(w.now_or_never().is_none()));
 
     // Returned permits stay free until only two are in use, so the boosted tenant gets one at once.
-    boosts.register_job(&small.tenant, true, Instant::now());
+    boosts.register_job_and_update_boost(&small.tenant, true, Instant::now());
     held.truncate(2);
     waits.iter_mut().for_each(|w| assert!(w.now_or_never().is_none()));
     let boosted = semaphore.acquire(&small).now_or_never().unwrap();
@@ -204,7 +204,7 @@ async fn boosted_tenant_repays_the_boost() {
     workers.submit(1000, &flood, millis(100)).await;
     sleep(millis(1000)).await;
     workers.take_order();
-    boosts.register_job(&late.tenant, true, Instant::now());
+    boosts.register_job_and_update_boost(&late.tenant, true, Instant::now());
     workers.submit(1000, &late, millis(100)).await;
     sleep(millis(2000)).await;
     assert!(workers.seconds_of("late") >= 3.6);

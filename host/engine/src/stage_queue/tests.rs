@@ -3,7 +3,7 @@ use weir_core::{PriorityLane, TenantId};
 
 use super::*;
 use crate::latency_boost::LatencyBoosts;
-use crate::ocr_image_limiter::OcrImageLimiter;
+use crate::ocr_image_limiter::PerTenantOcrImageLimiter;
 use crate::stage_workers::HostWorkers;
 
 fn bulk_account() -> SchedulingContext {
@@ -16,12 +16,12 @@ fn bulk_account() -> SchedulingContext {
     }
 }
 
-fn test_queue(stage: Stage) -> StageQueue {
+fn test_queue(stage: Stage) -> DocumentStageQueue {
     let boosts = Arc::new(LatencyBoosts::new(Duration::ZERO));
     let one = |stage| StageWorkers::new(stage, 1, &boosts);
     let workers = HostWorkers {
         rasterize: one(Stage::Rasterize),
-        ocr_image_limiter: OcrImageLimiter::new(1, 1),
+        ocr_image_limiter: PerTenantOcrImageLimiter::new(1, 1),
         store: one(Stage::Store),
         ocr: one(Stage::Read),
         text_layer: one(Stage::Read),
@@ -29,11 +29,11 @@ fn test_queue(stage: Stage) -> StageQueue {
         embed: one(Stage::Embed),
         upsert: one(Stage::Upsert),
     };
-    StageQueue::new(
+    DocumentStageQueue::new(
         stage,
         workers.workers_of_stage(stage),
         &bulk_account(),
-        [&BusyTime::new(), &BusyTime::new()],
+        [&StageBusyTimes::new(), &StageBusyTimes::new()],
     )
 }
 

@@ -17,7 +17,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use weir_core::decision::{SectionToSummarize, SummaryPlan, SummaryPrompt};
 use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::id::derive_passage_id;
-use weir_core::ledger::{DocumentRecord, PageState};
+use weir_core::ledger::{DocumentRecord, FinalPageState};
 use weir_core::llm::{LanguageModel, LlmRequest, LlmRequestKind, LlmResponse};
 use weir_core::markdown::MarkdownPage;
 use weir_core::page_text::StoredPageText;
@@ -25,7 +25,8 @@ use weir_core::ports::SchedulingContext;
 use weir_core::search::{FIRST_SUMMARY_NUMBER, IndexPoint};
 use weir_core::sections::{DocumentSection, split_into_sections};
 use weir_core::summary::{
-    DocumentSummary, SectionSummary, Summary, SummaryQuote, summary_blob_key, summary_blob_key_prefix,
+    DocumentSummaries, SectionSummary, Summary, SummaryQuote, document_summaries_blob_key,
+    document_summaries_blob_key_prefix,
 };
 use weir_core::{DocumentId, Rect, StorageError, layout};
 
@@ -46,7 +47,7 @@ pub(crate) async fn summarize_document(
     record: &DocumentRecord,
 ) -> Result<(), DocumentStopReason> {
     let ports = &job.engine.ports;
-    let key = summary_blob_key(&record.id, &job.pipeline.revision);
+    let key = document_summaries_blob_key(&record.id, &job.pipeline.revision);
     if !job.force && ports.blobs.get_blob(&job.tenant, &key).await?.is_some() {
         return Ok(());
     }
@@ -81,7 +82,7 @@ pub(crate) async fn summarize_document(
         return Err(DocumentStopReason::Failed(build_error_info(&first.kind, message)));
     }
     let whole = task.summarize_whole_document(&summaries).await?;
-    let stored_summary = DocumentSummary {
+    let stored_summary = DocumentSummaries {
         document: record.id,
         name: record.name.clone(),
         pages: u32::try_from(pages.len()).unwrap_or(u32::MAX),
@@ -107,7 +108,7 @@ pub(crate) async fn remove_summaries(job: &JobContext, document: &DocumentId) ->
     let ports = &job.engine.ports;
     ports
         .blobs
-        .delete_blobs_with_prefix(&job.tenant, &summary_blob_key_prefix(document))
+        .delete_blobs_with_prefix(&job.tenant, &document_summaries_blob_key_prefix(document))
         .await?;
     ports
         .vectors
@@ -124,7 +125,7 @@ async fn read_stored_page_texts(
     let revision = Some(&job.pipeline.revision);
     let mut pages = Vec::new();
     for page in ports.ledger.list_pages(&job.tenant, &record.id, revision).await? {
-        let PageState::Done { text: Some(key), .. } = page.state else {
+        let FinalPageState::Done { text: Some(key), .. } = page.state else {
             continue;
         };
         let Some(bytes) = ports.blobs.get_blob(&job.tenant, &key).await? else {
@@ -145,7 +146,7 @@ fn split_document_into_sections(record: &DocumentRecord, pages: &[StoredPageText
             number: page.page,
             source: page.source,
             lines: &page.lines,
-            headings: layout::detect_headings(page.source, &page.lines, &record.outline, page.page),
+            headings: layout::detect_page_headings(page.source, &page.lines, &record.outline, page.page),
             image: None,
             failed: None,
         })
@@ -220,7 +221,7 @@ impl SummaryTask<'_> {
         };
         let source = LocatableText {
             text: &section.text,
-            locate: &|range| section.locate_text_range(range),
+            locate: &|range| section.locate_range_on_first_page(range),
         };
         let summary = self.summarize_by_plan(summary_source, &source).await?;
         let title = match (&section.title, &summary) {
@@ -369,7 +370,7 @@ impl SummaryTask<'_> {
             timeout: self.job.engine.config.model_timeout,
             document: Some(self.record.id),
         };
-        self.model.wait_for_queue_space(&self.job.tenant).await;
+        self.model.wait_for_tenant_queue_space(&self.job.tenant).await;
         match self
             .job
             .model_requests
@@ -414,7 +415,7 @@ impl SummaryTask<'_> {
             passage,
             text: summary.to_owned(),
             rect: section
-                .locate_text_range(&whole)
+                .locate_range_on_first_page(&whole)
                 .map_or(Rect::WHOLE_PAGE, |(_, rect)| rect),
             dense_vector: dense,
             labels: self.record.labels.clone(),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use weir_core::grounding::find_ungrounded_ranges;
+use weir_core::grounding::find_ungrounded_numbers_and_names;
 use weir_core::llm::LlmResponse;
 use weir_core::summary::{Summary, SummaryQuote, make_first_sentence_preview};
 use weir_core::{PageNumber, Rect};
@@ -72,7 +72,7 @@ pub(super) fn locate_quotes(
 pub(super) fn build_summary(requested: &LocatableText<'_>, response: &LlmResponse, source: &str) -> Summary {
     Summary {
         preview: make_first_sentence_preview(&response.text),
-        ungrounded: find_ungrounded_ranges(&response.text, source),
+        ungrounded: find_ungrounded_numbers_and_names(&response.text, source),
         quotes: locate_quotes(response, requested, 0),
         text: response.text.clone(),
         provider: response.provider.clone(),

@@ -23,7 +23,7 @@ async fn job_that_hangs_in_any_stage_is_cancelled_within_the_grace() {
             .with_workers(Stage::Store, 200)
             .with_faults(move |s, page, _| (s == stage && page >= 10).then_some(InjectedFault::Hang));
         let engine = fakes.build_engine();
-        let handle = engine.start_job(single_tenant_job([
+        let handle = engine.start_or_resume_job(single_tenant_job([
             fakes.document_spec("a.pdf", 100),
             fakes.document_spec("b.pdf", 100),
         ]));
@@ -62,7 +62,7 @@ async fn job_that_hangs_in_any_stage_is_cancelled_within_the_grace() {
 
         *fakes.stages.faults.lock() = Arc::new(|_, _, _| None);
         let again = engine
-            .start_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]))
+            .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]))
             .await_outcome()
             .await;
         assert_eq!(again.documents[0].end, done_end(100, before), "{stage}");
@@ -75,7 +75,7 @@ async fn rasterizing_stops_at_once_and_pages_in_flight_may_end() {
         .with_cost(Stage::Rasterize, 100)
         .with_cost(Stage::Read, 300);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]));
     sleep(Duration::from_millis(1050)).await;
     let drawn = fakes.stages.call_counter(Stage::Rasterize).call_count();
     handle.cancel_job();
@@ -96,9 +96,9 @@ async fn a_job_can_be_cancelled_while_it_waits() {
     // The job waits for another job with the same document.
     let fakes = FakeHost::new().with_cost(Stage::Read, 60_000);
     let engine = fakes.build_engine();
-    let first = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
+    let first = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
     sleep(Duration::from_secs(1)).await;
-    let second = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
+    let second = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
     sleep(Duration::from_secs(1)).await;
     second.cancel_job();
     let outcome = timeout(Duration::from_millis(300), second.await_outcome())
@@ -112,7 +112,7 @@ async fn a_job_can_be_cancelled_while_it_waits() {
     let mut fakes = FakeHost::new().with_faults(|s, _, _| (s == Stage::Embed).then_some(InjectedFault::Page));
     fakes.script.on_failure = Arc::new(|_| Ok(FailureAction::RetryAfter(60_000)));
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
     sleep(Duration::from_secs(1)).await;
     handle.cancel_job();
     timeout(Duration::from_secs(2), handle.await_outcome())
@@ -123,7 +123,7 @@ async fn a_job_can_be_cancelled_while_it_waits() {
     let mut fakes = FakeHost::new();
     fakes.script.observe_delay = Duration::from_secs(1);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 200)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 200)]));
     sleep(Duration::from_secs(5)).await;
     handle.cancel_job();
     timeout(Duration::from_secs(3), handle.await_outcome())
@@ -131,7 +131,7 @@ async fn a_job_can_be_cancelled_while_it_waits() {
         .unwrap();
 
     // The job is cancelled before it starts.
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("b.pdf", 200)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("b.pdf", 200)]));
     handle.cancel_job();
     assert_eq!(handle.await_outcome().await.state, JobState::Cancelled);
 }
@@ -142,7 +142,7 @@ async fn job_can_be_stopped_while_its_components_open() {
     fakes.script.open_delay = Duration::from_secs(3600);
     let engine = fakes.build_engine();
     let documents = ["a.pdf", "b.pdf"].map(|name| fakes.document_spec(name, 10));
-    let handle = engine.start_job(single_tenant_job(documents.clone()));
+    let handle = engine.start_or_resume_job(single_tenant_job(documents.clone()));
     sleep(Duration::from_secs(60)).await;
     handle.cancel_job();
     let (events, outcome) = timeout(Duration::from_secs(1), collect_events(&handle))
@@ -158,7 +158,7 @@ async fn job_can_be_stopped_while_its_components_open() {
     assert_eq!((ends.count(), events.iter().filter(cancelled).count()), (2, 2));
 
     // A suspended job has not ended, and the next engine resumes it.
-    let handle = engine.start_job(single_tenant_job(documents.clone()));
+    let handle = engine.start_or_resume_job(single_tenant_job(documents.clone()));
     sleep(Duration::from_secs(60)).await;
     let stopping = Instant::now();
     engine
@@ -180,7 +180,12 @@ async fn job_can_be_stopped_while_its_components_open() {
         ..single_tenant_job(documents)
     };
     assert_eq!(
-        fakes.build_engine().start_job(again).await_outcome().await.state,
+        fakes
+            .build_engine()
+            .start_or_resume_job(again)
+            .await_outcome()
+            .await
+            .state,
         JobState::Done
     );
 }
@@ -190,7 +195,7 @@ async fn job_with_a_hanging_progress_component_can_be_cancelled() {
     let mut fakes = FakeHost::new();
     fakes.script.observe_delay = Duration::from_secs(3600);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
     sleep(Duration::from_secs(60)).await;
     handle.cancel_job();
     let outcome = timeout(Duration::from_secs(2), handle.await_outcome())
@@ -206,7 +211,7 @@ async fn shutdown_keeps_finished_pages_and_leaves_nothing_running() {
         .with_faults(|s, page, _| (s == Stage::Store && page == 9).then_some(InjectedFault::Hang));
     let engine = fakes.build_engine();
     let handles: Vec<_> = ["a.pdf", "b.pdf"]
-        .map(|name| engine.start_job(single_tenant_job([fakes.document_spec(name, 100)])))
+        .map(|name| engine.start_or_resume_job(single_tenant_job([fakes.document_spec(name, 100)])))
         .into();
     sleep(Duration::from_secs(3)).await;
     let began = Instant::now();
@@ -226,7 +231,7 @@ async fn shutdown_keeps_finished_pages_and_leaves_nothing_running() {
 
     // Without a grace period, jobs are dropped, and their handles get that outcome.
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]));
     sleep(Duration::from_secs(1)).await;
     engine.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
     assert_eq!(handle.await_outcome().await.state, JobState::Running);
@@ -238,10 +243,10 @@ async fn shutdown_keeps_finished_pages_and_leaves_nothing_running() {
 async fn dropped_handle_changes_nothing_and_dropped_engine_stops_jobs() {
     let fakes = FakeHost::new().with_cost(Stage::Read, 100);
     let engine = fakes.build_engine();
-    drop(engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)])));
+    drop(engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)])));
     sleep(Duration::from_secs(2)).await;
     fakes.assert_document_complete("a.pdf", 10).await;
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("b.pdf", 10)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("b.pdf", 10)]));
     sleep(Duration::from_millis(250)).await;
     drop(engine);
     let outcome = handle.await_outcome().await;

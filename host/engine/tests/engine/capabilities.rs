@@ -19,12 +19,12 @@ async fn components_see_the_open_documents_of_their_job_and_the_models() {
     fakes.script.on_open =
         Arc::new(move |capabilities| *captured_clone.lock() = Some(Arc::clone(capabilities)));
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
     sleep(Duration::from_millis(1500)).await;
     let ask = captured.lock().clone().unwrap();
     let id = fakes.document_id("a.pdf");
 
-    let text = ask.read_page_text(&id, 3).await.unwrap();
+    let text = ask.read_page_text_layer(&id, 3).await.unwrap();
     assert!(
         text.starts_with("page 3 says this") && text.contains('\n'),
         "{text}"
@@ -37,10 +37,10 @@ async fn components_see_the_open_documents_of_their_job_and_the_models() {
     assert_eq!(ask.embed_texts(vec!["what is it".into()]).await.unwrap().len(), 1);
 
     let refused = |result: Result<String, weir_core::event::ErrorInfo>| result.unwrap_err().kind;
-    assert_eq!(refused(ask.read_page_text(&id, 11).await), "unavailable");
+    assert_eq!(refused(ask.read_page_text_layer(&id, 11).await), "unavailable");
     assert_eq!(
         refused(
-            ask.read_page_text(&weir_core::DocumentId::from_content(b"other"), 1)
+            ask.read_page_text_layer(&weir_core::DocumentId::from_content(b"other"), 1)
                 .await
         ),
         "unavailable"
@@ -58,5 +58,5 @@ async fn components_see_the_open_documents_of_their_job_and_the_models() {
 
     // A document that is done is closed and no longer visible.
     handle.await_outcome().await;
-    assert_eq!(refused(ask.read_page_text(&id, 3).await), "unavailable");
+    assert_eq!(refused(ask.read_page_text_layer(&id, 3).await), "unavailable");
 }

@@ -167,8 +167,8 @@ impl LanguageModel for AdmissionTimingModel {
         self.models.supports_images()
     }
 
-    fn failing_providers(&self, image: bool) -> Vec<ProviderFailureInfo> {
-        self.models.failing_providers(image)
+    fn failing_providers_if_all_fail(&self, image: bool) -> Vec<ProviderFailureInfo> {
+        self.models.failing_providers_if_all_fail(image)
     }
 
     fn useful_concurrency(&self) -> u32 {
@@ -187,9 +187,9 @@ impl LanguageModel for AdmissionTimingModel {
         self.models.clear_document_cache(tenant, document).await
     }
 
-    async fn wait_for_queue_space(&self, tenant: &TenantId) {
+    async fn wait_for_tenant_queue_space(&self, tenant: &TenantId) {
         let began = Instant::now();
-        self.models.wait_for_queue_space(tenant).await;
+        self.models.wait_for_tenant_queue_space(tenant).await;
         let mut blocked = self.longest_wait.lock();
         *blocked = began.elapsed().max(*blocked);
     }
@@ -272,7 +272,7 @@ pub async fn summarize_book(setup: &BookSetup) -> BookRun {
         let watching = watched();
         fakes.language_model = Some(Arc::clone(&watching) as _);
         let engine = fakes.build_engine();
-        let handle = engine.start_job(spec.clone());
+        let handle = engine.start_or_resume_job(spec.clone());
         let answered = || -> u64 {
             let stats = watching.models.router_stats();
             stats.providers.iter().map(|p| p.successes).sum()
@@ -287,7 +287,7 @@ pub async fn summarize_book(setup: &BookSetup) -> BookRun {
     let watching = watched();
     fakes.language_model = Some(Arc::clone(&watching) as _);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(spec);
+    let handle = engine.start_or_resume_job(spec);
     let events: Vec<_> = handle.stream_events().map(|event| event.unwrap()).collect().await;
     handle.await_outcome().await;
     let end = Instant::now();

@@ -50,7 +50,7 @@ async fn count_pages_found(fakes: &FakeHost, collection: Option<&str>, labels: &
     };
     let hits = fakes
         .vectors
-        .search_points(&TenantId::default_tenant(), &query)
+        .search_by_vector_and_words(&TenantId::default_tenant(), &query)
         .await
         .unwrap();
     let mut pages: Vec<_> = hits.into_iter().map(|hit| hit.page).collect();
@@ -60,7 +60,11 @@ async fn count_pages_found(fakes: &FakeHost, collection: Option<&str>, labels: &
 
 /// Runs a job. Returns the number of pages that it has done, and of those that earlier jobs have done.
 async fn run_job(fakes: &FakeHost, spec: JobSpec) -> (u32, u32) {
-    let outcome = fakes.build_engine().start_job(spec).await_outcome().await;
+    let outcome = fakes
+        .build_engine()
+        .start_or_resume_job(spec)
+        .await_outcome()
+        .await;
     assert_eq!(outcome.state, JobState::Done, "{outcome:?}");
     let DocumentEndState::Done { pages, skipped, .. } = outcome.documents[0].end else {
         panic!("{outcome:?}");
@@ -137,7 +141,7 @@ async fn next_job_completes_labels_of_a_stopped_job() {
     let (north, south) = ([label_pair("team", "north")], [label_pair("team", "south")]);
     run_job(&fakes, filed_job(&fakes, None, &north)).await;
     let engine = fakes.build_engine();
-    let handle = engine.start_job(filed_job(&fakes, None, &south));
+    let handle = engine.start_or_resume_job(filed_job(&fakes, None, &south));
     while count_pages_found(&fakes, None, &south).await < 2 {
         sleep(Duration::from_millis(50)).await;
     }

@@ -54,7 +54,7 @@ fn crash_after(fakes: &FakeHost, millis: u64, crash_kind: CrashKind, force: bool
         let engine = fakes.build_engine();
         let mut spec = single_tenant_job([fakes.document_spec("a.pdf", 40)]);
         spec.force = force;
-        let _job = engine.start_job(spec);
+        let _job = engine.start_or_resume_job(spec);
         sleep(Duration::from_millis(millis)).await;
     });
     drop(runtime);
@@ -117,7 +117,7 @@ fn finish_and_check(fakes: &FakeHost, which: &str) {
     runtime.block_on(async {
         let engine = fakes.build_engine();
         let outcome = engine
-            .start_job(single_tenant_job([fakes.document_spec("a.pdf", 40)]))
+            .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 40)]))
             .await_outcome()
             .await;
         assert!(
@@ -141,7 +141,7 @@ fn finish_and_check(fakes: &FakeHost, which: &str) {
 async fn pages_reported_300_ms_before_a_crash_are_not_redone() {
     let fakes = host_with_balanced_stages();
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]));
     sleep(Duration::from_secs(2)).await;
     let crashed = Instant::now();
     drop(engine);
@@ -155,7 +155,8 @@ async fn pages_reported_300_ms_before_a_crash_are_not_redone() {
     assert!(recorded > 10);
     let engine = fakes.build_engine();
     let (events, outcome) =
-        collect_events(&engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]))).await;
+        collect_events(&engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 100)])))
+            .await;
     let DocumentEndState::Done { skipped, .. } = outcome.documents[0].end else {
         panic!("{outcome:?}")
     };

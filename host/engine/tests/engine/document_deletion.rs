@@ -55,7 +55,7 @@ async fn deleted_document_leaves_nothing_and_can_be_ingested_again() {
     assert_eq!(engine.delete_document(&tenant, id).await, Ok(false));
     for _ in 0..2 {
         let outcome = engine
-            .start_job(single_tenant_job([document.clone()]))
+            .start_or_resume_job(single_tenant_job([document.clone()]))
             .await_outcome()
             .await;
         assert!(matches!(
@@ -82,8 +82,9 @@ async fn deleted_document_leaves_nothing_and_can_be_ingested_again() {
 async fn active_document_is_not_deleted() {
     let fakes = host_with_unsearchable_page();
     let (engine, tenant) = (fakes.build_engine(), TenantId::default_tenant());
-    let first = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]));
-    let second = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]));
+    let first = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]));
+    let second =
+        engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]));
     sleep(Duration::from_millis(30)).await;
     let id = fakes.document_id("a.pdf");
     let refused = engine.delete_document(&tenant, id).await;
@@ -100,7 +101,7 @@ async fn job_started_during_a_deletion_waits_for_it() {
     let fakes = host_with_unsearchable_page();
     let (engine, tenant) = (fakes.build_engine(), TenantId::default_tenant());
     engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]))
         .await_outcome()
         .await;
     fakes.stages.steps_until_hang.store(1, Ordering::SeqCst);
@@ -108,7 +109,8 @@ async fn job_started_during_a_deletion_waits_for_it() {
     let mut deleting = Box::pin(engine.delete_document(&tenant, id));
     let brief = Duration::from_millis(100);
     assert!(timeout(brief, &mut deleting).await.is_err());
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]));
+    let handle =
+        engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]));
     sleep(Duration::from_secs(5)).await;
     assert_eq!(
         fakes.stages.call_counter(Stage::Rasterize).call_count(),
@@ -128,7 +130,7 @@ async fn interrupted_deletion_hides_removed_pages_and_can_be_repeated() {
             let (fakes, tenant) = (host_with_unsearchable_page(), TenantId::default_tenant());
             let engine = fakes.build_engine();
             engine
-                .start_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]))
+                .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]))
                 .await_outcome()
                 .await;
             fakes.stages.steps_until_hang.store(step, Ordering::SeqCst);
@@ -149,7 +151,7 @@ async fn interrupted_deletion_hides_removed_pages_and_can_be_repeated() {
             let engine = fakes.build_engine();
             if ingest_again {
                 let outcome = engine
-                    .start_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]))
+                    .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", DOCUMENT_PAGES)]))
                     .await_outcome()
                     .await;
                 assert_eq!(outcome.state, JobState::Done, "{which}");

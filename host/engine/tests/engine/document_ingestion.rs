@@ -50,7 +50,7 @@ async fn a_document_becomes_searchable_page_by_page() {
         .with_cost(Stage::Embed, 10)
         .with_cost(Stage::Upsert, 1);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
     let (events, outcome) = collect_events(&handle).await;
 
     assert_eq!(outcome.state, JobState::Done);
@@ -93,7 +93,7 @@ async fn a_document_becomes_searchable_page_by_page() {
 async fn finished_pages_are_searchable_while_the_rest_is_processed() {
     let fakes = FakeHost::new().with_cost(Stage::Read, 1000);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 4)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 4)]));
     let mut events = handle.stream_events();
     while let Some(event) = events.next().await {
         if matches!(event.unwrap().kind, EventKind::PageDone { page: 2, .. }) {
@@ -117,7 +117,8 @@ async fn ten_pages_of_three_seconds_take_five_workers_six_seconds() {
         .with_workers(Stage::Read, 5);
     let engine = fakes.build_engine();
     let (events, _) =
-        collect_events(&engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]))).await;
+        collect_events(&engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)])))
+            .await;
     assert_eq!(fakes.stages.call_counter(Stage::Read).max_in_flight(), 5);
     let at: Vec<_> = page_done_times(&events).iter().map(|(_, at)| at / 1000).collect();
     assert_eq!(at, [3, 3, 3, 3, 3, 6, 6, 6, 6, 6]);
@@ -139,8 +140,10 @@ async fn queues_and_workers_keep_their_limits_whichever_stage_is_slow() {
         fakes.script.plan = Arc::new(move |_| Ok(plan));
         fakes.workers.insert(Stage::Store, 1);
         let engine = fakes.build_engine();
-        let (events, outcome) =
-            collect_events(&engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 60)]))).await;
+        let (events, outcome) = collect_events(
+            &engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 60)])),
+        )
+        .await;
         assert_eq!(outcome.documents[0].end, done_end(60, 0), "{slow}");
         let workers = [
             (Stage::Rasterize, 3),
@@ -191,7 +194,7 @@ async fn live_page_images_do_not_grow_with_the_document() {
             .with_cost(Stage::Read, 50)
             .with_cost(Stage::Rasterize, 1);
         let engine = fakes.build_engine();
-        let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", pages)]));
+        let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", pages)]));
         assert_eq!(handle.await_outcome().await.documents[0].end, done_end(pages, 0));
         max_live_images.push(fakes.stages.live_images.max_in_flight());
     }
@@ -203,9 +206,9 @@ async fn unchanged_document_is_skipped_unless_forced() {
     let fakes = FakeHost::new();
     let engine = fakes.build_engine();
     let spec = || single_tenant_job([fakes.document_spec("a.pdf", 20)]);
-    engine.start_job(spec()).await_outcome().await;
+    engine.start_or_resume_job(spec()).await_outcome().await;
     let (calls, facts) = (fakes.stages.total_calls(), fakes.stages.facts_calls.call_count());
-    let (events, outcome) = collect_events(&engine.start_job(spec())).await;
+    let (events, outcome) = collect_events(&engine.start_or_resume_job(spec())).await;
     assert_eq!(outcome.documents[0].end, done_end(20, 20));
     assert_eq!(
         (fakes.stages.total_calls(), fakes.stages.facts_calls.call_count()),
@@ -216,7 +219,7 @@ async fn unchanged_document_is_skipped_unless_forced() {
     let mut forced = spec();
     forced.force = true;
     assert_eq!(
-        engine.start_job(forced).await_outcome().await.documents[0].end,
+        engine.start_or_resume_job(forced).await_outcome().await.documents[0].end,
         done_end(20, 0)
     );
     assert_eq!(fakes.stages.call_counter(Stage::Rasterize).call_count(), 40);
@@ -230,19 +233,19 @@ async fn requested_page_range_is_done_and_the_rest_later() {
     let mut some = fakes.document_spec("a.pdf", 100);
     some.pages = Some(31..=50);
     let outcome = engine
-        .start_job(single_tenant_job([some.clone()]))
+        .start_or_resume_job(single_tenant_job([some.clone()]))
         .await_outcome()
         .await;
     assert_eq!(outcome.documents[0].end, done_end(20, 0));
     some.pages = Some(90..=200);
     let outcome = engine
-        .start_job(single_tenant_job([some.clone()]))
+        .start_or_resume_job(single_tenant_job([some.clone()]))
         .await_outcome()
         .await;
     assert_eq!(outcome.documents[0].end, done_end(11, 0));
     some.pages = None;
     let outcome = engine
-        .start_job(single_tenant_job([some.clone()]))
+        .start_or_resume_job(single_tenant_job([some.clone()]))
         .await_outcome()
         .await;
     assert_eq!(outcome.documents[0].end, done_end(100, 31));
@@ -250,7 +253,10 @@ async fn requested_page_range_is_done_and_the_rest_later() {
     fakes.assert_document_complete("a.pdf", 100).await;
 
     some.pages = Some(101..=110);
-    let outcome = engine.start_job(single_tenant_job([some])).await_outcome().await;
+    let outcome = engine
+        .start_or_resume_job(single_tenant_job([some]))
+        .await_outcome()
+        .await;
     let DocumentEndState::Failed { error, .. } = &outcome.documents[0].end else {
         panic!("{outcome:?}");
     };
@@ -262,7 +268,7 @@ async fn another_revision_replaces_indexed_passages() {
     let mut fakes = FakeHost::new();
     let first = fakes.build_engine();
     first
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 5)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 5)]))
         .await_outcome()
         .await;
     first.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
@@ -278,7 +284,12 @@ async fn another_revision_replaces_indexed_passages() {
     let mut spec = single_tenant_job([fakes.document_spec("a.pdf", 5)]);
     spec.pipeline = test_pipeline(1);
     assert_eq!(
-        second.start_job(spec.clone()).await_outcome().await.documents[0].end,
+        second
+            .start_or_resume_job(spec.clone())
+            .await_outcome()
+            .await
+            .documents[0]
+            .end,
         done_end(5, 0)
     );
     assert_eq!(fakes.vectors.sorted_points().len(), 5);
@@ -298,7 +309,7 @@ async fn another_revision_replaces_indexed_passages() {
     // The pages of the first revision are in the ledger but no longer in the index, so they are processed again.
     spec.pipeline = test_pipeline(0);
     assert_eq!(
-        second.start_job(spec).await_outcome().await.documents[0].end,
+        second.start_or_resume_job(spec).await_outcome().await.documents[0].end,
         done_end(5, 0)
     );
 }
@@ -323,7 +334,7 @@ async fn page_runs_only_the_stages_of_its_route() {
     });
     let engine = fakes.build_engine();
     let outcome = engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 5)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 5)]))
         .await_outcome()
         .await;
     assert_eq!(
@@ -381,7 +392,7 @@ async fn ten_thousand_pages_without_steps_take_under_20_s() {
     let began = std::time::Instant::now();
     let engine = fakes.build_engine();
     let outcome = engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 10_000)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10_000)]))
         .await_outcome()
         .await;
     assert_eq!(
@@ -403,7 +414,7 @@ async fn small_and_large_files_do_not_block_each_other() {
     let engine = fakes.build_engine();
     let mut documents = vec![fakes.document_spec("a-rather-large-file.pdf", 200)];
     documents.extend((0..10).map(|i| fakes.document_spec(&format!("{i}.pdf"), 2)));
-    let handle = engine.start_job(single_tenant_job(documents));
+    let handle = engine.start_or_resume_job(single_tenant_job(documents));
     let (events, outcome) = collect_events(&handle).await;
     assert_eq!(outcome.state, JobState::Done);
     assert_eq!(outcome.documents[0].name, "a-rather-large-file.pdf");
@@ -425,8 +436,8 @@ async fn concurrent_duplicates_of_a_document_are_processed_once() {
     let engine = fakes.build_engine();
     let twice = [fakes.document_spec("a.pdf", 10), fakes.document_spec("a.pdf", 10)];
     let both = [
-        engine.start_job(single_tenant_job(twice.clone())),
-        engine.start_job(single_tenant_job(twice)),
+        engine.start_or_resume_job(single_tenant_job(twice.clone())),
+        engine.start_or_resume_job(single_tenant_job(twice)),
     ];
     let mut ends = vec![];
     for handle in &both {
@@ -454,14 +465,14 @@ async fn congestion_in_one_document_does_not_block_another() {
         })
     });
     let engine = fakes.build_engine();
-    let jammed = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 50)]));
+    let jammed = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 50)]));
     tokio::time::sleep(Duration::from_secs(20)).await;
     let mut other = fakes.document_spec("b.pdf", 90);
     other.pages = Some(51..=90);
     let began = tokio::time::Instant::now();
     assert_eq!(
         engine
-            .start_job(single_tenant_job([other]))
+            .start_or_resume_job(single_tenant_job([other]))
             .await_outcome()
             .await
             .state,
@@ -479,7 +490,7 @@ async fn ready_pages_are_upserted_in_groups() {
         .with_workers(Stage::Embed, 8);
     let engine = fakes.build_engine();
     let outcome = engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]))
         .await_outcome()
         .await;
     assert_eq!(outcome.documents[0].end, done_end(100, 0));
@@ -493,14 +504,14 @@ async fn page_facts_are_fetched_ahead_in_few_calls() {
     let fakes = FakeHost::new().with_cost(Stage::Read, 10);
     let engine = fakes.build_engine();
     engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 200)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 200)]))
         .await_outcome()
         .await;
     // Pages 1–8, then 9–72, 73–136, 137–200.
     assert_eq!(fakes.stages.facts_calls.call_count(), 4);
     let record = fakes
         .ledger
-        .list_documents(&TenantId::default_tenant())
+        .list_tenant_documents(&TenantId::default_tenant())
         .await
         .unwrap();
     assert_eq!((record.len(), record[0].pages), (1, 200));

@@ -32,7 +32,7 @@ async fn a_page_that_fails_after_its_upsert_cannot_be_found() {
         fakes.script.on_failure = Arc::new(|_| Ok(FailureAction::SkipPage));
         let engine = fakes.build_engine();
         let outcome = engine
-            .start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]))
+            .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]))
             .await_outcome()
             .await;
         let DocumentEndState::Done {
@@ -51,7 +51,7 @@ async fn a_page_that_fails_after_its_upsert_cannot_be_found() {
         *fakes.stages.faults.lock() = Arc::new(|_, _, _| None);
         fakes.stages.page_with_unstorable_lines.store(0, Ordering::SeqCst);
         let again = engine
-            .start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]))
+            .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]))
             .await_outcome()
             .await;
         assert_eq!(again.state, JobState::Done);
@@ -71,7 +71,7 @@ async fn pixels_are_freed_before_the_failure_rule_and_the_backoff() {
             Ok(FailureAction::RetryAfter(60_000))
         });
         let engine = fakes.build_engine();
-        let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 1)]));
+        let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 1)]));
         sleep(Duration::from_secs(30)).await;
         assert_eq!(fakes.stages.live_images.in_flight(), 0, "{stage}");
         assert_eq!(

@@ -9,7 +9,7 @@ use weir_core::component_log::{ComponentLogRecord, ComponentLogRecordKind, LogLe
 use weir_core::decision::{FailureAction, ObservedEvent, PageRoute, ReadingMethod};
 use weir_core::event::EventKind;
 use weir_core::id::TenantId;
-use weir_core::ledger::{JobState, PageState};
+use weir_core::ledger::{FinalPageState, JobState};
 use weir_core::ports::Ledger as _;
 use weir_core::{PolicyError, Stage};
 use weir_engine::{DocumentEndState, DocumentSpec};
@@ -47,7 +47,7 @@ async fn failure_rule_decides_skip_fail_or_retry_in_every_stage() {
                 Ok(verdict)
             });
             let engine = fakes.build_engine();
-            let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
+            let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
             let (events, outcome) = collect_events(&handle).await;
             let retried = |e: &&weir_core::event::Event| matches!(e.kind, EventKind::PageRetried { .. });
             let end = &outcome.documents[0].end;
@@ -81,12 +81,12 @@ async fn failure_rule_decides_skip_fail_or_retry_in_every_stage() {
                     .await
                     .unwrap();
                 assert_eq!(records.len(), 20);
-                assert!(matches!(records[6].state, PageState::Failed { .. }));
+                assert!(matches!(records[6].state, FinalPageState::Failed { .. }));
             }
             // Without the fault, the next run completes the document.
             *fakes.stages.faults.lock() = Arc::new(|_, _, _| None);
             let again = engine
-                .start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]))
+                .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]))
                 .await_outcome()
                 .await;
             assert_eq!(again.state, JobState::Done, "{stage} {verdict:?}");
@@ -105,7 +105,7 @@ async fn page_that_succeeds_on_retry_is_done() {
         let mut fakes = FakeHost::new().with_faults(faults).with_cost(Stage::Read, 10);
         fakes.script.on_failure = Arc::new(|_| Ok(FailureAction::RetryAfter(500)));
         let engine = fakes.build_engine();
-        let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 60)]));
+        let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 60)]));
         assert_eq!(
             handle.await_outcome().await.documents[0].end,
             done_end(60, 0),
@@ -124,7 +124,7 @@ async fn page_in_retry_backoff_occupies_no_worker() {
         });
     fakes.script.on_failure = Arc::new(|_| Ok(FailureAction::RetryAfter(60_000)));
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
     let (events, _) = collect_events(&handle).await;
     let pages = crate::document_ingestion::page_done_times(&events);
     let last_of_the_others = pages[pages.len() - 2].1;
@@ -150,7 +150,7 @@ async fn error_that_affects_every_page_fails_the_document_at_once() {
         fakes.script.on_failure = Arc::new(|f| panic!("the failure rule was called for {f:?}"));
         let engine = fakes.build_engine();
         let outcome = engine
-            .start_job(single_tenant_job([fakes.document_spec("a.pdf", 500)]))
+            .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 500)]))
             .await_outcome()
             .await;
         assert_eq!(failure_details(&outcome.documents[0].end).0, kind);
@@ -180,7 +180,7 @@ async fn missing_ocr_or_vision_model_is_reported_as_unavailable() {
     });
     let engine = fakes.build_engine();
     let outcome = engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]))
         .await_outcome()
         .await;
     let DocumentEndState::Done { failed: pages, .. } = &outcome.documents[0].end else {
@@ -197,7 +197,7 @@ async fn missing_ocr_or_vision_model_is_reported_as_unavailable() {
     let engine = weir_engine::Engine::new(ports, fakes.config.clone());
     let mut spec = single_tenant_job([fakes.document_spec("b.pdf", 3)]);
     spec.pipeline = test_pipeline(1);
-    let text_only = engine.start_job(spec.clone()).await_outcome().await;
+    let text_only = engine.start_or_resume_job(spec.clone()).await_outcome().await;
     assert_eq!(text_only.state, JobState::Done);
     let mut fakes = fakes;
     fakes.script.route = Arc::new(|_| Ok(route_with_all_steps()));
@@ -205,7 +205,7 @@ async fn missing_ocr_or_vision_model_is_reported_as_unavailable() {
     ports.ocr_engine = None;
     let engine = weir_engine::Engine::new(ports, fakes.config.clone());
     spec.force = true;
-    let outcome = engine.start_job(spec).await_outcome().await;
+    let outcome = engine.start_or_resume_job(spec).await_outcome().await;
     assert_eq!(failure_details(&outcome.documents[0].end).0, "model-unavailable");
 }
 
@@ -230,7 +230,7 @@ async fn a_component_that_fails_fails_the_document() {
         let mut fakes = FakeHost::new().with_cost(Stage::Read, 10);
         break_it(&mut fakes);
         let engine = fakes.build_engine();
-        let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
+        let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
         let (events, outcome) = collect_events(&handle).await;
         assert_eq!(
             failure_details(&outcome.documents[0].end).0,
@@ -253,7 +253,7 @@ async fn component_that_fails_on_document_done_fails_the_document() {
     });
     let engine = fakes.build_engine();
     let outcome = engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]))
         .await_outcome()
         .await;
     assert_eq!(
@@ -270,7 +270,7 @@ async fn passage_ranges_outside_the_text_fail_the_document() {
         fakes.script.passages = Arc::new(move |_| Ok(vec![passage_range.clone()]));
         let engine = fakes.build_engine();
         let outcome = engine
-            .start_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]))
+            .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]))
             .await_outcome()
             .await;
         assert_eq!(
@@ -289,7 +289,7 @@ async fn panic_in_a_stage_fails_the_job() {
         let engine = fakes.build_engine();
         let documents = [fakes.document_spec("a.pdf", 20), fakes.document_spec("b.pdf", 3)];
         let outcome = engine
-            .start_job(single_tenant_job(documents))
+            .start_or_resume_job(single_tenant_job(documents))
             .await_outcome()
             .await;
         assert_eq!(outcome.state, JobState::Failed, "{stage}");
@@ -315,7 +315,7 @@ async fn panic_outside_the_stages_fails_the_job() {
         let mut fakes = FakeHost::new().with_cost(Stage::Read, 10);
         break_it(&mut fakes);
         let engine = fakes.build_engine();
-        let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
+        let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
         let outcome = handle.await_outcome().await;
         assert_eq!(outcome.state, JobState::Failed, "{which}");
         // Subscribers see the end of the job as well.
@@ -344,7 +344,7 @@ async fn unreadable_document_does_not_affect_the_others() {
         DocumentSpec::new(fakes.files.path()),
         fakes.document_spec("a.pdf", 3),
     ];
-    let handle = engine.start_job(single_tenant_job(documents));
+    let handle = engine.start_or_resume_job(single_tenant_job(documents));
     let (events, outcome) = collect_events(&handle).await;
     let kinds: Vec<_> = outcome.documents[..3]
         .iter()
@@ -363,7 +363,7 @@ async fn fallback_to_a_default_component_is_reported() {
     let mut fakes = FakeHost::new();
     fakes.script.on_open = Arc::new(|capabilities| capabilities.report_policy_fallback(&trap_error()));
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]));
     let (events, outcome) = collect_events(&handle).await;
     assert_eq!(outcome.state, JobState::Done);
     let reported_kind = events.iter().find_map(|e| match &e.kind {
@@ -397,7 +397,7 @@ async fn component_log_keeps_its_order_across_a_restart() {
     let id = spec.id;
     for _ in 0..2 {
         let engine = fakes.build_engine();
-        let outcome = engine.start_job(spec.clone()).await_outcome().await;
+        let outcome = engine.start_or_resume_job(spec.clone()).await_outcome().await;
         assert_eq!(outcome.state, JobState::Done);
         engine.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
     }

@@ -36,7 +36,7 @@ fn start_many_jobs(fakes: &FakeHost, engine: &Engine, spec: &JobSpec, jobs: usiz
     for n in 0..jobs {
         let documents = vec![fakes.document_spec(&format!("{}-{n}.pdf", spec.tenant), pages)];
         let id = weir_core::JobId::new();
-        drop(engine.start_job(JobSpec {
+        drop(engine.start_or_resume_job(JobSpec {
             id,
             documents,
             ..spec.clone()
@@ -55,7 +55,7 @@ async fn time_three_page_job(
         lane,
         ..tenant_job(tenant_id("late"), [fakes.document_spec(name, 3)])
     };
-    let handle = engine.start_job(spec);
+    let handle = engine.start_or_resume_job(spec);
     assert_eq!(handle.await_outcome().await.state, JobState::Done);
     let events = fakes.ledger.job_events(handle.id());
     events.last().unwrap().since_job_created_millis
@@ -171,7 +171,7 @@ async fn p95_beside_ten_scans(name: &str, lane: Option<PriorityLane>) -> (f64, f
     let jobs: Vec<_> = (0..10)
         .map(|n| {
             let document = fakes.document_spec(&format!("scan-{n}.pdf"), 300);
-            engine.start_job(tenant_job(tenant_id("crowd"), [document]))
+            engine.start_or_resume_job(tenant_job(tenant_id("crowd"), [document]))
         })
         .collect();
     sleep(Duration::from_secs(30)).await;

@@ -73,7 +73,7 @@ pub async fn run_document(pages: u32, workers: WorkerCounts) -> MakespanRun {
     }
     fakes.config.upsert_workers = workers[Stage::Upsert as usize];
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", pages)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", pages)]));
     handle.await_outcome().await;
     let events = fakes.ledger.job_events(handle.id());
     let at = |is_it: fn(&EventKind) -> bool| {

@@ -23,7 +23,7 @@ async fn entries_are_written_in_groups() {
     let engine = fakes.build_engine();
     let began = Instant::now();
     engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 1000)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 1000)]))
         .await_outcome()
         .await;
     let took = began.elapsed().as_millis() as usize;
@@ -41,7 +41,7 @@ async fn entries_are_written_in_groups() {
     // A second run records no page, so it flushes neither blobs nor vectors.
     let flushes = fakes.vectors.flushes.load(Ordering::SeqCst) + fakes.blobs.flushes.load(Ordering::SeqCst);
     engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 1000)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 1000)]))
         .await_outcome()
         .await;
     let after = fakes.vectors.flushes.load(Ordering::SeqCst) + fakes.blobs.flushes.load(Ordering::SeqCst);
@@ -52,7 +52,7 @@ async fn entries_are_written_in_groups() {
 async fn pages_of_a_slow_document_are_committed_every_250_ms() {
     let fakes = FakeHost::new().with_cost(Stage::Read, 1000);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]));
     sleep(Duration::from_millis(5_400)).await;
     let recorded = fakes
         .ledger
@@ -68,7 +68,7 @@ async fn pages_of_a_slow_document_are_committed_every_250_ms() {
 async fn a_full_disk_fails_the_jobs_at_once_and_loses_nothing_finished() {
     let fakes = FakeHost::new().with_cost(Stage::Read, 100);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 1000)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 1000)]));
     sleep(Duration::from_secs(5)).await;
     fakes.ledger.is_full.store(true, Ordering::SeqCst);
     let began = Instant::now();
@@ -87,7 +87,7 @@ async fn a_full_disk_fails_the_jobs_at_once_and_loses_nothing_finished() {
 
     // A job that starts now fails at once as well.
     let refused = engine
-        .start_job(single_tenant_job([fakes.document_spec("b.pdf", 10)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("b.pdf", 10)]))
         .await_outcome()
         .await;
     assert_eq!(refused.state, JobState::Failed);
@@ -104,7 +104,7 @@ async fn a_full_disk_fails_the_jobs_at_once_and_loses_nothing_finished() {
     let (events, _) = collect_events(&handle).await;
     assert_eq!(fakes.ledger.job_events(handle.id()), events);
     let again = engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 1000)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 1000)]))
         .await_outcome()
         .await;
     assert_eq!(again.documents[0].end, done_end(1000, *finished));
@@ -117,7 +117,7 @@ async fn shutdown_reports_a_disk_that_stays_full() {
     let engine = fakes.build_engine();
     fakes.ledger.is_full.store(true, Ordering::SeqCst);
     let outcome = engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]))
         .await_outcome()
         .await;
     assert_eq!(outcome.state, JobState::Failed);
@@ -136,7 +136,7 @@ async fn retry_of_a_commit_that_was_written_duplicates_nothing() {
     let fakes = FakeHost::new().with_cost(Stage::Read, 100);
     fakes.ledger.false_commit_errors.store(2, Ordering::SeqCst);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 40)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 40)]));
     let (events, outcome) = collect_events(&handle).await;
     assert_eq!(outcome.documents[0].end, done_end(40, 0));
     assert_eq!(fakes.ledger.job_events(handle.id()), events);
@@ -147,7 +147,7 @@ async fn retry_of_a_commit_that_was_written_duplicates_nothing() {
 async fn slow_subscriber_delays_nothing_and_misses_no_event() {
     let fakes = FakeHost::new();
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 3000)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 3000)]));
     let mut slow = handle.stream_events();
     let first = slow.next().await.unwrap().unwrap();
     assert_eq!(first.seq, 1);
@@ -190,7 +190,7 @@ async fn progress_component_sees_every_event_in_order() {
         }])
     });
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 30)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 30)]));
     let (events, _) = collect_events(&handle).await;
     let kinds: Vec<_> = all
         .try_iter()

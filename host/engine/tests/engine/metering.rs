@@ -45,17 +45,17 @@ async fn pages_that_ended_are_metered_to_their_tenant() {
     let engine = fakes.build_engine();
     let other: TenantId = "other".parse().unwrap();
     engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]))
         .await_outcome()
         .await;
     let documents = || [fakes.document_spec("b.pdf", 3)];
     engine
-        .start_job(tenant_job(other.clone(), documents()))
+        .start_or_resume_job(tenant_job(other.clone(), documents()))
         .await_outcome()
         .await;
     // The second run has no pages to process.
     engine
-        .start_job(tenant_job(other.clone(), documents()))
+        .start_or_resume_job(tenant_job(other.clone(), documents()))
         .await_outcome()
         .await;
     let pages = |pages| Usage {
@@ -79,7 +79,7 @@ async fn metrics_cover_jobs_stages_and_commits() {
             .parse()
             .unwrap()
     };
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
     sleep(Duration::from_millis(450)).await;
     assert_eq!(value("weir_jobs_running "), 1.0);
     // Pages for OCR wait in front of the rasterizer, and one is rasterized ahead.

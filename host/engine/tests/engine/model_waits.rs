@@ -87,7 +87,7 @@ async fn summaries_that_are_denied_fail_at_once_and_pages_stay() {
     let fakes = host_with_failing_model(denied_fault(), 1_000_000);
     let engine = fakes.build_engine();
     let began = Instant::now();
-    let handle = engine.start_job(JobSpec {
+    let handle = engine.start_or_resume_job(JobSpec {
         summarize: true,
         ..single_tenant_job([fakes.document_spec("a.pdf", 5)])
     });
@@ -119,7 +119,7 @@ async fn denied_pages_fail_with_kind_llm_denied_without_retries() {
     fakes.script.on_failure = Arc::new(|_| Ok(FailureAction::RetryAfter(60_000)));
     let engine = fakes.build_engine();
     let began = Instant::now();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 30)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 30)]));
     let (events, outcome) = collect_events(&handle).await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let DocumentEndState::Done { failed, .. } = &outcome.documents[0].end else {
@@ -139,7 +139,7 @@ async fn job_reports_waits_for_a_failing_provider_as_events() {
     let fault = ProviderError::Unreachable("connection refused".into());
     let fakes = host_with_failing_model(fault, 300);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(JobSpec {
+    let handle = engine.start_or_resume_job(JobSpec {
         summarize: true,
         ..single_tenant_job([fakes.document_spec("a.pdf", 5)])
     });

@@ -7,14 +7,14 @@ use parking_lot::Mutex;
 use weir_core::event::EventKind;
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
-use weir_core::usage::{QuotaExhausted, QuotaReserveError, Usage, UsageQuotaLimiter};
+use weir_core::usage::{QuotaExhaustedError, QuotaReserveError, Usage, UsageQuotaLimiter};
 use weir_core::{JobId, Stage};
 use weir_engine::{DocumentEndState, JobSpec};
 
 use crate::document_ingestion::{collect_events, done_end};
 use crate::fakes::{FakeHost, single_tenant_job};
 
-const EXHAUSTED_QUOTA: QuotaExhausted = QuotaExhausted {
+const EXHAUSTED_QUOTA: QuotaExhaustedError = QuotaExhaustedError {
     quota: "pages_per_day",
     limit: 7,
 };
@@ -65,7 +65,7 @@ async fn job_over_its_page_quota_is_held_and_goes_on_later() {
             force,
             ..single_tenant_job([fakes.document_spec("a.pdf", 20), fakes.document_spec("b.pdf", 30)])
         };
-        let (events, outcome) = collect_events(&engine.start_job(spec.clone())).await;
+        let (events, outcome) = collect_events(&engine.start_or_resume_job(spec.clone())).await;
         assert_eq!(
             (outcome.state, outcome.exhausted_quota),
             (JobState::Running, Some(EXHAUSTED_QUOTA))
@@ -94,7 +94,7 @@ async fn job_over_its_page_quota_is_held_and_goes_on_later() {
 
         // Pages that are done are not processed again, also with `force`.
         *quota.left.lock() = 43;
-        let outcome = engine.start_job(spec).await_outcome().await;
+        let outcome = engine.start_or_resume_job(spec).await_outcome().await;
         assert_eq!((outcome.state, outcome.exhausted_quota), (JobState::Done, None));
         assert_eq!(
             fakes.stages.call_counter(Stage::Rasterize).call_count(),
@@ -109,7 +109,7 @@ async fn document_whose_pages_just_fit_is_done() {
     let (fakes, quota) = host_with_page_quota(20);
     let outcome = fakes
         .build_engine()
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]))
         .await_outcome()
         .await;
     assert_eq!((outcome.state, outcome.exhausted_quota), (JobState::Done, None));

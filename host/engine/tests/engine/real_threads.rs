@@ -27,7 +27,7 @@ async fn documents_with_retried_failures_are_complete() {
     fakes.config.max_active_documents = 4;
     let engine = fakes.build_engine();
     let names: Vec<_> = (0..8).map(|i| format!("{i}.pdf")).collect();
-    let handle = engine.start_job(single_tenant_job(
+    let handle = engine.start_or_resume_job(single_tenant_job(
         names.iter().map(|name| fakes.document_spec(name, 50)),
     ));
     let (events, outcome) = collect_events(&handle).await;
@@ -56,7 +56,7 @@ async fn document_cancelled_repeatedly_is_complete_in_the_end() {
         .with_cost(Stage::Upsert, 1);
     for millis in [1, 5, 10, 20, 30] {
         let engine = fakes.build_engine();
-        let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]));
+        let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]));
         sleep(Duration::from_millis(millis)).await;
         if millis % 10 == 0 {
             // Like a crash, except that threads finish their current poll.
@@ -68,7 +68,7 @@ async fn document_cancelled_repeatedly_is_complete_in_the_end() {
     }
     let engine = fakes.build_engine();
     let outcome = engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]))
         .await_outcome()
         .await;
     assert_eq!(outcome.state, JobState::Done);

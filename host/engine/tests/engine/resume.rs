@@ -92,7 +92,7 @@ fn job_that_crashes_repeatedly_resumes_in_one_log() {
         for (i, millis) in pseudo_random_numbers(seed, 450).take(4).enumerate() {
             run_on_new_runtime(async {
                 let engine = fakes.build_engine();
-                let _job = engine.start_job(two_document_job(&fakes, id));
+                let _job = engine.start_or_resume_job(two_document_job(&fakes, id));
                 sleep(Duration::from_millis(millis)).await;
             });
             match i % 2 {
@@ -104,7 +104,7 @@ fn job_that_crashes_repeatedly_resumes_in_one_log() {
         let before = page_done_times(&fakes.ledger.job_events(id)).len() as u64;
         run_on_new_runtime(async {
             let engine = fakes.build_engine();
-            let handle = engine.start_job(two_document_job(&fakes, id));
+            let handle = engine.start_or_resume_job(two_document_job(&fakes, id));
             let (events, outcome) = collect_events(&handle).await;
             assert_eq!(outcome.state, JobState::Done, "seed {seed}");
             assert_complete_log(&events, &format!("seed {seed}"));
@@ -121,7 +121,7 @@ fn job_that_crashes_repeatedly_resumes_in_one_log() {
 async fn suspended_job_finishes_pages_in_flight_and_resumes_later() {
     let (fakes, id) = (host_with_stage_costs(), JobId::new());
     let engine = fakes.build_engine();
-    let handle = engine.start_job(two_document_job(&fakes, id));
+    let handle = engine.start_or_resume_job(two_document_job(&fakes, id));
     sleep(Duration::from_millis(700)).await;
     let drawn = fakes.stages.call_counter(Stage::Rasterize).call_count();
     let began = Instant::now();
@@ -165,7 +165,7 @@ async fn suspended_job_finishes_pages_in_flight_and_resumes_later() {
     );
 
     let engine = fakes.build_engine();
-    let (events, outcome) = collect_events(&engine.start_job(two_document_job(&fakes, id))).await;
+    let (events, outcome) = collect_events(&engine.start_or_resume_job(two_document_job(&fakes, id))).await;
     assert_eq!(outcome.state, JobState::Done);
     assert_complete_log(&events, "suspended");
     // No page was processed twice.
@@ -180,7 +180,7 @@ async fn suspended_job_finishes_pages_in_flight_and_resumes_later() {
 async fn pages_that_hang_are_dropped_after_the_grace() {
     let fakes = host_with_stage_costs().with_cost(Stage::Read, 3_600_000);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(two_document_job(&fakes, JobId::new()));
+    let handle = engine.start_or_resume_job(two_document_job(&fakes, JobId::new()));
     sleep(Duration::from_secs(1)).await;
     let began = Instant::now();
     engine
@@ -200,7 +200,7 @@ async fn pages_that_hang_are_dropped_after_the_grace() {
 async fn suspended_job_whose_last_pages_are_in_flight_is_done() {
     let fakes = host_with_stage_costs();
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]));
     // All pages are rasterized, but not read yet.
     while fakes.stages.call_counter(Stage::Read).call_count() < 3 {
         sleep(Duration::from_millis(1)).await;
@@ -233,7 +233,7 @@ async fn queued_job_keeps_its_creation_time() {
         .await
         .unwrap();
     let engine = fakes.build_engine();
-    let handle = engine.start_job(spec);
+    let handle = engine.start_or_resume_job(spec);
     sleep(Duration::from_millis(400)).await;
     let state = |state| JobRecord {
         state,
@@ -262,9 +262,9 @@ async fn active_job_is_not_started_twice() {
     let (fakes, id) = (host_with_stage_costs(), JobId::new());
     let engine = fakes.build_engine();
     assert!(engine.active_job(&id).is_none());
-    let first = engine.start_job(two_document_job(&fakes, id));
+    let first = engine.start_or_resume_job(two_document_job(&fakes, id));
     sleep(Duration::from_millis(300)).await;
-    let second = engine.start_job(two_document_job(&fakes, id));
+    let second = engine.start_or_resume_job(two_document_job(&fakes, id));
     assert_eq!(engine.active_job(&id).unwrap().id(), id);
     let (events, outcome) = collect_events(&second).await;
     assert_eq!(outcome, first.await_outcome().await);
@@ -278,9 +278,9 @@ async fn ended_job_is_retried_in_the_same_log() {
         (stage == Stage::Read && page == 7 && attempt <= 2).then_some(crate::fakes::InjectedFault::Page)
     });
     let (engine, id) = (fakes.build_engine(), JobId::new());
-    let (failed, outcome) = collect_events(&engine.start_job(two_document_job(&fakes, id))).await;
+    let (failed, outcome) = collect_events(&engine.start_or_resume_job(two_document_job(&fakes, id))).await;
     assert_eq!(outcome.state, JobState::Failed);
-    let handle = engine.start_job(two_document_job(&fakes, id));
+    let handle = engine.start_or_resume_job(two_document_job(&fakes, id));
     let (events, outcome) = collect_events(&handle).await;
     assert_eq!(outcome.state, JobState::Done);
     assert_eq!(events[..failed.len()], failed);

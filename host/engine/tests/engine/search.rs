@@ -8,7 +8,7 @@ use weir_core::decision::ComputeDevice;
 use weir_core::ports::{Embedder, SchedulingContext, VectorStore as _};
 use weir_core::search::IndexPoint;
 use weir_core::{DocumentId, InferenceError, Rect, TenantId};
-use weir_engine::{Engine, EngineConfig, Ports, SearchError, SearchRequest};
+use weir_engine::{Engine, EngineConfig, PortImplementations, SearchError, SearchRequest};
 
 use crate::fakes::FakeHost;
 
@@ -87,7 +87,7 @@ async fn queries_of_a_tenant_are_embedded_in_one_call() {
         }
     }
     let embedder = Arc::new(RecordingEmbedder::default());
-    let ports = Ports {
+    let ports = PortImplementations {
         embedder: embedder.clone(),
         ..fakes.fake_ports()
     };

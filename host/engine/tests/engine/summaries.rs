@@ -17,7 +17,7 @@ use weir_core::llm::{LlmRequest, LlmRequestKind, ProviderError, ResponseQuote};
 use weir_core::ports::BlobStore as _;
 use weir_core::search::FIRST_SUMMARY_NUMBER;
 use weir_core::settings::Settings;
-use weir_core::summary::{DocumentSummary, summary_blob_key};
+use weir_core::summary::{DocumentSummaries, document_summaries_blob_key};
 use weir_engine::{DocumentEndState, EngineConfig, JobSpec};
 use weir_llm::{
     CachedLanguageModel, MemoryResponseCache, Provider, ProviderEntry, ProviderOptions, ProviderResponse,
@@ -126,8 +126,8 @@ pub(crate) fn summarizing_job(documents: impl IntoIterator<Item = weir_engine::D
     }
 }
 
-pub(crate) async fn load_summary(fakes: &FakeHost, name: &str) -> Option<DocumentSummary> {
-    let key = summary_blob_key(&fakes.document_id(name), &test_pipeline(0).revision);
+pub(crate) async fn load_summary(fakes: &FakeHost, name: &str) -> Option<DocumentSummaries> {
+    let key = document_summaries_blob_key(&fakes.document_id(name), &test_pipeline(0).revision);
     let bytes = fakes
         .blobs
         .get_blob(&TenantId::default_tenant(), &key)
@@ -150,7 +150,7 @@ async fn a_document_is_summarized_by_section_and_as_a_whole() {
     let model = QuotingModel::new(|_| 1.0);
     fakes.language_model = Some(Arc::new(build_router(&[Arc::clone(&model)])));
     let engine = fakes.build_engine();
-    let handle = engine.start_job(summarizing_job([fakes.document_spec("a.pdf", 4)]));
+    let handle = engine.start_or_resume_job(summarizing_job([fakes.document_spec("a.pdf", 4)]));
     let (events, outcome) = collect_events(&handle).await;
     assert_eq!(outcome.state, JobState::Done);
 
@@ -191,7 +191,7 @@ async fn a_document_is_summarized_by_section_and_as_a_whole() {
     // A second run sends no requests. With `force` all of them are sent again.
     let before = model.requests.lock().len();
     engine
-        .start_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
+        .start_or_resume_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
         .await_outcome()
         .await;
     assert_eq!(model.requests.lock().len(), before);
@@ -199,7 +199,7 @@ async fn a_document_is_summarized_by_section_and_as_a_whole() {
         force: true,
         ..summarizing_job([fakes.document_spec("a.pdf", 4)])
     };
-    engine.start_job(forced).await_outcome().await;
+    engine.start_or_resume_job(forced).await_outcome().await;
     assert_eq!(model.requests.lock().len(), 2 * before);
 }
 
@@ -215,7 +215,7 @@ async fn section_that_fails_is_reported_and_the_others_are_kept() {
     fakes.language_model = Some(Arc::new(cached_model));
     let engine = fakes.build_engine();
     let text = fakes.document_spec("a.pdf", 5);
-    let handle = engine.start_job(summarizing_job([text.clone()]));
+    let handle = engine.start_or_resume_job(summarizing_job([text.clone()]));
     let (events, outcome) = collect_events(&handle).await;
     let DocumentEndState::Failed { error, done } = &outcome.documents[0].end else {
         panic!("{outcome:?}");
@@ -241,7 +241,10 @@ async fn section_that_fails_is_reported_and_the_others_are_kept() {
     // The next job only requests the missing summaries.
     *model.refused_text.lock() = None;
     let before = model.requests.lock().len();
-    let outcome = engine.start_job(summarizing_job([text])).await_outcome().await;
+    let outcome = engine
+        .start_or_resume_job(summarizing_job([text]))
+        .await_outcome()
+        .await;
     assert_eq!(outcome.state, JobState::Done);
     let asked: Vec<_> = model.requests.lock()[before..]
         .iter()
@@ -256,7 +259,7 @@ async fn summary_without_a_language_model_fails_the_document() {
     let fakes = host_with_chapters(0, |_| 1);
     let engine = fakes.build_engine();
     let outcome = engine
-        .start_job(summarizing_job([fakes.document_spec("a.pdf", 2)]))
+        .start_or_resume_job(summarizing_job([fakes.document_spec("a.pdf", 2)]))
         .await_outcome()
         .await;
     let DocumentEndState::Failed { error, done: 2 } = &outcome.documents[0].end else {
@@ -278,7 +281,7 @@ async fn summary_request_fails_after_the_model_timeout() {
     let engine = fakes.build_engine();
     let began = Instant::now();
     let outcome = engine
-        .start_job(summarizing_job([fakes.document_spec("a.pdf", 2)]))
+        .start_or_resume_job(summarizing_job([fakes.document_spec("a.pdf", 2)]))
         .await_outcome()
         .await;
     let DocumentEndState::Failed { error, .. } = &outcome.documents[0].end else {
@@ -298,7 +301,7 @@ async fn cancelled_job_sends_no_further_requests() {
     let model = QuotingModel::new(|_| 1e6);
     fakes.language_model = Some(Arc::new(build_router(&[Arc::clone(&model)])));
     let engine = fakes.build_engine();
-    let handle = engine.start_job(summarizing_job([fakes.document_spec("a.pdf", 20)]));
+    let handle = engine.start_or_resume_job(summarizing_job([fakes.document_spec("a.pdf", 20)]));
     while model.requests.lock().len() < 4 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -323,7 +326,7 @@ async fn resumed_job_reuses_cached_responses() {
     };
     fakes.language_model = Some(Arc::new(language(&model)));
     let engine = fakes.build_engine();
-    let handle = engine.start_job(spec.clone());
+    let handle = engine.start_or_resume_job(spec.clone());
     while model.requests.lock().len() < 40 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -333,7 +336,7 @@ async fn resumed_job_reuses_cached_responses() {
     fakes.language_model = Some(Arc::new(language(&model)));
     let engine = fakes.build_engine();
     let before = model.requests.lock().len();
-    let outcome = engine.start_job(spec).await_outcome().await;
+    let outcome = engine.start_or_resume_job(spec).await_outcome().await;
     assert_eq!(outcome.state, JobState::Done);
     // 30 chapters with two parts and a reduction each, and the whole book.
     let after = model.requests.lock().len() - before;

@@ -27,7 +27,7 @@ async fn summaries_are_removed_with_their_revision() {
     fakes.language_model = Some(Arc::new(build_router(&[QuotingModel::new(|_| 1.0)])));
     let engine = fakes.build_engine();
     engine
-        .start_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
+        .start_or_resume_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
         .await_outcome()
         .await;
     assert_eq!(count_indexed_summaries(&fakes), 4);
@@ -37,21 +37,21 @@ async fn summaries_are_removed_with_their_revision() {
         force: true,
         ..single_tenant_job([fakes.document_spec("a.pdf", 4)])
     };
-    engine.start_job(forced).await_outcome().await;
+    engine.start_or_resume_job(forced).await_outcome().await;
     assert_eq!(count_indexed_summaries(&fakes), 4);
 
     let other = JobSpec {
         pipeline: test_pipeline(1),
         ..single_tenant_job([fakes.document_spec("a.pdf", 4)])
     };
-    let outcome = engine.start_job(other).await_outcome().await;
+    let outcome = engine.start_or_resume_job(other).await_outcome().await;
     assert_eq!(outcome.state, JobState::Done);
     assert_eq!(count_indexed_summaries(&fakes), 0);
     assert_eq!(load_summary(&fakes, "a.pdf").await, None);
 
     // With the first revision the summaries are created again.
     engine
-        .start_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
+        .start_or_resume_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
         .await_outcome()
         .await;
     assert_eq!(count_indexed_summaries(&fakes), 4);
@@ -65,9 +65,12 @@ async fn summary_covers_pages_that_a_later_job_adds() {
     let engine = fakes.build_engine();
     let mut part = fakes.document_spec("a.pdf", 4);
     part.pages = Some(1..=2);
-    engine.start_job(summarizing_job([part])).await_outcome().await;
     engine
-        .start_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
+        .start_or_resume_job(summarizing_job([part]))
+        .await_outcome()
+        .await;
+    engine
+        .start_or_resume_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
         .await_outcome()
         .await;
     assert_eq!(load_summary(&fakes, "a.pdf").await.unwrap().sections.len(), 4);
@@ -81,7 +84,7 @@ async fn summaries_carry_the_labels_of_their_document() {
     fakes.language_model = Some(Arc::new(build_router(&[QuotingModel::new(|_| 1.0)])));
     let engine = fakes.build_engine();
     engine
-        .start_job(summarizing_job([fakes.document_spec("a.pdf", 2)]))
+        .start_or_resume_job(summarizing_job([fakes.document_spec("a.pdf", 2)]))
         .await_outcome()
         .await;
     let query = SearchQuery {
@@ -94,7 +97,7 @@ async fn summaries_carry_the_labels_of_their_document() {
     };
     let hits = fakes
         .vectors
-        .search_points(&TenantId::default_tenant(), &query)
+        .search_by_vector_and_words(&TenantId::default_tenant(), &query)
         .await
         .unwrap();
     assert_eq!(hits.iter().filter(|hit| hit.summary).count(), 2);

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use weir_core::decision::{FailureAction, PageRoute, ReadingMethod};
 use weir_core::id::{DocumentId, TenantId};
-use weir_core::ledger::{JobState, PageState};
+use weir_core::ledger::{FinalPageState, JobState};
 use weir_core::llm::{
     LanguageModel, LlmError, LlmRequest, LlmRequestKind, LlmResponse, ProviderError, ProviderFailureInfo,
 };
@@ -91,7 +91,7 @@ impl LanguageModel for TranscribingModel {
         true
     }
 
-    fn failing_providers(&self, _: bool) -> Vec<ProviderFailureInfo> {
+    fn failing_providers_if_all_fail(&self, _: bool) -> Vec<ProviderFailureInfo> {
         Vec::new()
     }
 
@@ -103,7 +103,7 @@ impl LanguageModel for TranscribingModel {
         Ok(())
     }
 
-    async fn wait_for_queue_space(&self, _: &TenantId) {}
+    async fn wait_for_tenant_queue_space(&self, _: &TenantId) {}
 }
 
 fn vision_route(store: bool) -> PageRoute {
@@ -136,7 +136,7 @@ async fn ten_pages_of_three_seconds_take_five_workers_six_seconds() {
     let engine = fakes.build_engine();
     let began = Instant::now();
     let outcome = engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]))
         .await_outcome()
         .await;
     let took = began.elapsed().as_secs_f64();
@@ -161,7 +161,7 @@ async fn ten_pages_of_three_seconds_take_five_workers_six_seconds() {
 
     // Pages that are done are not requested again.
     let again = engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]))
         .await_outcome()
         .await;
     assert_eq!(again.documents[0].end, done_end(10, 10));
@@ -179,7 +179,7 @@ async fn live_images_grow_with_workers_not_with_pages() {
         }));
         fakes.language_model = Some(Arc::clone(&model) as _);
         let engine = fakes.build_engine();
-        let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", pages)]));
+        let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", pages)]));
         let (events, outcome) = collect_events(&handle).await;
         assert_eq!(outcome.documents[0].end, done_end(pages, 0));
         let max_live_images = model.max_live_images.load(Ordering::SeqCst);
@@ -236,7 +236,7 @@ async fn page_that_is_not_transcribed_is_reported_and_the_rest_is_kept() {
     fakes.language_model = Some(Arc::new(model));
     let engine = fakes.build_engine();
     let outcome = engine
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 8)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 8)]))
         .await_outcome()
         .await;
     assert_eq!(outcome.state, JobState::Done);
@@ -289,7 +289,7 @@ async fn page_that_is_not_transcribed_is_reported_and_the_rest_is_kept() {
     assert!(
         matches!(
             blank,
-            PageState::Done {
+            FinalPageState::Done {
                 source: TextSource::VisionModel,
                 passages: 0,
                 ..
@@ -311,7 +311,7 @@ async fn model_request_uses_prompt_and_limits_from_the_settings() {
         fn supports_images(&self) -> bool {
             true
         }
-        fn failing_providers(&self, _: bool) -> Vec<ProviderFailureInfo> {
+        fn failing_providers_if_all_fail(&self, _: bool) -> Vec<ProviderFailureInfo> {
             Vec::new()
         }
         fn useful_concurrency(&self) -> u32 {
@@ -323,7 +323,7 @@ async fn model_request_uses_prompt_and_limits_from_the_settings() {
         async fn clear_document_cache(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
             Ok(())
         }
-        async fn wait_for_queue_space(&self, _: &TenantId) {}
+        async fn wait_for_tenant_queue_space(&self, _: &TenantId) {}
     }
     let mut fakes = vision_host(false);
     fakes.config.vision = VisionConfig {
@@ -336,7 +336,7 @@ async fn model_request_uses_prompt_and_limits_from_the_settings() {
     fakes.language_model = Some(Arc::clone(&model) as _);
     let outcome = fakes
         .build_engine()
-        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 1)]))
+        .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 1)]))
         .await_outcome()
         .await;
     let end = &outcome.documents[0].end;
@@ -368,7 +368,7 @@ async fn pages_that_wait_for_a_vision_model_hold_up_no_others() {
     fakes.language_model = Some(Arc::new(model));
     fakes.config.vision.workers = 1;
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
     let (events, outcome) = collect_events(&handle).await;
     assert_eq!(outcome.documents[0].end, done_end(20, 0));
     let pages = page_done_times(&events);
@@ -385,7 +385,7 @@ async fn cancelled_job_sends_no_further_page_and_frees_its_images() {
     }));
     fakes.language_model = Some(Arc::clone(&model) as _);
     let engine = fakes.build_engine();
-    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 50)]));
+    let handle = engine.start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 50)]));
     sleep(Duration::from_secs(10)).await;
     handle.cancel_job();
     let outcome = handle.await_outcome().await;
@@ -448,7 +448,7 @@ async fn vision_requests_respect_provider_rate_limits() {
         fakes.language_model = Some(Arc::new(Router::new(vec![entry], RouterConfig::default())));
         let outcome = fakes
             .build_engine()
-            .start_job(single_tenant_job([fakes.document_spec("a.pdf", 25)]))
+            .start_or_resume_job(single_tenant_job([fakes.document_spec("a.pdf", 25)]))
             .await_outcome()
             .await;
         assert_eq!(outcome.documents[0].end, done_end(25, 0));

@@ -5,11 +5,11 @@ use ort::value::TensorRef;
 use weir_core::InferenceError;
 
 use super::detection_bands;
-use super::network_names::{INPUT_NAME, MODEL_NAME, OUTPUT_NAME, page_canceled_error};
+use super::network_names_and_errors::{INPUT_NAME, MODEL_NAME, OUTPUT_NAME, page_canceled_error};
 use super::ocr_image::{OcrImage, PixelRegion};
-use super::resize::{self, InputCanvas};
+use super::resize::{self, InputCanvasLayout};
 use super::text_boxes::{self, TextBox};
-use crate::model_session::{ModelFile, ModelRunner};
+use crate::model_session::{ModelRunner, ModelRunnerFactory};
 use crate::onnx_runtime;
 use crate::scheduler::StopSignal;
 
@@ -36,7 +36,10 @@ pub(crate) struct Detector {
 }
 
 impl Detector {
-    pub(crate) fn open(model: &ModelFile, stop: &StopSignal) -> Result<Self, InferenceError> {
+    pub(crate) fn open_detection_model(
+        model: &ModelRunnerFactory,
+        stop: &StopSignal,
+    ) -> Result<Self, InferenceError> {
         Ok(Self {
             runner: model.open_runner(MODEL_NAME, stop)?,
             input: Vec::new(),
@@ -57,7 +60,7 @@ impl Detector {
         let scale = if (scale - 1.0).abs() < 0.02 { 1.0 } else { scale };
         let mask = image.foreground_mask();
         let mut boxes = Vec::new();
-        for band in detection_bands::split_into_bands(&mask, image.height, scale) {
+        for band in detection_bands::split_into_foreground_bands(&mask, image.height, scale) {
             if !should_continue() {
                 return Err(page_canceled_error());
             }
@@ -78,7 +81,7 @@ impl Detector {
             (scaled + 2 * BAND_MARGIN).next_multiple_of(INPUT_SIDE_MULTIPLE)
         };
         let (width, height) = (side(band.width), side(band.height));
-        let canvas = InputCanvas {
+        let canvas = InputCanvasLayout {
             width,
             height,
             margin: BAND_MARGIN,

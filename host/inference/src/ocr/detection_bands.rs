@@ -19,7 +19,11 @@ const BAND_HEIGHT: f32 = 256.0;
 const BAND_OVERLAP: f32 = 112.0;
 
 /// Splits a page into the bands that contain foreground, for detection at `scale`.
-pub(crate) fn split_into_bands(mask: &ForegroundMask, page_height: usize, scale: f32) -> Vec<PixelRegion> {
+pub(crate) fn split_into_foreground_bands(
+    mask: &ForegroundMask,
+    page_height: usize,
+    scale: f32,
+) -> Vec<PixelRegion> {
     let (height, overlap) = ((BAND_HEIGHT / scale) as usize, (BAND_OVERLAP / scale) as usize);
     let mut bands = Vec::new();
     let mut from = 0;
@@ -91,7 +95,7 @@ mod tests {
         let lines: Vec<_> = (0..40).map(|n| 40 + n * 24..56 + n * 24).collect();
         let mut rows = lines.clone();
         rows.push(1500..1516);
-        let bands = split_into_bands(&mask_with_foreground_rows(1800, &rows), 1800, 1.0);
+        let bands = split_into_foreground_bands(&mask_with_foreground_rows(1800, &rows), 1800, 1.0);
         for line in &rows {
             let inside = |b: &&PixelRegion| b.y <= line.start && b.y + b.height >= line.end;
             assert_eq!(bands.iter().filter(inside).count(), 1, "{line:?} {bands:?}");
@@ -103,13 +107,13 @@ mod tests {
             "{bands:?}"
         );
         assert_eq!(bands.last().map(|b| (b.y, b.height)), Some((1500, 16)));
-        assert!(split_into_bands(&mask_with_foreground_rows(300, &[]), 300, 1.0).is_empty());
+        assert!(split_into_foreground_bands(&mask_with_foreground_rows(300, &[]), 300, 1.0).is_empty());
     }
 
     #[test]
     fn bands_without_a_blank_strip_overlap_and_cover_the_page() {
         for scale in [1.0, 0.5, 2.0] {
-            let bands = split_into_bands(
+            let bands = split_into_foreground_bands(
                 &mask_with_foreground_rows(3000, std::slice::from_ref(&(100..2900))),
                 3000,
                 scale,

@@ -11,7 +11,7 @@ mod box_shrinking;
 mod detection;
 mod detection_bands;
 mod line_crop;
-mod network_names;
+mod network_names_and_errors;
 mod ocr_image;
 mod page;
 mod recognition;
@@ -23,11 +23,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use weir_core::InferenceError;
-use weir_core::page::PageImage;
+use weir_core::page::RawPageImage;
 use weir_core::page_text::Line;
 use weir_core::ports::{OcrEngine, SchedulingContext};
 
-use crate::model_session::ModelFile;
+use crate::model_session::ModelRunnerFactory;
 use crate::onnx_runtime::OnnxRuntime;
 use crate::scheduler::{ActiveRequest, BatchModel, ModelStats, Scheduler, SchedulerConfig, StopSignal};
 
@@ -35,7 +35,7 @@ use detection::Detector;
 use page::PageWithDetectedLines;
 use recognition::Recognizer;
 
-pub(crate) use network_names::MODEL_NAME;
+pub(crate) use network_names_and_errors::MODEL_NAME;
 
 /// The fixed cost of a page, in millions of pixels: even an empty page takes this time.
 const PAGE_BASE_COST: f64 = 0.1;
@@ -46,7 +46,7 @@ const COST_PER_COLUMN: f64 = 1e-4;
 /// A step in the OCR of a page.
 enum OcrStep {
     /// Detect the lines.
-    DetectLines { image: PageImage, dpi: u32 },
+    DetectLines { image: RawPageImage, dpi: u32 },
     /// Recognize the lines with these indexes.
     RecognizeLines {
         page: Arc<PageWithDetectedLines>,
@@ -68,14 +68,14 @@ impl PpOcrEngine {
         recognizer: PathBuf,
         scheduler_config: SchedulerConfig,
     ) -> Self {
-        let detector = ModelFile::new(runtime.clone(), detector);
-        let recognizer = ModelFile::new(runtime, recognizer);
+        let detector = ModelRunnerFactory::new(runtime.clone(), detector);
+        let recognizer = ModelRunnerFactory::new(runtime, recognizer);
         Self {
             workers: u32::try_from(scheduler_config.workers).unwrap_or(u32::MAX),
             scheduler: Scheduler::new(scheduler_config, move |stop| {
                 Ok(Box::new(OcrModel {
-                    detector: Detector::open(&detector, stop)?,
-                    recognizer: Recognizer::open(&recognizer, stop)?,
+                    detector: Detector::open_detection_model(&detector, stop)?,
+                    recognizer: Recognizer::open_recognition_model(&recognizer, stop)?,
                     stop_signal: Arc::clone(stop),
                 }))
             }),
@@ -100,7 +100,7 @@ impl OcrEngine for PpOcrEngine {
     async fn recognize_text(
         &self,
         scheduling: &SchedulingContext,
-        image: PageImage,
+        image: RawPageImage,
         dpi: u32,
     ) -> Result<Vec<Line>, InferenceError> {
         let cost = f64::from(image.width) * f64::from(image.height) / 1e6 + PAGE_BASE_COST;
@@ -139,19 +139,22 @@ impl OcrModel {
             OcrStep::DetectLines { image, dpi } => {
                 match PageWithDetectedLines::detect_lines(&mut self.detector, image, *dpi, &should_continue) {
                     Ok(page) if page.line_boxes().is_empty() => request.send_result(Ok(Vec::new())),
-                    Ok(page) => request.split_into_parts(self.recognition_steps(page)),
+                    Ok(page) => request.replace_with_queued_parts(self.recognition_steps(page)),
                     Err(error) => request.send_result(Err(error)),
                 }
             }
             OcrStep::RecognizeLines {
                 page,
                 line_indexes: indexes,
-            } => match page.recognize_lines_at_indexes(&mut self.recognizer, indexes, &should_continue) {
-                Ok(Some(lines)) => request.send_result(Ok(lines)),
-                // Other requests still recognize the remaining lines.
-                Ok(None) => {}
-                Err(error) => request.send_result(Err(error)),
-            },
+            } => {
+                match page.recognize_lines_maybe_finish_page(&mut self.recognizer, indexes, &should_continue)
+                {
+                    Ok(Some(lines)) => request.send_result(Ok(lines)),
+                    // Other requests still recognize the remaining lines.
+                    Ok(None) => {}
+                    Err(error) => request.send_result(Err(error)),
+                }
+            }
         }
     }
 

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::network_names::MODEL_NAME;
+use super::network_names_and_errors::MODEL_NAME;
 use weir_core::InferenceError;
-use weir_core::page::{PageImage, PixelBuffer, PixelFormat};
+use weir_core::page::{PixelFormat, PixelMemory, RawPageImage};
 
 /// Maximum side of an image in pixels; larger than any page at 600 dpi within `raster.max_page_image_bytes`.
 const MAX_IMAGE_SIDE: u32 = 32_768;
@@ -26,7 +26,7 @@ pub(crate) struct OcrImage {
     pub(crate) channels: usize,
     /// Bytes from row to row.
     pub(crate) stride: usize,
-    pub(crate) pixels: Arc<dyn PixelBuffer>,
+    pub(crate) pixels: Arc<dyn PixelMemory>,
 }
 
 /// A rectangle of an image, in pixels.
@@ -40,7 +40,7 @@ pub(crate) struct PixelRegion {
 
 impl OcrImage {
     /// Checks an image and converts it. A color image without colors, as most scans and drawn pages are, becomes gray.
-    pub(crate) fn from_page_image(image: &PageImage) -> Result<Self, InferenceError> {
+    pub(crate) fn from_page_image(image: &RawPageImage) -> Result<Self, InferenceError> {
         let invalid_input = |reason: String| InferenceError::InvalidInput {
             model: MODEL_NAME.into(),
             reason,
@@ -233,8 +233,14 @@ fn most_frequent_value(values: &[u8]) -> u8 {
 mod tests {
     use super::*;
 
-    fn page_image(width: u32, height: u32, stride: usize, format: PixelFormat, pixels: Vec<u8>) -> PageImage {
-        PageImage {
+    fn page_image(
+        width: u32,
+        height: u32,
+        stride: usize,
+        format: PixelFormat,
+        pixels: Vec<u8>,
+    ) -> RawPageImage {
+        RawPageImage {
             width,
             height,
             stride,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use weir_core::InferenceError;
-use weir_core::page::{PageImage, Rect};
+use weir_core::page::{RawPageImage, Rect};
 use weir_core::page_text::Line;
 
 use super::box_shrinking;
@@ -44,7 +44,7 @@ impl PageWithDetectedLines {
     /// Detects the lines of a page that was drawn at `dpi`. Calls `should_continue` between steps and stops if it returns false.
     pub(crate) fn detect_lines(
         detector: &mut Detector,
-        image: &PageImage,
+        image: &RawPageImage,
         dpi: u32,
         should_continue: &dyn Fn() -> bool,
     ) -> Result<Self, InferenceError> {
@@ -76,7 +76,7 @@ impl PageWithDetectedLines {
 
     /// Recognizes the lines at these indexes of [`Self::boxes`]. If they were the last ones, returns all lines of the page in
     /// the order of their boxes.
-    pub(crate) fn recognize_lines_at_indexes(
+    pub(crate) fn recognize_lines_maybe_finish_page(
         &self,
         recognizer: &mut Recognizer,
         indexes: &[usize],
@@ -123,7 +123,7 @@ impl PageWithDetectedLines {
             .iter()
             .zip(readings)
             .filter(|(line_box, reading)| {
-                line_box.is_vertical() && reading.confidence < REVERSE_CHECK_CONFIDENCE
+                line_box.is_reading_direction_vertical() && reading.confidence < REVERSE_CHECK_CONFIDENCE
             })
             .map(|(line_box, reading)| (line_box.reverse_reading_direction(), reading))
             .unzip();

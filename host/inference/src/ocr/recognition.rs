@@ -8,10 +8,10 @@ use ort::value::TensorRef;
 use weir_core::InferenceError;
 
 use super::line_crop::{self, LINE_HEIGHT};
-use super::network_names::{INPUT_NAME, MODEL_NAME, OUTPUT_NAME, page_canceled_error};
+use super::network_names_and_errors::{INPUT_NAME, MODEL_NAME, OUTPUT_NAME, page_canceled_error};
 use super::ocr_image::OcrImage;
 use super::text_boxes::TextBox;
-use crate::model_session::{ModelFile, ModelRunner};
+use crate::model_session::{ModelRunner, ModelRunnerFactory};
 use crate::onnx_runtime::{self, ExecutionProvider};
 use crate::scheduler::StopSignal;
 
@@ -60,7 +60,10 @@ pub(crate) struct Recognizer {
 }
 
 impl Recognizer {
-    pub(crate) fn open(file: &ModelFile, stop: &StopSignal) -> Result<Self, InferenceError> {
+    pub(crate) fn open_recognition_model(
+        file: &ModelRunnerFactory,
+        stop: &StopSignal,
+    ) -> Result<Self, InferenceError> {
         let model = file.open_runner(MODEL_NAME, stop)?;
         let character_list = model.custom_metadata_value("character");
         let characters = parse_alphabet(&character_list.ok_or_else(|| InferenceError::Unavailable {
@@ -80,7 +83,7 @@ impl Recognizer {
 
     /// Divides lines into groups for the workers; on a GPU a group is a batch.
     pub(crate) fn group_lines_for_workers(&self, lines: &[TextBox]) -> Vec<LineGroup> {
-        group_lines_by_width(lines, self.max_batch_lines)
+        group_lines_widest_first(lines, self.max_batch_lines)
     }
 
     /// Recognizes lines of an image and returns their texts in the same order. Calls `should_continue` between runs and stops
@@ -159,7 +162,7 @@ impl Recognizer {
 
 /// Groups lines for a device that takes `batch` lines at once. The widest lines come first, so that the memory of the first run
 /// serves all others and no worker gets a long line at the end.
-fn group_lines_by_width(lines: &[TextBox], batch: usize) -> Vec<LineGroup> {
+fn group_lines_widest_first(lines: &[TextBox], batch: usize) -> Vec<LineGroup> {
     let mut order: Vec<(usize, f32)> = lines.iter().map(input_columns).enumerate().collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1));
     let (mut groups, mut widest) = (Vec::<LineGroup>::new(), 0.0);
@@ -291,7 +294,7 @@ mod tests {
             })
             .collect();
         for batch in [1, GPU_BATCH_LINES] {
-            let groups = group_lines_by_width(&lines, batch);
+            let groups = group_lines_widest_first(&lines, batch);
             let mut indexes: Vec<usize> = groups.iter().flat_map(|g| g.line_indexes.clone()).collect();
             assert_eq!(indexes.iter().take(3).collect::<Vec<_>>(), [&0, &2, &1]);
             indexes.sort_unstable();
@@ -311,10 +314,10 @@ mod tests {
         }
         // A GPU pads the lines of a batch to the widest, so much narrower lines form their own batch.
         assert_eq!(
-            group_lines_by_width(&lines, GPU_BATCH_LINES)[0].line_indexes,
+            group_lines_widest_first(&lines, GPU_BATCH_LINES)[0].line_indexes,
             [0, 2]
         );
-        assert!(group_lines_by_width(&[], 1).is_empty());
+        assert!(group_lines_widest_first(&[], 1).is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::ocr_image::{OcrImage, PixelRegion};
 
 /// The size of a model's input, with the position of the region in it.
-pub(crate) struct InputCanvas {
+pub(crate) struct InputCanvasLayout {
     pub(crate) width: usize,
     pub(crate) height: usize,
     /// Pixels of the canvas to the left of the region and above it.
@@ -56,7 +56,7 @@ pub(crate) fn resize_into_planes(
     image: &OcrImage,
     region: PixelRegion,
     scale: f32,
-    canvas: &InputCanvas,
+    canvas: &InputCanvasLayout,
     out: &mut Vec<f32>,
 ) {
     let (width, size) = (canvas.width.max(1), canvas.width * canvas.height);
@@ -134,8 +134,8 @@ mod tests {
         }
     }
 
-    const fn white_canvas(width: usize, height: usize, margin: usize) -> InputCanvas {
-        InputCanvas {
+    const fn white_canvas(width: usize, height: usize, margin: usize) -> InputCanvasLayout {
+        InputCanvasLayout {
             width,
             height,
             margin,

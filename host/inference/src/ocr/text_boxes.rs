@@ -70,7 +70,7 @@ impl TextBox {
     }
 
     /// Returns whether the line runs down or up the page.
-    pub(crate) fn is_vertical(&self) -> bool {
+    pub(crate) fn is_reading_direction_vertical(&self) -> bool {
         self.angle.sin().abs() > 0.5
     }
 
@@ -419,7 +419,7 @@ mod tests {
             300,
             300,
         );
-        assert!(found[0].is_vertical());
+        assert!(found[0].is_reading_direction_vertical());
         assert!(found[0].width > 200.0 && found[0].height < 60.0, "{found:?}");
         assert!((found[0].angle - FRAC_PI_2).abs() < 0.01);
         assert!(

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use weir_core::fair_queue::{FairQueue, Flow};
 
-use super::config::{BatchGain, SchedulerConfig};
+use super::config::{MaxUsefulBatchCost, SchedulerConfig};
 
 /// Identifies the requests of one call, so that they can be removed together. Later calls have greater numbers.
 pub(crate) type CallId = u64;
@@ -39,7 +39,7 @@ pub(crate) struct QueuedItem<T> {
 
 /// The part of a flow in a batch.
 #[derive(Debug)]
-pub(crate) struct BatchCharge {
+pub(crate) struct FlowBatchCharge {
     pub(crate) flow: Flow,
     pub(crate) cost: f64,
     pub(crate) charged_seconds: f64,
@@ -51,7 +51,7 @@ pub(crate) struct Batcher<T> {
     workers: usize,
     busy_workers: usize,
     max_batch: usize,
-    gain: BatchGain,
+    max_useful_batch_cost: MaxUsefulBatchCost,
     /// Time and cost of the recent batches; recent ones count more.
     recent_seconds: f64,
     recent_cost: f64,
@@ -77,7 +77,7 @@ impl<T> Batcher<T> {
             workers: config.workers,
             busy_workers: 0,
             max_batch: config.max_batch.max(1),
-            gain: config.batch_gain,
+            max_useful_batch_cost: config.max_useful_batch_cost,
             recent_seconds: 0.0,
             recent_cost: 0.0,
         }
@@ -103,7 +103,11 @@ impl<T> Batcher<T> {
     }
 
     /// Divides the time of a batch among its flows by cost, and charges it instead of the estimates. Returns the seconds of each.
-    pub(crate) fn charge_actual_batch_time(&mut self, charges: &[BatchCharge], took: Duration) -> Vec<f64> {
+    pub(crate) fn charge_actual_batch_time(
+        &mut self,
+        charges: &[FlowBatchCharge],
+        took: Duration,
+    ) -> Vec<f64> {
         let took = took.as_secs_f64();
         let cost: f64 = charges.iter().map(|charge| charge.cost).sum();
         self.recent_seconds = self.recent_seconds * ESTIMATE_DECAY + took;
@@ -137,12 +141,12 @@ impl<T> Batcher<T> {
         if waiting == 0 {
             return WorkerAction::WaitForRequest;
         }
-        let (count, max_cost) = match self.gain {
-            BatchGain::UpToCost(cost) => (
+        let (count, max_cost) = match self.max_useful_batch_cost {
+            MaxUsefulBatchCost::UpToCost(cost) => (
                 waiting.div_ceil(self.workers.saturating_sub(self.busy_workers).max(1)),
                 cost,
             ),
-            BatchGain::AnySize => {
+            MaxUsefulBatchCost::AnySize => {
                 if let Some(due) = self.earliest_dispatch_deadline()
                     && waiting < self.max_batch
                     && self.busy_workers > 0

@@ -47,17 +47,22 @@ fn requests_at(tenant: &str, at: Duration, count: usize) -> Vec<Arrival> {
 }
 
 impl BatchSimulation {
-    fn new(workers: usize, max_batch_size: usize, gain: BatchGain) -> Self {
+    fn new(workers: usize, max_batch_size: usize, gain: MaxUsefulBatchCost) -> Self {
         Self::with_credit(workers, max_batch_size, gain, Duration::ZERO)
     }
 
-    fn with_credit(workers: usize, max_batch_size: usize, gain: BatchGain, credit: Duration) -> Self {
+    fn with_credit(
+        workers: usize,
+        max_batch_size: usize,
+        gain: MaxUsefulBatchCost,
+        credit: Duration,
+    ) -> Self {
         let config = SchedulerConfig {
             model_name: "fake",
             workers,
             max_batch: max_batch_size,
             max_queued_per_tenant: 1000,
-            batch_gain: gain,
+            max_useful_batch_cost: gain,
             latency_boost: credit,
             niceness: 0,
             usage_meter: None,
@@ -73,7 +78,7 @@ impl BatchSimulation {
     fn simulate(mut self) -> Vec<DispatchedRequest> {
         self.arrivals.sort_by_key(|a| a.arrived_at);
         let mut pending = self.arrivals.into_iter().peekable();
-        let mut worker_runs: Vec<Option<(Duration, Duration, Vec<BatchCharge>)>> = Vec::new();
+        let mut worker_runs: Vec<Option<(Duration, Duration, Vec<FlowBatchCharge>)>> = Vec::new();
         worker_runs.resize_with(self.batcher.workers, || None);
         let (mut dispatched, mut now) = (Vec::new(), Duration::ZERO);
         loop {
@@ -101,7 +106,7 @@ impl BatchSimulation {
                         WorkerAction::RunBatch(batch) => {
                             let size = batch.len();
                             let took = self.batch_time + self.time_per_request * u32::try_from(size).unwrap();
-                            let charges = batch.iter().map(|r| BatchCharge {
+                            let charges = batch.iter().map(|r| FlowBatchCharge {
                                 flow: r.item.flow.clone(),
                                 cost: r.cost,
                                 charged_seconds: r.charged_seconds,
@@ -134,7 +139,7 @@ impl BatchSimulation {
 
 #[test]
 fn backlog_of_one_tenant_delays_another_by_one_batch() {
-    let mut simulation = BatchSimulation::new(1, 8, BatchGain::AnySize);
+    let mut simulation = BatchSimulation::new(1, 8, MaxUsefulBatchCost::AnySize);
     simulation.arrivals = requests_at("crowd", millis(0), 1000);
     simulation.arrivals.extend(requests_at("late", millis(95), 3));
     let dispatched = simulation.simulate();
@@ -150,7 +155,7 @@ fn latency_boost_finishes_a_short_job_beside_long_ones() {
     // By then the long jobs, which were idle once, too, have used their own credits.
     const ARRIVAL: u64 = 10_001;
     let last_dispatch = |credit| {
-        let mut simulation = BatchSimulation::with_credit(2, 1, BatchGain::UpToCost(0.0), credit);
+        let mut simulation = BatchSimulation::with_credit(2, 1, MaxUsefulBatchCost::UpToCost(0.0), credit);
         for n in 0..10 {
             let long = requests_at(&format!("long{n}"), millis(0), 300);
             simulation.arrivals.extend(long);
@@ -175,7 +180,7 @@ fn latency_boost_finishes_a_short_job_beside_long_ones() {
 
 #[test]
 fn documents_of_a_tenant_share_its_model_time() {
-    let mut simulation = BatchSimulation::new(1, 1, BatchGain::UpToCost(0.0));
+    let mut simulation = BatchSimulation::new(1, 1, MaxUsefulBatchCost::UpToCost(0.0));
     simulation.arrivals = requests_at("a", millis(0), 300);
     simulation.arrivals.extend(requests_at("b", millis(0), 300));
     let second = requests_at("a", millis(101), 3).into_iter().map(|mut request| {
@@ -195,7 +200,7 @@ fn documents_of_a_tenant_share_its_model_time() {
 
 #[test]
 fn requests_are_charged_the_time_they_took() {
-    let simulation = BatchSimulation::new(1, 1, BatchGain::UpToCost(0.0));
+    let simulation = BatchSimulation::new(1, 1, MaxUsefulBatchCost::UpToCost(0.0));
     let mut batcher = simulation.batcher;
     let item = |call_id| QueuedItem {
         call_id,
@@ -205,7 +210,7 @@ fn requests_are_charged_the_time_they_took() {
         item: requests_at("a", Duration::ZERO, 1).remove(0),
     };
     let flow = item(0).item.flow;
-    let charge = |charged_seconds| BatchCharge {
+    let charge = |charged_seconds| FlowBatchCharge {
         flow: flow.clone(),
         cost: 2.0,
         charged_seconds,
@@ -240,7 +245,7 @@ fn requests_are_charged_the_time_they_took() {
 
 #[test]
 fn lone_request_is_dispatched_at_once_when_idle() {
-    for gain in [BatchGain::AnySize, BatchGain::UpToCost(1.0)] {
+    for gain in [MaxUsefulBatchCost::AnySize, MaxUsefulBatchCost::UpToCost(1.0)] {
         let mut simulation = BatchSimulation::new(2, 8, gain);
         simulation.arrivals = requests_at("a", millis(3), 1);
         let dispatched = simulation.simulate();
@@ -253,7 +258,7 @@ fn lone_request_is_dispatched_at_once_when_idle() {
 
 #[test]
 fn partial_batch_lingers_only_while_the_device_is_busy() {
-    let mut simulation = BatchSimulation::new(2, 8, BatchGain::AnySize);
+    let mut simulation = BatchSimulation::new(2, 8, MaxUsefulBatchCost::AnySize);
     simulation.batch_time = millis(5000);
     simulation.arrivals = requests_at("a", millis(0), 8);
     simulation.arrivals.extend(requests_at("a", millis(10), 3));
@@ -272,7 +277,7 @@ fn partial_batch_lingers_only_while_the_device_is_busy() {
 
 #[test]
 fn a_full_batch_does_not_linger() {
-    let mut simulation = BatchSimulation::new(2, 8, BatchGain::AnySize);
+    let mut simulation = BatchSimulation::new(2, 8, MaxUsefulBatchCost::AnySize);
     simulation.batch_time = millis(5000);
     simulation.arrivals = requests_at("a", millis(0), 8);
     simulation.arrivals.extend(requests_at("b", millis(10), 5));
@@ -287,7 +292,7 @@ fn a_full_batch_does_not_linger() {
 
 #[test]
 fn small_batch_gain_spreads_requests_over_workers() {
-    let mut simulation = BatchSimulation::new(4, 8, BatchGain::UpToCost(100.0));
+    let mut simulation = BatchSimulation::new(4, 8, MaxUsefulBatchCost::UpToCost(100.0));
     simulation.arrivals = requests_at("a", millis(0), 8);
     let dispatched = simulation.simulate();
     assert!(
@@ -301,7 +306,7 @@ fn small_batch_gain_spreads_requests_over_workers() {
 #[test]
 fn batch_cost_stops_at_the_gain_limit() {
     for (max_cost, size) in [(0.0, 1), (1.0, 1), (3.0, 3), (100.0, 8)] {
-        let mut simulation = BatchSimulation::new(1, 8, BatchGain::UpToCost(max_cost));
+        let mut simulation = BatchSimulation::new(1, 8, MaxUsefulBatchCost::UpToCost(max_cost));
         simulation.arrivals = requests_at("a", millis(0), 24);
         let dispatched = simulation.simulate();
         assert!(
@@ -313,7 +318,7 @@ fn batch_cost_stops_at_the_gain_limit() {
 
 #[test]
 fn no_worker_is_idle_while_requests_are_queued() {
-    let mut simulation = BatchSimulation::new(3, 4, BatchGain::UpToCost(2.0));
+    let mut simulation = BatchSimulation::new(3, 4, MaxUsefulBatchCost::UpToCost(2.0));
     for n in 0..200 {
         simulation.arrivals.extend(requests_at("a", millis(n * 7), 1));
     }

@@ -7,7 +7,7 @@ use weir_core::usage::UsageMeter;
 
 /// How much cheaper a batch is than its requests one by one.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum BatchGain {
+pub(crate) enum MaxUsefulBatchCost {
     /// A batch is cheaper only up to this cost. Requests are spread over the idle workers; each takes one, or several small
     /// requests up to this cost.
     UpToCost(f64),
@@ -27,7 +27,7 @@ pub(crate) struct SchedulerConfig {
     /// Maximum number of queued requests of a tenant in each lane.
     pub(crate) max_queued_per_tenant: usize,
     /// The gain of a batch over single requests.
-    pub(crate) batch_gain: BatchGain,
+    pub(crate) max_useful_batch_cost: MaxUsefulBatchCost,
     /// Maximum credit of a tenant or document that was idle: the time of the model, for each worker and at weight 1, that it gets
     /// before the others. It is not repaid.
     pub(crate) latency_boost: Duration,

@@ -6,7 +6,7 @@
 //! [`Scheduler::open_model_in_background`], earlier. A host that only reads text layers thus never opens the OCR models.
 //! Dropping a future removes its queued requests, and a model can check between two steps whether its result is still awaited.
 //!
-//! A request can be split into several: see [`ActiveRequest::split_into_parts`].
+//! A request can be split into several: see [`ActiveRequest::replace_with_queued_parts`].
 //!
 //! Lanes, tenants and documents share the model's time ([`FairQueue`](weir_core::fair_queue::FairQueue)). A tenant or document
 //! that was idle is served before the others until it has used its credit ([`SchedulerConfig::latency_boost`]), so a search or
@@ -41,9 +41,9 @@ use weir_core::{InferenceError, PriorityLane, TenantId};
 use batcher::{Batcher, CallId};
 use model_metrics::ModelMetrics;
 use request::{QueuedRequest, RequestOrigin, SharedReplySender};
-use worker::{LockedSchedulerState, SchedulerSharedState};
+use worker::{BatcherAndStats, SchedulerSharedState};
 
-pub(crate) use config::{BatchGain, SchedulerConfig};
+pub(crate) use config::{MaxUsefulBatchCost, SchedulerConfig};
 pub use model_metrics::ModelStats;
 pub(crate) use request::{ActiveRequest, BatchModel};
 pub(crate) use stop_signal::StopSignal;
@@ -77,8 +77,8 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
         + Sync
         + 'static,
     ) -> Self {
-        let model_metrics = ModelMetrics::register(scheduler_config.model_name);
-        let state = LockedSchedulerState {
+        let model_metrics = ModelMetrics::register_model_metrics(scheduler_config.model_name);
+        let state = BatcherAndStats {
             batcher: Batcher::new(&scheduler_config),
             stats: ModelStats::default(),
             is_closed: false,

@@ -16,7 +16,7 @@ pub(super) struct ModelMetrics {
 }
 
 impl ModelMetrics {
-    pub(super) fn register(model: &'static str) -> Self {
+    pub(super) fn register_model_metrics(model: &'static str) -> Self {
         metrics::describe_histogram!(
             "weir_model_batch_size",
             Unit::Count,

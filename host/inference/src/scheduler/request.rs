@@ -67,7 +67,7 @@ pub(crate) trait BatchModel<I, O> {
 }
 
 /// The scheduler's operations that a running request uses: queue its parts and count its failure.
-pub(super) trait SchedulerHandle<I, O> {
+pub(super) trait SchedulerForActiveRequests<I, O> {
     /// Queues the parts of a request, each with its cost, unless nobody waits for its result.
     fn queue_parts(
         &self,
@@ -86,7 +86,7 @@ pub(crate) struct ActiveRequest<'a, I, O> {
     pub(crate) item: I,
     pub(super) reply: Arc<SharedReplySender<O>>,
     pub(super) origin: Arc<RequestOrigin>,
-    pub(super) scheduler: &'a dyn SchedulerHandle<I, O>,
+    pub(super) scheduler: &'a dyn SchedulerForActiveRequests<I, O>,
 }
 
 impl<I, O> ActiveRequest<'_, I, O> {
@@ -112,7 +112,7 @@ impl<I, O> ActiveRequest<'_, I, O> {
 
     /// Replaces this request by `parts`, each given with its cost. The part that has the final result sends it; the other parts
     /// are dropped when they are done. If all parts are dropped without a result, the request fails.
-    pub(crate) fn split_into_parts(self, parts: Vec<(I, f64)>) {
+    pub(crate) fn replace_with_queued_parts(self, parts: Vec<(I, f64)>) {
         self.scheduler.queue_parts(&self.origin, &self.reply, parts);
     }
 }
@@ -123,7 +123,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::super::tests::scheduling_context_of;
-    use super::super::{BatchGain, BatchModel, ModelStats, Scheduler, SchedulerConfig};
+    use super::super::{BatchModel, MaxUsefulBatchCost, ModelStats, Scheduler, SchedulerConfig};
     use super::*;
 
     /// The input of a [`SplittingModel`]: a whole request with its number of parts, or one part.
@@ -156,7 +156,7 @@ mod tests {
                             left: Arc::clone(&left),
                         };
                         let parts = (0..*parts).map(|n| (part(n), 1.0)).collect();
-                        request.split_into_parts(parts);
+                        request.replace_with_queued_parts(parts);
                     }
                     TestStep::Part { number: 13, .. } => {
                         request.send_result(Err(crate::onnx_runtime::missing_file_error("part 13")))
@@ -186,7 +186,7 @@ mod tests {
             workers,
             max_batch: 1,
             max_queued_per_tenant: 10,
-            batch_gain: BatchGain::UpToCost(0.0),
+            max_useful_batch_cost: MaxUsefulBatchCost::UpToCost(0.0),
             latency_boost: Duration::ZERO,
             niceness: 0,
             usage_meter: None,

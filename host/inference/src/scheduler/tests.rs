@@ -43,7 +43,12 @@ struct SchedulerFixture {
     opened_models: Arc<AtomicUsize>,
 }
 
-fn scheduler_fixture(workers: usize, batch: usize, max_queued: usize, gain: BatchGain) -> SchedulerFixture {
+fn scheduler_fixture(
+    workers: usize,
+    batch: usize,
+    max_queued: usize,
+    gain: MaxUsefulBatchCost,
+) -> SchedulerFixture {
     metered_scheduler_fixture(workers, batch, max_queued, gain, None)
 }
 
@@ -51,7 +56,7 @@ fn metered_scheduler_fixture(
     workers: usize,
     batch: usize,
     max_queued: usize,
-    gain: BatchGain,
+    gain: MaxUsefulBatchCost,
     meter: Option<Arc<dyn UsageMeter>>,
 ) -> SchedulerFixture {
     let (open_gate, gate) = mpsc::channel();
@@ -62,7 +67,7 @@ fn metered_scheduler_fixture(
         workers,
         max_batch: batch,
         max_queued_per_tenant: max_queued,
-        batch_gain: gain,
+        max_useful_batch_cost: gain,
         latency_boost: Duration::ZERO,
         niceness: 0,
         usage_meter: meter,
@@ -139,7 +144,7 @@ impl SchedulerFixture {
 
 #[tokio::test]
 async fn results_keep_request_order_across_batches_and_workers() {
-    let fixture = scheduler_fixture(3, 4, 1000, BatchGain::AnySize);
+    let fixture = scheduler_fixture(3, 4, 1000, MaxUsefulBatchCost::AnySize);
     fixture.release_batches(1000);
     let calls: Vec<_> = (0..20u32)
         .map(|n| fixture.spawn_submit("a", unit_cost_items(n * 100 + 20..n * 100 + 57)))
@@ -156,7 +161,7 @@ async fn results_keep_request_order_across_batches_and_workers() {
 
 #[tokio::test]
 async fn no_model_is_opened_before_the_first_request() {
-    let fixture = scheduler_fixture(2, 4, 10, BatchGain::UpToCost(0.0));
+    let fixture = scheduler_fixture(2, 4, 10, MaxUsefulBatchCost::UpToCost(0.0));
     assert_eq!(fixture.opened_models.load(Ordering::SeqCst), 0);
     assert_eq!(fixture.scheduler.worker_threads.lock().len(), 0);
     fixture.release_batches(1);
@@ -170,7 +175,7 @@ async fn no_model_is_opened_before_the_first_request() {
 
 #[tokio::test]
 async fn background_open_finishes_before_the_first_request() {
-    let fixture = scheduler_fixture(2, 4, 10, BatchGain::UpToCost(0.0));
+    let fixture = scheduler_fixture(2, 4, 10, MaxUsefulBatchCost::UpToCost(0.0));
     fixture.release_batches(100);
     fixture.scheduler.open_model_in_background().unwrap();
     let opened = async {
@@ -197,7 +202,7 @@ async fn background_open_finishes_before_the_first_request() {
 
 #[tokio::test]
 async fn a_batch_is_formed_across_tenants() {
-    let fixture = scheduler_fixture(1, 8, 100, BatchGain::AnySize);
+    let fixture = scheduler_fixture(1, 8, 100, MaxUsefulBatchCost::AnySize);
     let first = fixture.spawn_submit("a", unit_cost_items(1..2));
     fixture.wait_for_stats(|s| s.busy_workers == 1).await;
     let others: Vec<_> = ["b", "c", "d"]
@@ -214,7 +219,7 @@ async fn a_batch_is_formed_across_tenants() {
 
 #[tokio::test]
 async fn tenant_with_a_full_queue_waits_and_others_do_not() {
-    let fixture = scheduler_fixture(1, 2, 4, BatchGain::AnySize);
+    let fixture = scheduler_fixture(1, 2, 4, MaxUsefulBatchCost::AnySize);
     let crowd = fixture.spawn_submit("crowd", unit_cost_items(100..130));
     fixture
         .wait_for_stats(|s| s.busy_workers == 1 && s.queued_requests == 4)
@@ -229,7 +234,7 @@ async fn tenant_with_a_full_queue_waits_and_others_do_not() {
 
 #[tokio::test]
 async fn tenant_with_too_many_pending_requests_is_refused_alone() {
-    let fixture = scheduler_fixture(1, 2, 4, BatchGain::AnySize);
+    let fixture = scheduler_fixture(1, 2, 4, MaxUsefulBatchCost::AnySize);
     let calls: Vec<_> = (0..16)
         .map(|_| fixture.spawn_submit("a", unit_cost_items(100..104)))
         .collect();
@@ -260,7 +265,7 @@ async fn tenant_with_too_many_pending_requests_is_refused_alone() {
 
 #[tokio::test]
 async fn interactive_call_is_not_blocked_by_bulk_queue() {
-    let fixture = scheduler_fixture(1, 2, 4, BatchGain::AnySize);
+    let fixture = scheduler_fixture(1, 2, 4, MaxUsefulBatchCost::AnySize);
     let pages: Vec<_> = (0..16)
         .map(|_| fixture.spawn_submit("a", unit_cost_items(100..104)))
         .collect();
@@ -289,7 +294,7 @@ async fn interactive_call_is_not_blocked_by_bulk_queue() {
 
 #[tokio::test]
 async fn dropped_call_leaves_the_queue_and_frees_its_slots() {
-    let fixture = scheduler_fixture(1, 2, 6, BatchGain::AnySize);
+    let fixture = scheduler_fixture(1, 2, 6, MaxUsefulBatchCost::AnySize);
     let running = fixture.spawn_submit("a", unit_cost_items(100..102));
     fixture.wait_for_stats(|s| s.busy_workers == 1).await;
     let dropped = fixture.spawn_submit("a", unit_cost_items(200..230));
@@ -306,7 +311,7 @@ async fn dropped_call_leaves_the_queue_and_frees_its_slots() {
 
 #[tokio::test]
 async fn failed_request_fails_only_its_call() {
-    let fixture = scheduler_fixture(1, 4, 100, BatchGain::AnySize);
+    let fixture = scheduler_fixture(1, 4, 100, MaxUsefulBatchCost::AnySize);
     let first = fixture.spawn_submit("a", unit_cost_items(1..2));
     fixture.wait_for_stats(|s| s.busy_workers == 1).await;
     let bad = fixture.spawn_submit("b", vec![(13, 1.0)]);
@@ -320,7 +325,7 @@ async fn failed_request_fails_only_its_call() {
 
 #[tokio::test]
 async fn panic_fails_its_batch_and_reopens_the_model() {
-    let fixture = scheduler_fixture(1, 1, 100, BatchGain::AnySize);
+    let fixture = scheduler_fixture(1, 1, 100, MaxUsefulBatchCost::AnySize);
     fixture.release_batches(2);
     let panicked = fixture.spawn_submit("a", vec![(666, 1.0)]).await.unwrap();
     assert_eq!(panicked.unwrap_err().kind(), "model-failed");
@@ -343,7 +348,7 @@ async fn model_that_cannot_be_opened_is_retried() {
         workers: 1,
         max_batch: 4,
         max_queued_per_tenant: 10,
-        batch_gain: BatchGain::UpToCost(0.0),
+        max_useful_batch_cost: MaxUsefulBatchCost::UpToCost(0.0),
         latency_boost: Duration::ZERO,
         niceness: 0,
         usage_meter: None,
@@ -405,7 +410,7 @@ async fn model_threads_have_the_configured_niceness() {
         workers: 1,
         max_batch: 1,
         max_queued_per_tenant: 1,
-        batch_gain: BatchGain::AnySize,
+        max_useful_batch_cost: MaxUsefulBatchCost::AnySize,
         latency_boost: Duration::ZERO,
         niceness: 7,
         usage_meter: None,
@@ -420,7 +425,7 @@ async fn model_threads_have_the_configured_niceness() {
 
 #[tokio::test]
 async fn closing_fails_waiting_calls_and_leaves_no_thread() {
-    let fixture = scheduler_fixture(2, 2, 100, BatchGain::UpToCost(0.0));
+    let fixture = scheduler_fixture(2, 2, 100, MaxUsefulBatchCost::UpToCost(0.0));
     let call = fixture.spawn_submit("a", unit_cost_items(100..130));
     fixture.wait_for_stats(|s| s.busy_workers == 2).await;
     let closing = Arc::clone(&fixture.scheduler);
@@ -449,8 +454,13 @@ impl UsageMeter for RecordingMeter {
 #[tokio::test]
 async fn batch_time_is_metered_to_tenants_by_cost() {
     let usage_meter = Arc::new(RecordingMeter::default());
-    let fixture =
-        metered_scheduler_fixture(1, 8, 100, BatchGain::AnySize, Some(Arc::clone(&usage_meter) as _));
+    let fixture = metered_scheduler_fixture(
+        1,
+        8,
+        100,
+        MaxUsefulBatchCost::AnySize,
+        Some(Arc::clone(&usage_meter) as _),
+    );
     let first = fixture.spawn_submit("first", unit_cost_items(0..1));
     fixture.wait_for_stats(|s| s.busy_workers == 1).await;
     let long = fixture.spawn_submit("long", vec![(1, 20.0), (2, 10.0)]);
@@ -484,8 +494,9 @@ async fn metrics_report_batches_and_queued_requests() {
             .parse()
             .unwrap()
     };
-    let fixture =
-        metrics::with_local_recorder(&recorder, || scheduler_fixture(1, 8, 100, BatchGain::AnySize));
+    let fixture = metrics::with_local_recorder(&recorder, || {
+        scheduler_fixture(1, 8, 100, MaxUsefulBatchCost::AnySize)
+    });
     let first = fixture.spawn_submit("a", unit_cost_items(0..1));
     fixture.wait_for_stats(|s| s.busy_workers == 1).await;
     let others = fixture.spawn_submit("a", unit_cost_items(1..6));

@@ -9,15 +9,15 @@ use parking_lot::{Condvar, Mutex};
 use weir_core::InferenceError;
 use weir_core::usage::Usage;
 
-use super::batcher::{BatchCharge, Batcher, QueuedItem, WorkerAction};
+use super::batcher::{Batcher, FlowBatchCharge, QueuedItem, WorkerAction};
 use super::config::SchedulerConfig;
 use super::model_metrics::{ModelMetrics, ModelStats};
 use super::request::{
-    ActiveRequest, BatchModel, QueuedRequest, RequestOrigin, SchedulerHandle, SharedReplySender,
+    ActiveRequest, BatchModel, QueuedRequest, RequestOrigin, SchedulerForActiveRequests, SharedReplySender,
 };
 use super::stop_signal::StopSignal;
 
-pub(super) struct LockedSchedulerState<I, O> {
+pub(super) struct BatcherAndStats<I, O> {
     pub(super) batcher: Batcher<QueuedRequest<I, O>>,
     pub(super) stats: ModelStats,
     pub(super) is_closed: bool,
@@ -26,7 +26,7 @@ pub(super) struct LockedSchedulerState<I, O> {
 /// The requests that a worker takes at once.
 struct Batch<'a, I, O> {
     requests: Vec<ActiveRequest<'a, I, O>>,
-    charges: Vec<BatchCharge>,
+    charges: Vec<FlowBatchCharge>,
 }
 
 pub(super) type OpenModelFn<I, O> =
@@ -35,7 +35,7 @@ pub(super) type OpenModelFn<I, O> =
 pub(super) struct SchedulerSharedState<I, O> {
     pub(super) config: SchedulerConfig,
     pub(super) open_model: Box<OpenModelFn<I, O>>,
-    pub(super) state: Mutex<LockedSchedulerState<I, O>>,
+    pub(super) state: Mutex<BatcherAndStats<I, O>>,
     pub(super) state_changed: Condvar,
     pub(super) stop_signal: Arc<StopSignal>,
     /// Whether workers open the model before their first batch.
@@ -161,7 +161,7 @@ impl<I, O> SchedulerSharedState<I, O> {
     }
 
     /// Records the duration of a batch, and charges it to its flows and their tenants by cost.
-    fn record_and_charge_batch_time(&self, charges: &[BatchCharge], took: Duration) {
+    fn record_and_charge_batch_time(&self, charges: &[FlowBatchCharge], took: Duration) {
         if charges.is_empty() {
             return;
         }
@@ -179,7 +179,7 @@ impl<I, O> SchedulerSharedState<I, O> {
         }
     }
 
-    pub(super) fn update_queue_gauge(&self, state: &LockedSchedulerState<I, O>) {
+    pub(super) fn update_queue_gauge(&self, state: &BatcherAndStats<I, O>) {
         self.metrics
             .queued_requests
             .set(state.batcher.queued_request_count() as f64);
@@ -196,7 +196,7 @@ impl<I, O> SchedulerSharedState<I, O> {
     }
 }
 
-impl<I, O> SchedulerHandle<I, O> for SchedulerSharedState<I, O> {
+impl<I, O> SchedulerForActiveRequests<I, O> for SchedulerSharedState<I, O> {
     fn queue_parts(
         &self,
         origin: &Arc<RequestOrigin>,
@@ -231,8 +231,8 @@ impl<I, O> SchedulerHandle<I, O> for SchedulerSharedState<I, O> {
 }
 
 /// Sums the costs of a batch by flow. Batches are small and mostly of one flow.
-fn charges_by_flow<I, O>(batch: &[QueuedItem<QueuedRequest<I, O>>]) -> Vec<BatchCharge> {
-    let mut charges: Vec<BatchCharge> = Vec::with_capacity(1);
+fn charges_by_flow<I, O>(batch: &[QueuedItem<QueuedRequest<I, O>>]) -> Vec<FlowBatchCharge> {
+    let mut charges: Vec<FlowBatchCharge> = Vec::with_capacity(1);
     for request in batch {
         let flow = &request.item.origin.flow;
         let index = charges.iter().position(|charge| charge.flow == *flow);
@@ -241,7 +241,7 @@ fn charges_by_flow<I, O>(batch: &[QueuedItem<QueuedRequest<I, O>>]) -> Vec<Batch
                 charge.cost += request.cost;
                 charge.charged_seconds += request.charged_seconds;
             }
-            None => charges.push(BatchCharge {
+            None => charges.push(FlowBatchCharge {
                 flow: flow.clone(),
                 cost: request.cost,
                 charged_seconds: request.charged_seconds,

@@ -1,7 +1,7 @@
 //! Decodes several requests together.
 //!
 //! Each request uses one sequence of the llama.cpp context, which holds `context_tokens` tokens. A step adds one token to every
-//! response, and decodes prompts in order of arrival, as far as [`StepTokenBudget`] allows.
+//! response, and decodes prompts in order of arrival, as far as [`StepPromptTokenBudget`] allows.
 
 use std::num::NonZeroU32;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use super::chat_template::ChatTemplate;
 use super::config::LocalConfig;
 use super::llama_log::capture_llama_errors;
 use super::model_file;
-use super::step_budget::{self, StepTokenBudget};
+use super::step_prompt_token_budget::{self, StepPromptTokenBudget};
 use super::truncated_output;
 use crate::provider::{ProviderResponse, strip_reasoning};
 
@@ -56,7 +56,7 @@ pub(super) struct BatchDecoder<'model> {
     sequences: Vec<Option<Sequence>>,
     /// Number of sequences started so far.
     sequences_started: u64,
-    step_budget: StepTokenBudget,
+    step_budget: StepPromptTokenBudget,
     /// Maximum number of tokens of a sequence.
     context_tokens: usize,
     temperature: f32,
@@ -95,8 +95,8 @@ impl<'model> BatchDecoder<'model> {
         let params = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(context_tokens.saturating_mul(max_sequences)))
             .with_n_seq_max(max_sequences)
-            .with_n_batch(step_budget::MAX_STEP_TOKENS as u32)
-            .with_n_ubatch(step_budget::MAX_STEP_TOKENS as u32)
+            .with_n_batch(step_prompt_token_budget::MAX_STEP_TOKENS as u32)
+            .with_n_ubatch(step_prompt_token_budget::MAX_STEP_TOKENS as u32)
             .with_n_threads(threads)
             .with_n_threads_batch(threads);
         let backend = model_file::llama_backend()?;
@@ -111,10 +111,10 @@ impl<'model> BatchDecoder<'model> {
             model,
             chat_template,
             context,
-            batch: LlamaBatch::new(step_budget::MAX_STEP_TOKENS, 1),
+            batch: LlamaBatch::new(step_prompt_token_budget::MAX_STEP_TOKENS, 1),
             sequences: (0..max_sequences).map(|_| None).collect(),
             sequences_started: 0,
-            step_budget: StepTokenBudget::new(),
+            step_budget: StepPromptTokenBudget::new(),
             context_tokens: context_tokens as usize,
             temperature: config.temperature,
         })
@@ -230,7 +230,7 @@ impl<'model> BatchDecoder<'model> {
             self.batch.add(token, position as i32, &[sequence_id], true)?;
         }
         reading.sort_by_key(|(_, sequence)| sequence.start_number);
-        let mut left = self.step_budget.next_step_tokens();
+        let mut left = self.step_budget.prompt_tokens_of_next_step();
         for (sequence_id, sequence) in reading {
             let unread = sequence
                 .prompt_tokens

@@ -18,7 +18,7 @@ mod decoder;
 mod llama_log;
 mod model_file;
 mod model_thread;
-mod step_budget;
+mod step_prompt_token_budget;
 mod truncated_output;
 
 use std::sync::Arc;

@@ -27,13 +27,13 @@ pub(super) fn run_model_thread(
         }
         match model_file::load_model_weights(&config.model_file, stopping) {
             Ok(model) => serve_requests(&model, config, first, &mut requests),
-            Err(reason) => first.send_error(log_unusable_model(config, &reason)),
+            Err(reason) => first.send_error(log_and_build_model_error(config, &reason)),
         }
     }
 }
 
 /// Tenants see the error, so it contains only the name of the file; the log contains the path.
-fn log_unusable_model(config: &LocalConfig, reason: &str) -> ProviderError {
+fn log_and_build_model_error(config: &LocalConfig, reason: &str) -> ProviderError {
     let path = config.model_file.display().to_string();
     tracing::warn!(path, reason, "cannot use a local language model");
     let name = config
@@ -54,7 +54,7 @@ fn serve_requests(
 ) {
     let mut decoder = match BatchDecoder::new(model, config) {
         Ok(decoder) => decoder,
-        Err(reason) => return first.send_error(log_unusable_model(config, &reason)),
+        Err(reason) => return first.send_error(log_and_build_model_error(config, &reason)),
     };
     decoder.start_sequence(first);
     loop {

@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use weir_core::llm::ProviderError;
 
-use super::denial::classify_denial;
+use super::denial_classification::classify_denial;
 use super::error_body::{ErrorDetails, parse_error_body, shorten_to_one_line};
 
 /// Returns the error of a response with a status other than 200.

@@ -7,7 +7,7 @@
 //! hanging endpoint late; a stall timeout between two events detects it early. The number of bytes read is bounded.
 
 mod config;
-mod denial;
+mod denial_classification;
 mod error_body;
 mod error_response;
 mod request_body;
@@ -39,17 +39,17 @@ pub struct OpenAiProvider {
     completions_url: String,
     config: OpenAiConfig,
     /// The key that was read last.
-    last_key: Mutex<Option<KeyHeader>>,
+    last_key: Mutex<Option<KeyWithHeaderValue>>,
 }
 
 /// A key with the header that carries it.
 #[derive(Clone)]
-struct KeyHeader {
+struct KeyWithHeaderValue {
     key: ProviderApiKey,
     header: HeaderValue,
 }
 
-impl KeyHeader {
+impl KeyWithHeaderValue {
     fn new(secret: ProviderApiKey) -> Result<Self, String> {
         let mut header = HeaderValue::from_str(&format!("Bearer {}", secret.expose_key()))
             .map_err(|_| "the key contains characters that a header must not contain".to_owned())?;
@@ -67,7 +67,7 @@ impl OpenAiProvider {
             ACCEPT,
             HeaderValue::from_static("application/json, text/event-stream"),
         );
-        let key = config.api_key.clone().map(KeyHeader::new).transpose()?;
+        let key = config.api_key.clone().map(KeyWithHeaderValue::new).transpose()?;
         let client = Client::builder()
             .tls_backend_preconfigured(tls_config(config.base_url.starts_with("https:"))?)
             .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
@@ -87,10 +87,10 @@ impl OpenAiProvider {
     }
 
     /// Returns the key of the next call: the content of the key file, or the last key if the file cannot be read.
-    async fn read_current_key(&self) -> Option<KeyHeader> {
+    async fn read_current_key(&self) -> Option<KeyWithHeaderValue> {
         if let Some(file) = self.config.key_file.clone() {
             let read = tokio::task::spawn_blocking(move || {
-                ProviderApiKey::read_key_file(&file).and_then(KeyHeader::new)
+                ProviderApiKey::read_key_file(&file).and_then(KeyWithHeaderValue::new)
             })
             .await;
             match read {
@@ -108,7 +108,7 @@ impl OpenAiProvider {
 }
 
 /// Replaces the key in a text, because some endpoints repeat it in error messages.
-fn redact_key(key: Option<&KeyHeader>, text: String) -> String {
+fn redact_key(key: Option<&KeyWithHeaderValue>, text: String) -> String {
     match key {
         Some(key) => key.key.redact_in_text(&text),
         None => text,

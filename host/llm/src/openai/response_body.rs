@@ -71,7 +71,7 @@ pub(super) struct TokenUsage {
 
 /// A response body, or one event of a stream.
 #[derive(Debug, Deserialize)]
-pub(super) struct CompletionBody {
+pub(super) struct CompletionBodyOrEvent {
     #[serde(default)]
     pub(super) choices: Option<Vec<CompletionChoice>>,
     #[serde(default)]
@@ -81,8 +81,8 @@ pub(super) struct CompletionBody {
 }
 
 /// Parses a response body or an event. An error field makes it an error, even with status 200.
-pub(super) fn parse_completion(json: &[u8]) -> Result<CompletionBody, ProviderError> {
-    let mut body: CompletionBody = serde_json::from_slice(json)
+pub(super) fn parse_body_or_stream_event(json: &[u8]) -> Result<CompletionBodyOrEvent, ProviderError> {
+    let mut body: CompletionBodyOrEvent = serde_json::from_slice(json)
         .map_err(|error| ProviderError::InvalidResponse(format!("no chat completion: {error}")))?;
     match body.error.take() {
         Some(error) => Err(error_response::error_from_status_200_body(&error.into_details())),

@@ -7,7 +7,7 @@ use reqwest::Response;
 use tokio::time::{Duration, timeout};
 use weir_core::llm::ProviderError;
 
-use super::response_body::{self, CompletionBody, FinishReason, TokenUsage};
+use super::response_body::{self, CompletionBodyOrEvent, FinishReason, TokenUsage};
 use crate::provider::{ProviderResponse, strip_reasoning};
 
 /// Maximum bytes of a response per token: a token is a few characters, and a stream wraps each in some 300 bytes.
@@ -80,13 +80,13 @@ impl ResponseReader {
         if body.trim_ascii().is_empty() {
             return Err(ProviderError::EmptyResponse);
         }
-        let body = response_body::parse_completion(&body)?;
+        let body = response_body::parse_body_or_stream_event(&body)?;
         if body.choices.is_none() {
             return Err(ProviderError::InvalidResponse(
                 "no chat completion: no choices".into(),
             ));
         }
-        self.append_body(body);
+        self.append_parsed_completion(body);
         self.into_response()
     }
 
@@ -115,8 +115,8 @@ impl ResponseReader {
                 if event.trim_ascii() == b"[DONE]" {
                     return self.into_response();
                 }
-                let body = response_body::parse_completion(&event)?;
-                self.append_body(body);
+                let body = response_body::parse_body_or_stream_event(&event)?;
+                self.append_parsed_completion(body);
             }
             // Keep-alive comments do not reset the stall timeout.
             stall_time_left = if progress {
@@ -131,7 +131,7 @@ impl ResponseReader {
         self.into_response()
     }
 
-    fn append_body(&mut self, body: CompletionBody) {
+    fn append_parsed_completion(&mut self, body: CompletionBodyOrEvent) {
         if let Some(tokens) = body.usage {
             self.usage = tokens;
         }

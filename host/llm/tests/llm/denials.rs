@@ -57,7 +57,7 @@ async fn denied_requests_fail_at_once_and_are_not_repeated() {
     assert_eq!(far.call_count(), 4, "only the calls that were in flight together");
     assert_eq!(router.stats().providers[0].state, "denied");
     assert!(
-        router.failing_providers(false).is_empty(),
+        router.failing_providers_if_all_fail(false).is_empty(),
         "no request waits for it"
     );
 }
@@ -140,7 +140,7 @@ async fn outage_of_another_provider_is_waited_for_despite_a_denial() {
     let requests = join_all((0..5).map(|i| router.request_completion(build_request(format!("{i}")))));
     let watched = async {
         sleep(Duration::from_secs(500)).await;
-        router.failing_providers(false)
+        router.failing_providers_if_all_fail(false)
     };
     let (responses, failing) = tokio::join!(requests, watched);
     for response in responses {
@@ -194,7 +194,10 @@ async fn failing_provider_is_reported_with_since_and_last_error() {
         let mut seen = Vec::new();
         for _ in 0..100 {
             sleep(Duration::from_secs(5)).await;
-            seen.push((began.elapsed().as_secs(), router.failing_providers(false)));
+            seen.push((
+                began.elapsed().as_secs(),
+                router.failing_providers_if_all_fail(false),
+            ));
         }
         seen
     };
@@ -212,7 +215,10 @@ async fn failing_provider_is_reported_with_since_and_last_error() {
         (1, "closed the connection in the middle of its response")
     );
     assert!(seen.last().unwrap().1.is_empty(), "it answers again: {seen:?}");
-    assert!(router.failing_providers(true).is_empty(), "it takes no images");
+    assert!(
+        router.failing_providers_if_all_fail(true).is_empty(),
+        "it takes no images"
+    );
 }
 
 #[tokio::test]

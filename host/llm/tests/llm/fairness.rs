@@ -132,7 +132,7 @@ async fn caller_that_waits_for_queue_space_never_fills_the_queue() {
     let tenant = account_of("one", 1.0).tenant;
     let (mut tasks, mut max_queued) = (Vec::new(), 0);
     for i in 0..100 {
-        router.wait_for_queue_space(&tenant).await;
+        router.wait_for_tenant_queue_space(&tenant).await;
         let router = Arc::clone(&router);
         let asker = Arc::clone(&router);
         tasks.push(tokio::spawn(async move {

@@ -135,7 +135,7 @@ async fn no_minute_has_more_calls_than_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn token_limit_counts_the_tokens_actually_used() {
+async fn token_limit_holds_when_calls_use_more_than_estimated() {
     let fake = FakeProvider::succeeding("counted", 1.0);
     let mut options = options_with_concurrency(8);
     // A fake reports 1100 tokens per call, far more than the estimate.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Duration;
 use weir_core::TenantId;
 use weir_core::llm::{LanguageModel as _, ProviderError};
-use weir_core::usage::{QuotaExhausted, QuotaReserveError, Usage, UsageMeter, UsageQuotaLimiter};
+use weir_core::usage::{QuotaExhaustedError, QuotaReserveError, Usage, UsageMeter, UsageQuotaLimiter};
 use weir_llm::{ProviderOptions, Router, RouterConfig, UsageAccounting};
 
 use crate::fake_provider::{FakeProvider, build_request, options_with_concurrency, server_error};
@@ -36,7 +36,7 @@ impl UsageQuotaLimiter for FakeMeterAndQuota {
         let mut state = self.state.lock();
         if state.0.llm_calls + state.1.llm_calls >= self.max_calls {
             let (quota, limit) = ("llm_calls_per_day", self.max_calls);
-            return Err(QuotaExhausted { quota, limit }.into());
+            return Err(QuotaExhaustedError { quota, limit }.into());
         }
         state.1.add_amounts(expected);
         Ok(())

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 use weir_core::component_log::ComponentLogRecord;
 use weir_core::event::ErrorInfo;
-use weir_core::manifest::ComponentFile;
+use weir_core::manifest::ResolvedComponentFile;
 use weir_core::ports::HostCapabilities;
 use weir_core::{DocumentId, PageNumber, PolicyError, Rect};
 
@@ -30,7 +30,7 @@ impl HostCapabilities for UnavailableCapabilities {
     ) -> Result<(u32, u32, Vec<u8>), ErrorInfo> {
         unavailable_error()
     }
-    async fn read_page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorInfo> {
+    async fn read_page_text_layer(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorInfo> {
         unavailable_error()
     }
     async fn count_embedding_tokens(&self, _: &str) -> Result<u32, ErrorInfo> {
@@ -58,10 +58,10 @@ pub(crate) fn components_folder() -> PathBuf {
 }
 
 /// Reads a built component.
-pub(crate) fn component_file(path: PathBuf) -> ComponentFile {
+pub(crate) fn component_file(path: PathBuf) -> ResolvedComponentFile {
     let bytes = std::fs::read(&path)
         .unwrap_or_else(|_| panic!("{} is missing: run components/build", path.display()));
-    ComponentFile {
+    ResolvedComponentFile {
         name: path.file_stem().unwrap().to_string_lossy().into_owned(),
         digest: Sha256::digest(bytes).into(),
         path,

@@ -51,11 +51,15 @@ struct CachedFile {
 }
 
 /// Marks a compiled file as in use. The cache does not evict the file while a clone exists.
-pub(crate) type CacheFileGuard = Arc<()>;
+pub(crate) type CacheFileInUseGuard = Arc<()>;
 
 impl CompiledCodeCache {
     /// Opens the folder, creates it if it is missing, and makes it private. It may hold `most` bytes.
-    pub(super) fn open(folder: &Path, byte_limit: u64, engine: &Engine) -> Result<Self, PolicyError> {
+    pub(super) fn open_and_clean_folder(
+        folder: &Path,
+        byte_limit: u64,
+        engine: &Engine,
+    ) -> Result<Self, PolicyError> {
         let scanned_files = ensure_private_folder(folder)
             .and_then(|()| scan_and_clean_folder(folder))
             .map_err(|e| PolicyError::Unusable {
@@ -86,9 +90,9 @@ impl CompiledCodeCache {
         &self,
         engine: &Engine,
         digest: &[u8; 32],
-    ) -> Option<(Component, CacheFileGuard)> {
+    ) -> Option<(Component, CacheFileInUseGuard)> {
         // Acquired before the file is read, so that the file is not evicted meanwhile.
-        let file_guard = self.acquire_file_guard(digest);
+        let file_guard = self.acquire_in_use_guard(digest);
         let path = self.compiled_file_path(digest);
         let file = File::open(&path).ok()?;
         let metadata = file.metadata().ok()?;
@@ -122,20 +126,20 @@ impl CompiledCodeCache {
     }
 
     /// Returns the existing guard if the component is loaded, or a new one.
-    fn acquire_file_guard(&self, digest: &[u8; 32]) -> CacheFileGuard {
+    fn acquire_in_use_guard(&self, digest: &[u8; 32]) -> CacheFileInUseGuard {
         let mut files = self.files.lock();
         let Some(file) = files.get_mut(&self.compiled_file_path(digest)) else {
-            return CacheFileGuard::default();
+            return CacheFileInUseGuard::default();
         };
         file.guard.upgrade().unwrap_or_else(|| {
-            let new_guard = CacheFileGuard::default();
+            let new_guard = CacheFileInUseGuard::default();
             file.guard = Arc::downgrade(&new_guard);
             new_guard
         })
     }
 
     /// Sets the file's modification time to now, and stores its size, verification and guard in the index.
-    fn mark_as_used(&self, path: PathBuf, bytes: u64, is_intact: bool, file_guard: &CacheFileGuard) {
+    fn mark_as_used(&self, path: PathBuf, bytes: u64, is_intact: bool, file_guard: &CacheFileInUseGuard) {
         let now = SystemTime::now();
         // If this fails, the next process takes the file for older, and this process verifies it once more.
         let _ = File::open(&path).and_then(|file| file.set_modified(now));
@@ -189,13 +193,17 @@ impl CompiledCodeCache {
 
     /// Moves a finished file to its final name and evicts others if the folder is full. The returned guard protects the new
     /// file until the component is loaded.
-    pub(super) fn commit_file(&self, digest: &[u8; 32], finished: TempPath) -> io::Result<CacheFileGuard> {
+    pub(super) fn commit_file(
+        &self,
+        digest: &[u8; 32],
+        finished: TempPath,
+    ) -> io::Result<CacheFileInUseGuard> {
         let file = File::open(&finished)?;
         file.sync_all()?;
         let (bytes, path, file_guard) = (
             file.metadata()?.len(),
             self.compiled_file_path(digest),
-            CacheFileGuard::default(),
+            CacheFileInUseGuard::default(),
         );
         finished.persist(&path).map_err(|e| e.error)?;
         self.mark_as_used(path, bytes, false, &file_guard);

@@ -26,15 +26,15 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Component;
-use weir_core::manifest::ComponentFile;
+use weir_core::manifest::ResolvedComponentFile;
 use weir_core::usage::{Usage, UsageMeter};
 use weir_core::{PolicyError, TenantId};
 
 pub use child_process::compile_main;
 
-use crate::config::PolicyConfig;
+use crate::config::PolicyHostConfig;
 use crate::stats::HostCounters;
-pub(crate) use cache::CacheFileGuard;
+pub(crate) use cache::CacheFileInUseGuard;
 use cache::CompiledCodeCache;
 
 /// Bytes of a component: several times the size of the largest interpreter.
@@ -51,7 +51,7 @@ const MEMORY_BYTES_VARIABLE: &str = "WEIR_COMPILE_BYTES";
 const CHILD_THREADS: usize = 4;
 
 /// Compiles components and caches the result on disk.
-pub(crate) struct Compiler {
+pub(crate) struct ComponentCompiler {
     engine: Engine,
     cache: Arc<CompiledCodeCache>,
     command: Vec<OsString>,
@@ -62,15 +62,15 @@ pub(crate) struct Compiler {
     usage_meter: Option<Arc<dyn UsageMeter>>,
 }
 
-impl Compiler {
+impl ComponentCompiler {
     pub(crate) fn new(
-        config: &PolicyConfig,
+        config: &PolicyHostConfig,
         engine: Engine,
         host_counters: Arc<HostCounters>,
     ) -> Result<Self, PolicyError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            cache: Arc::new(CompiledCodeCache::open(
+            cache: Arc::new(CompiledCodeCache::open_and_clean_folder(
                 &config.cache_folder,
                 config.max_cache_bytes,
                 &engine,
@@ -88,9 +88,9 @@ impl Compiler {
     /// Loads a component from the cache; compiles it first if the cache does not have it.
     pub(crate) async fn load_or_compile(
         &self,
-        file: &ComponentFile,
+        file: &ResolvedComponentFile,
         payer: Option<&TenantId>,
-    ) -> Result<(Component, CacheFileGuard), PolicyError> {
+    ) -> Result<(Component, CacheFileInUseGuard), PolicyError> {
         if let Some(loaded) = self.load_from_cache(file).await? {
             return Ok(loaded);
         }
@@ -98,7 +98,7 @@ impl Compiler {
             .compile_permits
             .acquire()
             .await
-            .map_err(|e| unusable_error(file, e))?;
+            .map_err(|e| component_unusable_error(file, e))?;
         // Another task may have compiled the same component during the wait.
         if let Some(loaded) = self.load_from_cache(file).await? {
             return Ok(loaded);
@@ -107,42 +107,42 @@ impl Compiler {
         drop(permit);
         self.load_from_cache(file)
             .await?
-            .ok_or_else(|| unusable_error(file, "the compiled code cannot be loaded"))
+            .ok_or_else(|| component_unusable_error(file, "the compiled code cannot be loaded"))
     }
 
     async fn load_from_cache(
         &self,
-        file: &ComponentFile,
-    ) -> Result<Option<(Component, CacheFileGuard)>, PolicyError> {
+        file: &ResolvedComponentFile,
+    ) -> Result<Option<(Component, CacheFileInUseGuard)>, PolicyError> {
         let (cache, engine, digest) = (Arc::clone(&self.cache), self.engine.clone(), file.digest);
         let found = tokio::task::spawn_blocking(move || cache.load_component(&engine, &digest))
             .await
-            .map_err(|e| unusable_error(file, e))?;
+            .map_err(|e| component_unusable_error(file, e))?;
         if found.is_some() {
-            self.counters.count_cache_load();
+            self.counters.count_load_from_cache();
         }
         Ok(found)
     }
 
     async fn compile_component(
         &self,
-        file: &ComponentFile,
+        file: &ResolvedComponentFile,
         payer: Option<&TenantId>,
-    ) -> Result<CacheFileGuard, PolicyError> {
+    ) -> Result<CacheFileInUseGuard, PolicyError> {
         let source = self.copy_and_verify_component(file).await?;
         let target = self
             .cache
             .create_temporary_file()
-            .map_err(|e| unusable_error(file, self.cache.log_and_describe_write_error(&e)))?;
+            .map_err(|e| component_unusable_error(file, self.cache.log_and_describe_write_error(&e)))?;
         self.counters.count_compilation();
         self.run_compile_process(file, payer, &source, &target).await?;
         self.cache
             .commit_file(&file.digest, target)
-            .map_err(|e| unusable_error(file, self.cache.log_and_describe_write_error(&e)))
+            .map_err(|e| component_unusable_error(file, self.cache.log_and_describe_write_error(&e)))
     }
 
     /// Copies the component to a private file and checks that the bytes match the digest.
-    async fn copy_and_verify_component(&self, file: &ComponentFile) -> Result<TempPath, PolicyError> {
+    async fn copy_and_verify_component(&self, file: &ResolvedComponentFile) -> Result<TempPath, PolicyError> {
         let (cache, path, digest) = (Arc::clone(&self.cache), file.path.clone(), file.digest);
         tokio::task::spawn_blocking(move || {
             let bytes = read_component_file(&path)?;
@@ -156,19 +156,19 @@ impl Compiler {
             Ok(copy)
         })
         .await
-        .map_err(|e| unusable_error(file, e))?
-        .map_err(|e| unusable_error(file, e))
+        .map_err(|e| component_unusable_error(file, e))?
+        .map_err(|e| component_unusable_error(file, e))
     }
 
     async fn run_compile_process(
         &self,
-        file: &ComponentFile,
+        file: &ResolvedComponentFile,
         payer: Option<&TenantId>,
         source: &Path,
         target: &Path,
     ) -> Result<(), PolicyError> {
         let Some((program, arguments)) = self.command.split_first() else {
-            return Err(unusable_error(file, "no compile command is configured"));
+            return Err(component_unusable_error(file, "no compile command is configured"));
         };
         let mut child = Command::new(program)
             .args(arguments)
@@ -186,7 +186,7 @@ impl Compiler {
             .spawn()
             .map_err(|e| {
                 tracing::warn!(program = %program.display(), error = %e, "cannot start the compile process");
-                unusable_error(file, format!("its compiler cannot be started: {e}"))
+                component_unusable_error(file, format!("its compiler cannot be started: {e}"))
             })?;
         let pid = child.id();
         let charge = || self.charge_compile_time_to_tenant(payer, pid);
@@ -208,12 +208,12 @@ impl Compiler {
         let deadline = Duration::from_secs(u64::from(self.max_cpu_seconds) * 10 + 30);
         let ended = tokio::time::timeout(deadline, ended).await;
         let status = match ended {
-            Ok(status) => status.map_err(|e| unusable_error(file, e))?,
+            Ok(status) => status.map_err(|e| component_unusable_error(file, e))?,
             Err(_) => {
                 charge();
                 // Waits until the child is reaped, so that it cannot write any more.
                 let _ = child.kill().await;
-                return Err(unusable_error(
+                return Err(component_unusable_error(
                     file,
                     format!(
                         "compiling it took more than {} s of elapsed time",
@@ -225,7 +225,7 @@ impl Compiler {
         if status.success() {
             return Ok(());
         }
-        Err(unusable_error(
+        Err(component_unusable_error(
             file,
             self.describe_child_failure(status, &error_output),
         ))
@@ -302,7 +302,10 @@ fn read_component_file(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-pub(crate) fn unusable_error(file: &ComponentFile, reason: impl std::fmt::Display) -> PolicyError {
+pub(crate) fn component_unusable_error(
+    file: &ResolvedComponentFile,
+    reason: impl std::fmt::Display,
+) -> PolicyError {
     PolicyError::Unusable {
         component: file.name.clone(),
         reason: reason.to_string(),

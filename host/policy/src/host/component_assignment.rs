@@ -1,14 +1,14 @@
 //! Assigns the components of a pipeline to the roles of a job.
 
-use weir_core::manifest::{ComponentFailurePolicy, ComponentFile, Role};
+use weir_core::manifest::{ComponentFailurePolicy, ResolvedComponentFile, Role};
 use weir_core::ports::OpenPolicyRequest;
 
-use crate::policy_job::RoleSlots;
 use crate::recording::{RecordedComponent, RoleAssignment, SessionHeader};
+use crate::wasm_job_policy::PrimaryAndFallbackSlots;
 
 /// A component that a job needs, with its roles in the job.
 pub(super) struct RequiredComponent<'a> {
-    pub(super) file: &'a ComponentFile,
+    pub(super) file: &'a ResolvedComponentFile,
     pub(super) roles: Vec<Role>,
     /// Whether the component is called only after another one has failed.
     pub(super) is_fallback: bool,
@@ -17,11 +17,14 @@ pub(super) struct RequiredComponent<'a> {
 /// Lists the components that the job needs, each once, and assigns them to the roles.
 pub(super) fn assign_components<'a>(
     request: &OpenPolicyRequest<'a>,
-) -> (Vec<RequiredComponent<'a>>, [RoleSlots; Role::ALL.len()]) {
+) -> (
+    Vec<RequiredComponent<'a>>,
+    [PrimaryAndFallbackSlots; Role::ALL.len()],
+) {
     let pipeline = request.pipeline;
     let mut required: Vec<RequiredComponent<'a>> = Vec::with_capacity(Role::ALL.len());
-    let mut roles = [RoleSlots::default(); Role::ALL.len()];
-    let mut find_or_add = |file: &'a ComponentFile, role: Role, is_fallback: bool| {
+    let mut roles = [PrimaryAndFallbackSlots::default(); Role::ALL.len()];
+    let mut find_or_add = |file: &'a ResolvedComponentFile, role: Role, is_fallback: bool| {
         let found = required
             .iter_mut()
             .enumerate()
@@ -62,7 +65,7 @@ pub(super) fn assign_components<'a>(
 pub(super) fn recording_session_header(
     request: &OpenPolicyRequest<'_>,
     required: &[RequiredComponent<'_>],
-    roles: &[RoleSlots; Role::ALL.len()],
+    roles: &[PrimaryAndFallbackSlots; Role::ALL.len()],
 ) -> SessionHeader {
     let to_u16 = |index: usize| u16::try_from(index).unwrap_or(u16::MAX);
     let assigned = Role::ALL.into_iter().zip(roles).filter_map(|(role, assigned)| {

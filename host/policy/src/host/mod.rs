@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
-use weir_core::manifest::ComponentFile;
+use weir_core::manifest::ResolvedComponentFile;
 use weir_core::ports::{ComponentStateStore, JobPolicy, OpenPolicyRequest, PolicyFactory};
 use weir_core::{JobId, PolicyError, StorageError, TenantId};
 
-use crate::compiler::{Compiler, unusable_error};
-use crate::config::PolicyConfig;
+use crate::compiler::{ComponentCompiler, component_unusable_error};
+use crate::config::PolicyHostConfig;
 use crate::epoch_ticker::EpochTicker;
 use crate::host::component_assignment::{assign_components, recording_session_header};
 use crate::host::shared_state::{HostSharedState, OpenJobGuard};
@@ -23,10 +23,10 @@ use crate::instance::live_instance::CallLimits;
 use crate::linked_component::{GrantedCapabilities, LinkedComponent};
 use crate::linked_component_cache::LinkedComponentCache;
 use crate::offload_executor::OffloadExecutor;
-use crate::policy_job::PolicyJob;
 use crate::recording::{JobRecorder, RecordingWriter, Retention};
 use crate::stats::{HostCounters, HostStats, JobCounters};
 use crate::wasm_engine;
+use crate::wasm_job_policy::WasmJobPolicy;
 
 /// A manifest may raise the call timeout to this multiple of the host's.
 const MAX_CALL_TIMEOUT_FACTOR: u32 = 20;
@@ -44,7 +44,7 @@ impl PolicyHost {
     /// # Errors
     /// [`PolicyError::NoInstanceAvailable`] if the pool or a thread cannot be created or the recordings folder cannot be used;
     /// [`PolicyError::Unusable`] if the folder of compiled components cannot be used.
-    pub fn new(config: PolicyConfig) -> Result<Arc<Self>, PolicyError> {
+    pub fn new(config: PolicyHostConfig) -> Result<Arc<Self>, PolicyError> {
         let exhausted = |what: &str, reason: &dyn std::fmt::Display| PolicyError::NoInstanceAvailable {
             reason: format!("{what}: {reason}"),
         };
@@ -55,7 +55,7 @@ impl PolicyHost {
             )
         })?;
         let host_counters = Arc::new(HostCounters::new());
-        let compiler = Compiler::new(&config, engine.clone(), Arc::clone(&host_counters))?;
+        let compiler = ComponentCompiler::new(&config, engine.clone(), Arc::clone(&host_counters))?;
         let start_error = |what, e: std::io::Error| exhausted(what, &e);
         Ok(Arc::new(Self {
             shared: Arc::new(HostSharedState {
@@ -91,15 +91,15 @@ impl PolicyHost {
     }
 
     /// Compiles and links a component with these capabilities. The CPU time is charged to the tenant.
-    pub(crate) async fn link_component(
+    pub(crate) async fn compile_and_link_component(
         &self,
-        file: &ComponentFile,
+        file: &ResolvedComponentFile,
         granted: GrantedCapabilities,
         payer: &TenantId,
     ) -> Result<Arc<LinkedComponent>, PolicyError> {
         self.shared
             .component_cache
-            .get_or_link(file, granted, Some(payer))
+            .get_or_compile_and_link(file, granted, Some(payer))
             .await
     }
 
@@ -138,12 +138,12 @@ impl PolicyHost {
     }
 
     /// Opens the components of one job. Like [`PolicyFactory::open_job_policy`], but returns the concrete type, which has
-    /// [`stats`](PolicyJob::stats).
+    /// [`stats`](WasmJobPolicy::stats).
     ///
     /// # Errors
     /// [`PolicyError`] if a component cannot be loaded, its instance cannot be created, or the job needs more instances than
     /// the host allows.
-    pub async fn open_job(&self, request: OpenPolicyRequest<'_>) -> Result<Arc<PolicyJob>, PolicyError> {
+    pub async fn open_job(&self, request: OpenPolicyRequest<'_>) -> Result<Arc<WasmJobPolicy>, PolicyError> {
         let state = Arc::clone(&self.shared.component_state_store);
         let writer = self
             .shared
@@ -159,7 +159,7 @@ impl PolicyHost {
         request: OpenPolicyRequest<'_>,
         state: Arc<dyn ComponentStateStore>,
         writer: Option<&RecordingWriter>,
-    ) -> Result<Arc<PolicyJob>, PolicyError> {
+    ) -> Result<Arc<WasmJobPolicy>, PolicyError> {
         let shared = &self.shared;
         let manifest = &request.pipeline.manifest;
         let granted = GrantedCapabilities::new(&manifest.capabilities.grant);
@@ -170,12 +170,12 @@ impl PolicyHost {
         for component in &required {
             let linked = shared
                 .component_cache
-                .get_or_link(component.file, granted, None)
+                .get_or_compile_and_link(component.file, granted, None)
                 .await?;
             for role in &component.roles {
                 linked
                     .require_role(*role)
-                    .map_err(|reason| unusable_error(component.file, reason))?;
+                    .map_err(|reason| component_unusable_error(component.file, reason))?;
             }
             linked_components.push(linked);
         }
@@ -240,7 +240,7 @@ impl PolicyHost {
             }
             slots.push(slot);
         }
-        Ok(Arc::new(PolicyJob {
+        Ok(Arc::new(WasmJobPolicy {
             slots,
             role_slots: roles,
             context,

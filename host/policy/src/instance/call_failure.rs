@@ -29,7 +29,7 @@ const MAX_MESSAGE_CHARS: usize = 600;
 const MIN_RECURSION_FRAMES: usize = 16;
 
 /// The function and the limits of a failed call.
-pub(crate) struct FailedCall {
+pub(crate) struct FailedCallContext {
     pub(crate) function: &'static str,
     pub(crate) timeout_millis: u32,
     pub(crate) max_output_bytes: usize,
@@ -46,7 +46,7 @@ pub(crate) struct FailureExplanation {
 
 impl FailureExplanation {
     /// Returns an explanation that has only the error.
-    pub(crate) const fn without_details(error: PolicyError) -> Self {
+    pub(crate) const fn from_error_without_details(error: PolicyError) -> Self {
         Self {
             error,
             guest_message: None,
@@ -55,7 +55,7 @@ impl FailureExplanation {
     }
 }
 
-impl FailedCall {
+impl FailedCallContext {
     /// Turns the error that a call ended with into an explanation.
     pub(crate) fn explain_error(&self, error: &Error, guest: &mut InstanceData) -> FailureExplanation {
         let frames = collect_guest_frames(error);

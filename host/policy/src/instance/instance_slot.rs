@@ -21,15 +21,15 @@ use weir_core::PolicyError;
 use weir_core::component_log::ComponentFailureReport;
 use weir_core::component_state_limits::StateChange;
 use weir_core::event::ErrorInfo;
-use weir_core::manifest::{ComponentFile, Role};
+use weir_core::manifest::{ResolvedComponentFile, Role};
 
 use crate::capability_trace::{CapabilityTrace, RecordedResponse};
 use crate::host::shared_state::OpenJobGuard;
-use crate::instance::call_failure::{FailedCall, FailureExplanation, to_error_info};
+use crate::instance::call_failure::{FailedCallContext, FailureExplanation, to_error_info};
 use crate::instance::cpu_budget::CpuClock;
 use crate::instance::instance_data::{HOST_CALL_TIMEOUT, InstanceData, START_FUNCTION};
 use crate::instance::job_context::JobContext;
-use crate::instance::live_instance::{CallLimits, LiveInstance, MAX_HANDLES, RoleExports};
+use crate::instance::live_instance::{CallLimits, ExportsByRole, LiveInstance, MAX_HANDLES};
 use crate::linked_component::LinkedComponent;
 use crate::recording::PolicyFunctionCall;
 use crate::roles::GuestFunction;
@@ -67,7 +67,7 @@ pub(crate) struct CallOutcome<A> {
 
 impl InstanceSlot {
     pub(crate) fn new(
-        file: &ComponentFile,
+        file: &ResolvedComponentFile,
         linked: Arc<LinkedComponent>,
         roles: Vec<Role>,
         limits: CallLimits,
@@ -145,7 +145,7 @@ impl InstanceSlot {
         let elapsed = started.elapsed();
         let (ran, waited) = live.store.data().run_and_wait_time(elapsed);
         let (responses, missing_responses) = live.store.data_mut().trace.take_responses_and_missing_count();
-        counters.count_call(ran, waited);
+        counters.count_call_and_time(ran, waited);
         metrics.record_call_duration(D::ROLE, ran.as_secs_f64());
         let result = match returned {
             Ok(raw_decision) => {
@@ -154,7 +154,7 @@ impl InstanceSlot {
                 let checked = match input.validate_decision(raw_decision) {
                     // Committed before the slot is unlocked, because the next call must see these changes.
                     Ok(decision) => {
-                        let committed = self.commit_state(D::NAME, changes).await;
+                        let committed = self.write_state_changes_to_store(D::NAME, changes).await;
                         committed
                             .map(|()| decision)
                             .inspect_err(|error| counters.count_failed_call(error))
@@ -170,7 +170,7 @@ impl InstanceSlot {
                 };
                 *slot = Some(live);
                 drop(slot);
-                checked.map_err(FailureExplanation::without_details)
+                checked.map_err(FailureExplanation::from_error_without_details)
             }
             Err(error) => {
                 let explained = self.explain_error(D::NAME, &error, live.store.data_mut());
@@ -180,7 +180,7 @@ impl InstanceSlot {
         };
         let result = result.map_err(|explained| {
             metrics.count_failure_by_kind(D::ROLE, &explained.error);
-            self.report_failure(D::NAME, sequence, || hash_call_input(&**input), explained)
+            self.report_failure_and_return_error(D::NAME, sequence, || hash_call_input(&**input), explained)
         });
         CallOutcome {
             result,
@@ -193,7 +193,7 @@ impl InstanceSlot {
 
     /// Commits the state changes of a call as one group. If this fails the call fails, because the component was told that the
     /// changes had succeeded.
-    async fn commit_state(
+    async fn write_state_changes_to_store(
         &self,
         function: &'static str,
         changes: Vec<StateChange>,
@@ -202,9 +202,10 @@ impl InstanceSlot {
             return Ok(());
         }
         let (context, component) = (&self.job_context, self.component_name.to_string());
-        let applied = context
-            .state
-            .apply_state_changes(&context.tenant, &context.manifest.name, changes);
+        let applied =
+            context
+                .state
+                .apply_component_state_changes(&context.tenant, &context.manifest.name, changes);
         match timeout(HOST_CALL_TIMEOUT, applied).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(PolicyError::Trap {
@@ -245,7 +246,7 @@ impl InstanceSlot {
     }
 
     /// Reports a failed call to the tenant and returns its error.
-    fn report_failure(
+    fn report_failure_and_return_error(
         &self,
         function: &'static str,
         sequence: u32,
@@ -302,13 +303,13 @@ impl InstanceSlot {
         // The start function of a component can run for long, so its time counts too.
         let (ran, waited) = store.data().run_and_wait_time(began.elapsed());
         counters.add_run_and_wait_time(ran, waited);
-        (slot, self.finish_instantiation(store, started, sequence))
+        (slot, self.convert_instantiation_result(store, started, sequence))
     }
 
-    fn finish_instantiation(
+    fn convert_instantiation_result(
         &self,
         mut store: Store<InstanceData>,
-        started: wasmtime::Result<RoleExports>,
+        started: wasmtime::Result<ExportsByRole>,
         sequence: u32,
     ) -> Result<Box<LiveInstance>, PolicyError> {
         match started {
@@ -331,7 +332,7 @@ impl InstanceSlot {
             }
             Err(error) => {
                 let explained = self.explain_error(START_FUNCTION, &error, store.data_mut());
-                Err(self.report_failure(START_FUNCTION, sequence, || None, explained))
+                Err(self.report_failure_and_return_error(START_FUNCTION, sequence, || None, explained))
             }
         }
     }
@@ -342,7 +343,7 @@ impl InstanceSlot {
         error: &wasmtime::Error,
         guest: &mut InstanceData,
     ) -> FailureExplanation {
-        FailedCall {
+        FailedCallContext {
             function,
             timeout_millis: self.limits.timeout_millis,
             max_output_bytes: self.limits.max_output_bytes,
@@ -371,10 +372,10 @@ async fn instantiate_component(
     linked: &LinkedComponent,
     roles: &[Role],
     store: &mut Store<InstanceData>,
-) -> wasmtime::Result<RoleExports> {
+) -> wasmtime::Result<ExportsByRole> {
     let instance = linked.instance_pre.instantiate_async(&mut *store).await?;
     let has = |role| roles.contains(&role);
-    Ok(RoleExports {
+    Ok(ExportsByRole {
         batching: match &linked.batching {
             Some(role) if has(Role::Batching) => Some(role.load(&mut *store, &instance)?),
             _ => None,

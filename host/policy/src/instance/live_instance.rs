@@ -22,11 +22,11 @@ pub(crate) struct CallLimits {
 /// A component instance with its store and its exported functions.
 pub(crate) struct LiveInstance {
     pub(crate) store: Store<InstanceData>,
-    pub(crate) exports: RoleExports,
+    pub(crate) exports: ExportsByRole,
 }
 
 /// The exported functions of the roles that the instance has in its job.
-pub(crate) struct RoleExports {
+pub(crate) struct ExportsByRole {
     pub(crate) batching: Option<batching::Guest>,
     pub(crate) routing: Option<routing::Guest>,
     pub(crate) chunking: Option<chunking::Guest>,

@@ -26,7 +26,7 @@ impl PendingStateChanges {
             Some(value) => Ok(value.clone()),
             None => {
                 job.state
-                    .get_state_value(&job.tenant, &job.manifest.name, key)
+                    .get_component_state_value(&job.tenant, &job.manifest.name, key)
                     .await
             }
         }
@@ -43,12 +43,12 @@ impl PendingStateChanges {
             None => {
                 let sizes = job
                     .state
-                    .list_value_sizes(&job.tenant, &job.manifest.name)
+                    .list_component_state_value_sizes(&job.tenant, &job.manifest.name)
                     .await?;
                 self.sizes.insert(sizes)
             }
         };
-        sizes.apply_change_to_sizes(&change)?;
+        sizes.check_and_apply_size_change(&change)?;
         self.changes.insert(change.key, change.value);
         Ok(())
     }
@@ -95,12 +95,15 @@ mod tests {
         assert_eq!(guest.get("b".into()).await.unwrap().unwrap(), None);
         let tenant = TenantId::default_tenant();
         assert_eq!(
-            state.get_state_value(&tenant, "default", "a").await.unwrap(),
+            state
+                .get_component_state_value(&tenant, "default", "a")
+                .await
+                .unwrap(),
             None
         );
         let changes = guest.pending_state.lock().await.take_changes();
         state
-            .apply_state_changes(&tenant, "default", changes)
+            .apply_component_state_changes(&tenant, "default", changes)
             .await
             .unwrap();
         assert_eq!(guest.get("a".into()).await.unwrap().unwrap(), Some(vec![2]));

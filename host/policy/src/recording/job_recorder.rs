@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 
 use parking_lot::Mutex;
 
-use super::recording_file::RecordingFile;
+use super::recording_file::RecordingInProgress;
 use super::writer::{RecordingWriter, WriterCommand};
 use super::{RecordedCall, RecordingFrame, SessionHeader};
 
@@ -19,7 +19,7 @@ const MAX_PENDING_BYTES: usize = 32 << 20;
 
 /// Records the calls of one job. Dropping it submits the remaining frames. A job without calls leaves no file.
 pub(crate) struct JobRecorder {
-    file: Arc<RecordingFile>,
+    file: Arc<RecordingInProgress>,
     commands: Option<Sender<WriterCommand>>,
     pending_bytes: Arc<AtomicUsize>,
     pending: Mutex<PendingFrames>,
@@ -36,7 +36,7 @@ struct PendingFrames {
 impl JobRecorder {
     pub(crate) fn new(writer: &RecordingWriter, header: SessionHeader) -> Self {
         Self {
-            file: writer.register_recording_file(&header.tenant, &header.job),
+            file: writer.register_recording_in_progress(&header.tenant, &header.job),
             commands: writer.commands.clone(),
             pending_bytes: Arc::clone(&writer.pending_bytes),
             pending: Mutex::new(PendingFrames {

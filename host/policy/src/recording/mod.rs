@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use weir_core::manifest::{
-    Capability, ComponentFailurePolicy, ComponentFile, ComponentLimits, Manifest, Pipeline, Role,
+    Capability, ComponentFailurePolicy, ComponentLimits, Manifest, Pipeline, ResolvedComponentFile, Role,
     SettingValue,
 };
 use weir_core::{JobId, RevisionId, TenantId};
@@ -96,7 +96,7 @@ pub struct RoleAssignment {
 impl SessionHeader {
     /// Rebuilds the pipeline of the job. `find` returns the file of a component, by its digest. The revision differs from the
     /// job's if the pipeline had components that the job did not open.
-    pub fn to_pipeline(&self, mut find: impl FnMut(&RecordedComponent) -> ComponentFile) -> Pipeline {
+    pub fn to_pipeline(&self, mut find: impl FnMut(&RecordedComponent) -> ResolvedComponentFile) -> Pipeline {
         let mut manifest = Manifest::default_pipeline_manifest();
         manifest.name.clone_from(&self.pipeline);
         manifest.settings = self

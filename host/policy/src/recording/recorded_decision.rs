@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use weir_core::decision::PolicyFunction;
+use weir_core::decision::PolicyFunctionInput;
 use weir_core::decision::{
     BatchContext, DocumentFacts, PageStageFailure, PageTextToSplit, PageToRoute, SectionToSummarize,
     TimedEvent,
@@ -14,7 +14,7 @@ use weir_core::page::PageFacts;
 /// A call of a function: its input with its decision, or with the error if the call failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
-pub struct PolicyFunctionCall<F: PolicyFunction> {
+pub struct PolicyFunctionCall<F: PolicyFunctionInput> {
     /// The input.
     pub request: F,
     /// The decision or the error.
@@ -141,11 +141,11 @@ impl PolicyRequest {
     }
 }
 
-const fn role_of_request<F: PolicyFunction>(_: &F) -> Role {
+const fn role_of_request<F: PolicyFunctionInput>(_: &F) -> Role {
     F::ROLE
 }
 
-const fn function_name_of_request<F: PolicyFunction>(_: &F) -> &'static str {
+const fn function_name_of_request<F: PolicyFunctionInput>(_: &F) -> &'static str {
     F::NAME
 }
 

@@ -14,7 +14,7 @@ use super::{RecordingFrame, reader};
 pub(super) const MAX_RECORDING_BYTES: u64 = 64 << 20;
 
 /// A recording that is being written.
-pub(super) struct RecordingFile {
+pub(super) struct RecordingInProgress {
     pub(super) path: PathBuf,
     /// Set when the recorder must not accept more calls.
     pub(super) stopped: AtomicBool,
@@ -24,7 +24,7 @@ pub(super) struct RecordingFile {
     pub(super) removed: AtomicBool,
 }
 
-impl RecordingFile {
+impl RecordingInProgress {
     pub(super) const fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -47,14 +47,14 @@ pub(super) fn recording_path(folder: &Path, job: &JobId) -> PathBuf {
 }
 
 /// Appends frames to a recording and returns the number of bytes written. After an error the file has its previous length.
-pub(super) fn append_frames(recording: &RecordingFile, frames: &[RecordingFrame]) -> io::Result<u64> {
+pub(super) fn append_frames(recording: &RecordingInProgress, frames: &[RecordingFrame]) -> io::Result<u64> {
     if recording.closed.load(Ordering::Relaxed) {
         return Ok(0);
     }
     let starts_session = frames
         .first()
         .is_some_and(|f| matches!(f, RecordingFrame::SessionStarted(_)));
-    let mut file = open_recording_file(&recording.path, starts_session)?;
+    let mut file = open_and_trim_recording_file(&recording.path, starts_session)?;
     let length = file.seek(SeekFrom::End(0))?;
     let mut bytes = encode_frames(frames)?;
     if length + bytes.len() as u64 > MAX_RECORDING_BYTES {
@@ -73,7 +73,7 @@ pub(super) fn append_frames(recording: &RecordingFile, frames: &[RecordingFrame]
 
 /// Opens a recording to append to it. At the start of a session, an incomplete frame at the end is cut off. A killed process may
 /// have left it, and frames after it could not be read.
-fn open_recording_file(path: &Path, starts_session: bool) -> io::Result<File> {
+fn open_and_trim_recording_file(path: &Path, starts_session: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600);
     if !starts_session {

@@ -83,7 +83,7 @@ pub(super) fn remove_expired_recordings(
 }
 
 /// Lists the files in a folder; none if the folder does not exist.
-pub(super) fn list_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn list_files_in_folder(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         files => files?.map(|file| Ok(file?.path())).collect(),

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::job_recorder::MAX_GROUP_FRAMES;
-use super::recording_file::{MAX_RECORDING_BYTES, RecordingFile, append_frames, encode_frames};
+use super::recording_file::{MAX_RECORDING_BYTES, RecordingInProgress, append_frames, encode_frames};
 use super::*;
 use weir_core::decision::{PageRoute, PageToRoute, ReadingMethod};
 use weir_core::manifest::ComponentLimits;
@@ -57,8 +57,8 @@ fn recorded_call(page: u32) -> RecordedCall {
     }
 }
 
-fn recording_file(path: &Path) -> RecordingFile {
-    RecordingFile::new(path.to_owned())
+fn recording_file(path: &Path) -> RecordingInProgress {
+    RecordingInProgress::new(path.to_owned())
 }
 
 fn page_numbers(frames: &[RecordingFrame]) -> Vec<u32> {

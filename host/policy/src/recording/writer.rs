@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use weir_core::{JobId, TenantId};
 
 use super::RecordingFrame;
-use super::recording_file::{RecordingFile, append_frames, create_private_folder, recording_path};
-use super::retention::{Retention, list_files, remove_expired_recordings, remove_files};
+use super::recording_file::{RecordingInProgress, append_frames, create_private_folder, recording_path};
+use super::retention::{Retention, list_files_in_folder, remove_expired_recordings, remove_files};
 
 /// Pause of the thread after it has written everything. Waking a blocked thread costs the job some microseconds. A sleeping
 /// thread is not woken, so the jobs pay this at most a hundred times a second.
@@ -27,11 +27,11 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 const SWEEP_BYTES_DIVISOR: u64 = 16;
 
 /// The recordings that are being written, by path.
-type OpenFiles = Arc<Mutex<HashMap<PathBuf, Weak<RecordingFile>>>>;
+type OpenFiles = Arc<Mutex<HashMap<PathBuf, Weak<RecordingInProgress>>>>;
 
 pub(super) enum WriterCommand {
     Write {
-        file: Arc<RecordingFile>,
+        file: Arc<RecordingInProgress>,
         frames: Vec<RecordingFrame>,
         bytes: usize,
     },
@@ -91,9 +91,13 @@ impl RecordingWriter {
     }
 
     /// Registers a job's recording file as open, so that it is not removed as expired. Does not touch the disk.
-    pub(super) fn register_recording_file(&self, tenant: &TenantId, job: &JobId) -> Arc<RecordingFile> {
+    pub(super) fn register_recording_in_progress(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Arc<RecordingInProgress> {
         let path = recording_path(&self.folder.join(tenant.as_str()), job);
-        let file = Arc::new(RecordingFile::new(path.clone()));
+        let file = Arc::new(RecordingInProgress::new(path.clone()));
         self.open_files.lock().insert(path, Arc::downgrade(&file));
         file
     }
@@ -204,7 +208,7 @@ impl WriterThread {
                 let _ = done.send(());
             }
             WriterCommand::Remove { files, folder, done } => {
-                let files = files.map_or_else(|| list_files(&folder), Ok);
+                let files = files.map_or_else(|| list_files_in_folder(&folder), Ok);
                 let removed = files.and_then(|files| remove_files(&files));
                 // Fails while the folder is not empty.
                 let _ = fs::remove_dir(folder);

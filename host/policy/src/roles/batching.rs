@@ -1,6 +1,6 @@
 //! The batching role: the number of pages in the next batch and their resolution.
 
-use weir_core::decision::PolicyFunction as _;
+use weir_core::decision::PolicyFunctionInput as _;
 use weir_core::decision::{BatchContext, BatchPlan, DeviceKind};
 
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};

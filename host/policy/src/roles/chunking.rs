@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use weir_core::decision::PolicyFunction as _;
+use weir_core::decision::PolicyFunctionInput as _;
 use weir_core::decision::{PageTextToSplit, SectionToSummarize, SummaryPlan, SummaryPrompt};
 
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};

@@ -11,7 +11,7 @@ mod wit_conversions;
 
 use std::future::Future;
 
-use weir_core::decision::PolicyFunction;
+use weir_core::decision::PolicyFunctionInput;
 use weir_core::manifest::Role;
 
 use crate::instance::live_instance::LiveInstance;
@@ -19,7 +19,7 @@ use crate::recording::{PolicyFunctionCall, RecordedDecision};
 
 /// A function of the contract as a guest exports it; implemented for the input type of each function. The conversions
 /// between core types and WIT types are here.
-pub(crate) trait GuestFunction: PolicyFunction {
+pub(crate) trait GuestFunction: PolicyFunctionInput {
     /// Makes the recorded form of a call.
     const RECORD: fn(PolicyFunctionCall<Self>) -> RecordedDecision;
     /// The value that the guest returns.

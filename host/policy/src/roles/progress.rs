@@ -1,6 +1,6 @@
 //! The progress role: turns events of a job into updates for the user.
 
-use weir_core::decision::PolicyFunction as _;
+use weir_core::decision::PolicyFunctionInput as _;
 use weir_core::decision::{ObservedEvent, ProgressUpdate, TimedEvent};
 
 use super::{GuestFunction, missing_export_error, wit_conversions};

@@ -2,7 +2,7 @@
 
 use weir_core::PriorityLane;
 use weir_core::collection_and_labels::CollectionOrLabelError;
-use weir_core::decision::PolicyFunction as _;
+use weir_core::decision::PolicyFunctionInput as _;
 use weir_core::decision::{
     DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, PageRoute, PageStageFailure, PageToRoute,
     ReadingMethod,

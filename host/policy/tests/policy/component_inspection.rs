@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use weir_core::component::{ComponentDigest, ComponentValidator as _};
-use weir_core::manifest::{Capability, ComponentFile, Role};
+use weir_core::manifest::{Capability, ResolvedComponentFile, Role};
 use weir_core::{PolicyError, TenantId};
 
 use crate::support::*;
 
 /// Copies a built component and replaces every `from` in its bytes by `to`.
-fn component_with_replaced_bytes(folder: &Path, name: &str, from: &str, to: &str) -> ComponentFile {
+fn component_with_replaced_bytes(folder: &Path, name: &str, from: &str, to: &str) -> ResolvedComponentFile {
     assert_eq!(from.len(), to.len(), "the replacement must keep the length");
     let mut bytes = fs::read(built_component(name).path).unwrap();
     let offsets: Vec<usize> = (0..bytes.len() - from.len())
@@ -23,13 +23,13 @@ fn component_with_replaced_bytes(folder: &Path, name: &str, from: &str, to: &str
     write_component(folder, &bytes)
 }
 
-fn write_component(folder: &Path, bytes: &[u8]) -> ComponentFile {
+fn write_component(folder: &Path, bytes: &[u8]) -> ResolvedComponentFile {
     let path = folder.join("ours.wasm");
     fs::write(&path, bytes).unwrap();
     component_file(&path)
 }
 
-async fn inspection_error(component: &ComponentFile) -> String {
+async fn inspection_error(component: &ResolvedComponentFile) -> String {
     let error = new_host()
         .inspect_component(&TenantId::default_tenant(), component)
         .await

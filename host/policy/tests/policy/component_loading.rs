@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use data_encoding::HEXLOWER;
-use weir_core::manifest::{Capability, ComponentFile, Role};
+use weir_core::manifest::{Capability, ResolvedComponentFile, Role};
 use weir_core::ports::ComponentStateStore as _;
 use weir_core::{JobId, PolicyError, TenantId};
-use weir_policy::{PolicyConfig, PolicyHost};
+use weir_policy::{PolicyHost, PolicyHostConfig};
 
 use crate::compile_bomb::compile_bomb_component;
 use crate::contract_functions::call_function;
 use crate::support::*;
 
 /// Creates a host with its own folder of compiled components.
-fn host_with_own_cache(folder: &Path, change: impl FnOnce(&mut PolicyConfig)) -> Arc<PolicyHost> {
+fn host_with_own_cache(folder: &Path, change: impl FnOnce(&mut PolicyHostConfig)) -> Arc<PolicyHost> {
     let mut config = test_config();
     config.cache_folder = folder.join("compiled");
     change(&mut config);
@@ -24,7 +24,7 @@ fn host_with_own_cache(folder: &Path, change: impl FnOnce(&mut PolicyConfig)) ->
 }
 
 /// Returns the reason why a component cannot be opened.
-async fn open_error(host: &PolicyHost, component: &ComponentFile, role: Role) -> String {
+async fn open_error(host: &PolicyHost, component: &ResolvedComponentFile, role: Role) -> String {
     match open_job(
         host,
         &single_component_pipeline(&[role], component),
@@ -105,7 +105,7 @@ async fn component_state_persists_across_jobs_of_a_tenant() {
     let value = async |tenant: &TenantId| {
         let value = state
             .values
-            .get_state_value(tenant, "test", "calls")
+            .get_component_state_value(tenant, "test", "calls")
             .await
             .unwrap();
         value.unwrap().len()
@@ -155,7 +155,7 @@ async fn files_that_are_not_components_are_rejected() {
         let reason = open_error(&host, &file, Role::Routing).await;
         assert!(reason.to_lowercase().contains(word), "{}: {reason}", file.name);
     }
-    let missing = ComponentFile {
+    let missing = ResolvedComponentFile {
         name: "missing".into(),
         path: folder.path().join("missing.wasm"),
         digest: [0; 32],

@@ -3,7 +3,7 @@
 use weir_core::PolicyError;
 use weir_core::manifest::Role;
 use weir_core::ports::JobPolicy;
-use weir_policy::PolicyJob;
+use weir_policy::WasmJobPolicy;
 
 use crate::support::*;
 
@@ -19,7 +19,7 @@ pub(crate) const CONTRACT_FUNCTIONS: [(&str, Role); 7] = [
 ];
 
 /// Calls a function with sample input and drops its decision.
-pub(crate) async fn call_function(job: &PolicyJob, function: &str) -> Result<(), PolicyError> {
+pub(crate) async fn call_function(job: &WasmJobPolicy, function: &str) -> Result<(), PolicyError> {
     match function {
         "batching.plan" => job.plan_batch(sample_batch_context()).await.map(drop),
         "routing.document" => job.route_document(sample_document_facts()).await.map(drop),

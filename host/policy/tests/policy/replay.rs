@@ -7,7 +7,7 @@ use weir_core::manifest::{Capability, Pipeline, Role};
 use weir_core::ports::{JobPolicy as _, OpenPolicyRequest};
 use weir_core::replay::{JobReplayer as _, ReplayError, ReplayReport};
 use weir_core::{JobId, TenantId};
-use weir_policy::{PolicyHost, PolicyJob, RecordingFrame};
+use weir_policy::{PolicyHost, RecordingFrame, WasmJobPolicy};
 
 use crate::contract_functions::{CONTRACT_FUNCTIONS, call_function};
 use crate::support::*;
@@ -31,7 +31,7 @@ impl RecordingHost {
         }
     }
 
-    async fn open_recorded_job(&self, pipeline: &Pipeline) -> Arc<PolicyJob> {
+    async fn open_recorded_job(&self, pipeline: &Pipeline) -> Arc<WasmJobPolicy> {
         let request = OpenPolicyRequest {
             tenant: &TenantId::default_tenant(),
             job: self.id,
@@ -48,7 +48,7 @@ impl RecordingHost {
 }
 
 /// Makes calls of all functions, many of them at the same time, as a job does for the pages of a document.
-async fn make_many_calls(job: &PolicyJob) {
+async fn make_many_calls(job: &WasmJobPolicy) {
     for _ in 0..20 {
         join_all(CONTRACT_FUNCTIONS.map(|(function, _)| call_function(job, function))).await;
         join_all((1..=30).map(|number| async move {

@@ -12,15 +12,15 @@ use weir_core::component_log::ComponentLogRecord;
 use weir_core::component_state_limits::{StateChange, StateSizes};
 use weir_core::decision::{BatchContext, DocumentFacts, ObservedEvent, PageStageFailure, PageTextToSplit};
 use weir_core::event::ErrorInfo;
-use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
+use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile, Role};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
 use weir_core::ports::{ComponentStateStore, HostCapabilities, OpenPolicyRequest};
 use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, Stage, TenantId};
-use weir_policy::{PolicyConfig, PolicyHost, PolicyJob, Retention};
+use weir_policy::{PolicyHost, PolicyHostConfig, Retention, WasmJobPolicy};
 
 /// Returns a built component by name.
-pub(crate) fn built_component(name: &str) -> ComponentFile {
+pub(crate) fn built_component(name: &str) -> ResolvedComponentFile {
     let folder = std::env::var_os("WEIR_PATHS_DEFAULT_COMPONENTS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/components"),
         PathBuf::from,
@@ -35,8 +35,8 @@ pub(crate) fn built_component(name: &str) -> ComponentFile {
 }
 
 /// Returns any file as a component.
-pub(crate) fn component_file(path: &Path) -> ComponentFile {
-    ComponentFile {
+pub(crate) fn component_file(path: &Path) -> ResolvedComponentFile {
+    ResolvedComponentFile {
         name: path.file_stem().unwrap().to_string_lossy().into_owned(),
         path: path.to_owned(),
         digest: Sha256::digest(std::fs::read(path).unwrap()).into(),
@@ -44,7 +44,7 @@ pub(crate) fn component_file(path: &Path) -> ComponentFile {
 }
 
 /// Returns the default component of each role.
-pub(crate) fn default_components() -> BTreeMap<Role, ComponentFile> {
+pub(crate) fn default_components() -> BTreeMap<Role, ResolvedComponentFile> {
     Role::ALL.map(|role| (role, built_component(role.name()))).into()
 }
 
@@ -55,14 +55,14 @@ pub(crate) fn pipeline_with_components(manifest: &str, own: &[(Role, &str)]) -> 
     parse_pipeline(manifest, components)
 }
 
-pub(crate) fn parse_pipeline(manifest: &str, components: BTreeMap<Role, ComponentFile>) -> Pipeline {
+pub(crate) fn parse_pipeline(manifest: &str, components: BTreeMap<Role, ResolvedComponentFile>) -> Pipeline {
     let text = format!("name = 'test'\n{manifest}");
     let manifest = Manifest::parse(Path::new("pipeline.toml"), &text).unwrap();
     Pipeline::new(manifest, components, default_components())
 }
 
 /// Returns a pipeline of one component in these roles, without fallbacks.
-pub(crate) fn single_component_pipeline(roles: &[Role], component: &ComponentFile) -> Pipeline {
+pub(crate) fn single_component_pipeline(roles: &[Role], component: &ResolvedComponentFile) -> Pipeline {
     let components = roles.iter().map(|role| (*role, component.clone())).collect();
     let mut pipeline = parse_pipeline("on-component-failure = 'fail'", components);
     pipeline.default_components.clear();
@@ -70,8 +70,8 @@ pub(crate) fn single_component_pipeline(roles: &[Role], component: &ComponentFil
 }
 
 /// Returns the configuration of a host with 16 instances. All tests share its folder of compiled components.
-pub(crate) fn test_config() -> PolicyConfig {
-    PolicyConfig {
+pub(crate) fn test_config() -> PolicyHostConfig {
+    PolicyHostConfig {
         max_instances: 16,
         call_timeout_millis: 50,
         max_memory_bytes: 32 << 20,
@@ -99,7 +99,7 @@ pub(crate) async fn open_job(
     host: &PolicyHost,
     pipeline: &Pipeline,
     port: &Arc<FakeCapabilities>,
-) -> Result<Arc<PolicyJob>, PolicyError> {
+) -> Result<Arc<WasmJobPolicy>, PolicyError> {
     host.open_job(OpenPolicyRequest {
         tenant: &TenantId::default_tenant(),
         job: JobId::new(),
@@ -127,7 +127,7 @@ impl HostCapabilities for FakeCapabilities {
     ) -> Result<(u32, u32, Vec<u8>), ErrorInfo> {
         Ok((side, 1, vec![255; side as usize]))
     }
-    async fn read_page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorInfo> {
+    async fn read_page_text_layer(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorInfo> {
         Ok("text".into())
     }
     async fn count_embedding_tokens(&self, text: &str) -> Result<u32, ErrorInfo> {
@@ -163,7 +163,7 @@ pub(crate) struct FakeComponentState {
 
 #[async_trait]
 impl ComponentStateStore for FakeComponentState {
-    async fn get_state_value(
+    async fn get_component_state_value(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -173,19 +173,27 @@ impl ComponentStateStore for FakeComponentState {
         if self.is_stuck.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
-        self.values.get_state_value(tenant, pipeline, key).await
+        self.values.get_component_state_value(tenant, pipeline, key).await
     }
-    async fn list_value_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
-        self.values.list_value_sizes(tenant, pipeline).await
+    async fn list_component_state_value_sizes(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+    ) -> Result<StateSizes, ErrorInfo> {
+        self.values
+            .list_component_state_value_sizes(tenant, pipeline)
+            .await
     }
-    async fn apply_state_changes(
+    async fn apply_component_state_changes(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         changes: Vec<StateChange>,
     ) -> Result<(), ErrorInfo> {
         self.applied_groups.fetch_add(1, Ordering::Relaxed);
-        self.values.apply_state_changes(tenant, pipeline, changes).await
+        self.values
+            .apply_component_state_changes(tenant, pipeline, changes)
+            .await
     }
 }
 

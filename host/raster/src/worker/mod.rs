@@ -143,7 +143,7 @@ impl WorkerState {
             } => {
                 let fd = fd.ok_or(io::ErrorKind::InvalidInput)?;
                 let file = shared_memory::map_pdf_file(fd, length_to_usize(length)?)?;
-                match self.library.open(file, password.as_deref()) {
+                match self.library.open_document(file, password.as_deref()) {
                     Ok(opened) => {
                         let info = read_document_info(&opened, include_metadata);
                         self.documents.insert(document, opened);
@@ -194,9 +194,9 @@ impl WorkerState {
                     .ok_or(io::ErrorKind::InvalidInput)?;
                 page_drawing::draw_and_encode_page(document, &request, segment, &mut self.encoder, heartbeat)
             }
-            WorkerRequest::RunProbe(probe) => {
-                WorkerResponse::ProbeFinished(sandbox::try_forbidden_operation(probe, self.max_heap_bytes))
-            }
+            WorkerRequest::RunProbe(probe) => WorkerResponse::ProbeFinished(
+                sandbox::does_forbidden_operation_succeed(probe, self.max_heap_bytes),
+            ),
         };
         Ok(Some(response))
     }

@@ -36,7 +36,8 @@ impl JpegEncoder {
         self.compressor
             .set_quality(i32::try_from(quality).unwrap_or(85).clamp(1, 100))?;
         // An image without colors is encoded as gray: the file is smaller and takes a quarter less time.
-        let gray = image.format == PixelFormat::GRAY || is_grayscale(image.pixels, image.width, image.pitch);
+        let gray =
+            image.format == PixelFormat::GRAY || are_all_pixels_gray(image.pixels, image.width, image.pitch);
         self.compressor
             .set_subsamp(if gray { Subsamp::Gray } else { Subsamp::Sub2x2 })?;
         let max_encoded_bytes = compressed_buf_len(image.width, image.height, Subsamp::Sub2x2)?;
@@ -50,18 +51,18 @@ impl JpegEncoder {
 
 /// Returns whether the three bytes of every pixel are equal. It compares sixteen pixels at a time, each byte with the next unless
 /// that belongs to another pixel; the compiler turns this into vector instructions.
-fn is_grayscale(pixels: &[u8], width: usize, pitch: usize) -> bool {
+fn are_all_pixels_gray(pixels: &[u8], width: usize, pitch: usize) -> bool {
     pixels.chunks(pitch.max(1)).all(|row| {
         let row = row.get(..width * 3).unwrap_or(row);
         let next = row.get(1..).unwrap_or_default();
         let (bytes, following) = (row.as_chunks::<48>().0, next.as_chunks::<48>().0);
         let rest = row.get(following.len() * 48..).unwrap_or_default();
         let equal = |pixel: &[u8]| matches!(pixel, [b, g, r] if b == g && g == r);
-        bytes.iter().zip(following).all(are_pixels_gray) && rest.chunks_exact(3).all(equal)
+        bytes.iter().zip(following).all(are_sixteen_pixels_gray) && rest.chunks_exact(3).all(equal)
     })
 }
 
-fn are_pixels_gray((bytes, following): (&[u8; 48], &[u8; 48])) -> bool {
+fn are_sixteen_pixels_gray((bytes, following): (&[u8; 48], &[u8; 48])) -> bool {
     const SAME_PIXEL_MASK: [[u8; 3]; 16] = [[0xff, 0xff, 0]; 16];
     let pairs = bytes.iter().zip(following).zip(SAME_PIXEL_MASK.as_flattened());
     pairs.fold(0, |unequal, ((a, b), within)| unequal | ((a ^ b) & within)) == 0
@@ -125,10 +126,10 @@ mod tests {
                 }
             })
             .collect();
-        assert!(is_grayscale(&pixels, width, pitch));
+        assert!(are_all_pixels_gray(&pixels, width, pitch));
         for at in (0..pitch * height).filter(|at| at % pitch < width * 3) {
             pixels[at] ^= 1;
-            assert!(!is_grayscale(&pixels, width, pitch), "{at}");
+            assert!(!are_all_pixels_gray(&pixels, width, pitch), "{at}");
             pixels[at] ^= 1;
         }
     }

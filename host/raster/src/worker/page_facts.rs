@@ -22,7 +22,7 @@ pub(super) fn read_page_facts(document: &Document, index: u32, heartbeat: &Heart
     let mut coverage = CoverageGrid::default();
     if let Some(bounds) = page.bounds() {
         page.visit_image_bounds(MAX_SCANNED_OBJECTS, heartbeat, &mut |image| {
-            coverage.add_image(&bounds, &image)
+            coverage.mark_image_area(&bounds, &image)
         });
     }
     PageFacts {
@@ -50,9 +50,9 @@ impl Default for CoverageGrid {
 }
 
 impl CoverageGrid {
-    fn add_image(&mut self, page: &Bounds, image: &Bounds) {
-        let columns = covered_cells(page.left, page.right, image.left, image.right);
-        let rows = covered_cells(page.bottom, page.top, image.bottom, image.top);
+    fn mark_image_area(&mut self, page: &Bounds, image: &Bounds) {
+        let columns = covered_cell_range(page.left, page.right, image.left, image.right);
+        let rows = covered_cell_range(page.bottom, page.top, image.bottom, image.top);
         let filled = columns.fold(0_u64, |bits, column| bits | 1 << column);
         for (row, bits) in (0..GRID_SIDE_CELLS).zip(&mut self.rows) {
             if rows.contains(&row) {
@@ -68,7 +68,7 @@ impl CoverageGrid {
 }
 
 /// Returns the cells between `from` and `to` whose centers lie between `low` and `high`.
-fn covered_cells(from: f32, to: f32, low: f32, high: f32) -> std::ops::Range<u8> {
+fn covered_cell_range(from: f32, to: f32, low: f32, high: f32) -> std::ops::Range<u8> {
     if !(from < to && low < high) {
         return 0..0;
     }
@@ -97,11 +97,11 @@ mod tests {
     fn overlapping_images_are_counted_once_and_clipped() {
         let page = make_bounds(0.0, 0.0, 200.0, 100.0);
         let mut coverage = CoverageGrid::default();
-        coverage.add_image(&page, &make_bounds(0.0, 0.0, 100.0, 100.0));
+        coverage.mark_image_area(&page, &make_bounds(0.0, 0.0, 100.0, 100.0));
         assert_eq!(coverage.covered_share(), 0.5);
-        coverage.add_image(&page, &make_bounds(-500.0, -1e9, 100.0, 1e9));
+        coverage.mark_image_area(&page, &make_bounds(-500.0, -1e9, 100.0, 1e9));
         assert_eq!(coverage.covered_share(), 0.5);
-        coverage.add_image(&page, &make_bounds(50.0, 50.0, 200.0, 100.0));
+        coverage.mark_image_area(&page, &make_bounds(50.0, 50.0, 200.0, 100.0));
         assert_eq!(coverage.covered_share(), 0.75);
     }
 
@@ -111,7 +111,7 @@ mod tests {
         let mut coverage = CoverageGrid::default();
         for strip in 0..1000 {
             let bottom = strip as f32 * 0.1;
-            coverage.add_image(&page, &make_bounds(0.0, bottom, 100.0, bottom + 0.1));
+            coverage.mark_image_area(&page, &make_bounds(0.0, bottom, 100.0, bottom + 0.1));
         }
         assert_eq!(coverage.covered_share(), 1.0);
     }
@@ -119,10 +119,10 @@ mod tests {
     #[test]
     fn invalid_bounds_cover_nothing() {
         let mut coverage = CoverageGrid::default();
-        coverage.add_image(&make_bounds(0.0, 0.0, 0.0, 0.0), &make_bounds(0.0, 0.0, 1.0, 1.0));
+        coverage.mark_image_area(&make_bounds(0.0, 0.0, 0.0, 0.0), &make_bounds(0.0, 0.0, 1.0, 1.0));
         let page = make_bounds(0.0, 0.0, 10.0, 10.0);
-        coverage.add_image(&page, &make_bounds(f32::NAN, f32::NAN, f32::NAN, f32::NAN));
-        coverage.add_image(&page, &make_bounds(9.0, 9.0, 1.0, 1.0));
+        coverage.mark_image_area(&page, &make_bounds(f32::NAN, f32::NAN, f32::NAN, f32::NAN));
+        coverage.mark_image_area(&page, &make_bounds(9.0, 9.0, 1.0, 1.0));
         assert_eq!(coverage.covered_share(), 0.0);
     }
 }

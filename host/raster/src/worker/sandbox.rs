@@ -11,7 +11,7 @@
 //! example to look for a font or a time zone, and handle the error.
 //!
 //! The module also prepares the process before that ([`close_inherited_descriptors`], [`retain_freed_memory`]), and tries the
-//! operations that the sandbox must block, so that tests and `doctor` can verify that it does ([`try_forbidden_operation`]).
+//! operations that the sandbox must block, so that tests and `doctor` can verify that it does ([`does_forbidden_operation_succeed`]).
 
 #![allow(unsafe_code)]
 
@@ -247,7 +247,7 @@ const FATAL_SYSCALLS: &[i64] = &[
 
 /// Tries an operation and returns whether it succeeded, that is, whether the sandbox failed to block it. The worker has at most
 /// `heap_bytes` of private memory. The sandbox may also kill the worker, which counts as blocked.
-pub(super) fn try_forbidden_operation(probe: SandboxProbe, heap_bytes: u64) -> bool {
+pub(super) fn does_forbidden_operation_succeed(probe: SandboxProbe, heap_bytes: u64) -> bool {
     match probe {
         SandboxProbe::OpenFile => {
             File::open("/proc/self/status").is_ok() || File::open("/etc/passwd").is_ok()

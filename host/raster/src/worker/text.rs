@@ -8,7 +8,7 @@
 //! Distances are measured along and across the writing direction, so text in a margin or on a rotated page needs no special case.
 //! Gaps are measured between the boxes of characters and not from left to right, so Arabic and Hebrew need none either.
 
-use weir_core::layout::ColumnEdges;
+use weir_core::layout::ColumnLeftEdges;
 use weir_core::page::Rect;
 use weir_core::page_text::Line;
 
@@ -39,7 +39,7 @@ pub(super) fn read_page_text(document: &Document, index: u32, heartbeat: &Heartb
         return WorkerResponse::PageUnreadable("it cannot be parsed".into());
     };
     heartbeat.record_beat();
-    let (Some(frame), Some(text)) = (PageFrame::from_page(&page), page.load_text()) else {
+    let (Some(frame), Some(text)) = (PointsToPageFractions::from_page(&page), page.load_text()) else {
         return WorkerResponse::PageText(Vec::new());
     };
     let mut lines = LineAssembler::new(frame);
@@ -53,7 +53,7 @@ pub(super) fn read_page_text(document: &Document, index: u32, heartbeat: &Heartb
         if let Some(glyph) = text.read_glyph(index) {
             lines.add_glyph(&glyph);
         }
-        if lines.is_full() {
+        if lines.has_reached_text_limit() {
             break;
         }
     }
@@ -62,12 +62,12 @@ pub(super) fn read_page_text(document: &Document, index: u32, heartbeat: &Heartb
 
 /// The displayed page: its bounds and its rotation.
 #[derive(Debug, Clone, Copy)]
-struct PageFrame {
+struct PointsToPageFractions {
     page_bounds: Bounds,
     quarter_turns: u8,
 }
 
-impl PageFrame {
+impl PointsToPageFractions {
     fn from_page(page: &Page<'_>) -> Option<Self> {
         let bounds = page.bounds()?;
         (bounds.right > bounds.left && bounds.top > bounds.bottom).then_some(Self {
@@ -124,7 +124,7 @@ struct LineBuilder {
 }
 
 struct LineAssembler {
-    frame: PageFrame,
+    frame: PointsToPageFractions,
     lines: Vec<Line>,
     /// Indexes of the lines that only a wide space separates from the line before, in ascending order.
     lines_after_wide_space: Vec<usize>,
@@ -133,7 +133,7 @@ struct LineAssembler {
 }
 
 impl LineAssembler {
-    fn new(frame: PageFrame) -> Self {
+    fn new(frame: PointsToPageFractions) -> Self {
         Self {
             frame,
             lines: Vec::new(),
@@ -143,7 +143,7 @@ impl LineAssembler {
         }
     }
 
-    fn is_full(&self) -> bool {
+    fn has_reached_text_limit(&self) -> bool {
         self.lines.len() >= MAX_PAGE_LINES || self.text_bytes >= MAX_PAGE_TEXT_BYTES
     }
 
@@ -214,7 +214,7 @@ impl LineAssembler {
 
     fn finish_page(mut self) -> Vec<Line> {
         self.finish_line();
-        let edges = ColumnEdges::find_in_lines(&self.lines);
+        let edges = ColumnLeftEdges::find_in_lines(&self.lines);
         let mut continued = self.lines_after_wide_space.into_iter().peekable();
         let mut lines: Vec<Line> = Vec::with_capacity(self.lines.len());
         let mut last: Option<Rect> = None;
@@ -223,7 +223,7 @@ impl LineAssembler {
             let previous_rect = last.replace(line.rect);
             match (lines.last_mut(), previous_rect) {
                 (Some(previous_line), Some(before))
-                    if follows_wide_space && !edges.column_starts_between(&before, &line.rect) =>
+                    if follows_wide_space && !edges.has_column_edge_between_boxes(&before, &line.rect) =>
                 {
                     previous_line.text.push(' ');
                     previous_line.text.push_str(&line.text);

@@ -43,7 +43,7 @@ fn assemble_lines(glyphs: impl IntoIterator<Item = Glyph>) -> Vec<Line> {
         right: 1000.0,
         top: 500.0,
     };
-    let mut lines = LineAssembler::new(PageFrame {
+    let mut lines = LineAssembler::new(PointsToPageFractions {
         page_bounds: page,
         quarter_turns: 0,
     });
@@ -176,7 +176,7 @@ fn boxes_rotate_with_the_page() {
     };
     let corner_positions: Vec<_> = (0..4)
         .map(|turns| {
-            PageFrame {
+            PointsToPageFractions {
                 page_bounds: page,
                 quarter_turns: turns,
             }
@@ -201,13 +201,13 @@ fn page_stops_at_the_maximum_number_of_lines() {
         right: 1000.0,
         top: 500.0,
     };
-    let mut lines = LineAssembler::new(PageFrame {
+    let mut lines = LineAssembler::new(PointsToPageFractions {
         page_bounds: page,
         quarter_turns: 0,
     });
     let read = glyphs.take_while(|glyph| {
         lines.add_glyph(glyph);
-        !lines.is_full()
+        !lines.has_reached_text_limit()
     });
     assert!(read.count() <= MAX_PAGE_LINES + 1);
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use weir_core::error::RasterError;
-use weir_core::page::{PageImage, PixelFormat};
-use weir_core::ports::{OpenedPdf, PdfSource, RasterizeOptions, Rasterizer};
+use weir_core::page::{PixelFormat, RawPageImage};
+use weir_core::ports::{OpenedPdf, PdfFileToOpen, RasterizeOptions, Rasterizer};
 use weir_core::settings::Settings;
 use weir_raster::{RasterConfig, RasterPool};
 
@@ -61,10 +61,10 @@ impl TempFiles {
     }
 
     /// Writes a file with these bytes.
-    pub(crate) fn write_source(&self, name: &str, bytes: &[u8]) -> PdfSource {
+    pub(crate) fn write_source(&self, name: &str, bytes: &[u8]) -> PdfFileToOpen {
         let path = self.0.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        PdfSource {
+        PdfFileToOpen {
             path,
             password: None,
             flow_id: 0,
@@ -91,7 +91,7 @@ pub(crate) async fn open_in_new_pool(config: RasterConfig, pdf: &[u8]) -> (Raste
 pub(crate) async fn open_error(config: RasterConfig, pdf: &[u8], password: Option<&str>) -> RasterError {
     let pool = RasterPool::new(config).unwrap();
     let files = TempFiles::new();
-    let source = PdfSource {
+    let source = PdfFileToOpen {
         password: password.map(str::to_owned),
         ..files.write_source("document.pdf", pdf)
     };
@@ -102,7 +102,7 @@ pub(crate) async fn open_error(config: RasterConfig, pdf: &[u8], password: Optio
 }
 
 /// Returns blue, green and red of the pixel at a position given in shares of the page.
-pub(crate) fn pixel_at(image: &PageImage, x: f32, y: f32) -> [u8; 3] {
+pub(crate) fn pixel_at(image: &RawPageImage, x: f32, y: f32) -> [u8; 3] {
     let (column, row) = (
         (x * image.width as f32) as usize,
         (y * image.height as f32) as u32,

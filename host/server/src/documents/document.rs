@@ -98,11 +98,11 @@ pub(crate) async fn list_documents(
     QueryParams(part): QueryParams<DocumentListQuery>,
 ) -> Result<Json<DocumentList>, Problem> {
     caller.require_scope(KeyScope::Read)?;
-    let limit = validate_limit(part.limit)?;
+    let limit = validate_limit_or_default(part.limit)?;
     let after = part.cursor.as_deref().map(parse_cursor).transpose()?;
     let mut records = control
         .ledger
-        .list_documents_after(caller.tenant_id(), after, limit + 1)
+        .list_tenant_documents_after(caller.tenant_id(), after, limit + 1)
         .await?;
     let more = records.len() > limit;
     records.truncate(limit);
@@ -114,7 +114,7 @@ pub(crate) async fn list_documents(
     }))
 }
 
-fn validate_limit(limit: Option<usize>) -> Result<usize, Problem> {
+fn validate_limit_or_default(limit: Option<usize>) -> Result<usize, Problem> {
     let limit = limit.unwrap_or(DEFAULT_LIMIT);
     if (1..=MAX_LIMIT).contains(&limit) {
         Ok(limit)
@@ -201,7 +201,7 @@ pub(crate) async fn get_document(
     QueryParams(part): QueryParams<DocumentPagesQuery>,
 ) -> Result<Json<DocumentDetails>, Problem> {
     caller.require_scope(KeyScope::Read)?;
-    let limit = validate_limit(part.limit)?;
+    let limit = validate_limit_or_default(part.limit)?;
     let mut record = load_document(&control, caller.tenant_id(), &id).await?;
     let after = part.after.unwrap_or(0);
     let mut pages = control

@@ -3,7 +3,7 @@
 use weir_control::Control;
 use weir_core::ledger::{DocumentRecord, PageRecord};
 use weir_core::ports::Ledger as _;
-use weir_core::summary::{DocumentSummary, summary_blob_key};
+use weir_core::summary::{DocumentSummaries, document_summaries_blob_key};
 use weir_core::{DocumentId, PageNumber, TenantId};
 
 use crate::problem::Problem;
@@ -39,14 +39,21 @@ pub(super) async fn load_ended_page(
 }
 
 /// Reads a blob. The error is a 404 with the detail `none` if there is no key or no blob.
-pub(super) async fn load_blob(
+pub(super) async fn load_blob_or_not_found(
     control: &Control,
     tenant: &TenantId,
     key: Option<String>,
     none: &str,
 ) -> Result<Vec<u8>, Problem> {
     let bytes = match key {
-        Some(key) => control.engine.ports().blobs.get_blob(tenant, &key).await?,
+        Some(key) => {
+            control
+                .engine
+                .port_implementations()
+                .blobs
+                .get_blob(tenant, &key)
+                .await?
+        }
         None => None,
     };
     bytes.ok_or_else(|| Problem::not_found(none))
@@ -57,11 +64,17 @@ pub(super) async fn load_summaries(
     control: &Control,
     tenant: &TenantId,
     document: &DocumentId,
-) -> Result<Option<DocumentSummary>, Problem> {
-    let Some(key) = summaries_blob_key(control, tenant, document).await? else {
+) -> Result<Option<DocumentSummaries>, Problem> {
+    let Some(key) = find_summaries_blob_key(control, tenant, document).await? else {
         return Ok(None);
     };
-    let Some(bytes) = control.engine.ports().blobs.get_blob(tenant, &key).await? else {
+    let Some(bytes) = control
+        .engine
+        .port_implementations()
+        .blobs
+        .get_blob(tenant, &key)
+        .await?
+    else {
         return Ok(None);
     };
     let damaged = |e: serde_json::Error| Problem::internal_error(format!("the summary is damaged: {e}"));
@@ -74,10 +87,10 @@ pub(super) async fn has_summaries(
     tenant: &TenantId,
     document: &DocumentId,
 ) -> Result<bool, Problem> {
-    match summaries_blob_key(control, tenant, document).await? {
+    match find_summaries_blob_key(control, tenant, document).await? {
         Some(key) => Ok(!control
             .engine
-            .ports()
+            .port_implementations()
             .blobs
             .list_blob_keys(tenant, &key)
             .await?
@@ -87,7 +100,7 @@ pub(super) async fn has_summaries(
 }
 
 /// Returns the blob key of the summaries. `None` if no page has ended.
-async fn summaries_blob_key(
+async fn find_summaries_blob_key(
     control: &Control,
     tenant: &TenantId,
     document: &DocumentId,
@@ -97,5 +110,5 @@ async fn summaries_blob_key(
         .list_pages_after(tenant, document, 0, 1)
         .await?
         .pop();
-    Ok(last.map(|page| summary_blob_key(document, &page.revision)))
+    Ok(last.map(|page| document_summaries_blob_key(document, &page.revision)))
 }

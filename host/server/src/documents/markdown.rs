@@ -12,11 +12,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use weir_control::Control;
 use weir_core::layout;
-use weir_core::ledger::{DocumentRecord, PageRecord, PageState};
+use weir_core::ledger::{DocumentRecord, FinalPageState, PageRecord};
 use weir_core::markdown::{self, MarkdownPage};
 use weir_core::page_text::{StoredPageText, TextSource};
 use weir_core::ports::Ledger as _;
-use weir_core::summary::DocumentSummary;
+use weir_core::summary::DocumentSummaries;
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, PageNumber};
 
@@ -24,7 +24,7 @@ use super::document_loader::{load_document, load_summaries};
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
-use crate::state::MarkdownRenderLimit;
+use crate::state::MarkdownRenderLimiter;
 use crate::stored_bytes_response::StoredBytesResponse;
 
 /// Maximum number of pages in one response.
@@ -69,7 +69,7 @@ struct PageWithLines {
     ))]
 pub(crate) async fn get_document_markdown(
     State(control): State<Arc<Control>>,
-    State(render_limit): State<Arc<MarkdownRenderLimit>>,
+    State(render_limit): State<Arc<MarkdownRenderLimiter>>,
     caller: Caller,
     PathParams(id): PathParams<DocumentId>,
     QueryParams(range): QueryParams<MarkdownPageRange>,
@@ -98,10 +98,10 @@ pub(crate) async fn get_document_markdown(
     let mut bytes = 0;
     for record in pages {
         let lines = match &record.state {
-            PageState::Done { text: Some(key), .. } => {
+            FinalPageState::Done { text: Some(key), .. } => {
                 control
                     .engine
-                    .ports()
+                    .port_implementations()
                     .blobs
                     .get_blob(caller.tenant_id(), key)
                     .await?
@@ -137,7 +137,7 @@ pub(crate) async fn get_document_markdown(
 
 fn render_markdown(
     document: &DocumentRecord,
-    summary: Option<&DocumentSummary>,
+    summary: Option<&DocumentSummaries>,
     pages: &[PageWithLines],
 ) -> Result<String, Problem> {
     let mut parsed = Vec::with_capacity(pages.len());
@@ -156,7 +156,7 @@ fn render_markdown(
         };
         let number = page.record.page;
         let image = match &page.record.state {
-            PageState::Done { image: Some(_), .. } => Some(format!("pages/{number}/image")),
+            FinalPageState::Done { image: Some(_), .. } => Some(format!("pages/{number}/image")),
             _ => None,
         };
         parsed.push((number, source, lines, image, &page.record.state));
@@ -167,11 +167,11 @@ fn render_markdown(
             number: *number,
             source: *source,
             lines,
-            headings: layout::detect_headings(*source, lines, &document.outline, *number),
+            headings: layout::detect_page_headings(*source, lines, &document.outline, *number),
             image: image.as_deref(),
             failed: match state {
-                PageState::Failed { error } => Some(error.message.as_str()),
-                PageState::Done { .. } => None,
+                FinalPageState::Failed { error } => Some(error.message.as_str()),
+                FinalPageState::Done { .. } => None,
             },
         })
         .collect();

@@ -9,12 +9,12 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 use weir_control::Control;
-use weir_core::ledger::{PageRecord, PageState};
+use weir_core::ledger::{FinalPageState, PageRecord};
 use weir_core::page_text::TextSource;
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, JobId, PageNumber, TenantId};
 
-use super::document_loader::{load_blob, load_ended_page};
+use super::document_loader::{load_blob_or_not_found, load_ended_page};
 use crate::auth::Caller;
 use crate::http_input::PathParams;
 use crate::problem::Problem;
@@ -83,7 +83,7 @@ impl EndedPageView {
     pub(super) fn new(link_signer: &LinkSigner, tenant: &TenantId, record: PageRecord) -> Self {
         let link = |key: String| link_signer.sign_link(tenant, &key);
         let end = match record.state {
-            PageState::Done {
+            FinalPageState::Done {
                 source,
                 passages,
                 image,
@@ -99,7 +99,7 @@ impl EndedPageView {
                 image_url: image.map(link),
                 lines_url: text.map(link),
             },
-            PageState::Failed { error } => PageOutcome::Failed {
+            FinalPageState::Failed { error } => PageOutcome::Failed {
                 error: PageErrorView {
                     kind: error.kind,
                     message: error.message,
@@ -163,11 +163,11 @@ pub(crate) async fn get_page_image(
         .await?
         .state
     {
-        PageState::Done { image, .. } => image,
-        PageState::Failed { .. } => None,
+        FinalPageState::Done { image, .. } => image,
+        FinalPageState::Failed { .. } => None,
     };
     let media_type = key.as_deref().map_or("image/jpeg", image_media_type);
-    let bytes = load_blob(
+    let bytes = load_blob_or_not_found(
         &control,
         caller.tenant_id(),
         key,
@@ -212,10 +212,10 @@ pub(crate) async fn get_page_lines(
         .await?
         .state
     {
-        PageState::Done { text, .. } => text,
-        PageState::Failed { .. } => None,
+        FinalPageState::Done { text, .. } => text,
+        FinalPageState::Failed { .. } => None,
     };
-    let bytes = load_blob(&control, caller.tenant_id(), key, "this page was not read").await?;
+    let bytes = load_blob_or_not_found(&control, caller.tenant_id(), key, "this page was not read").await?;
     let name = format!("page-{number}.json");
     Ok(StoredBytesResponse {
         bytes,

@@ -112,7 +112,12 @@ async fn verify_link_and_read_blob(
     if tenant_now.is_none_or(|tenant| tenant.state != TenantState::Active) {
         return Err(refused());
     }
-    let bytes = control.engine.ports().blobs.get_blob(tenant, key).await?;
+    let bytes = control
+        .engine
+        .port_implementations()
+        .blobs
+        .get_blob(tenant, key)
+        .await?;
     let bytes = bytes.ok_or_else(|| Problem::not_found("the file of this page does not exist any more"))?;
     Ok((bytes, link.expires.saturating_sub(now)))
 }

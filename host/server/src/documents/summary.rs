@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 use weir_control::Control;
-use weir_core::summary::{DocumentSummary, SectionSummary, Summary, SummaryQuote};
+use weir_core::summary::{DocumentSummaries, SectionSummary, Summary, SummaryQuote};
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, Rect};
 
@@ -130,8 +130,8 @@ impl From<SectionSummary> for SectionSummaryView {
     }
 }
 
-impl From<DocumentSummary> for DocumentSummariesView {
-    fn from(of: DocumentSummary) -> Self {
+impl From<DocumentSummaries> for DocumentSummariesView {
+    fn from(of: DocumentSummaries) -> Self {
         Self {
             document: of.document,
             name: of.name,

@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use serde_json::Value;
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::event::ErrorInfo;
-use weir_core::ledger::{DocumentRecord, JobState, LedgerEntry, PageRecord, PageState};
+use weir_core::ledger::{DocumentRecord, FinalPageState, JobState, LedgerEntry, PageRecord};
 use weir_core::page::OutlineEntry;
 use weir_core::page_text::{Line, StoredPageText, TextSource};
 use weir_core::ports::{BlobStore as _, Ledger as _};
@@ -36,7 +36,7 @@ fn document_record(tenant: &TenantId, id: DocumentId, created_millis: u64) -> Do
     }
 }
 
-fn page_entry(tenant: &TenantId, document: DocumentId, page: u32, state: PageState) -> LedgerEntry {
+fn page_entry(tenant: &TenantId, document: DocumentId, page: u32, state: FinalPageState) -> LedgerEntry {
     LedgerEntry::Page(PageRecord {
         tenant: tenant.clone(),
         document,
@@ -77,7 +77,7 @@ async fn store_sample_document(host: &TestHost, tenant: &TenantId, name: &str) -
             .put_blob(tenant, &lines, &serde_json::to_vec(&stored).unwrap())
             .await
             .unwrap();
-        let state = PageState::Done {
+        let state = FinalPageState::Done {
             source: TextSource::Ocr,
             passages: 2,
             image: Some(image),
@@ -89,7 +89,7 @@ async fn store_sample_document(host: &TestHost, tenant: &TenantId, name: &str) -
         kind: "page-unreadable".into(),
         message: "page 4 cannot be read".into(),
     };
-    entries.push(page_entry(tenant, id, 4, PageState::Failed { error }));
+    entries.push(page_entry(tenant, id, 4, FinalPageState::Failed { error }));
     host.control.ledger.commit_entries(entries).await.unwrap();
     id
 }

@@ -42,7 +42,7 @@ pub(super) enum StreamEndReason {
 }
 
 /// An accepted event stream.
-pub(super) struct EventStream {
+pub(super) struct EventStreamSession {
     pub(super) control: Arc<Control>,
     pub(super) caller: Caller,
     pub(super) reader: EventReader,
@@ -52,7 +52,7 @@ pub(super) struct EventStream {
     pub(super) write_timed_out: WriteTimedOutFlag,
 }
 
-impl EventStream {
+impl EventStreamSession {
     /// Sends events until the stream ends, and returns why it ended.
     pub(super) async fn send_events_until_end(self, sink: &mut impl EventSink) -> StreamEndReason {
         let Self {

@@ -19,12 +19,12 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::{IntoParams, ToSchema};
-use weir_control::events::{EncodedEvent, EventReader, JobStreamStart, resolve_job_stream_start};
+use weir_control::events::{EncodedEvent, EventReader, JobStreamStart, check_and_resolve_stream_start};
 use weir_core::JobId;
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
 
-use super::event_stream::{EventSink, EventStream};
+use super::event_stream::{EventSink, EventStreamSession};
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
@@ -59,9 +59,9 @@ pub(crate) struct SentEvent {
 /// The number or position of an event, with at most 18 digits, which clients and the ledger can represent.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(try_from = "u64")]
-pub(super) struct EventNumber(pub(super) u64);
+pub(super) struct ValidatedEventNumber(pub(super) u64);
 
-impl TryFrom<u64> for EventNumber {
+impl TryFrom<u64> for ValidatedEventNumber {
     type Error = &'static str;
 
     fn try_from(number: u64) -> Result<Self, Self::Error> {
@@ -80,7 +80,7 @@ impl TryFrom<u64> for EventNumber {
 pub(crate) struct ResumeQuery {
     /// Send only events after this number; the header `Last-Event-ID` takes precedence.
     #[param(value_type = Option<u64>, maximum = 999_999_999_999_999_999_u64)]
-    pub(super) after: Option<EventNumber>,
+    pub(super) after: Option<ValidatedEventNumber>,
 }
 
 impl ResumeQuery {
@@ -90,7 +90,7 @@ impl ResumeQuery {
             Some(text) => std::str::from_utf8(text)
                 .ok()
                 .and_then(|text| text.trim().parse::<u64>().ok())
-                .and_then(|number| EventNumber::try_from(number).ok())
+                .and_then(|number| ValidatedEventNumber::try_from(number).ok())
                 .map(|seq| Some(seq.0))
                 .ok_or_else(|| {
                     Problem::invalid_request("Last-Event-ID must be the id of an event, a number")
@@ -135,7 +135,7 @@ pub(crate) async fn stream_job_events(
     caller.require_scope(KeyScope::Read)?;
     let after = after.resume_position(&headers)?.unwrap_or(0);
     let JobStreamStart::AfterEvent(seq) =
-        resolve_job_stream_start(app.control.ledger.as_ref(), caller.tenant_id(), &job, after).await?
+        check_and_resolve_stream_start(app.control.ledger.as_ref(), caller.tenant_id(), &job, after).await?
     else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
@@ -143,7 +143,7 @@ pub(crate) async fn stream_job_events(
     let reader = EventReader::for_job(&app.control.event_feeds, caller.tenant_id(), job, seq).await?;
     Ok(start_sse_stream(
         &app.event_stream_limiter,
-        EventStream {
+        EventStreamSession {
             control: app.control,
             caller,
             reader,
@@ -198,7 +198,7 @@ pub(crate) async fn stream_tenant_events(
     let reader = EventReader::for_tenant(&app.control.event_feeds, caller.tenant_id(), after).await?;
     Ok(start_sse_stream(
         &app.event_stream_limiter,
-        EventStream {
+        EventStreamSession {
             control: app.control,
             caller,
             reader,
@@ -212,7 +212,7 @@ pub(crate) async fn stream_tenant_events(
 
 fn start_sse_stream(
     limiter: &Arc<StreamLimiter>,
-    stream: EventStream,
+    stream: EventStreamSession,
     id: fn(&EncodedEvent) -> u64,
 ) -> Response {
     let (chunks, body) = mpsc::channel(MAX_PENDING_CHUNKS);

@@ -15,11 +15,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
-use weir_control::events::{EncodedEvent, EventReader, JobStreamStart, resolve_job_stream_start};
+use weir_control::events::{EncodedEvent, EventReader, JobStreamStart, check_and_resolve_stream_start};
 use weir_core::JobId;
 use weir_core::tenancy::KeyScope;
 
-use super::event_stream::{EventSink, EventStream, StreamEndReason};
+use super::event_stream::{EventSink, EventStreamSession, StreamEndReason};
 use super::sse::ResumeQuery;
 use crate::auth::{self, Caller};
 use crate::connections::mark_connection_authenticated;
@@ -85,7 +85,9 @@ pub(crate) async fn stream_job_events_ws(
     caller.require_scope(KeyScope::Read)?;
     let after = after.after.map_or(0, |after| after.0);
     let seq =
-        match resolve_job_stream_start(app.control.ledger.as_ref(), caller.tenant_id(), &job, after).await? {
+        match check_and_resolve_stream_start(app.control.ledger.as_ref(), caller.tenant_id(), &job, after)
+            .await?
+        {
             JobStreamStart::AfterEvent(seq) => Some(seq),
             JobStreamStart::JobAlreadyEnded => None,
         };
@@ -112,7 +114,7 @@ pub(crate) async fn stream_job_events_ws(
             let end = match seq {
                 None => StreamEndReason::JobEnded,
                 Some(_) => {
-                    let stream = EventStream {
+                    let stream = EventStreamSession {
                         control: app.control,
                         caller,
                         reader,

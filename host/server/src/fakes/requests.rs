@@ -8,11 +8,11 @@ use tower::ServiceExt as _;
 use weir_core::JobId;
 
 use super::TestHost;
-use crate::routes::build_router;
+use crate::routes::build_router_and_openapi;
 
 impl TestHost {
     pub(crate) fn router(&self) -> Router {
-        build_router(self.app.clone()).0
+        build_router_and_openapi(self.app.clone()).0
     }
 
     /// Sends a request.

@@ -101,7 +101,7 @@ pub(crate) enum PageChoice {
 
 impl PageChoice {
     /// Returns the value of the corresponding pipeline setting.
-    fn pipeline_setting_value(self) -> String {
+    fn page_choice_to_setting_text(self) -> String {
         let value = match self {
             Self::Auto => "auto",
             Self::Always => "always",
@@ -210,8 +210,8 @@ impl JobOptions {
             options: JobRequestOptions {
                 pages,
                 dpi: self.dpi,
-                ocr: self.ocr.map(PageChoice::pipeline_setting_value),
-                vision: self.vision.map(PageChoice::pipeline_setting_value),
+                ocr: self.ocr.map(PageChoice::page_choice_to_setting_text),
+                vision: self.vision.map(PageChoice::page_choice_to_setting_text),
                 force: self.force,
                 summarize: self.summarize,
                 collection_and_labels: placement,

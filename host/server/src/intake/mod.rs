@@ -20,7 +20,7 @@
 mod job_options;
 mod job_submission_body;
 mod multipart;
-mod submission;
+mod submission_in_progress;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +39,7 @@ use crate::state::AppState;
 pub(crate) use job_options::{LaneName, parse_idempotency_key};
 use job_submission_body::{JobForm, NewJob};
 use multipart::{MultipartReader, parse_boundary};
-use submission::Submission;
+use submission_in_progress::SubmissionInProgress;
 
 /// Create a job.
 ///
@@ -76,7 +76,7 @@ pub(crate) async fn create_job(
     let headers = request.headers().clone();
     let idempotency_key = parse_idempotency_key(&headers)?;
     let admitted = admit_submission(&app.control, &caller.tenant, idempotency_key.as_deref()).await?;
-    let mut submission = Submission::new(app.clone(), caller.tenant, &headers, admitted).await?;
+    let mut submission = SubmissionInProgress::new(app.clone(), caller.tenant, &headers, admitted).await?;
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use weir_control::Control;
 use weir_core::JobId;
 use weir_core::component_log::{
-    BacktraceFrame, ComponentFailureReport, ComponentLogEntry, ComponentLogRecord, LogLevel,
+    BacktraceFrame, ComponentFailureReport, ComponentLogRecord, LogLevel, NumberedComponentLogRecord,
 };
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
@@ -139,8 +139,8 @@ impl From<ComponentFailureReport> for CallFailureView {
     }
 }
 
-impl From<ComponentLogEntry> for LogEntryView {
-    fn from(entry: ComponentLogEntry) -> Self {
+impl From<NumberedComponentLogRecord> for LogEntryView {
+    fn from(entry: NumberedComponentLogRecord) -> Self {
         let ComponentLogRecord {
             component,
             function,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use weir_control::jobs::{Diagnosis, StageEvidence};
+use weir_control::jobs::{BottleneckDiagnosis, StageEvidence};
 use weir_core::Stage;
 
 use super::view::FailingProviderView;
@@ -43,8 +43,8 @@ pub(crate) struct StageEvidenceView {
     busy_millis: u64,
 }
 
-impl From<Diagnosis> for DiagnosisView {
-    fn from(diagnosis: Diagnosis) -> Self {
+impl From<BottleneckDiagnosis> for DiagnosisView {
+    fn from(diagnosis: BottleneckDiagnosis) -> Self {
         let waits_for = diagnosis.failing_providers.into_iter();
         Self {
             bottleneck: diagnosis.bottleneck,

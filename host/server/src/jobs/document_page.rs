@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use weir_core::job_request::RequestedFile;
-use weir_core::ledger::PageState;
+use weir_core::ledger::FinalPageState;
 use weir_core::page_text::TextSource;
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
@@ -88,7 +88,7 @@ pub(crate) async fn get_job_page(
     let tenant = caller.tenant_id();
     let (record, job_request) = load_job_and_request(&app.control, tenant, &job).await?;
     let files = job_request.map(|request| request.files).unwrap_or_default();
-    let document = select_document(&files, query.document)?;
+    let document = select_requested_or_only_document(&files, query.document)?;
     let page_records = app
         .control
         .ledger
@@ -109,7 +109,7 @@ pub(crate) async fn get_job_page(
         .find(|record| record.page == page)
         .map(|record| record.state)
     {
-        Some(PageState::Done {
+        Some(FinalPageState::Done {
             source,
             passages,
             image,
@@ -120,7 +120,7 @@ pub(crate) async fn get_job_page(
             let link = |key: String| app.link_signer.sign_link(tenant, &key);
             (view.image_url, view.lines_url) = (image.map(link), text.map(link));
         }
-        Some(PageState::Failed { error }) => {
+        Some(FinalPageState::Failed { error }) => {
             view.state = PageStateName::Failed;
             view.error = Some(error.into());
         }
@@ -142,7 +142,10 @@ pub(crate) async fn get_job_page(
 }
 
 /// Returns the document of a request: the named one, or the only one of the job.
-fn select_document(files: &[RequestedFile], requested: Option<DocumentId>) -> Result<DocumentId, Problem> {
+fn select_requested_or_only_document(
+    files: &[RequestedFile],
+    requested: Option<DocumentId>,
+) -> Result<DocumentId, Problem> {
     match (requested, files) {
         (None, [only]) => Ok(only.document),
         (None, [first, rest @ ..]) if rest.iter().all(|file| file.document == first.document) => {

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use weir_control::Control;
 use weir_control::jobs::JobCancelOutcome;
-use weir_control::submission::{AdmittedSubmission, admit_submission};
+use weir_control::submission::{NewOrRepeatedSubmission, admit_submission};
 use weir_core::JobId;
 use weir_core::job_request::{IdempotencyKey, JobFilter};
 use weir_core::ledger::JobState;
@@ -207,8 +207,8 @@ pub(crate) async fn retry_job(
     });
     let idempotency_key = idempotency.as_ref().map(|idempotency| idempotency.key.as_str());
     let reservation = match admit_submission(&control, &caller.tenant, idempotency_key).await? {
-        AdmittedSubmission::NewRequest(reservation) => reservation,
-        AdmittedSubmission::RepeatedRequest(earlier) => {
+        NewOrRepeatedSubmission::NewRequest(reservation) => reservation,
+        NewOrRepeatedSubmission::RepeatedRequest(earlier) => {
             return repeated_request_response(&control, &caller.tenant, &earlier, idempotency.as_ref()).await;
         }
     };
@@ -240,6 +240,6 @@ pub(crate) async fn get_job_diagnosis(
 ) -> Result<Json<DiagnosisView>, Problem> {
     caller.require_scope(KeyScope::Read)?;
     let (record, _) = load_job_and_request(&control, caller.tenant_id(), &job).await?;
-    let diagnosis = weir_control::jobs::diagnose_job(&control, &record).await?;
+    let diagnosis = weir_control::jobs::diagnose_job_bottleneck(&control, &record).await?;
     Ok(Json(diagnosis.into()))
 }

@@ -281,7 +281,7 @@ impl JobView {
         let assignment = control
             .tenant_pipelines
             .pipeline_store
-            .find_assigned_revision(tenant, &id)
+            .find_assigned_revision_of_job(tenant, &id)
             .await?;
         let (lane, files) = job_request
             .map(|request| (request.lane, request.files))

@@ -8,7 +8,7 @@ const CLOCK_TICKS_PER_SECOND: u64 = 100;
 /// Reads and records all process metrics. A value that cannot be read keeps its last value.
 pub(super) fn record_process_metrics() {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).ok();
-    if let Some(bytes) = read("status").as_deref().and_then(parse_resident_bytes) {
+    if let Some(bytes) = read("status").as_deref().and_then(parse_vm_rss_bytes) {
         gauge!("process_resident_memory_bytes").set(bytes as f64);
     }
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
@@ -20,7 +20,7 @@ pub(super) fn record_process_metrics() {
 }
 
 /// Parses the line `VmRSS:     1234 kB` of `/proc/self/status`.
-fn parse_resident_bytes(status: &str) -> Option<u64> {
+fn parse_vm_rss_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kilobytes.checked_mul(1024)
@@ -42,10 +42,10 @@ mod tests {
     #[test]
     fn proc_files_are_parsed() {
         assert_eq!(
-            parse_resident_bytes("Name:\tweir\nVmRSS:\t   2048 kB\nThreads:\t3\n"),
+            parse_vm_rss_bytes("Name:\tweir\nVmRSS:\t   2048 kB\nThreads:\t3\n"),
             Some(2 << 20)
         );
-        assert_eq!(parse_resident_bytes("Name:\tweir\n"), None);
+        assert_eq!(parse_vm_rss_bytes("Name:\tweir\n"), None);
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 99 1 2";
         assert_eq!(parse_cpu_ticks(stat), Some(300));
         assert_eq!(parse_cpu_ticks("42 (weir"), None);

@@ -3,12 +3,12 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::fakes;
-use crate::routes::build_router;
+use crate::routes::build_router_and_openapi;
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 fn build_api_description() -> (axum::Router, Value) {
-    let (router, description) = build_router(fakes::test_app());
+    let (router, description) = build_router_and_openapi(fakes::test_app());
     (router, serde_json::to_value(description).unwrap())
 }
 

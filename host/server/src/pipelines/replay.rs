@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_control::Control;
 use weir_core::JobId;
-use weir_core::replay::{DecisionDifference, DecisionTotals, ReplayReport};
+use weir_core::replay::{DecidedActionCounts, DecisionDifference, ReplayReport};
 use weir_core::tenancy::KeyScope;
 
 use crate::auth::Caller;
@@ -96,8 +96,8 @@ pub(crate) struct DecisionTotalsView {
     errors: u64,
 }
 
-impl From<DecisionTotals> for DecisionTotalsView {
-    fn from(totals: DecisionTotals) -> Self {
+impl From<DecidedActionCounts> for DecisionTotalsView {
+    fn from(totals: DecidedActionCounts) -> Self {
         Self {
             batches: totals.batches,
             batch_pages: totals.batch_pages,
@@ -154,6 +154,7 @@ pub(crate) async fn replay_job(
 ) -> Result<Json<ReplayView>, Problem> {
     caller.require_scope(KeyScope::Components)?;
     let tenant = caller.tenant_id();
-    let report = weir_control::pipelines::replay_job(&control, tenant, &job, request.revision).await?;
+    let report =
+        weir_control::pipelines::replay_job_with_revision(&control, tenant, &job, request.revision).await?;
     Ok(Json(report.into()))
 }

@@ -29,8 +29,8 @@ use crate::problem::Problem;
 use crate::signed_links::LinkSigner;
 use crate::state::AppState;
 
-use search_buffer::PendingSearch;
-pub(crate) use search_buffer::{SearchBuffer, SearchExecutor};
+use search_buffer::PendingSearchHandle;
+pub(crate) use search_buffer::{SearchBatchExecutor, SearchBuffer};
 pub(crate) use stream_query::{__path_stream_query, stream_query};
 
 /// Maximum number of queries in a batch.
@@ -246,7 +246,7 @@ impl FoundPassage {
 }
 
 #[async_trait]
-impl SearchExecutor for Control {
+impl SearchBatchExecutor for Control {
     async fn execute_batch(&self, queries: Vec<SearchRequest>) -> Vec<Result<Vec<SearchHit>, SearchError>> {
         self.engine.search_many(queries).await
     }
@@ -257,7 +257,7 @@ fn enqueue_queries(
     app: &AppState,
     tenant: &TenantId,
     requests: Vec<SearchRequest>,
-) -> Vec<Result<PendingSearch, Problem>> {
+) -> Vec<Result<PendingSearchHandle, Problem>> {
     let pending_searches = app.search_buffer.enqueue_queries(tenant, requests);
     let usage = Usage {
         searches: pending_searches
@@ -275,7 +275,7 @@ fn enqueue_query(
     app: &AppState,
     tenant: &TenantId,
     request: SearchRequest,
-) -> Result<PendingSearch, Problem> {
+) -> Result<PendingSearchHandle, Problem> {
     enqueue_queries(app, tenant, vec![request])
         .pop()
         .unwrap_or_else(|| Err(Problem::internal_error("the query was lost")))

@@ -32,7 +32,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Executes the queries of a batch, which belong to one tenant. Returns the results in the order of the queries.
 #[async_trait]
-pub(crate) trait SearchExecutor: Send + Sync {
+pub(crate) trait SearchBatchExecutor: Send + Sync {
     async fn execute_batch(&self, queries: Vec<SearchRequest>) -> Vec<Result<Vec<SearchHit>, SearchError>>;
 }
 
@@ -67,12 +67,12 @@ struct QueuedQuery {
 }
 
 /// A query in the buffer. Dropping it cancels the query.
-pub(crate) struct PendingSearch {
+pub(crate) struct PendingSearchHandle {
     response_receiver: oneshot::Receiver<Result<Vec<SearchHit>, Problem>>,
     deadline: Instant,
 }
 
-impl PendingSearch {
+impl PendingSearchHandle {
     /// Waits for the result, up to the deadline of the query.
     pub(crate) async fn wait_for_hits(self) -> Result<Vec<SearchHit>, Problem> {
         match timeout_at(self.deadline, self.response_receiver).await {
@@ -87,7 +87,7 @@ impl PendingSearch {
 }
 
 /// The next action of the dispatch loop.
-enum NextAction {
+enum NextDispatchAction {
     SendBatch(TenantId, Vec<QueuedQuery>),
     WaitUntil(Instant),
     WaitForChange,
@@ -110,12 +110,12 @@ impl SearchBuffer {
         &self,
         tenant: &TenantId,
         queries: Vec<SearchRequest>,
-    ) -> Vec<Result<PendingSearch, Problem>> {
+    ) -> Vec<Result<PendingSearchHandle, Problem>> {
         let pending_searches = {
             let mut queues = self.queues.lock();
             let now = Instant::now();
             let enqueue = |query| {
-                queues.make_room_or_refuse(tenant, self.capacity)?;
+                queues.evict_if_full_or_refuse(tenant, self.capacity)?;
                 let (response_sender, response_receiver) = oneshot::channel();
                 queues
                     .get_or_insert_tenant_queue(tenant)
@@ -127,7 +127,7 @@ impl SearchBuffer {
                     });
                 queues.queued_queries += 1;
                 let deadline = now + self.query_timeout;
-                Ok(PendingSearch {
+                Ok(PendingSearchHandle {
                     response_receiver,
                     deadline,
                 })
@@ -143,18 +143,18 @@ impl SearchBuffer {
     /// Sends batches to `executor`, at most `max_batches_in_flight` at a time. Dropping the future cancels the batches in flight.
     pub(crate) async fn dispatch_batches(
         self: Arc<Self>,
-        executor: Arc<dyn SearchExecutor>,
+        executor: Arc<dyn SearchBatchExecutor>,
         max_batches_in_flight: usize,
     ) {
         let mut batch_tasks = JoinSet::new();
         loop {
-            let mut action = NextAction::WaitForChange;
+            let mut action = NextDispatchAction::WaitForChange;
             while batch_tasks.len() < max_batches_in_flight.max(1) {
                 action = self
                     .queues
                     .lock()
-                    .next_action(self.max_batch_size, self.linger_time);
-                let NextAction::SendBatch(tenant, batch) = action else {
+                    .take_next_batch_or_wait(self.max_batch_size, self.linger_time);
+                let NextDispatchAction::SendBatch(tenant, batch) = action else {
                     break;
                 };
                 batch_tasks.spawn(execute_batch_and_respond(
@@ -163,10 +163,10 @@ impl SearchBuffer {
                     tenant,
                     batch,
                 ));
-                action = NextAction::WaitForChange;
+                action = NextDispatchAction::WaitForChange;
             }
             let not_before = match action {
-                NextAction::WaitUntil(at) => Some(at),
+                NextDispatchAction::WaitUntil(at) => Some(at),
                 _ => None,
             };
             tokio::select! {
@@ -180,7 +180,7 @@ impl SearchBuffer {
 
 async fn execute_batch_and_respond(
     buffer: Arc<SearchBuffer>,
-    executor: Arc<dyn SearchExecutor>,
+    executor: Arc<dyn SearchBatchExecutor>,
     tenant: TenantId,
     batch: Vec<QueuedQuery>,
 ) {
@@ -215,12 +215,14 @@ impl Drop for BatchInFlightGuard {
         let mut queues = self.buffer.queues.lock();
         let queue = queues.get_or_insert_tenant_queue(&self.tenant);
         queue.batches_in_flight = queue.batches_in_flight.saturating_sub(1);
-        queues.tenant_queues.retain(TenantQueue::is_in_use);
+        queues
+            .tenant_queues
+            .retain(TenantQueue::has_queued_or_running_queries);
     }
 }
 
 impl TenantQueue {
-    fn is_in_use(&self) -> bool {
+    fn has_queued_or_running_queries(&self) -> bool {
         self.batches_in_flight > 0 || !self.queries.is_empty()
     }
 
@@ -260,7 +262,7 @@ impl TenantQueues {
     }
 
     /// Ensures that a query of the tenant fits: drops a query of another tenant if necessary, or returns the refusal.
-    fn make_room_or_refuse(&mut self, tenant: &TenantId, capacity: usize) -> Result<(), Problem> {
+    fn evict_if_full_or_refuse(&mut self, tenant: &TenantId, capacity: usize) -> Result<(), Problem> {
         let refusal = || {
             Problem::overloaded(format!(
                 "the search buffer is full with {capacity} queries: retry"
@@ -299,11 +301,12 @@ impl TenantQueues {
                 .queries
                 .retain(|waiting| !waiting.response_sender.is_closed());
         }
-        self.tenant_queues.retain(TenantQueue::is_in_use);
+        self.tenant_queues
+            .retain(TenantQueue::has_queued_or_running_queries);
         self.queued_queries = self.tenant_queues.iter().map(|queue| queue.queries.len()).sum();
     }
 
-    fn next_action(&mut self, max_batch_size: usize, linger: Duration) -> NextAction {
+    fn take_next_batch_or_wait(&mut self, max_batch_size: usize, linger: Duration) -> NextDispatchAction {
         self.remove_abandoned_queries();
         let now = Instant::now();
         let mut earliest: Option<Instant> = None;
@@ -327,12 +330,12 @@ impl TenantQueues {
                     self.tenant_queues.push_back(queue);
                     self.queued_queries -= taken.len();
                     gauge!("weir_search_queries_queued").set(self.queued_queries as f64);
-                    return NextAction::SendBatch(tenant, taken);
+                    return NextDispatchAction::SendBatch(tenant, taken);
                 }
                 Some(at) => earliest = Some(earliest.map_or(at, |e| e.min(at))),
                 None => {}
             }
         }
-        earliest.map_or(NextAction::WaitForChange, NextAction::WaitUntil)
+        earliest.map_or(NextDispatchAction::WaitForChange, NextDispatchAction::WaitUntil)
     }
 }

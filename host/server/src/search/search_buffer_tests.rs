@@ -11,7 +11,7 @@ use weir_core::search::SearchHit;
 use weir_core::settings::Settings;
 use weir_engine::{SearchError, SearchRequest};
 
-use super::search_buffer::{PendingSearch, SearchBuffer, SearchExecutor};
+use super::search_buffer::{PendingSearchHandle, SearchBatchExecutor, SearchBuffer};
 use crate::problem::Problem;
 
 /// Completes one batch for each permit, and records the tenant, size and arrival time of each batch.
@@ -23,7 +23,7 @@ struct FakeSearchExecutor {
 }
 
 #[async_trait]
-impl SearchExecutor for FakeSearchExecutor {
+impl SearchBatchExecutor for FakeSearchExecutor {
     async fn execute_batch(&self, queries: Vec<SearchRequest>) -> Vec<Result<Vec<SearchHit>, SearchError>> {
         let tenant = queries[0].tenant.to_string();
         assert!(
@@ -70,7 +70,7 @@ impl BufferHarness {
         }
     }
 
-    fn enqueue_queries(&self, name: &str, count: usize) -> Vec<Result<PendingSearch, Problem>> {
+    fn enqueue_queries(&self, name: &str, count: usize) -> Vec<Result<PendingSearchHandle, Problem>> {
         let tenant = tenant_id(name);
         let query = || SearchRequest::new(tenant.clone(), "q");
         self.buffer
@@ -237,7 +237,7 @@ async fn linger_time_batch_size_and_timeout_are_configurable() {
 async fn panic_of_a_batch_does_not_block_the_next_one() {
     struct Dying;
     #[async_trait]
-    impl SearchExecutor for Dying {
+    impl SearchBatchExecutor for Dying {
         async fn execute_batch(
             &self,
             queries: Vec<SearchRequest>,

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use weir_core::search::SearchHit;
 use weir_core::tenancy::KeyScope;
 
-use super::search_buffer::PendingSearch;
+use super::search_buffer::PendingSearchHandle;
 use super::{FoundPassage, SearchQuery, enqueue_query};
 use crate::auth::Caller;
 use crate::events;
@@ -80,7 +80,7 @@ pub(crate) async fn stream_query(
 async fn send_result_events(
     app: AppState,
     caller: Caller,
-    pending_search: PendingSearch,
+    pending_search: PendingSearchHandle,
     began: Instant,
     chunks: mpsc::Sender<Bytes>,
     _permit: StreamPermit,

@@ -81,14 +81,14 @@ async fn hit_has_its_position_and_signed_links() {
     store_point(host, &a, "c", point(&document, 3, "warranty"));
     host.control
         .engine
-        .ports()
+        .port_implementations()
         .blobs
         .put_blob(&a, &page_image_blob_key(&document, 3, 150, "jpg"), b"image")
         .await
         .unwrap();
     host.control
         .engine
-        .ports()
+        .port_implementations()
         .blobs
         .put_blob(&a, &page_lines_blob_key(&document, 3), b"{}")
         .await

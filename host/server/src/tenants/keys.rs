@@ -288,7 +288,7 @@ async fn load_manageable_key(control: &Control, caller: &Caller, key: &str) -> R
     }
     control
         .tenant_store
-        .find_api_key(key)
+        .find_api_key_by_id(key)
         .await?
         .ok_or_else(not_found)
 }

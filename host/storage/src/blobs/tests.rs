@@ -13,7 +13,7 @@ fn open_blobs() -> (tempfile::TempDir, FileBlobStore) {
 
 fn reopen_blobs(dir: &tempfile::TempDir) -> FileBlobStore {
     let usage = SqliteLedger::open_for_test(dir.path()).storage_usage();
-    FileBlobStore::open(dir.path(), usage).unwrap()
+    FileBlobStore::open_and_remove_unfinished_files(dir.path(), usage).unwrap()
 }
 
 #[tokio::test]

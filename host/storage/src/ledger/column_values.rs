@@ -33,7 +33,7 @@ pub(super) fn read_optional_u64(row: &Row<'_>, column: usize) -> Result<Option<u
         .map_err(|e| negative_integer_error(column, e))
 }
 
-pub(super) fn read_parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: usize) -> Result<T> {
+pub(super) fn read_and_parse_text<T: FromStr<Err: Display>>(row: &Row<'_>, column: usize) -> Result<T> {
     row.get_ref(column)?
         .as_str()?
         .parse()

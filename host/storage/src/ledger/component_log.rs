@@ -1,7 +1,7 @@
 //! Rows of the component log: log lines and failures of the components of jobs.
 
 use rusqlite::{Connection, Result, Transaction, params};
-use weir_core::component_log::ComponentLogEntry;
+use weir_core::component_log::NumberedComponentLogRecord;
 use weir_core::{JobId, TenantId};
 
 use super::column_values::{read_json, read_u64, to_json, to_sql_integer, to_sql_limit};
@@ -13,7 +13,7 @@ const MIN_KEPT_ENTRIES: u32 = 10_000;
 pub(super) fn write_log_entry(
     t: &Transaction<'_>,
     tenant: &TenantId,
-    entry: &ComponentLogEntry,
+    entry: &NumberedComponentLogRecord,
 ) -> Result<()> {
     t.prepare_cached(
         "INSERT OR REPLACE INTO component_log (tenant, job, seq, entry) VALUES (?1, ?2, ?3, ?4)",
@@ -25,13 +25,13 @@ pub(super) fn write_log_entry(
         to_json(entry)?
     ])?;
     if entry.seq == 1 {
-        delete_old_entries(t, tenant)?;
+        delete_old_log_entries(t, tenant)?;
     }
     Ok(())
 }
 
 /// Deletes the entries of all jobs before the one that has the last entry to keep. Job ids grow with time.
-fn delete_old_entries(t: &Transaction<'_>, tenant: &TenantId) -> Result<()> {
+fn delete_old_log_entries(t: &Transaction<'_>, tenant: &TenantId) -> Result<()> {
     t.prepare_cached(
         "DELETE FROM component_log WHERE tenant = ?1 AND job <
              (SELECT job FROM component_log WHERE tenant = ?1 ORDER BY job DESC LIMIT 1 OFFSET ?2)",
@@ -47,7 +47,7 @@ pub(super) fn list_log_entries(
     job: &JobId,
     after: u64,
     limit: usize,
-) -> Result<Vec<ComponentLogEntry>> {
+) -> Result<Vec<NumberedComponentLogRecord>> {
     // A reader may open a file that no writer of this version has upgraded.
     let version: u32 = c.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let table = table_name_in_version(version, "component_log");
@@ -67,7 +67,7 @@ pub(super) fn list_log_entries(
 }
 
 /// Returns the number of a job's last entry, 0 if it has none.
-pub(super) fn find_last_seq(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<u64> {
+pub(super) fn find_last_log_entry_seq(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<u64> {
     c.prepare_cached("SELECT coalesce(max(seq), 0) FROM component_log WHERE tenant = ?1 AND job = ?2")?
         .query_row(params![tenant.as_str(), job.to_string()], |row| read_u64(row, 0))
 }

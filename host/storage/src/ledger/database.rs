@@ -55,8 +55,8 @@ pub(super) struct Database {
 
 impl Database {
     /// Opens the file for writing, creates it if it does not exist, and upgrades its schema. The caller must hold the data folder.
-    pub(super) fn open_or_create(file: &Path) -> Result<Self, StorageError> {
-        create_or_make_private(file).map_err(|e| ledger_path_with_error_name(file).io_error(&e))?;
+    pub(super) fn open_or_create_with_upgrade(file: &Path) -> Result<Self, StorageError> {
+        create_or_make_file_private(file).map_err(|e| ledger_path_with_error_name(file).io_error(&e))?;
         let database = Self::open_writable(file)?;
         database.upgrade_schema()?;
         Ok(database)
@@ -196,7 +196,7 @@ fn ledger_path_with_error_name(file: &Path) -> PathWithErrorName {
 
 /// Creates the file if it does not exist and lets only its owner read it, because it has digests of API keys and passwords of
 /// documents. SQLite gives the files beside it the same mode.
-pub(crate) fn create_or_make_private(file: &Path) -> std::io::Result<()> {
+pub(crate) fn create_or_make_file_private(file: &Path) -> std::io::Result<()> {
     match OpenOptions::new()
         .write(true)
         .create_new(true)

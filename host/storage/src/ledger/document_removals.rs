@@ -12,7 +12,7 @@ use weir_core::event::{Event, EventKind};
 use weir_core::job_request::JobRequest;
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
-use super::column_values::{read_json, read_parsed, to_json};
+use super::column_values::{read_and_parse_text, read_json, to_json};
 use super::sqlite_ledger::SqliteLedger;
 
 #[async_trait]
@@ -47,7 +47,9 @@ impl DocumentRemovalStore for SqliteLedger {
         self.reader
             .run_on_read_connection(|c| {
                 c.prepare_cached("SELECT tenant, document FROM document_removals")?
-                    .query_map([], |row| Ok((read_parsed(row, 0)?, read_parsed(row, 1)?)))?
+                    .query_map([], |row| {
+                        Ok((read_and_parse_text(row, 0)?, read_and_parse_text(row, 1)?))
+                    })?
                     .collect()
             })
             .await
@@ -90,7 +92,7 @@ fn begin_removal_of_document(
 }
 
 /// Returns a document of the job request that is being removed, if there is one.
-pub(super) fn find_document_being_removed(
+pub(super) fn find_requested_document_being_removed(
     c: &Connection,
     request: &JobRequest,
 ) -> Result<Option<DocumentId>> {
@@ -116,7 +118,7 @@ pub(super) fn add_job_document(
 }
 
 /// Removes a document's rows, and its text from the rows of its jobs. Returns whether the document was known.
-pub(super) fn delete_document_rows(
+pub(super) fn delete_document_and_redact_jobs(
     t: &Transaction<'_>,
     tenant: &TenantId,
     document: &DocumentId,
@@ -188,7 +190,7 @@ pub(super) fn list_jobs_with_document(
 ) -> Result<Vec<JobId>> {
     c.prepare_cached("SELECT job FROM job_documents WHERE tenant = ?1 AND document = ?2")?
         .query_map(params![tenant.as_str(), document.to_string()], |row| {
-            read_parsed(row, 0)
+            read_and_parse_text(row, 0)
         })?
         .collect()
 }

@@ -11,9 +11,9 @@ use weir_core::job_request::{
 use weir_core::ledger::JobRecord;
 use weir_core::{JobId, StorageError, TenantId};
 
-use super::column_values::{read_json, read_parsed, to_json, to_sql_integer};
+use super::column_values::{read_and_parse_text, read_json, to_json, to_sql_integer};
 use super::sqlite_ledger::SqliteLedger;
-use super::{document_removals, records};
+use super::{document_removals, job_and_document_rows};
 
 /// Minimum time that an idempotency key is known, counted from its first request.
 const MIN_IDEMPOTENCY_KEY_MILLIS: u64 = 24 * 60 * 60 * 1000;
@@ -33,7 +33,7 @@ impl JobRequestStore for SqliteLedger {
     ) -> std::result::Result<PutRequestOutcome, StorageError> {
         let (record, request, idempotency_key) = (record.clone(), request.clone(), idempotency.cloned());
         self.run_write_transaction(move |t| {
-            insert_job_request(t, &record, &request, idempotency_key.as_ref())
+            try_insert_job_and_request(t, &record, &request, idempotency_key.as_ref())
         })
         .await
     }
@@ -45,7 +45,7 @@ impl JobRequestStore for SqliteLedger {
     ) -> std::result::Result<Option<EarlierIdempotentRequest>, StorageError> {
         let (tenant, idempotency_key) = (tenant.clone(), idempotency_key.to_owned());
         self.reader
-            .run_on_read_connection(move |c| find_idempotency_key(c, &tenant, &idempotency_key))
+            .run_on_read_connection(move |c| find_earlier_idempotent_request(c, &tenant, &idempotency_key))
             .await
     }
 
@@ -68,7 +68,7 @@ impl JobRequestStore for SqliteLedger {
         let (tenant, mut filter) = (tenant.clone(), filter.clone());
         filter.limit = filter.limit.min(MAX_LISTED_JOBS);
         self.reader
-            .run_on_read_connection(move |c| records::list_jobs(c, &tenant, &filter))
+            .run_on_read_connection(move |c| job_and_document_rows::list_jobs(c, &tenant, &filter))
             .await
     }
 
@@ -88,7 +88,7 @@ impl JobRequestStore for SqliteLedger {
     ) -> std::result::Result<(), StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
         let removed = tries.is_none();
-        self.run_write_transaction(move |t| write_webhook_attempts(t, &tenant, &job, tries))
+        self.run_write_transaction(move |t| write_webhook_attempts_or_end(t, &tenant, &job, tries))
             .await?;
         if removed {
             self.tenant_admin.schedule_wal_truncation();
@@ -97,14 +97,15 @@ impl JobRequestStore for SqliteLedger {
     }
 }
 
-fn insert_job_request(
+fn try_insert_job_and_request(
     transaction: &Transaction<'_>,
     record: &JobRecord,
     request: &JobRequest,
     idempotency_key: Option<&IdempotencyKey>,
 ) -> Result<PutRequestOutcome> {
     if let Some(idempotency_key) = idempotency_key
-        && let Some(earlier) = find_idempotency_key(transaction, &request.tenant, &idempotency_key.key)?
+        && let Some(earlier) =
+            find_earlier_idempotent_request(transaction, &request.tenant, &idempotency_key.key)?
     {
         return Ok(if earlier.request_digest == idempotency_key.request_digest {
             PutRequestOutcome::AlreadyCreated(earlier.job)
@@ -112,7 +113,7 @@ fn insert_job_request(
             PutRequestOutcome::KeyConflict
         });
     }
-    if let Some(document) = document_removals::find_document_being_removed(transaction, request)? {
+    if let Some(document) = document_removals::find_requested_document_being_removed(transaction, request)? {
         return Ok(PutRequestOutcome::DocumentBeingRemoved(document));
     }
     if let Some(idempotency_key) = idempotency_key {
@@ -121,7 +122,7 @@ fn insert_job_request(
     for file in &request.files {
         document_removals::add_job_document(transaction, &request.tenant, &file.document, &request.job)?;
     }
-    records::write_job(transaction, record)?;
+    job_and_document_rows::write_job(transaction, record)?;
     transaction
         .prepare_cached(
             "INSERT INTO job_requests (tenant, job, request, webhook_attempts) VALUES (?1, ?2, ?3, ?4)",
@@ -135,7 +136,7 @@ fn insert_job_request(
     Ok(PutRequestOutcome::Created)
 }
 
-fn find_idempotency_key(
+fn find_earlier_idempotent_request(
     c: &Connection,
     tenant: &TenantId,
     idempotency_key: &str,
@@ -144,7 +145,7 @@ fn find_idempotency_key(
         .query_row(params![tenant.as_str(), idempotency_key], |row| {
             Ok(EarlierIdempotentRequest {
                 request_digest: row.get(0)?,
-                job: read_parsed(row, 1)?,
+                job: read_and_parse_text(row, 1)?,
             })
         })
         .optional()
@@ -203,7 +204,7 @@ pub(super) fn remove_passwords(
     Ok(removed)
 }
 
-fn write_webhook_attempts(
+fn write_webhook_attempts_or_end(
     transaction: &Transaction<'_>,
     tenant: &TenantId,
     job: &JobId,
@@ -244,7 +245,11 @@ fn list_undelivered_webhook_rows(c: &Connection) -> Result<Vec<(TenantId, JobId,
          WHERE r.webhook_attempts IS NOT NULL AND jobs.state NOT IN ('queued', 'running') ORDER BY r.job",
     )?
     .query_map([], |row| {
-        Ok((read_parsed(row, 0)?, read_parsed(row, 1)?, row.get(2)?))
+        Ok((
+            read_and_parse_text(row, 0)?,
+            read_and_parse_text(row, 1)?,
+            row.get(2)?,
+        ))
     })?
     .collect()
 }

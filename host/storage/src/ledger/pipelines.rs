@@ -21,10 +21,12 @@ use weir_core::rollout::{RevisionAssignment, Rollout, RolloutAction, RolloutErro
 use weir_core::{JobId, StorageError, TenantId};
 
 use components::{delete_component_if_unused, find_component, list_components, write_component};
-use revision_assignments::{assign_revision, find_assignment, sample_job_outcomes, write_job_outcome};
+use revision_assignments::{
+    assign_revision_to_job, find_assignment_of_job, sample_job_outcomes, write_job_outcome,
+};
 use rollouts::{find_pipeline, list_pipelines, read_rollout, write_rollout};
 
-use super::column_values::{read_json, read_parsed, read_u64, to_json, to_sql_integer, to_sql_limit};
+use super::column_values::{read_and_parse_text, read_json, read_u64, to_json, to_sql_integer, to_sql_limit};
 use super::sqlite_ledger::SqliteLedger;
 
 /// Maximum number of revisions or audit log entries in one list.
@@ -34,7 +36,7 @@ type StorageResult<T> = std::result::Result<T, StorageError>;
 
 #[async_trait]
 impl PipelineStore for SqliteLedger {
-    async fn put_component(&self, record: &ComponentRecord) -> StorageResult<()> {
+    async fn put_component_record(&self, record: &ComponentRecord) -> StorageResult<()> {
         let record = record.clone();
         self.run_write_transaction(
             move |t| match error_if_api_key_is_unknown(t, &record.pushed_by_key)? {
@@ -73,7 +75,7 @@ impl PipelineStore for SqliteLedger {
             .await
     }
 
-    async fn add_revision(
+    async fn add_revision_if_changed(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -92,7 +94,7 @@ impl PipelineStore for SqliteLedger {
         self.run_write_transaction(
             move |t| match error_if_api_key_is_unknown(t, &draft.pushed_by_key)? {
                 Some(refused) => Ok(Err(refused)),
-                None => insert_revision(t, draft).map(Ok),
+                None => insert_revision_if_changed(t, draft).map(Ok),
             },
         )
         .await?
@@ -198,25 +200,25 @@ impl PipelineStore for SqliteLedger {
             .await
     }
 
-    async fn assign_revision(
+    async fn assign_revision_to_job(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         job: &JobId,
     ) -> StorageResult<Option<RevisionAssignment>> {
         let (tenant, pipeline, job) = (tenant.clone(), pipeline.to_owned(), *job);
-        self.run_write_transaction(move |t| assign_revision(t, &tenant, &pipeline, &job))
+        self.run_write_transaction(move |t| assign_revision_to_job(t, &tenant, &pipeline, &job))
             .await
     }
 
-    async fn find_assigned_revision(
+    async fn find_assigned_revision_of_job(
         &self,
         tenant: &TenantId,
         job: &JobId,
     ) -> StorageResult<Option<RevisionAssignment>> {
         let (tenant, job) = (tenant.clone(), *job);
         self.reader
-            .run_on_read_connection(move |c| find_assignment(c, &tenant, &job))
+            .run_on_read_connection(move |c| find_assignment_of_job(c, &tenant, &job))
             .await
     }
 
@@ -258,7 +260,7 @@ fn error_if_api_key_is_unknown(t: &Transaction<'_>, by: &str) -> Result<Option<S
     })
 }
 
-fn insert_revision(
+fn insert_revision_if_changed(
     t: &Transaction<'_>,
     mut draft: Revision,
 ) -> Result<std::result::Result<Revision, ComponentDigest>> {
@@ -337,7 +339,7 @@ fn list_revisions(
 
 fn revision_from_row(row: &Row<'_>) -> Result<Revision> {
     Ok(Revision {
-        tenant: read_parsed(row, 0)?,
+        tenant: read_and_parse_text(row, 0)?,
         pipeline: row.get(1)?,
         number: row.get(2)?,
         spec: read_json(row, 3)?,

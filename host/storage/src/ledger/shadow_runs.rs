@@ -5,7 +5,7 @@ use rusqlite::{Connection, Result, Row, Transaction, params};
 use weir_core::shadow::{MAX_SHADOW_RUNS, ShadowRun, ShadowStore};
 use weir_core::{StorageError, TenantId};
 
-use super::column_values::{read_json, read_parsed, read_u64, to_json, to_sql_integer};
+use super::column_values::{read_and_parse_text, read_json, read_u64, to_json, to_sql_integer};
 use super::document_removals;
 use super::sqlite_ledger::SqliteLedger;
 
@@ -78,10 +78,10 @@ fn list_shadow_runs(
 
 fn shadow_run_from_row(row: &Row<'_>) -> Result<ShadowRun> {
     Ok(ShadowRun {
-        tenant: read_parsed(row, 0)?,
+        tenant: read_and_parse_text(row, 0)?,
         pipeline: row.get(1)?,
         revision: row.get(2)?,
-        job: read_parsed(row, 3)?,
+        job: read_and_parse_text(row, 3)?,
         compared_at_millis: read_u64(row, 4)?,
         report: read_json(row, 5)?,
     })

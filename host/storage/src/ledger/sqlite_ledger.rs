@@ -8,7 +8,7 @@ use weir_core::StorageError;
 
 use super::database::{Database, LEDGER_NAME, ledger_path};
 use super::reader::LedgerReader;
-use super::storage_usage::{list_changing_paths, write_measured_bytes};
+use super::storage_usage::{list_changing_paths, write_measured_byte_count};
 use super::tenant_admin::TenantAdmin;
 use super::writer::LedgerWriter;
 use crate::changed_paths::ChangedPaths;
@@ -30,9 +30,9 @@ pub struct SqliteLedger {
 impl SqliteLedger {
     /// Opens `<data>/ledger.db` and creates it if it does not exist. Measures the stored files that changed when the last process ended.
     /// Blocks on the disk.
-    pub(crate) fn open(data: &Path, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
+    pub(crate) fn open_or_create(data: &Path, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
         let file = ledger_path(data);
-        let database = Database::open_or_create(&file)?;
+        let database = Database::open_or_create_with_upgrade(&file)?;
         measure_changing_paths(&database, data)?;
         let changed_paths = Arc::<ChangedPaths>::default();
         let writer = LedgerWriter {
@@ -42,7 +42,7 @@ impl SqliteLedger {
         };
         let writer = Arc::new(WorkerThread::start("weir-ledger", LEDGER_NAME.into(), writer)?);
         Ok(Self {
-            tenant_admin: TenantAdmin::with_writer(Arc::clone(&writer), LedgerReader::for_file(file.clone())),
+            tenant_admin: TenantAdmin::from_writer(Arc::clone(&writer), LedgerReader::for_file(file.clone())),
             writer,
             reader: LedgerReader::for_file(file),
             changed_paths,
@@ -52,7 +52,7 @@ impl SqliteLedger {
     /// Opens the ledger and the lock of a data folder.
     #[cfg(test)]
     pub(crate) fn open_for_test(data: &Path) -> Self {
-        Self::open(data, Arc::new(FolderLock::acquire(data).unwrap())).unwrap()
+        Self::open_or_create(data, Arc::new(FolderLock::acquire_with_timeout(data).unwrap())).unwrap()
     }
 
     /// Returns the handle through which stored files are changed.
@@ -63,7 +63,7 @@ impl SqliteLedger {
     /// Returns when all earlier commits are done and the file is closed. Every later commit fails, and so does every later change of a
     /// tenant's stored files.
     pub async fn close(&self) {
-        if let Err(error) = self.writer.run(LedgerWriter::close_and_save_changed_paths).await {
+        if let Err(error) = self.writer.run(LedgerWriter::refuse_changes_and_save_sizes).await {
             tracing::warn!(%error, "the sizes of the last changed files could not be saved and are measured at the next start");
         }
         self.writer.close().await;
@@ -75,7 +75,9 @@ impl SqliteLedger {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {
-        self.writer.run(move |writer| writer.run_transaction(work)).await
+        self.writer
+            .run(move |writer| writer.run_transaction_saving_file_sizes(work))
+            .await
     }
 }
 
@@ -98,6 +100,6 @@ fn measure_changing_paths(database: &Database, data: &Path) -> Result<(), Storag
     });
     database.run_transaction(|t| {
         let mut measured = measured.iter().zip(sizes);
-        measured.try_for_each(|((tenant, path), bytes)| write_measured_bytes(t, tenant, path, bytes))
+        measured.try_for_each(|((tenant, path), bytes)| write_measured_byte_count(t, tenant, path, bytes))
     })
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
 use weir_core::{StorageError, TenantId};
 
-use super::column_values::{read_parsed, read_u64};
+use super::column_values::{read_and_parse_text, read_u64};
 use crate::changed_paths::PathRowUpdate;
 use crate::path_with_error_name::PathWithErrorName;
 
@@ -15,7 +15,7 @@ use crate::path_with_error_name::PathWithErrorName;
 const COUNTED_FOLDERS: [&str; 3] = ["uploads", "blobs", "components"];
 
 /// Returns the bytes that a tenant stores.
-pub(super) fn find_stored_bytes(c: &Connection, tenant: &TenantId) -> Result<u64> {
+pub(super) fn find_stored_byte_count(c: &Connection, tenant: &TenantId) -> Result<u64> {
     let bytes = c
         .prepare_cached("SELECT bytes FROM storage_usage WHERE tenant = ?1")?
         .query_row([tenant.as_str()], |row| read_u64(row, 0))
@@ -69,12 +69,12 @@ fn insert_changing_path(t: &Transaction<'_>, tenant: &TenantId, path: &str) -> R
 /// Lists the paths whose files may have changed since their bytes were written.
 pub(super) fn list_changing_paths(c: &Connection) -> Result<Vec<(TenantId, String)>> {
     c.prepare("SELECT tenant, path FROM stored_paths WHERE is_changing")?
-        .query_map([], |row| Ok((read_parsed(row, 0)?, row.get(1)?)))?
+        .query_map([], |row| Ok((read_and_parse_text(row, 0)?, row.get(1)?)))?
         .collect()
 }
 
 /// Writes the measured bytes of a path.
-pub(super) fn write_measured_bytes(
+pub(super) fn write_measured_byte_count(
     t: &Transaction<'_>,
     tenant: &TenantId,
     path: &str,

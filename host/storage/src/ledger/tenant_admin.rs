@@ -40,9 +40,9 @@ fn truncate_wal_of_writer(writer: &mut LedgerWriter) -> Result<bool, StorageErro
 
 impl TenantAdmin {
     /// Opens the ledger of a data folder. Returns [`StorageError::NotFound`] if there is none.
-    pub async fn open(data: &Path) -> Result<Self, StorageError> {
+    pub async fn open_existing(data: &Path) -> Result<Self, StorageError> {
         run_blocking(data, |data| {
-            Self::with_database(data, open_shared_database(data)?)
+            Self::from_database(data, open_shared_database(data)?)
         })
         .await
     }
@@ -53,15 +53,15 @@ impl TenantAdmin {
             create_private_folder(data)?;
             match open_shared_database(data) {
                 Err(StorageError::NotFound { .. }) => {
-                    Self::with_database(data, open_database_with_folder_lock(data)?)
+                    Self::from_database(data, open_upgraded_under_folder_lock(data)?)
                 }
-                opened => Self::with_database(data, opened?),
+                opened => Self::from_database(data, opened?),
             }
         })
         .await
     }
 
-    fn with_database(data: &Path, database: Database) -> Result<Self, StorageError> {
+    fn from_database(data: &Path, database: Database) -> Result<Self, StorageError> {
         let file = ledger_path(data);
         let writer = LedgerWriter {
             database,
@@ -69,10 +69,10 @@ impl TenantAdmin {
             _lock: None,
         };
         let writer = WorkerThread::start("weir-tenants", LEDGER_NAME.into(), writer)?;
-        Ok(Self::with_writer(Arc::new(writer), LedgerReader::for_file(file)))
+        Ok(Self::from_writer(Arc::new(writer), LedgerReader::for_file(file)))
     }
 
-    pub(super) fn with_writer(writer: Arc<WorkerThread<LedgerWriter>>, reader: LedgerReader) -> Self {
+    pub(super) fn from_writer(writer: Arc<WorkerThread<LedgerWriter>>, reader: LedgerReader) -> Self {
         Self {
             writer,
             reader,
@@ -120,7 +120,9 @@ impl TenantAdmin {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {
-        self.writer.run(move |writer| writer.run_transaction(work)).await
+        self.writer
+            .run(move |writer| writer.run_transaction_saving_file_sizes(work))
+            .await
     }
 }
 
@@ -140,18 +142,18 @@ async fn run_blocking<R: Send + 'static>(
 fn open_shared_database(data: &Path) -> Result<Database, StorageError> {
     match Database::open_shared_for_writing(&ledger_path(data))? {
         Some(database) => Ok(database),
-        None => open_database_with_folder_lock(data),
+        None => open_upgraded_under_folder_lock(data),
     }
 }
 
 /// Opens the ledger while holding the folder for a moment, and upgrades its schema. If another process holds the folder, that process
 /// may have upgraded the schema meanwhile.
-fn open_database_with_folder_lock(data: &Path) -> Result<Database, StorageError> {
-    match FolderLock::acquire(data) {
+fn open_upgraded_under_folder_lock(data: &Path) -> Result<Database, StorageError> {
+    match FolderLock::acquire_with_timeout(data) {
         Ok(_lock) => {
             // The upgrade lists the stored files.
             rename_entries_of_earlier_versions(data)?;
-            Database::open_or_create(&ledger_path(data))
+            Database::open_or_create_with_upgrade(&ledger_path(data))
         }
         Err(in_use) => Database::open_shared_for_writing(&ledger_path(data))?.ok_or(in_use),
     }
@@ -234,7 +236,7 @@ impl TenantStore for TenantAdmin {
             .await?
     }
 
-    async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
+    async fn find_api_key_by_id(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
         let id = id.to_owned();
         self.reader
             .run_on_read_connection(move |c| tenants::find_api_key(c, &id))

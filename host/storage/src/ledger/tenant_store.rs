@@ -53,8 +53,8 @@ impl TenantStore for SqliteLedger {
         self.tenant_admin.replace_api_key(old, fresh, now_millis).await
     }
 
-    async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
-        self.tenant_admin.find_api_key(id).await
+    async fn find_api_key_by_id(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
+        self.tenant_admin.find_api_key_by_id(id).await
     }
 
     async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError> {

@@ -5,7 +5,7 @@ use weir_core::tenancy::{ApiKeyRecord, Tenant, TenantState, TenantUpdate};
 use weir_core::{StorageError, TenantId};
 
 use super::column_values::{
-    invalid_value_error, read_json, read_optional_u64, read_parsed, read_u64, to_json, to_sql_integer,
+    invalid_value_error, read_and_parse_text, read_json, read_optional_u64, read_u64, to_json, to_sql_integer,
 };
 
 /// Tables that may have many rows of a tenant, each with a column that distinguishes its rows.
@@ -87,7 +87,7 @@ pub(super) fn list_tenants(c: &Connection) -> Result<Vec<Tenant>> {
 
 fn tenant_from_row(row: &Row<'_>) -> Result<Tenant> {
     Ok(Tenant {
-        id: read_parsed(row, 0)?,
+        id: read_and_parse_text(row, 0)?,
         state: tenant_state_from_row(row, 1)?,
         weight: row.get(2)?,
         quotas: read_json(row, 3)?,
@@ -185,7 +185,7 @@ pub(super) fn list_api_keys(c: &Connection, tenant: &TenantId) -> Result<Vec<Api
 fn api_key_from_row(row: &Row<'_>) -> Result<ApiKeyRecord> {
     Ok(ApiKeyRecord {
         id: row.get(0)?,
-        tenant: read_parsed(row, 1)?,
+        tenant: read_and_parse_text(row, 1)?,
         scopes: read_json(row, 2)?,
         secret_digest: row.get(3)?,
         display_name: row.get(4)?,

@@ -13,7 +13,7 @@ use super::storage_usage;
 
 #[async_trait]
 impl UsageStore for SqliteLedger {
-    async fn add_usage_of_day(
+    async fn add_daily_usage_of_tenants(
         &self,
         day: UsageDay,
         amounts: Vec<(TenantId, Usage)>,
@@ -24,7 +24,7 @@ impl UsageStore for SqliteLedger {
         self.run_write_transaction(move |t| {
             amounts
                 .iter()
-                .try_for_each(|(tenant, used)| add_daily_usage(t, tenant, day, used))
+                .try_for_each(|(tenant, used)| add_daily_usage_of_tenant(t, tenant, day, used))
         })
         .await
     }
@@ -47,7 +47,7 @@ impl UsageStore for SqliteLedger {
             .run_on_read_connection(move |c| {
                 // First, so that a concurrent commit can only add a change twice and not hide it.
                 let unsaved = changed_paths.count_unsaved_bytes(&tenant);
-                Ok(storage_usage::find_stored_bytes(c, &tenant)?.saturating_add(unsaved))
+                Ok(storage_usage::find_stored_byte_count(c, &tenant)?.saturating_add(unsaved))
             })
             .await
     }
@@ -57,7 +57,7 @@ const USAGE_COLUMNS: &str = "day, requests, jobs, upload_bytes, pages, inference
     llm_calls, llm_prompt_tokens, llm_answer_tokens, llm_cost_micros";
 
 /// Adds the amounts to a tenant's day. The sum is computed here because in SQL a sum that is too large is an error.
-fn add_daily_usage(
+fn add_daily_usage_of_tenant(
     transaction: &Transaction<'_>,
     tenant: &TenantId,
     day: UsageDay,

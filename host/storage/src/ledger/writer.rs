@@ -21,7 +21,7 @@ pub(crate) struct LedgerWriter {
 
 impl LedgerWriter {
     /// Runs `work` in a transaction that also saves the sizes of changed files. The changes are durable when the call returns.
-    pub(super) fn run_transaction<R>(
+    pub(super) fn run_transaction_saving_file_sizes<R>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R>,
     ) -> Result<R, StorageError> {
@@ -43,18 +43,18 @@ impl LedgerWriter {
     }
 
     /// Refuses later changes of files and saves the last sizes.
-    pub(super) fn close_and_save_changed_paths(&mut self) -> Result<(), StorageError> {
+    pub(super) fn refuse_changes_and_save_sizes(&mut self) -> Result<(), StorageError> {
         self.changed_paths.close();
         self.save_changed_file_sizes()
     }
 
     /// Saves the sizes of changed files.
     pub(crate) fn save_changed_file_sizes(&mut self) -> Result<(), StorageError> {
-        self.run_transaction(|_| Ok(()))
+        self.run_transaction_saving_file_sizes(|_| Ok(()))
     }
 
     #[cfg(test)]
     pub(crate) fn count_stored_bytes(&mut self, tenant: &weir_core::TenantId) -> Result<u64, StorageError> {
-        self.run_transaction(|t| storage_usage::find_stored_bytes(t, tenant))
+        self.run_transaction_saving_file_sizes(|t| storage_usage::find_stored_byte_count(t, tenant))
     }
 }

@@ -109,7 +109,7 @@ async fn changes_during_transactions_are_counted_once() {
         });
         while !writing.is_finished() {
             ledger
-                .add_usage_of_day(1, vec![(t.clone(), Usage::default())])
+                .add_daily_usage_of_tenants(1, vec![(t.clone(), Usage::default())])
                 .await
                 .unwrap();
         }
@@ -178,7 +178,7 @@ async fn file_that_arrives_after_its_tenant_was_removed_is_counted() {
     assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 0);
     write(15).await;
     let used = vec![(t.clone(), Usage::default())];
-    ledger.add_usage_of_day(1, used).await.unwrap();
+    ledger.add_daily_usage_of_tenants(1, used).await.unwrap();
     assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 15);
     drop(ledger);
     let ledger = SqliteLedger::open_for_test(&data);

@@ -172,7 +172,7 @@ pub(super) fn check_dense_vector(dense: &[f32], dimensions: usize) -> Result<(),
 }
 
 /// Converts a point of the shard to a hit for a query, with the passage's number on its page.
-pub(super) fn to_hit(
+pub(super) fn to_search_hit(
     point: ScoredPoint,
     query: &[f32],
     matcher: &mut QueryWordMatcher<'_>,
@@ -269,7 +269,7 @@ pub(super) fn document_filter(
 }
 
 /// Requests all passages of a document, each with its page number only.
-pub(super) fn page_scroll_request(tenant: &TenantId, document: &DocumentId) -> ScrollRequest {
+pub(super) fn passage_page_numbers_request(tenant: &TenantId, document: &DocumentId) -> ScrollRequest {
     ScrollRequest {
         limit: Some(MAX_COUNTED_PASSAGES),
         filter: Some(document_filter(tenant, document, None)),
@@ -278,8 +278,8 @@ pub(super) fn page_scroll_request(tenant: &TenantId, document: &DocumentId) -> S
     }
 }
 
-/// Returns the page number in a payload of [`page_scroll_request`]; `None` for a summary.
-pub(super) fn page_of_payload(payload: Option<&Payload>) -> Option<PageNumber> {
+/// Returns the page number in a payload of [`passage_page_numbers_request`]; `None` for a summary.
+pub(super) fn page_number_of_payload(payload: Option<&Payload>) -> Option<PageNumber> {
     let page = u32::try_from(payload?.0.get(PAGE_FIELD)?.as_u64()?).ok();
     page.filter(|page| *page != SUMMARY_PAGE)
 }

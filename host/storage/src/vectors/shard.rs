@@ -68,7 +68,7 @@ pub(super) struct Shard {
 
 impl Shard {
     /// Opens `<data>/vectors` and creates it if it does not exist. Fails if it was made for another model or format. Blocks on the disk.
-    pub(super) fn open(data: &Path, model: &str, dimensions: usize) -> Result<Self, StorageError> {
+    pub(super) fn open_or_create(data: &Path, model: &str, dimensions: usize) -> Result<Self, StorageError> {
         let folder = data.join("vectors");
         let metadata = IndexMetadata {
             format: FORMAT_VERSION,
@@ -79,7 +79,7 @@ impl Shard {
             create_shard(data, &folder, &metadata)?;
         }
         check_metadata(&folder, &read_metadata(&folder)?, &metadata)?;
-        Self::load_engine(folder, metadata)
+        Self::load_shard(folder, metadata)
     }
 
     /// Opens `<data>/vectors` for the model that it was made for. Returns `None` if it does not exist. Blocks on the disk.
@@ -94,10 +94,10 @@ impl Shard {
             ..found.clone()
         };
         check_metadata(&folder, &found, &metadata)?;
-        Self::load_engine(folder, metadata).map(Some)
+        Self::load_shard(folder, metadata).map(Some)
     }
 
-    fn load_engine(path: PathBuf, metadata: IndexMetadata) -> Result<Self, StorageError> {
+    fn load_shard(path: PathBuf, metadata: IndexMetadata) -> Result<Self, StorageError> {
         let mut shard = Self {
             location: index_path_with_error_name(path),
             metadata,
@@ -123,7 +123,7 @@ impl Shard {
     }
 
     /// Runs `work` with the engine and converts its errors and panics.
-    pub(super) fn with_engine<R>(
+    pub(super) fn call_open_engine<R>(
         &self,
         work: impl FnOnce(&EdgeShard) -> OperationResult<R>,
     ) -> Result<R, StorageError> {
@@ -137,7 +137,7 @@ impl Shard {
     pub(super) fn apply_update(&self, change: UpdateOperation, bytes: u64) -> Result<(), StorageError> {
         self.check_no_failed_flush()?;
         check_free_space(&self.location, MIN_FREE_BYTES + 4 * bytes)?;
-        self.with_engine(|edge| edge.update(change))
+        self.call_open_engine(|edge| edge.update(change))
     }
 
     /// Makes all updates durable. After a failure, every flush and update fails until the shard is opened again.
@@ -150,7 +150,7 @@ impl Shard {
     fn flush_with_function(&self, flush: impl FnOnce(&EdgeShard)) -> Result<(), StorageError> {
         self.check_no_failed_flush()?;
         check_free_space(&self.location, MIN_FREE_BYTES)?;
-        let flushed = self.with_engine(|edge| {
+        let flushed = self.call_open_engine(|edge| {
             flush(edge);
             Ok(())
         });
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn a_failed_flush_is_final_until_the_shard_is_reopened() {
         let dir = tempfile::tempdir().unwrap();
-        let shard = Shard::open(dir.path(), "model", 4).unwrap();
+        let shard = Shard::open_or_create(dir.path(), "model", 4).unwrap();
         shard.flush().unwrap();
         let failed = shard.flush_with_function(|_| panic!("Input/output error (os error 5)"));
         assert!(failed.unwrap_err().to_string().contains("os error 5"));
@@ -355,7 +355,7 @@ mod tests {
             assert!(refused.unwrap_err().to_string().contains("restart weir"));
         }
         drop(shard);
-        let shard = Shard::open(dir.path(), "model", 4).unwrap();
+        let shard = Shard::open_or_create(dir.path(), "model", 4).unwrap();
         shard.apply_update(index(), 0).unwrap();
         shard.flush().unwrap();
     }

@@ -108,7 +108,7 @@ struct RustCompiler {
 impl RustCompiler {
     async fn find_wasm_compiler() -> Result<Self> {
         let mut with_source = None;
-        for rustc in find_rustc_binaries() {
+        for rustc in list_rustc_executables() {
             let sysroot = query_path_from_rustc(&rustc, "sysroot").await?;
             let library = sysroot.join("lib/rustlib").join(WASM_TARGET).join("lib");
             let built = std::fs::read_dir(library).is_ok_and(|mut files| {
@@ -166,7 +166,7 @@ impl RustCompiler {
 }
 
 /// Returns the Rust compilers of this machine: the one in `PATH`, then the one of Debian.
-fn find_rustc_binaries() -> Vec<PathBuf> {
+fn list_rustc_executables() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = find_program("rustc", "").into_iter().collect();
     let debian = PathBuf::from("/usr/bin/rustc");
     if debian.is_file() && !found.contains(&debian) {
@@ -186,7 +186,7 @@ async fn query_path_from_rustc(rustc: &Path, print_option: &str) -> Result<PathB
 
 /// Finds the linker in the Rust toolchains, as rustup installs it, or else in `PATH`.
 async fn find_linker() -> Result<PathBuf> {
-    for rustc in find_rustc_binaries() {
+    for rustc in list_rustc_executables() {
         let rustlib = query_path_from_rustc(&rustc, "sysroot")
             .await?
             .join("lib/rustlib");

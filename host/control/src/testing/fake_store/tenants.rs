@@ -92,7 +92,7 @@ impl TenantStore for FakeStore {
         Ok(true)
     }
 
-    async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
+    async fn find_api_key_by_id(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
         Ok(self.0.lock().keys.get(id).cloned())
     }
 

@@ -8,9 +8,9 @@ fn allow_pages_with(
     stored: u64,
     reserved: u64,
     most: u64,
-) -> Result<PageAllowance, &'static str> {
+) -> Result<AllowedPagesOrWait, &'static str> {
     let quota_usages = list_page_quota_usage(limits, usage, stored, reserved);
-    count_allowed_pages(&quota_usages, reserved, most).map_err(|exhausted| exhausted.quota)
+    count_pages_within_quotas(&quota_usages, reserved, most).map_err(|exhausted| exhausted.quota)
 }
 
 #[test]
@@ -25,11 +25,11 @@ fn reserved_pages_count_against_the_pages_of_the_day() {
     };
     assert_eq!(
         allow_pages_with(&limits, &used(0), 0, 0, 8),
-        Ok(PageAllowance::Pages(8))
+        Ok(AllowedPagesOrWait::Pages(8))
     );
     assert_eq!(
         allow_pages_with(&limits, &used(4), 0, 4, 8),
-        Ok(PageAllowance::Pages(2))
+        Ok(AllowedPagesOrWait::Pages(2))
     );
     assert_eq!(allow_pages_with(&limits, &used(4), 0, 6, 8), Err("pages_per_day"));
     assert_eq!(
@@ -38,7 +38,7 @@ fn reserved_pages_count_against_the_pages_of_the_day() {
     );
     assert_eq!(
         allow_pages_with(&Quotas::default(), &used(12), 0, 0, 8),
-        Ok(PageAllowance::Pages(8))
+        Ok(AllowedPagesOrWait::Pages(8))
     );
 }
 
@@ -56,23 +56,23 @@ fn pages_that_are_expected_to_fit_start_together() {
     // The first page of the day shows the usage of a page.
     assert_eq!(
         allow_pages_with(&limits, &used(0, 0), 0, 0, 8),
-        Ok(PageAllowance::Pages(1))
+        Ok(AllowedPagesOrWait::Pages(1))
     );
     assert_eq!(
         allow_pages_with(&limits, &used(0, 0), 0, 1, 8),
-        Ok(PageAllowance::AfterRelease)
+        Ok(AllowedPagesOrWait::AfterRelease)
     );
     assert_eq!(
         allow_pages_with(&limits, &used(2, 200), 0, 0, 50),
-        Ok(PageAllowance::Pages(8))
+        Ok(AllowedPagesOrWait::Pages(8))
     );
     assert_eq!(
         allow_pages_with(&limits, &used(2, 200), 0, 8, 50),
-        Ok(PageAllowance::AfterRelease)
+        Ok(AllowedPagesOrWait::AfterRelease)
     );
     assert_eq!(
         allow_pages_with(&limits, &used(2, 950), 0, 0, 50),
-        Ok(PageAllowance::Pages(1))
+        Ok(AllowedPagesOrWait::Pages(1))
     );
     assert_eq!(
         allow_pages_with(&limits, &used(2, 1000), 0, 0, 50),
@@ -115,11 +115,11 @@ fn exhausted_stored_bytes_quota_stops_pages() {
     let none = Usage::default();
     assert_eq!(
         allow_pages_with(&limits, &none, 0, 0, 50),
-        Ok(PageAllowance::Pages(10))
+        Ok(AllowedPagesOrWait::Pages(10))
     );
     assert_eq!(
         allow_pages_with(&limits, &none, 9 * EXPECTED_BYTES_PER_PAGE, 1, 50),
-        Ok(PageAllowance::AfterRelease)
+        Ok(AllowedPagesOrWait::AfterRelease)
     );
     assert_eq!(
         allow_pages_with(&limits, &none, 10 * EXPECTED_BYTES_PER_PAGE, 0, 50),

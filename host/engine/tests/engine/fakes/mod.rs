@@ -20,7 +20,7 @@ use weir_core::id::{DocumentId, TenantId};
 use weir_core::llm::LanguageModel;
 use weir_core::manifest::{Manifest, Pipeline};
 use weir_core::ports::Ledger;
-use weir_engine::{DocumentSpec, Engine, EngineConfig, JobSpec, Ports};
+use weir_engine::{DocumentSpec, Engine, EngineConfig, JobSpec, PortImplementations};
 
 pub use models::{FakeEmbedder, FakeRasterizer, FakeReader};
 pub use policy::{DEFAULT_PLAN, FakePolicies, PolicyScript, route_with_all_steps};
@@ -298,8 +298,8 @@ impl FakeHost {
         self
     }
 
-    pub fn fake_ports(&self) -> Ports {
-        Ports {
+    pub fn fake_ports(&self) -> PortImplementations {
+        PortImplementations {
             rasterizer: Arc::new(FakeRasterizer {
                 stages: Arc::clone(&self.stages),
                 workers: self.workers[&Stage::Rasterize],

@@ -10,13 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
 use weir_core::decision::ComputeDevice;
-use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PixelBuffer, PixelFormat};
+use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PixelFormat, PixelMemory};
 use weir_core::page_text::Line;
 use weir_core::ports::{
-    Embedder, OcrEngine, OpenedPdf, PdfSource, RasterizeOptions, RasterizeOutput, Rasterizer,
-    ReservedRasterization, SchedulingContext,
+    Embedder, OcrEngine, OpenedPdf, PageWithReservedMemory, PdfFileToOpen, RasterizeOptions, RasterizeOutput,
+    Rasterizer, SchedulingContext,
 };
-use weir_core::{InferenceError, PageFacts, PageImage, PageNumber, RasterError, Rect, Stage};
+use weir_core::{InferenceError, PageFacts, PageNumber, RasterError, RawPageImage, Rect, Stage};
 
 use super::{CallGuard, FakeStages, InjectedFault};
 
@@ -39,7 +39,7 @@ struct CountedPixels {
     _memory: OwnedSemaphorePermit,
 }
 
-impl PixelBuffer for CountedPixels {
+impl PixelMemory for CountedPixels {
     fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -54,7 +54,7 @@ fn read_page_count(path: &Path) -> Result<u32, RasterError> {
 
 #[async_trait]
 impl Rasterizer for FakeRasterizer {
-    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenedPdf>, RasterError> {
+    async fn open_document(&self, source: &PdfFileToOpen) -> Result<Arc<dyn OpenedPdf>, RasterError> {
         let pages = read_page_count(&source.path)?;
         Ok(Arc::new(FakeDocument {
             stages: Arc::clone(&self.stages),
@@ -118,7 +118,7 @@ impl OpenedPdf for FakeDocument {
         &self,
         page: PageNumber,
         drawing: RasterizeOptions,
-    ) -> Result<Box<dyn ReservedRasterization>, RasterError> {
+    ) -> Result<Box<dyn PageWithReservedMemory>, RasterError> {
         let memory = Arc::clone(&self.stages.image_memory.lock());
         Ok(Box::new(FakeDrawing {
             memory: memory.acquire_owned().await.unwrap(),
@@ -147,7 +147,7 @@ struct FakeDrawing {
 }
 
 #[async_trait]
-impl ReservedRasterization for FakeDrawing {
+impl PageWithReservedMemory for FakeDrawing {
     async fn rasterize_page(self: Box<Self>) -> Result<RasterizeOutput, RasterError> {
         let Self { page, drawing, .. } = *self;
         if let Some(fault) = self.stages.run_stage(Stage::Rasterize, &[page]).await {
@@ -159,7 +159,7 @@ impl ReservedRasterization for FakeDrawing {
                 media_type: "image/jpeg",
                 bytes: self.stages.encode_page(page),
             }),
-            image: drawing.want_pixels.then(|| PageImage {
+            image: drawing.want_pixels.then(|| RawPageImage {
                 width: 4,
                 height: 1,
                 stride: 4,
@@ -212,7 +212,7 @@ impl OcrEngine for FakeReader {
     async fn recognize_text(
         &self,
         _: &SchedulingContext,
-        image: PageImage,
+        image: RawPageImage,
         _dpi: u32,
     ) -> Result<Vec<Line>, InferenceError> {
         let page = u32::from_be_bytes(image.pixels.as_bytes().try_into().unwrap());

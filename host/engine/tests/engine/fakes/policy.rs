@@ -11,7 +11,9 @@ use weir_core::decision::{
     SectionToSummarize, SummaryPlan,
 };
 use weir_core::id::DocumentId;
-use weir_core::ports::{HostCapabilities, JobPolicy, OpenPolicyRequest, PolicyCallCounts, PolicyFactory};
+use weir_core::ports::{
+    HostCapabilities, JobPolicy, OpenPolicyRequest, PolicyCallAndFailureCounts, PolicyFactory,
+};
 use weir_core::{PageFacts, PolicyError, PriorityLane};
 
 type DecisionFn<A, B> = Arc<dyn Fn(A) -> Result<B, PolicyError> + Send + Sync>;
@@ -106,8 +108,8 @@ impl PolicyFactory for FakePolicies {
 
 #[async_trait]
 impl JobPolicy for FakePolicy {
-    fn call_counts(&self) -> PolicyCallCounts {
-        PolicyCallCounts::default()
+    fn call_counts(&self) -> PolicyCallAndFailureCounts {
+        PolicyCallAndFailureCounts::default()
     }
 
     async fn plan_batch(&self, situation: BatchContext) -> Result<BatchPlan, PolicyError> {

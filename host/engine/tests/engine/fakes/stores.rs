@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use uuid::Uuid;
-use weir_core::component_log::ComponentLogEntry;
+use weir_core::component_log::NumberedComponentLogRecord;
 use weir_core::event::Event;
 use weir_core::id::{DocumentId, JobId, RevisionId, TenantId};
 use weir_core::ledger::{DocumentRecord, JobRecord, JobState, LedgerEntry, PageRecord};
@@ -232,7 +232,7 @@ impl VectorStore for FakeVectors {
         Ok(())
     }
 
-    async fn remove_document_points(
+    async fn remove_document_or_page_points(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
@@ -261,7 +261,7 @@ impl VectorStore for FakeVectors {
         Ok(())
     }
 
-    async fn search_points(
+    async fn search_by_vector_and_words(
         &self,
         tenant: &TenantId,
         query: &SearchQuery,
@@ -340,7 +340,7 @@ pub struct FakeLedger {
 struct FakeTables {
     pages: HashMap<PageKey, (u64, PageRecord)>,
     events: BTreeMap<(JobId, u64), Event>,
-    component_log: BTreeMap<(TenantId, JobId, u64), ComponentLogEntry>,
+    component_log: BTreeMap<(TenantId, JobId, u64), NumberedComponentLogRecord>,
     documents: BTreeMap<(TenantId, DocumentId), DocumentRecord>,
     jobs: HashMap<JobId, JobRecord>,
     /// Events in the order in which they were written.
@@ -421,11 +421,11 @@ impl Ledger for FakeLedger {
         Ok(self.state.lock().documents.get(&key).cloned())
     }
 
-    async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
-        self.list_documents_after(tenant, None, usize::MAX).await
+    async fn list_tenant_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.list_tenant_documents_after(tenant, None, usize::MAX).await
     }
 
-    async fn list_documents_after(
+    async fn list_tenant_documents_after(
         &self,
         tenant: &TenantId,
         after: Option<(u64, DocumentId)>,
@@ -521,7 +521,7 @@ impl Ledger for FakeLedger {
         job: &JobId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<ComponentLogEntry>, StorageError> {
+    ) -> Result<Vec<NumberedComponentLogRecord>, StorageError> {
         let state = self.state.lock();
         let place = |seq| (tenant.clone(), *job, seq);
         let of_job = state

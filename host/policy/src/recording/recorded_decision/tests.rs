@@ -23,7 +23,7 @@ fn request(function: &str, input: Value) -> PolicyRequest {
     serde_json::from_value(json!({ "function": function, "input": input })).unwrap()
 }
 
-fn call<F: PolicyFunction>(request: F, response: F::Decision) -> PolicyFunctionCall<F> {
+fn call<F: PolicyFunctionInput>(request: F, response: F::Decision) -> PolicyFunctionCall<F> {
     PolicyFunctionCall {
         request,
         response: Ok(response),

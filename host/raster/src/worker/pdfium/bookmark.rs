@@ -30,18 +30,18 @@ impl Bookmark<'_> {
         root.first_child()
     }
 
-    fn with_handle(&self, handle: FPDF_BOOKMARK) -> Option<Self> {
+    fn bookmark_from_handle(&self, handle: FPDF_BOOKMARK) -> Option<Self> {
         (!handle.is_null()).then_some(Self { handle, ..*self })
     }
 
     pub(crate) fn first_child(&self) -> Option<Self> {
         // SAFETY: both handles belong to the open document; null stands for the root.
-        self.with_handle(unsafe { self.api.FPDFBookmark_GetFirstChild(self.document, self.handle) })
+        self.bookmark_from_handle(unsafe { self.api.FPDFBookmark_GetFirstChild(self.document, self.handle) })
     }
 
     pub(crate) fn next_sibling(&self) -> Option<Self> {
         // SAFETY: both handles belong to the open document.
-        self.with_handle(unsafe { self.api.FPDFBookmark_GetNextSibling(self.document, self.handle) })
+        self.bookmark_from_handle(unsafe { self.api.FPDFBookmark_GetNextSibling(self.document, self.handle) })
     }
 
     /// Returns a number that identifies the entry.

@@ -31,7 +31,7 @@ impl Matrix {
     }
 
     /// Returns the transformation that applies this one first and then `next`.
-    pub(super) fn then(&self, next: &Self) -> Self {
+    pub(super) fn compose_with_next(&self, next: &Self) -> Self {
         let (m, n) = (&self.0, &next.0);
         let (e, f) = next.transform_point(m.e, m.f);
         Self(FS_MATRIX {
@@ -102,7 +102,7 @@ mod tests {
             right: 200.0,
             top: 12.0,
         };
-        assert_eq!(turned.then(&doubled).transform_bounds(unit), placed);
+        assert_eq!(turned.compose_with_next(&doubled).transform_bounds(unit), placed);
         assert_eq!(doubled.transform_bounds(turned.transform_bounds(unit)), placed);
         assert_eq!(Matrix::IDENTITY.transform_bounds(unit), unit);
     }

@@ -52,7 +52,7 @@ impl PdfiumLibrary {
     }
 
     /// Opens a document. `password` must not contain a zero byte.
-    pub(crate) fn open(&self, file: Mmap, password: Option<&str>) -> Result<Document, OpenError> {
+    pub(crate) fn open_document(&self, file: Mmap, password: Option<&str>) -> Result<Document, OpenError> {
         let api = self.api;
         // SAFETY: the document keeps the mapping, and so the bytes, until it is closed.
         let handle = unsafe { api.FPDF_LoadMemDocument64(&file, password) };

@@ -305,7 +305,7 @@ impl<'d> Page<'d> {
                     self.api.FPDFPageObj_GetMatrix(object, &raw mut form_matrix);
                     self.api.FPDFFormObj_CountObjects(object)
                 };
-                let child_matrix = Matrix(form_matrix).then(matrix);
+                let child_matrix = Matrix(form_matrix).compose_with_next(matrix);
                 for index in 0..c_ulong::try_from(count).unwrap_or(0) {
                     // SAFETY: as above; a wrong index gives null.
                     let child = unsafe { self.api.FPDFFormObj_GetObject(object, index) };

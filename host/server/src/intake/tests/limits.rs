@@ -72,7 +72,7 @@ async fn oversized_submission_is_refused_early_or_while_it_arrives() {
             host.send(TestHost::build_submission(key, body)).await.status(),
             202
         );
-        host.uploads.remove_all_of_tenant(tenant).await.unwrap();
+        host.uploads.remove_all_uploads_of_tenant(tenant).await.unwrap();
     }
 }
 

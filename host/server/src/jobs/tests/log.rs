@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use weir_core::component_log::{
-    BacktraceFrame, ComponentFailureReport, ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind,
-    LogLevel,
+    BacktraceFrame, ComponentFailureReport, ComponentLogRecord, ComponentLogRecordKind, LogLevel,
+    NumberedComponentLogRecord,
 };
 use weir_core::event::ErrorInfo;
 use weir_core::ledger::LedgerEntry;
@@ -43,7 +43,7 @@ async fn component_log_is_read_in_pages() {
         }],
     }));
     for (seq, what) in [(1, line(1)), (2, line(2)), (3, failure)] {
-        let entry = ComponentLogEntry {
+        let entry = NumberedComponentLogRecord {
             job,
             seq,
             since_job_created_millis: seq * 10,

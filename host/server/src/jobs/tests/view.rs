@@ -5,7 +5,7 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use weir_core::decision::{QueueState, StageTotals};
 use weir_core::event::{ErrorInfo, Event, EventKind};
-use weir_core::ledger::{JobState, LedgerEntry, PageRecord, PageState};
+use weir_core::ledger::{FinalPageState, JobState, LedgerEntry, PageRecord};
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, JobId, RevisionId, Stage};
@@ -179,7 +179,7 @@ async fn failed_page_has_its_error() {
         page: 7,
         revision: RevisionId::from_content(b"revision"),
         job,
-        state: PageState::Failed { error },
+        state: FinalPageState::Failed { error },
     };
     host.store
         .commit_entries(vec![LedgerEntry::Page(record)])

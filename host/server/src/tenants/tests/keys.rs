@@ -155,7 +155,7 @@ async fn expired_and_revoked_keys_are_refused_alike() {
     let new = json!({"scopes": ["read"], "days": 1});
     let (id, key) = create_key(&host, &admin, "a", &new).await;
     assert_eq!(status_with_key(&host, &key).await, 200);
-    let mut record = host.store.find_api_key(&id).await.unwrap().unwrap();
+    let mut record = host.store.find_api_key_by_id(&id).await.unwrap().unwrap();
     record.expires_millis = Some(unix_time_millis());
     host.store.put_api_key(&record).await.unwrap();
     let expired = parse_problem(host.send_get("/v1/jobs", &key).await).await;
@@ -168,7 +168,7 @@ async fn expired_and_revoked_keys_are_refused_alike() {
     let revoked = parse_problem(host.send_get("/v1/jobs", &key).await).await;
     let since = host
         .store
-        .find_api_key(&id)
+        .find_api_key_by_id(&id)
         .await
         .unwrap()
         .unwrap()
@@ -181,7 +181,7 @@ async fn expired_and_revoked_keys_are_refused_alike() {
     );
     assert_eq!(
         host.store
-            .find_api_key(&id)
+            .find_api_key_by_id(&id)
             .await
             .unwrap()
             .unwrap()
@@ -218,7 +218,7 @@ async fn rotated_key_has_the_same_scopes_and_expiry() {
         };
         let with = if with_admin { &admin } else { &key };
         let fresh = expect_status(201, rotate_key(&host, with, &id).await).await;
-        let old = host.store.find_api_key(&id).await.unwrap().unwrap();
+        let old = host.store.find_api_key_by_id(&id).await.unwrap().unwrap();
         let view = &fresh["key"];
         assert_ne!(view["id"], json!(id));
         assert_eq!(

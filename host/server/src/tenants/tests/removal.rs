@@ -62,7 +62,7 @@ async fn removal_deletes_all_data_of_the_tenant_only() {
     assert_eq!(host.store.find_tenant(&a).await.unwrap(), None);
     assert!(host.store.list_api_keys(&a).await.unwrap().is_empty());
     assert_eq!(host.store.find_job(&a, &running).await.unwrap(), None);
-    assert!(host.store.list_documents(&a).await.unwrap().is_empty());
+    assert!(host.store.list_tenant_documents(&a).await.unwrap().is_empty());
     assert!(
         host.store
             .list_job_events(&a, &running, 0, 10)

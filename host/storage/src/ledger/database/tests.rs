@@ -79,7 +79,11 @@ async fn upgrade_from_version_1_keeps_every_row() {
             JobState::Done
         );
         assert_eq!(
-            ledger.get_state_value(&t, "default", "k").await.unwrap().unwrap(),
+            ledger
+                .get_component_state_value(&t, "default", "k")
+                .await
+                .unwrap()
+                .unwrap(),
             [1_u8, 2]
         );
         for job in &jobs {
@@ -154,12 +158,12 @@ async fn upgrade_from_version_11_keeps_every_row() {
     assert_eq!(reader.list_documents(&t).await.unwrap().len(), 1);
 
     // The same upgrade as that of a command.
-    TenantAdmin::open(dir.path()).await.unwrap();
+    TenantAdmin::open_existing(dir.path()).await.unwrap();
     for _ in 0..2 {
         let ledger = SqliteLedger::open_for_test(dir.path());
         assert_eq!(ledger.list_tenants().await.unwrap().len(), 1);
         assert_eq!(ledger.list_api_keys(&t).await.unwrap()[0].display_name, "a key");
-        assert_eq!(ledger.list_documents(&t).await.unwrap()[0].labels.len(), 1);
+        assert_eq!(ledger.list_tenant_documents(&t).await.unwrap()[0].labels.len(), 1);
         assert_eq!(ledger.list_pages(&t, &removed, None).await.unwrap().len(), 1);
         assert_eq!(ledger.list_unfinished_jobs().await.unwrap()[0].id, running);
         let all = JobFilter {
@@ -174,7 +178,14 @@ async fn upgrade_from_version_11_keeps_every_row() {
         let events = ledger.list_tenant_events(&t, 0, 10).await.unwrap();
         let positions: Vec<_> = events.iter().map(|(position, _)| *position).collect();
         assert_eq!(positions, [7, 8]);
-        assert_eq!(ledger.get_state_value(&t, "p", "k").await.unwrap().unwrap(), b"v");
+        assert_eq!(
+            ledger
+                .get_component_state_value(&t, "p", "k")
+                .await
+                .unwrap()
+                .unwrap(),
+            b"v"
+        );
         let request = ledger.find_job_request(&t, &running).await.unwrap().unwrap();
         assert_eq!(request.files[0].password.as_deref(), Some("swordfish"));
         let earlier = ledger
@@ -212,7 +223,7 @@ async fn upgrade_from_version_11_keeps_every_row() {
         assert_eq!(authors, ["canary-analysis", "key", "key"]);
         assert_eq!(
             ledger
-                .find_assigned_revision(&t, &ended)
+                .find_assigned_revision_of_job(&t, &ended)
                 .await
                 .unwrap()
                 .unwrap()
@@ -251,11 +262,11 @@ async fn upgrade_from_version_11_keeps_every_row() {
 async fn tenant_admin_upgrades_a_file_without_a_holder() {
     let dir = tempfile::tempdir().unwrap();
     write_version_1_file(dir.path());
-    let held = FolderLock::acquire(dir.path()).unwrap();
-    let refused = TenantAdmin::open(dir.path()).await.err().unwrap();
+    let held = FolderLock::acquire_with_timeout(dir.path()).unwrap();
+    let refused = TenantAdmin::open_existing(dir.path()).await.err().unwrap();
     assert!(matches!(refused, StorageError::InUse { .. }), "{refused}");
     drop(held);
-    TenantAdmin::open(dir.path()).await.unwrap();
+    TenantAdmin::open_existing(dir.path()).await.unwrap();
     let file = dir.path().join("ledger.db");
     assert_eq!(
         Database::open_shared_for_writing(&file)
@@ -275,7 +286,7 @@ async fn file_of_a_later_version_is_refused() {
     let c = Connection::open(&file).unwrap();
     c.pragma_update(None, "user_version", 99).unwrap();
     for refused in [
-        Database::open_or_create(&file).err(),
+        Database::open_or_create_with_upgrade(&file).err(),
         Database::open_shared_for_writing(&file).err(),
         Database::open_read_only(&file).err(),
     ] {
@@ -290,7 +301,7 @@ fn readable_file_is_restricted_to_its_owner() {
     let file = dir.path().join("ledger.db");
     fs::write(&file, "").unwrap();
     fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
-    let database = Database::open_or_create(&file).unwrap();
+    let database = Database::open_or_create_with_upgrade(&file).unwrap();
     database
         .run_transaction(|t| t.execute_batch("CREATE TABLE x (y)"))
         .unwrap();
@@ -304,7 +315,7 @@ fn readable_file_is_restricted_to_its_owner() {
 #[test]
 fn frequent_statements_search_an_index() {
     let dir = tempfile::tempdir().unwrap();
-    let database = Database::open_or_create(&dir.path().join("ledger.db")).unwrap();
+    let database = Database::open_or_create_with_upgrade(&dir.path().join("ledger.db")).unwrap();
     for statement in [
         "SELECT position, event FROM events WHERE tenant = 'a' AND position > 7 ORDER BY position LIMIT 9",
         "SELECT event FROM events WHERE tenant = 'a' AND job = 'b' AND seq > 7 ORDER BY seq LIMIT 9",

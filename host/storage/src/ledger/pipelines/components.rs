@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use weir_core::TenantId;
 use weir_core::component::{ComponentDigest, ComponentRecord};
 
-use crate::ledger::column_values::{read_json, read_parsed, read_u64, to_json, to_sql_integer};
+use crate::ledger::column_values::{read_and_parse_text, read_json, read_u64, to_json, to_sql_integer};
 
 pub(super) fn write_component(t: &Transaction<'_>, record: &ComponentRecord) -> Result<()> {
     t.prepare_cached(
@@ -46,7 +46,7 @@ pub(super) fn list_components(c: &Connection, tenant: &TenantId) -> Result<Vec<C
 
 fn component_from_row(row: &Row<'_>) -> Result<ComponentRecord> {
     Ok(ComponentRecord {
-        tenant: read_parsed(row, 0)?,
+        tenant: read_and_parse_text(row, 0)?,
         digest: ComponentDigest(row.get(1)?),
         name: row.get(2)?,
         bytes: read_u64(row, 3)?,

@@ -14,13 +14,13 @@ use crate::ledger::column_values::{read_json, read_u64, to_json, to_sql_integer}
 /// Maximum number of old assignments that the end of a job deletes.
 const MAX_DELETED_ROWS: i64 = 8;
 
-pub(super) fn assign_revision(
+pub(super) fn assign_revision_to_job(
     t: &Transaction<'_>,
     tenant: &TenantId,
     pipeline: &str,
     job: &JobId,
 ) -> Result<Option<RevisionAssignment>> {
-    if let Some(assigned) = find_assignment(t, tenant, job)? {
+    if let Some(assigned) = find_assignment_of_job(t, tenant, job)? {
         return Ok(Some(assigned));
     }
     let Some(assigned) = read_rollout(t, tenant, pipeline)?.assign_job(job) else {
@@ -39,7 +39,7 @@ pub(super) fn assign_revision(
     Ok(Some(assigned))
 }
 
-pub(super) fn find_assignment(
+pub(super) fn find_assignment_of_job(
     c: &Connection,
     tenant: &TenantId,
     job: &JobId,

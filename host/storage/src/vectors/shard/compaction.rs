@@ -19,7 +19,7 @@ impl Shard {
             filter: Some(filter.clone()),
             exact: true,
         };
-        if self.with_engine(|edge| edge.count(request))? == 0 {
+        if self.call_open_engine(|edge| edge.count(request))? == 0 {
             return Ok(self.needs_compaction());
         }
         File::create(self.location.path().join(REMOVED_MARKER_FILE))
@@ -44,7 +44,7 @@ impl Shard {
         }
         self.check_no_failed_flush()?;
         check_free_space(&self.location, MIN_FREE_BYTES + 3 * LOG_FILE_BYTES as u64)?;
-        self.with_engine(|edge| {
+        self.call_open_engine(|edge| {
             let wanted = compaction_config();
             if edge.config().optimizers != wanted {
                 edge.set_optimizers_config(wanted)?;
@@ -54,7 +54,7 @@ impl Shard {
         // The first filler may still fit into the open log file. The second closes that file, and the third closes the file of the
         // second. So the last closed file has no points.
         for _ in 0..3 {
-            self.with_engine(|edge| edge.update(log_filler_update()))?;
+            self.call_open_engine(|edge| edge.update(log_filler_update()))?;
         }
         self.flush()?;
         fs::remove_file(self.location.path().join(REMOVED_MARKER_FILE))

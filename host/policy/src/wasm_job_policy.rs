@@ -12,7 +12,7 @@ use weir_core::decision::{
 };
 use weir_core::manifest::Role;
 use weir_core::page::PageFacts;
-use weir_core::ports::{JobPolicy, PolicyCallCounts};
+use weir_core::ports::{JobPolicy, PolicyCallAndFailureCounts};
 use weir_core::{DocumentId, PolicyError};
 
 use crate::capability_trace::CapabilityTrace;
@@ -28,7 +28,7 @@ use crate::stats::{JobCounters, JobStats};
 
 /// The instance slots of a role, as indexes into the slots of the job.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RoleSlots {
+pub(crate) struct PrimaryAndFallbackSlots {
     pub(crate) primary: Option<usize>,
     pub(crate) fallback: Option<usize>,
 }
@@ -37,16 +37,16 @@ pub(crate) struct RoleSlots {
 ///
 /// The order of the fields matters, since they are dropped in this order: instances before their permits are released, and the
 /// recorder before the job counts as closed.
-pub struct PolicyJob {
+pub struct WasmJobPolicy {
     pub(crate) slots: Vec<InstanceSlot>,
-    pub(crate) role_slots: [RoleSlots; Role::ALL.len()],
+    pub(crate) role_slots: [PrimaryAndFallbackSlots; Role::ALL.len()],
     pub(crate) context: Arc<JobContext>,
     pub(crate) recorder: Option<JobRecorder>,
     pub(crate) counters: JobCounters,
     pub(crate) _open_job: Arc<OpenJobGuard>,
 }
 
-impl PolicyJob {
+impl WasmJobPolicy {
     /// Returns counters of the job's policy calls so far.
     pub fn stats(&self) -> JobStats {
         self.counters.snapshot()
@@ -171,7 +171,7 @@ impl PolicyJob {
     }
 }
 
-impl Drop for PolicyJob {
+impl Drop for WasmJobPolicy {
     fn drop(&mut self) {
         let stats = self.stats();
         tracing::debug!(
@@ -186,10 +186,10 @@ impl Drop for PolicyJob {
 }
 
 #[async_trait]
-impl JobPolicy for PolicyJob {
-    fn call_counts(&self) -> PolicyCallCounts {
+impl JobPolicy for WasmJobPolicy {
+    fn call_counts(&self) -> PolicyCallAndFailureCounts {
         let stats = self.stats();
-        PolicyCallCounts {
+        PolicyCallAndFailureCounts {
             calls: stats.calls,
             traps: stats.failed_calls.saturating_sub(stats.timeouts) + stats.invalid_decisions,
             timeouts: stats.timeouts,

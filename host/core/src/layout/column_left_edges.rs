@@ -17,9 +17,9 @@ const MIN_LINES: usize = 3;
 /// Several lines start at the left edge of a column, and fewer lines cross the edge than start at it. The text after a
 /// wide space in justified text does not count as an edge, because most lines have no space at that position.
 #[derive(Debug, Clone, Default)]
-pub struct ColumnEdges(Vec<f32>);
+pub struct ColumnLeftEdges(Vec<f32>);
 
-impl ColumnEdges {
+impl ColumnLeftEdges {
     /// Finds the edges. The running time is proportional to the number of lines times the number of distinct left
     /// edges. There are at most 250 distinct edges.
     pub fn find_in_lines(lines: &[Line]) -> Self {
@@ -66,7 +66,7 @@ impl ColumnEdges {
     }
 
     /// Returns whether a column starts between two adjacent boxes.
-    pub fn column_starts_between(&self, a: &Rect, b: &Rect) -> bool {
+    pub fn has_column_edge_between_boxes(&self, a: &Rect, b: &Rect) -> bool {
         let (left, right) = if a.x <= b.x { (a, b) } else { (b, a) };
         let from = left.right() - EDGE_TOLERANCE;
         let edge = self.0.get(self.0.partition_point(|edge| *edge < from));

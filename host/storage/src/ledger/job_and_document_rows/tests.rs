@@ -23,7 +23,7 @@ fn complete_query(c: &Connection, list: &str) -> String {
 fn create_ledger() -> (tempfile::TempDir, Connection) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ledger.db");
-    Database::open_or_create(&file).unwrap();
+    Database::open_or_create_with_upgrade(&file).unwrap();
     let connection = Connection::open(file).unwrap();
     (dir, connection)
 }

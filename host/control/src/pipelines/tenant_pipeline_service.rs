@@ -6,14 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use weir_core::component::{ComponentStore, ComponentValidator};
 use weir_core::job_request::JobRequestOptions;
-use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
+use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile, Role};
 use weir_core::replay::JobReplayer;
 use weir_core::revision::{PipelineRecord, PipelineStore, RevisionSpec};
 use weir_core::rollout::RevisionAssignment;
 use weir_core::shadow::ShadowStore;
 use weir_core::{JobId, StorageError, TenantId};
 
-use super::tenant_concurrency_limiter::TenantConcurrencyLimiter;
+use super::one_per_tenant_limiter::OnePerTenantLimiter;
 
 /// The name of the host's pipeline, which every tenant has.
 const HOST_PIPELINE_NAME: &str = "default";
@@ -27,7 +27,7 @@ pub trait PipelineBuilder: Send + Sync {
     async fn build_pipeline(
         &self,
         manifest: Manifest,
-        components: BTreeMap<Role, ComponentFile>,
+        components: BTreeMap<Role, ResolvedComponentFile>,
     ) -> Result<Arc<Pipeline>, String>;
 }
 
@@ -54,7 +54,7 @@ pub enum PipelineUnavailableError {
 }
 
 /// Stores, loads and assigns the pipelines of tenants.
-pub struct TenantPipelines {
+pub struct TenantPipelineService {
     /// Pipelines, revisions and rollouts.
     pub pipeline_store: Arc<dyn PipelineStore>,
     /// Component binaries.
@@ -67,12 +67,12 @@ pub struct TenantPipelines {
     pub shadow_store: Arc<dyn ShadowStore>,
     pipeline_builder: Arc<dyn PipelineBuilder>,
     /// Allows one component validation at a time for each tenant.
-    pub(crate) validation_permits: Arc<TenantConcurrencyLimiter>,
+    pub(crate) validation_permits: Arc<OnePerTenantLimiter>,
     /// Allows one comparison with a shadow at a time for each tenant.
-    pub(crate) comparison_permits: Arc<TenantConcurrencyLimiter>,
+    pub(crate) comparison_permits: Arc<OnePerTenantLimiter>,
 }
 
-impl TenantPipelines {
+impl TenantPipelineService {
     pub(crate) fn new(
         pipeline_store: Arc<dyn PipelineStore>,
         component_store: Arc<dyn ComponentStore>,
@@ -88,13 +88,13 @@ impl TenantPipelines {
             job_replayer,
             shadow_store,
             pipeline_builder,
-            validation_permits: TenantConcurrencyLimiter::new(usize::MAX),
-            comparison_permits: TenantConcurrencyLimiter::new(MAX_CONCURRENT_COMPARISONS),
+            validation_permits: OnePerTenantLimiter::new(usize::MAX),
+            comparison_permits: OnePerTenantLimiter::new(MAX_CONCURRENT_COMPARISONS),
         }
     }
 
     /// Returns the pipeline that a job would run if it started now.
-    pub async fn preview_pipeline(
+    pub async fn load_pipeline_without_assigning(
         &self,
         tenant: &TenantId,
         name: &str,
@@ -103,7 +103,8 @@ impl TenantPipelines {
     ) -> Result<Arc<Pipeline>, PipelineUnavailableError> {
         let active_record = self.find_active_pipeline(tenant, name).await?;
         let assignment = active_record.and_then(|record| record.rollout.assign_job(job));
-        self.load_pipeline(tenant, name, options, assignment).await
+        self.load_revision_or_host_pipeline(tenant, name, options, assignment)
+            .await
     }
 
     /// Returns the pipeline of a job that starts or resumes now, and stores the assigned revision.
@@ -115,11 +116,16 @@ impl TenantPipelines {
         job: &JobId,
     ) -> Result<(Arc<Pipeline>, Option<RevisionAssignment>), PipelineUnavailableError> {
         let assignment = match self.find_active_pipeline(tenant, name).await? {
-            Some(_) => self.pipeline_store.assign_revision(tenant, name, job).await?,
+            Some(_) => {
+                self.pipeline_store
+                    .assign_revision_to_job(tenant, name, job)
+                    .await?
+            }
             None => None,
         };
         Ok((
-            self.load_pipeline(tenant, name, options, assignment).await?,
+            self.load_revision_or_host_pipeline(tenant, name, options, assignment)
+                .await?,
             assignment,
         ))
     }
@@ -139,7 +145,7 @@ impl TenantPipelines {
     }
 
     /// Returns the pipeline of a revision with the options of a job; `None` means the pipeline of the host.
-    pub(crate) async fn load_pipeline(
+    pub(crate) async fn load_revision_or_host_pipeline(
         &self,
         tenant: &TenantId,
         name: &str,
@@ -186,7 +192,7 @@ impl TenantPipelines {
             let record = self.pipeline_store.find_component(tenant, digest).await;
             let record = record.map_err(|error| error.to_string())?;
             let name = record.map_or_else(|| role.name().to_owned(), |record| record.name);
-            let file = ComponentFile {
+            let file = ResolvedComponentFile {
                 name,
                 path: self.component_store.component_path(tenant, digest),
                 digest: digest.0,

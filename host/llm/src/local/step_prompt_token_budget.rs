@@ -16,16 +16,16 @@ const TARGET_STEP_TIME: Duration = Duration::from_secs(1);
 
 /// The number of prompt tokens that the next step may decode.
 #[derive(Debug)]
-pub(super) struct StepTokenBudget(usize);
+pub(super) struct StepPromptTokenBudget(usize);
 
-impl StepTokenBudget {
+impl StepPromptTokenBudget {
     /// Creates the initial budget, before any step was measured.
     pub(super) const fn new() -> Self {
         Self(MAX_STEP_TOKENS / 4)
     }
 
     /// Returns the number of prompt tokens for the next step.
-    pub(super) const fn next_step_tokens(&self) -> usize {
+    pub(super) const fn prompt_tokens_of_next_step(&self) -> usize {
         self.0
     }
 
@@ -48,27 +48,27 @@ mod tests {
 
     #[test]
     fn budget_converges_to_one_second_per_step() {
-        let mut chunk = StepTokenBudget::new();
+        let mut chunk = StepPromptTokenBudget::new();
         for _ in 0..10 {
             // 200 tokens per second.
-            let tokens = chunk.next_step_tokens();
+            let tokens = chunk.prompt_tokens_of_next_step();
             chunk.adjust_after_step(tokens, Duration::from_secs_f64(tokens as f64 / 200.0));
         }
-        assert_eq!(chunk.next_step_tokens(), 200);
+        assert_eq!(chunk.prompt_tokens_of_next_step(), 200);
     }
 
     #[test]
     fn budget_stays_between_minimum_and_maximum() {
-        let mut chunk = StepTokenBudget::new();
+        let mut chunk = StepPromptTokenBudget::new();
         for _ in 0..10 {
-            chunk.adjust_after_step(chunk.next_step_tokens(), Duration::from_millis(1));
+            chunk.adjust_after_step(chunk.prompt_tokens_of_next_step(), Duration::from_millis(1));
         }
-        assert_eq!(chunk.next_step_tokens(), MAX_STEP_TOKENS);
+        assert_eq!(chunk.prompt_tokens_of_next_step(), MAX_STEP_TOKENS);
         for _ in 0..10 {
-            chunk.adjust_after_step(chunk.next_step_tokens(), Duration::from_secs(100));
+            chunk.adjust_after_step(chunk.prompt_tokens_of_next_step(), Duration::from_secs(100));
         }
-        assert_eq!(chunk.next_step_tokens(), MIN_STEP_TOKENS);
+        assert_eq!(chunk.prompt_tokens_of_next_step(), MIN_STEP_TOKENS);
         chunk.adjust_after_step(1, Duration::from_millis(1));
-        assert_eq!(chunk.next_step_tokens(), MIN_STEP_TOKENS);
+        assert_eq!(chunk.prompt_tokens_of_next_step(), MIN_STEP_TOKENS);
     }
 }

@@ -5,7 +5,7 @@ use weir_core::TenantId;
 use weir_core::component_state_limits::{StateChange, StateSizes};
 use weir_core::event::ErrorInfo;
 
-pub(super) fn get_state_value(
+pub(super) fn get_component_state_value(
     c: &Connection,
     tenant: &TenantId,
     pipeline: &str,
@@ -16,7 +16,11 @@ pub(super) fn get_state_value(
         .optional()
 }
 
-pub(super) fn list_value_sizes(c: &Connection, tenant: &TenantId, pipeline: &str) -> Result<StateSizes> {
+pub(super) fn list_component_state_value_sizes(
+    c: &Connection,
+    tenant: &TenantId,
+    pipeline: &str,
+) -> Result<StateSizes> {
     c.prepare_cached("SELECT key, length(value) FROM policy_state WHERE tenant = ?1 AND pipeline = ?2")?
         .query_map(params![tenant.as_str(), pipeline], |row| {
             Ok((row.get(0)?, row.get::<_, u32>(1)? as usize))
@@ -25,14 +29,14 @@ pub(super) fn list_value_sizes(c: &Connection, tenant: &TenantId, pipeline: &str
 }
 
 /// Applies all changes, or none if they would exceed a limit of the state.
-pub(super) fn apply_state_changes(
+pub(super) fn apply_component_state_changes(
     transaction: &Transaction<'_>,
     tenant: &TenantId,
     pipeline: &str,
     changes: &[StateChange],
 ) -> Result<std::result::Result<(), ErrorInfo>> {
-    let mut sizes = list_value_sizes(transaction, tenant, pipeline)?;
-    if let Err(refused) = sizes.apply_all_changes_to_sizes(changes) {
+    let mut sizes = list_component_state_value_sizes(transaction, tenant, pipeline)?;
+    if let Err(refused) = sizes.check_and_apply_all_changes(changes) {
         return Ok(Err(refused));
     }
     for StateChange { key, value } in changes {

@@ -6,7 +6,7 @@ use weir_core::ledger::JobRecord;
 use weir_core::ports::Ledger as _;
 use weir_core::{JobId, StorageError, TenantId};
 
-use super::diagnosis::{Diagnosis, diagnose_job_progress};
+use super::diagnosis::{BottleneckDiagnosis, diagnose_bottleneck_from_progress};
 use crate::state::Control;
 
 /// Loads the record and the job request of a tenant's job; `None` if there is no such job. A job of `weir run` has no job request.
@@ -23,7 +23,10 @@ pub async fn find_job_and_request(
 }
 
 /// Diagnoses which stage is the bottleneck of a job.
-pub async fn diagnose_job(control: &Control, record: &JobRecord) -> Result<Diagnosis, StorageError> {
+pub async fn diagnose_job_bottleneck(
+    control: &Control,
+    record: &JobRecord,
+) -> Result<BottleneckDiagnosis, StorageError> {
     // Read before the events: if the job ends in between, both report the same work.
     let live = control.engine.active_job(&record.id);
     let progress = control
@@ -36,5 +39,5 @@ pub async fn diagnose_job(control: &Control, record: &JobRecord) -> Result<Diagn
         None => (progress.stage_totals.clone(), progress.last_event_millis),
     };
     let millis = until.saturating_sub(progress.resumed_millis);
-    Ok(diagnose_job_progress(&progress, &work, millis, now))
+    Ok(diagnose_bottleneck_from_progress(&progress, &work, millis, now))
 }

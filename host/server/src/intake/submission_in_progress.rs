@@ -10,7 +10,7 @@ use futures::Stream;
 use tokio::time::Instant;
 use weir_control::pipelines::PipelineUnavailableError;
 use weir_control::staged_files::{IncomingFile, StagedFile};
-use weir_control::submission::{AdmittedSubmission, commit_and_enqueue_job};
+use weir_control::submission::{NewOrRepeatedSubmission, commit_and_enqueue_job};
 use weir_control::trace_context::current_traceparent;
 use weir_control::{Control, UploadReservation};
 use weir_core::JobId;
@@ -35,11 +35,11 @@ const MAX_OPTIONS_BYTES: usize = 64 << 10;
 const FORM_OVERHEAD_BYTES: u64 = 1 << 20;
 
 /// A submission in progress.
-pub(super) struct Submission {
+pub(super) struct SubmissionInProgress {
     control: Arc<Control>,
     outbound_client: Arc<OutboundClient>,
     tenant: Tenant,
-    admitted: AdmittedSubmission,
+    admitted: NewOrRepeatedSubmission,
     job: JobId,
     /// Bytes that may still be received before the limit is reached.
     remaining_bytes: u64,
@@ -53,12 +53,12 @@ pub(super) struct Submission {
     reservation: UploadReservation,
 }
 
-impl Submission {
+impl SubmissionInProgress {
     pub(super) async fn new(
         app: AppState,
         tenant: Tenant,
         headers: &HeaderMap,
-        admitted: AdmittedSubmission,
+        admitted: NewOrRepeatedSubmission,
     ) -> Result<Self, Problem> {
         let (host, quota) = (
             app.control.settings.server_max_upload_bytes,
@@ -86,7 +86,7 @@ impl Submission {
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let announced = announced.unwrap_or_default().saturating_sub(FORM_OVERHEAD_BYTES);
         if announced > limit {
-            return Err(submission.too_large_problem());
+            return Err(submission.submission_too_large_problem());
         }
         submission.reserve_more_bytes(announced).await?;
         Ok(submission)
@@ -95,7 +95,7 @@ impl Submission {
     /// Returns whether the request repeats an earlier one (same idempotency key). The files of such a request are only hashed, to
     /// compare them with those of the earlier request.
     const fn is_repeated_request(&self) -> bool {
-        matches!(self.admitted, AdmittedSubmission::RepeatedRequest(_))
+        matches!(self.admitted, NewOrRepeatedSubmission::RepeatedRequest(_))
     }
 
     /// Extends the reservation of disk space and quota to the received bytes plus `more`.
@@ -110,7 +110,7 @@ impl Submission {
             .await?)
     }
 
-    fn too_large_problem(&self) -> Problem {
+    fn submission_too_large_problem(&self) -> Problem {
         let limit = self.max_bytes;
         if self.is_tenant_quota {
             self.control
@@ -123,7 +123,7 @@ impl Submission {
     }
 
     /// Checks received bytes against all limits and writes them.
-    async fn check_and_write_bytes(
+    async fn check_limits_and_write_bytes(
         &mut self,
         incoming: &mut IncomingFile,
         bytes: &[u8],
@@ -132,7 +132,7 @@ impl Submission {
         self.remaining_bytes = self
             .remaining_bytes
             .checked_sub(count)
-            .ok_or_else(|| self.too_large_problem())?;
+            .ok_or_else(|| self.submission_too_large_problem())?;
         if self.max_bytes - self.remaining_bytes > self.reservation.reserved_bytes() {
             self.reserve_more_bytes(0).await?;
         }
@@ -158,7 +158,7 @@ impl Submission {
         Ok(())
     }
 
-    async fn finish_incoming_file(
+    async fn finish_and_stage_incoming_file(
         &mut self,
         name: Option<&str>,
         incoming: IncomingFile,
@@ -214,9 +214,9 @@ impl Submission {
         self.check_file_count()?;
         let mut incoming = self.begin_incoming_file().await?;
         while let Some(chunk) = form.next_chunk().await? {
-            self.check_and_write_bytes(&mut incoming, &chunk).await?;
+            self.check_limits_and_write_bytes(&mut incoming, &chunk).await?;
         }
-        self.finish_incoming_file(head.file_name.as_deref(), incoming)
+        self.finish_and_stage_incoming_file(head.file_name.as_deref(), incoming)
             .await
     }
 
@@ -292,7 +292,7 @@ impl Submission {
         let mut response = self.outbound_client.fetch_url(&url).await.map_err(refused)?;
         let announced_bytes = response.content_length().unwrap_or(0);
         if announced_bytes > self.remaining_bytes {
-            return Err(self.too_large_problem());
+            return Err(self.submission_too_large_problem());
         }
         self.reserve_more_bytes(announced_bytes).await?;
         let mut incoming = self.begin_incoming_file().await?;
@@ -303,7 +303,7 @@ impl Submission {
             .map_err(|error| refused(convert_reqwest_error(&url, &error)))?
         {
             bytes += chunk.len() as u64;
-            self.check_and_write_bytes(&mut incoming, &chunk).await?;
+            self.check_limits_and_write_bytes(&mut incoming, &chunk).await?;
         }
         if bytes == 0 {
             return Err(refused(request_failed_error(
@@ -314,7 +314,8 @@ impl Submission {
         let name = remote
             .name
             .or_else(|| Some(url.path_segments()?.next_back()?.to_owned()));
-        self.finish_incoming_file(name.as_deref(), incoming).await
+        self.finish_and_stage_incoming_file(name.as_deref(), incoming)
+            .await
     }
 
     /// Creates a job from the uploaded files.
@@ -323,9 +324,10 @@ impl Submission {
         validated_options: ValidatedJobOptions,
         headers: &HeaderMap,
     ) -> Result<Response, Problem> {
-        self.check_files_and_assign_passwords(&validated_options)?;
+        self.require_files_and_assign_passwords(&validated_options)?;
         let idempotency = validated_options.build_idempotency_key(headers, &self.files)?;
-        self.create_job(validated_options, idempotency).await
+        self.create_job_or_repeat_response(validated_options, idempotency)
+            .await
     }
 
     /// Creates a job from stored and remote documents. If the request repeats an earlier one, nothing is fetched.
@@ -338,13 +340,14 @@ impl Submission {
         let idempotency = validated_options.build_idempotency_key(headers, &documents)?;
         if !self.is_repeated_request() {
             self.stage_and_fetch_documents(documents).await?;
-            self.check_files_and_assign_passwords(&validated_options)?;
+            self.require_files_and_assign_passwords(&validated_options)?;
         }
-        self.create_job(validated_options, idempotency).await
+        self.create_job_or_repeat_response(validated_options, idempotency)
+            .await
     }
 
     /// Checks that there is at least one file, and assigns the passwords.
-    fn check_files_and_assign_passwords(
+    fn require_files_and_assign_passwords(
         &mut self,
         validated_options: &ValidatedJobOptions,
     ) -> Result<(), Problem> {
@@ -357,14 +360,14 @@ impl Submission {
     }
 
     /// Creates the job, or returns the response to the earlier request.
-    async fn create_job(
+    async fn create_job_or_repeat_response(
         self,
         validated_options: ValidatedJobOptions,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Response, Problem> {
         let queue_reservation = match self.admitted {
-            AdmittedSubmission::NewRequest(queue_reservation) => queue_reservation,
-            AdmittedSubmission::RepeatedRequest(earlier) => {
+            NewOrRepeatedSubmission::NewRequest(queue_reservation) => queue_reservation,
+            NewOrRepeatedSubmission::RepeatedRequest(earlier) => {
                 return repeated_request_response(
                     &self.control,
                     &self.tenant,
@@ -377,7 +380,7 @@ impl Submission {
         let resolved = self
             .control
             .tenant_pipelines
-            .preview_pipeline(
+            .load_pipeline_without_assigning(
                 &self.tenant.id,
                 &validated_options.pipeline,
                 &validated_options.options,

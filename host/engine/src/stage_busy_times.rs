@@ -18,13 +18,13 @@ use weir_core::decision::StageTotals;
 
 /// A kind of worker slot: its name in the metrics, and the number of slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SlotKind {
+pub(crate) struct SlotKindAndCount {
     pub(crate) name: &'static str,
     pub(crate) count: u32,
 }
 
 /// The totals of one job or document since its start.
-pub(crate) struct BusyTime {
+pub(crate) struct StageBusyTimes {
     began: Instant,
     /// One element for each kind of slot that was used.
     sums: Mutex<Vec<SlotTotals>>,
@@ -33,7 +33,7 @@ pub(crate) struct BusyTime {
 #[derive(Clone, Copy)]
 struct SlotTotals {
     stage: Stage,
-    slots: SlotKind,
+    slots: SlotKindAndCount,
     pages: u32,
     /// Busy time of slots that were released.
     busy: Duration,
@@ -48,7 +48,7 @@ impl SlotTotals {
     }
 }
 
-impl BusyTime {
+impl StageBusyTimes {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
@@ -56,7 +56,12 @@ impl BusyTime {
         })
     }
 
-    fn update_totals(&self, stage: Stage, slots: SlotKind, change: impl FnOnce(&mut SlotTotals)) {
+    fn update_totals_of_slot_kind(
+        &self,
+        stage: Stage,
+        slots: SlotKindAndCount,
+        change: impl FnOnce(&mut SlotTotals),
+    ) {
         let mut sums = self.sums.lock();
         if let Some(sum) = sums
             .iter_mut()
@@ -76,16 +81,16 @@ impl BusyTime {
         sums.push(sum);
     }
 
-    pub(crate) fn record_slot_acquired(&self, stage: Stage, slots: SlotKind, at: Instant) {
-        self.update_totals(stage, slots, |sum| {
+    pub(crate) fn record_slot_acquired(&self, stage: Stage, slots: SlotKindAndCount, at: Instant) {
+        self.update_totals_of_slot_kind(stage, slots, |sum| {
             sum.busy_slots += 1;
             sum.acquired_at_sum += at.saturating_duration_since(self.began);
         });
     }
 
     /// Records the release of a slot that was acquired at `since`.
-    pub(crate) fn record_slot_released(&self, stage: Stage, slots: SlotKind, since: Instant) {
-        self.update_totals(stage, slots, |sum| {
+    pub(crate) fn record_slot_released(&self, stage: Stage, slots: SlotKindAndCount, since: Instant) {
+        self.update_totals_of_slot_kind(stage, slots, |sum| {
             sum.busy_slots = sum.busy_slots.saturating_sub(1);
             let acquired_at = since.saturating_duration_since(self.began);
             sum.acquired_at_sum = sum.acquired_at_sum.saturating_sub(acquired_at);
@@ -93,8 +98,8 @@ impl BusyTime {
         });
     }
 
-    pub(crate) fn record_pages_done(&self, stage: Stage, slots: SlotKind, pages: u32) {
-        self.update_totals(stage, slots, |sum| sum.pages = sum.pages.saturating_add(pages));
+    pub(crate) fn record_pages_done(&self, stage: Stage, slots: SlotKindAndCount, pages: u32) {
+        self.update_totals_of_slot_kind(stage, slots, |sum| sum.pages = sum.pages.saturating_add(pages));
     }
 
     /// Returns the work of all stages that had any, in stage order.
@@ -130,9 +135,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn stage_reports_its_busiest_kind_of_slot() {
-        let kind = |name, count| SlotKind { name, count };
+        let kind = |name, count| SlotKindAndCount { name, count };
         let (ocr, vision) = (kind("read", 2), kind("vision", 5));
-        let busy_time = BusyTime::new();
+        let busy_time = StageBusyTimes::new();
         // Nine seconds over five slots are a smaller share of time than six seconds over two.
         for (slots, pages, seconds) in [(vision, 3, 9), (ocr, 2, 6)] {
             let since = Instant::now();

@@ -1,8 +1,8 @@
 //! Searches in a data folder that another process holds: the server on a local socket, and its client.
 //!
 //! Only one process may have the vector shard open, but a user may want to search while another process ingests documents. So the holder
-//! of the folder runs searches that arrive at the socket `weir.sock` in the folder, and [`search`] sends them there. If no process holds
-//! the folder, [`search`] opens the shard itself for a moment. The client embeds the query, so the holder's models are not used. Reading
+//! of the folder runs searches that arrive at the socket `weir.sock` in the folder, and [`search_data_folder`] sends them there. If no process holds
+//! the folder, [`search_data_folder`] opens the shard itself for a moment. The client embeds the query, so the holder's models are not used. Reading
 //! the ledger needs no server (see [`LedgerReader`](crate::LedgerReader)).
 //!
 //! A request is one JSON object and ends when the client closes its sending side. The response is one JSON object too. Only the owner of
@@ -45,7 +45,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A query, with the embedding model of its vector.
 #[derive(Debug, Serialize, Deserialize)]
-struct SearchRequest {
+struct SocketSearchRequest {
     tenant: TenantId,
     model: String,
     text: String,
@@ -72,7 +72,10 @@ pub(crate) struct SearchServer {
 
 impl SearchServer {
     /// Opens `<data>/weir.sock`. The caller holds the folder's lock, so no process listens on an existing socket file.
-    pub(crate) fn open(data: &Path, vectors: &Arc<EdgeVectorStore>) -> Result<Self, StorageError> {
+    pub(crate) fn bind_socket_and_start(
+        data: &Path,
+        vectors: &Arc<EdgeVectorStore>,
+    ) -> Result<Self, StorageError> {
         let socket = data.join(SOCKET_NAME);
         let listener = bind_private_socket(data)
             .map_err(|e| PathWithErrorName::new("the socket for searches", &socket).io_error(&e))?;
@@ -150,7 +153,7 @@ async fn handle_request(mut stream: UnixStream, vectors: Arc<EdgeVectorStore>) {
 }
 
 async fn run_search_request(
-    request: SearchRequest,
+    request: SocketSearchRequest,
     vectors: &EdgeVectorStore,
 ) -> Result<Vec<SearchHit>, StorageError> {
     let (model, _) = vectors.model_and_dimensions()?;
@@ -171,7 +174,7 @@ async fn run_search_request(
         collection: request.collection,
         labels: request.labels,
     };
-    vectors.search_points(&request.tenant, &query).await
+    vectors.search_by_vector_and_words(&request.tenant, &query).await
 }
 
 /// Searches a data folder, which another process may hold. `model` is the embedding model of the query's vector.
@@ -189,7 +192,7 @@ pub async fn search_data_folder(
             what: "the data folder".into(),
         });
     }
-    let request = SearchRequest {
+    let request = SocketSearchRequest {
         tenant: tenant.clone(),
         model: model.to_owned(),
         text: query.query_text.clone(),
@@ -211,7 +214,7 @@ pub async fn search_data_folder(
         }
         match open_index_temporarily(data, model, query.dense_vector.len()).await {
             Ok(vectors) => {
-                let hits = vectors.search_points(tenant, query).await;
+                let hits = vectors.search_by_vector_and_words(tenant, query).await;
                 vectors.close().await?;
                 return hits;
             }
@@ -229,7 +232,7 @@ async fn open_index_temporarily(
     let (folder, model) = (data.to_owned(), model.to_owned());
     tokio::task::spawn_blocking(move || {
         let lock = Arc::new(FolderLock::try_acquire(&folder)?);
-        EdgeVectorStore::open(&folder, &model, dimensions, lock)
+        EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock)
     })
     .await
     .map_err(|e| search_error(e.to_string()))?

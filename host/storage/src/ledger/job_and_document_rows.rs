@@ -7,7 +7,7 @@ use weir_core::ledger::{DocumentRecord, JobRecord, JobState, PageRecord};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 
 use super::column_values::{
-    invalid_value_error, read_json, read_parsed, read_u64, to_json, to_sql_integer, to_sql_limit,
+    invalid_value_error, read_and_parse_text, read_json, read_u64, to_json, to_sql_integer, to_sql_limit,
 };
 use super::document_removals;
 use super::schema_renames::column_name_in_version;
@@ -150,8 +150,8 @@ pub(super) fn list_documents_after(
 
 fn document_from_row(row: &Row<'_>) -> Result<DocumentRecord> {
     Ok(DocumentRecord {
-        tenant: read_parsed(row, 0)?,
-        id: read_parsed(row, 1)?,
+        tenant: read_and_parse_text(row, 0)?,
+        id: read_and_parse_text(row, 1)?,
         name: row.get(2)?,
         bytes: read_u64(row, 3)?,
         pages: row.get(4)?,
@@ -211,11 +211,11 @@ pub(super) fn list_pages_after(
 
 fn page_from_row(row: &Row<'_>) -> Result<PageRecord> {
     Ok(PageRecord {
-        tenant: read_parsed(row, 0)?,
-        document: read_parsed(row, 1)?,
+        tenant: read_and_parse_text(row, 0)?,
+        document: read_and_parse_text(row, 1)?,
         page: row.get(2)?,
-        revision: read_parsed(row, 3)?,
-        job: read_parsed(row, 4)?,
+        revision: read_and_parse_text(row, 3)?,
+        job: read_and_parse_text(row, 4)?,
         state: read_json(row, 5)?,
     })
 }
@@ -263,16 +263,16 @@ pub(super) fn list_jobs(c: &Connection, tenant: &TenantId, filter: &JobFilter) -
 
 fn job_from_row(row: &Row<'_>) -> Result<JobRecord> {
     Ok(JobRecord {
-        tenant: read_parsed(row, 0)?,
-        id: read_parsed(row, 1)?,
+        tenant: read_and_parse_text(row, 0)?,
+        id: read_and_parse_text(row, 1)?,
         pipeline: row.get(2)?,
-        revision: read_parsed(row, 3)?,
+        revision: read_and_parse_text(row, 3)?,
         state: job_state_from_row(row, 4)?,
         created_millis: read_u64(row, 5)?,
     })
 }
 
-pub(super) fn list_events(
+pub(super) fn list_job_events(
     c: &Connection,
     tenant: &TenantId,
     job: &JobId,
@@ -297,7 +297,7 @@ pub(super) fn list_events(
 const SELECT_LAST_EVENT: &str =
     "SELECT event FROM events WHERE tenant = ?1 AND job = ?2 ORDER BY seq DESC LIMIT 1";
 
-pub(super) fn find_last_event(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<Option<Event>> {
+pub(super) fn find_last_job_event(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<Option<Event>> {
     c.prepare_cached(SELECT_LAST_EVENT)?
         .query_row(params![tenant.as_str(), job.to_string()], |row| read_json(row, 0))
         .optional()
@@ -323,7 +323,7 @@ pub(super) fn list_tenant_events(
 const SELECT_LAST_POSITION: &str =
     "SELECT position FROM events WHERE tenant = ?1 ORDER BY position DESC LIMIT 1";
 
-pub(super) fn find_last_event_position(c: &Connection, tenant: &TenantId) -> Result<u64> {
+pub(super) fn find_last_tenant_event_position(c: &Connection, tenant: &TenantId) -> Result<u64> {
     let position = c
         .prepare_cached(SELECT_LAST_POSITION)?
         .query_row([tenant.as_str()], |row| read_u64(row, 0))

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::manifest::Role;
 
 /// A component function that returns a decision. The input type of each such function implements it.
-pub trait PolicyFunction:
+pub trait PolicyFunctionInput:
     Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
 {
     /// The role that has the function.

@@ -7,22 +7,25 @@
 use std::collections::{HashMap, HashSet};
 
 use weir_core::event::ErrorInfo;
-use weir_core::ledger::{LedgerEntry, PageRecord, PageState};
+use weir_core::ledger::{FinalPageState, LedgerEntry, PageRecord};
 use weir_core::{DocumentId, PageNumber, StorageError};
 
 use crate::job_and_document_context::JobContext;
 
 /// The pages of one document in the ledger and in the index.
-pub(crate) struct ExistingPages {
+pub(crate) struct PagesOfEarlierRuns {
     /// The latest record of each page under any revision, since the index holds the passages of the latest run.
     records: Vec<PageRecord>,
     /// The number of passages of each page in the index.
     passage_counts: HashMap<PageNumber, u32>,
 }
 
-impl ExistingPages {
+impl PagesOfEarlierRuns {
     /// Loads the pages from the ledger and the index.
-    pub(crate) async fn load(job: &JobContext, document: &DocumentId) -> Result<Self, StorageError> {
+    pub(crate) async fn load_from_ledger_and_index(
+        job: &JobContext,
+        document: &DocumentId,
+    ) -> Result<Self, StorageError> {
         let ports = &job.engine.ports;
         let (pages, indexed) = tokio::try_join!(
             ports.ledger.list_pages(&job.tenant, document, None),
@@ -39,10 +42,10 @@ impl ExistingPages {
     pub(crate) fn completed_pages(&self, job: &JobContext) -> impl Iterator<Item = (PageNumber, u32)> {
         let revision = job.pipeline.revision;
         self.records.iter().filter_map(move |record| match record.state {
-            PageState::Done { passages, .. }
+            FinalPageState::Done { passages, .. }
                 if record.revision == revision
                     && (!job.force || record.job == job.id)
-                    && passages == self.indexed_passage_count(record.page) =>
+                    && passages == self.indexed_passage_count_of_page(record.page) =>
             {
                 Some((record.page, passages))
             }
@@ -50,12 +53,12 @@ impl ExistingPages {
         })
     }
 
-    fn indexed_passage_count(&self, page: PageNumber) -> u32 {
+    fn indexed_passage_count_of_page(&self, page: PageNumber) -> u32 {
         self.passage_counts.get(&page).copied().unwrap_or(0)
     }
 
     /// Returns the latest record of each page.
-    pub(crate) fn records(&self) -> &[PageRecord] {
+    pub(crate) fn latest_page_records(&self) -> &[PageRecord] {
         &self.records
     }
 
@@ -65,7 +68,7 @@ impl ExistingPages {
     }
 
     /// Whether any page was last processed under another revision than the job's.
-    pub(crate) fn has_other_revisions(&self, job: &JobContext) -> bool {
+    pub(crate) fn has_pages_of_other_revision(&self, job: &JobContext) -> bool {
         let revision = job.pipeline.revision;
         self.records.iter().any(|record| record.revision != revision)
     }
@@ -78,7 +81,7 @@ impl ExistingPages {
     /// Returns the keys of the stored page images.
     pub(crate) fn image_keys(&self) -> HashMap<PageNumber, String> {
         let image = |record: &PageRecord| match &record.state {
-            PageState::Done { image: Some(key), .. } => Some((record.page, key.clone())),
+            FinalPageState::Done { image: Some(key), .. } => Some((record.page, key.clone())),
             _ => None,
         };
         self.records.iter().filter_map(image).collect()
@@ -87,10 +90,10 @@ impl ExistingPages {
 
 /// Turns the record of a done page into one of a failed page; `None` if the page was not done.
 pub(crate) fn build_done_page_revocation(record: PageRecord, reason: &ErrorInfo) -> Option<LedgerEntry> {
-    let PageState::Done { .. } = record.state else {
+    let FinalPageState::Done { .. } = record.state else {
         return None;
     };
-    let state = PageState::Failed {
+    let state = FinalPageState::Failed {
         error: reason.clone(),
     };
     Some(LedgerEntry::Page(PageRecord { state, ..record }))

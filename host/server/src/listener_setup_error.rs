@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// The listener cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub enum ListenerSetupError {
     /// Listening on the address failed.
     #[error("cannot listen on {address}: {reason}")]
     Bind {
