@@ -16,9 +16,8 @@ use weir_llm::{ProviderCheckResult, UsageAccounting, check_providers};
 use weir_raster::{EnforcementLevel, RasterConfig, probe_sandbox};
 
 use crate::app_folders::AppFolders;
-use crate::exit_code::EXIT_FAILED;
 use crate::host_services;
-use crate::terminal::{await_with_progress, out_line};
+use crate::terminal::{EXIT_FAILED, await_with_progress, out_line};
 
 const LANGUAGE_MODEL_CHECK: &str = "language model";
 

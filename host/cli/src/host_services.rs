@@ -230,10 +230,10 @@ pub(crate) fn policy_config(
     state: Arc<dyn ComponentStateStore>,
 ) -> Result<PolicyHostConfig> {
     Ok(PolicyHostConfig {
-        max_instances: settings.policy_max_instances,
+        max_instances: settings.policy_max_component_instances,
         call_timeout_millis: settings.policy_call_timeout_millis,
-        max_memory_bytes: settings.policy_max_instance_memory_bytes,
-        max_output_bytes: settings.policy_max_output_bytes,
+        max_memory_bytes: settings.policy_default_instance_memory_bytes,
+        max_output_bytes: settings.policy_max_call_output_bytes,
         max_compile_cpu_seconds: settings.policy_max_compile_cpu_seconds,
         max_compile_memory_bytes: settings.policy_max_compile_memory_bytes,
         compile_command: hidden_command_line(COMPILE_COMPONENT_COMMAND)?,

@@ -13,7 +13,6 @@ mod configuration;
 mod display;
 mod doctor;
 mod documents;
-mod exit_code;
 mod host_services;
 mod input_files;
 mod logging;
@@ -29,7 +28,7 @@ mod search;
 mod serve;
 mod server_client;
 mod summaries;
-mod tenants;
+mod tenant_and_key_commands;
 mod terminal;
 mod trace_export;
 
@@ -40,8 +39,8 @@ use clap::Parser as _;
 use crate::app_folders::AppFolders;
 use crate::args::ServeArgs;
 use crate::cli::{Cli, Command};
-use crate::exit_code::{EXIT_FAILED, EXIT_INVALID_USAGE, print_error_returning_exit_code};
 use crate::host_services::{COMPILE_COMPONENT_COMMAND, RASTER_WORKER_COMMAND};
+use crate::terminal::{EXIT_FAILED, EXIT_INVALID_USAGE, print_error_returning_exit_code};
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
@@ -89,8 +88,10 @@ fn run_command(cli: &Cli) -> ExitCode {
             Command::Search(search) => search::run(search, json, &settings, &folders, &target).await,
             Command::Documents => documents::run(json, &folders, &target).await,
             Command::Serve(_) => serve::run(json, &settings, &folders).await,
-            Command::Tenant(command) => tenants::run_tenant_command(command, json, &folders).await,
-            Command::Key(command) => tenants::run_key_command(command, json, &folders).await,
+            Command::Tenant(command) => {
+                tenant_and_key_commands::run_tenant_command(command, json, &folders).await
+            }
+            Command::Key(command) => tenant_and_key_commands::run_key_command(command, json, &folders).await,
             Command::Pipeline(command) => pipeline_commands::run(command, json, &target).await,
             Command::Log(log) => component_log::run(log, json, &folders, &target).await,
             Command::Replay(replay) => replay::run(replay, json, &settings, &folders, &target).await,

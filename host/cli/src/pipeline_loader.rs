@@ -5,12 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
-use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile, Role, is_oci_reference};
+use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline, Role, is_oci_reference};
 
 use crate::args::RunArgs;
 
 /// Loads the pipeline of a run. Options of the command line override the settings of the manifest.
-pub(crate) fn load_pipeline(run: &RunArgs, defaults: &Path) -> Result<Pipeline> {
+pub(crate) fn load_pipeline(run: &RunArgs, defaults: &Path) -> Result<ResolvedPipeline> {
     let mut manifest = match &run.pipeline {
         Some(path) => {
             let text =
@@ -24,7 +24,7 @@ pub(crate) fn load_pipeline(run: &RunArgs, defaults: &Path) -> Result<Pipeline> 
 }
 
 /// Builds a pipeline from a manifest and the component files that it names.
-pub(crate) fn build_pipeline_from_manifest(manifest: Manifest, defaults: &Path) -> Result<Pipeline> {
+pub(crate) fn build_pipeline_from_manifest(manifest: Manifest, defaults: &Path) -> Result<ResolvedPipeline> {
     let mut files = BTreeMap::new();
     for (role, path) in &manifest.components {
         files.insert(*role, hash_component_file(path)?);
@@ -37,7 +37,7 @@ pub(crate) fn build_pipeline_filling_missing_roles(
     manifest: Manifest,
     mut files: BTreeMap<Role, ResolvedComponentFile>,
     defaults: &Path,
-) -> Result<Pipeline> {
+) -> Result<ResolvedPipeline> {
     let mut default_files = BTreeMap::new();
     for role in Role::ALL {
         let file = hash_component_file(&defaults.join(format!("{}.wasm", role.name()))).context(
@@ -46,7 +46,7 @@ pub(crate) fn build_pipeline_filling_missing_roles(
         default_files.insert(role, file.clone());
         files.entry(role).or_insert(file);
     }
-    Ok(Pipeline::new(manifest, files, default_files))
+    Ok(ResolvedPipeline::new(manifest, files, default_files))
 }
 
 /// Reads a component file and computes its digest.

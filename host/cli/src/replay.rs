@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use weir_core::component::ComponentValidator as _;
-use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile};
+use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::replay::{DecidedActionCounts, ReplayError, ReplayReport};
 use weir_core::settings::Settings;
@@ -146,7 +146,7 @@ async fn replay_in_data_folder(
             for role in facts.roles {
                 pipeline.components.insert(role, file.clone());
             }
-            Pipeline::new(
+            ResolvedPipeline::new(
                 pipeline.manifest,
                 pipeline.components,
                 pipeline.default_components,
@@ -161,7 +161,7 @@ fn rebuild_recorded_pipeline(
     session_header: &SessionHeader,
     replay: &ReplayArgs,
     folders: &AppFolders,
-) -> Result<Pipeline> {
+) -> Result<ResolvedPipeline> {
     let pushed = folders
         .data
         .join("components")

@@ -16,13 +16,12 @@ use weir_engine::{DocumentEndState, DocumentSpec, JobHandle, JobSpec};
 use crate::app_folders::AppFolders;
 use crate::args::RunArgs;
 use crate::display::ProgressDisplay;
-use crate::exit_code::EXIT_FAILED;
 use crate::host_services::HostServices;
 use crate::input_files;
 use crate::output_folder::OutputFolder;
 use crate::pipeline_loader;
 use crate::summaries;
-use crate::terminal::await_with_progress;
+use crate::terminal::{EXIT_FAILED, await_with_progress};
 
 /// Exit code after Ctrl-C, as shells use it.
 const EXIT_INTERRUPTED: u8 = 130;

@@ -13,7 +13,7 @@ use weir_control::pipelines::PipelineBuilder;
 use weir_control::usage::UsageRecorder;
 use weir_control::{CommitNotifier, Control, ControlParts};
 use weir_core::TenantId;
-use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile, Role};
+use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline, Role};
 use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyScope, TenantStore};
 use weir_server::{Listener, Server, SigningKey};
@@ -21,7 +21,7 @@ use weir_server::{Listener, Server, SigningKey};
 use crate::app_folders::AppFolders;
 use crate::host_services::HostServices;
 use crate::terminal::out_line;
-use crate::{pipeline_loader, tenants};
+use crate::{pipeline_loader, tenant_and_key_commands};
 
 /// Serves until SIGTERM or Ctrl-C. Prints the address to standard output and, only at the first start in a
 /// data folder, the admin key.
@@ -98,7 +98,7 @@ impl PipelineBuilder for DefaultComponentsPipelineBuilder {
         &self,
         manifest: Manifest,
         components: BTreeMap<Role, ResolvedComponentFile>,
-    ) -> Result<Arc<Pipeline>, String> {
+    ) -> Result<Arc<ResolvedPipeline>, String> {
         let folder = self.0.clone();
         let built = tokio::task::spawn_blocking(move || {
             pipeline_loader::build_pipeline_filling_missing_roles(manifest, components, &folder)
@@ -121,9 +121,11 @@ async fn create_first_tenant_and_key(registry: &dyn TenantStore) -> Result<Optio
     }
     let tenant = TenantId::default_tenant();
     registry
-        .create_tenant(&tenants::new_tenant_record(&tenant))
+        .create_tenant(&tenant_and_key_commands::new_tenant_record(&tenant))
         .await?;
-    let key = tenants::create_api_key(registry, &tenant, KeyScope::ALL.to_vec(), "first key", None).await?;
+    let key =
+        tenant_and_key_commands::create_api_key(registry, &tenant, KeyScope::ALL.to_vec(), "first key", None)
+            .await?;
     Ok(Some(key.full_key))
 }
 

@@ -1,4 +1,4 @@
-//! Prints to standard output and standard error.
+//! Output to standard output and standard error, and the exit codes of `weir`.
 //!
 //! A reader may close its end of a pipe at any time (`weir settings | head`). The command does not fail then: further output is
 //! dropped, and the exit code is that of its work. `println!` would panic instead, so all output of this crate goes through this
@@ -6,11 +6,17 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
+
+/// Exit code if the command or a document failed.
+pub(crate) const EXIT_FAILED: u8 = 1;
+/// Exit code if the command line or a setting is invalid. clap uses the same code.
+pub(crate) const EXIT_INVALID_USAGE: u8 = 2;
 
 /// Whether the reader of standard output has closed its end of the pipe.
 static STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
@@ -50,6 +56,13 @@ pub(crate) fn is_stdout_reader_gone() -> bool {
 /// Writes text to standard error. Errors are ignored, because there is no other output to report them to.
 pub(crate) fn print_to_stderr(text: fmt::Arguments<'_>) {
     let _ = io::stderr().lock().write_fmt(text);
+}
+
+/// Prints an error with its causes on one line and returns the exit code.
+pub(crate) fn print_error_returning_exit_code(error: &anyhow::Error, code: u8) -> ExitCode {
+    let line = format!("{error:#}").replace('\n', " ");
+    error_line!("weir: {line}");
+    ExitCode::from(code)
 }
 
 /// Whether standard error is a terminal that can redraw a line.

@@ -34,12 +34,12 @@ impl Drop for RemoveFileOnDrop {
 /// A file that is being received. Dropping it removes the file.
 pub struct IncomingFile {
     /// `None` if the file is only hashed.
-    target: Option<IncomingFileWriter>,
+    target: Option<IncomingFileTarget>,
     hash: Sha256,
     size_bytes: u64,
 }
 
-struct IncomingFileWriter {
+struct IncomingFileTarget {
     upload_store: Arc<dyn UploadStore>,
     path: PathBuf,
     remove_guard: RemoveFileOnDrop,
@@ -56,7 +56,7 @@ impl IncomingFile {
             .await
             .map_err(|error| upload_io_error(&error))?;
         Ok(Self {
-            target: Some(IncomingFileWriter {
+            target: Some(IncomingFileTarget {
                 upload_store: Arc::clone(uploads),
                 path,
                 remove_guard,

@@ -109,7 +109,7 @@ pub async fn commit_and_enqueue_job(
     loop {
         match control
             .job_requests
-            .put_job_request(record, job_request, idempotency)
+            .create_job_with_request(record, job_request, idempotency)
             .await?
         {
             PutRequestOutcome::Created => break,

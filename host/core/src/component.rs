@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{PolicyError, StorageError};
 use crate::id::{TenantId, decode_digest};
-use crate::manifest::{Capability, Pipeline, ResolvedComponentFile, Role};
+use crate::manifest::{Capability, ResolvedComponentFile, ResolvedPipeline, Role};
 
 /// SHA-256 of a component's bytes, written `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,7 +141,11 @@ pub trait ComponentValidator: Send + Sync {
 
     /// Opens the components of a pipeline as a job does, and calls each role once with a synthetic document of one
     /// page.
-    async fn dry_run_pipeline(&self, tenant: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError>;
+    async fn dry_run_pipeline(
+        &self,
+        tenant: &TenantId,
+        pipeline: &ResolvedPipeline,
+    ) -> Result<(), PolicyError>;
 }
 
 /// The component digest of each role.

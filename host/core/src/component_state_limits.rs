@@ -52,7 +52,7 @@ impl StateSizes {
     }
 
     /// Applies several changes together. The limits apply to the result of all of them.
-    pub fn check_and_apply_all_changes(&mut self, changes: &[StateChange]) -> Result<(), ErrorInfo> {
+    pub fn check_and_apply_all_size_changes(&mut self, changes: &[StateChange]) -> Result<(), ErrorInfo> {
         let mut changed = self.clone();
         for change in changes {
             validate_change(change)?;

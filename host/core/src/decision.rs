@@ -10,20 +10,48 @@
 
 mod batching;
 mod chunking;
-mod defaults;
-mod label;
-mod policy_function_input;
 mod progress;
 mod routing;
 mod stage_state;
 
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::id::DocumentId;
+use crate::manifest::Role;
+
 pub use batching::{BatchContext, BatchPlan, ComputeDevice, DeviceKind};
 pub use chunking::{Heading, PageTextToSplit, SectionToSummarize, SummaryPlan, SummaryPrompt};
-pub use label::Label;
-pub use policy_function_input::PolicyFunctionInput;
 pub use progress::{ObservedEvent, ProgressUpdate, TimedEvent};
 pub use routing::{
-    DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, PageRoute, PageStageFailure, PageToRoute,
-    ReadingMethod,
+    DocumentFacts, DocumentRoute, FailureAction, Label, ModelPreferences, PageRoute, PageStageFailure,
+    PageToRoute, ReadingMethod,
 };
 pub use stage_state::{QueueState, StageTiming, StageTotals};
+
+/// A component function that returns a decision. The input type of each such function implements it.
+pub trait PolicyFunctionInput:
+    Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// The role that has the function.
+    const ROLE: Role;
+    /// Its name in errors, logs, recordings and test cases.
+    const NAME: &'static str;
+    /// The decision that it returns.
+    type Decision: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync;
+
+    /// Describes in a few words what this call decides about (a page, a file name or an event), for logs and replay
+    /// reports.
+    fn describe_call_subject(&self) -> String;
+}
+
+/// Default document id: all zeros.
+fn default_document() -> DocumentId {
+    DocumentId::from_digest([0; 32])
+}
+
+const fn default_one() -> u32 {
+    1
+}

@@ -6,7 +6,6 @@ pub use crate::error::ErrorInfo;
 
 use crate::decision::{QueueState, StageTiming, StageTotals};
 use crate::id::{DocumentId, JobId, PageNumber};
-use crate::job_state::JobState;
 use crate::llm::ProviderFailureInfo;
 use crate::page::Stage;
 
@@ -25,6 +24,29 @@ pub struct Event {
     /// The kind of the event, with its data.
     #[serde(flatten)]
     pub kind: EventKind,
+}
+
+/// State of a job: `queued → running → done │ failed │ cancelled`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobState {
+    /// Waiting to be started.
+    Queued,
+    /// Being processed.
+    Running,
+    /// All documents are done.
+    Done,
+    /// At least one document failed.
+    Failed,
+    /// Cancelled on request.
+    Cancelled,
+}
+
+impl JobState {
+    /// Returns whether the job has ended and cannot change its state by itself.
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
 }
 
 /// A page that failed and is not retried.

@@ -284,11 +284,11 @@ impl<T, K: Ord + Hash + Clone> LaneOfTenantQueues<T, K> {
                 .clock
                 .charge_and_advance_virtual_time(tenant, request.cost, request.weight),
         }
-        self.drop_idle_tenants();
+        self.drop_tenants_with_empty_queues();
         Some(request)
     }
 
-    fn drop_idle_tenants(&mut self) {
+    fn drop_tenants_with_empty_queues(&mut self) {
         self.tenants.retain(|_, queue| !queue.groups.is_empty());
         if self.len == 0 {
             self.clock.clear_all_flow_tags();
@@ -313,7 +313,7 @@ impl<T, K: Ord + Hash + Clone> LaneOfTenantQueues<T, K> {
             queue.groups.retain(|_, requests| !requests.is_empty());
         }
         self.len = self.tenants.values().map(TenantQueueInLane::len).sum();
-        self.drop_idle_tenants();
+        self.drop_tenants_with_empty_queues();
     }
 }
 
@@ -512,7 +512,7 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
         let index = requests.partition_point(|request| request.order < order);
         requests.get(index).filter(|request| request.order == order)?;
         let request = lane.remove_uncharged(&flow.tenant, flow.group, index)?;
-        lane.drop_idle_tenants();
+        lane.drop_tenants_with_empty_queues();
         self.clear_all_tags_if_empty();
         Some(request.item)
     }

@@ -140,7 +140,7 @@ pub struct JobFilter {
 pub trait JobRequestStore: Send + Sync {
     /// Writes a job record, its request and the idempotency key in one transaction. It is durable when this returns.
     /// Of two calls with one key, exactly one returns [`PutRequestOutcome::Created`].
-    async fn put_job_request(
+    async fn create_job_with_request(
         &self,
         record: &JobRecord,
         request: &JobRequest,

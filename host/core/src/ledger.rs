@@ -10,7 +10,7 @@ use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 use crate::page::OutlineEntry;
 use crate::page_text::TextSource;
 
-pub use crate::job_state::JobState;
+pub use crate::event::JobState;
 
 /// A job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

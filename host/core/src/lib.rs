@@ -18,7 +18,6 @@ pub mod fair_queue;
 pub mod grounding;
 pub mod id;
 pub mod job_request;
-mod job_state;
 pub mod layout;
 pub mod ledger;
 pub mod llm;

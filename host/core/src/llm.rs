@@ -18,13 +18,9 @@ use crate::id::{DocumentId, TenantId};
 use crate::page::EncodedImage;
 use crate::ports::SchedulingContext;
 
-mod denial_reason;
 mod error;
-mod provider_failure_info;
 
-pub use denial_reason::DenialReason;
-pub use error::{LlmError, ProviderError};
-pub use provider_failure_info::ProviderFailureInfo;
+pub use error::{DenialReason, LlmError, ProviderError, ProviderFailureInfo};
 
 /// Purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

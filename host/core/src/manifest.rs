@@ -299,7 +299,7 @@ pub struct ResolvedComponentFile {
 
 /// A pipeline at one revision: everything that a job runs from start to end.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pipeline {
+pub struct ResolvedPipeline {
     /// The manifest.
     pub manifest: Manifest,
     /// Component of each role; the default component if the manifest names none.
@@ -310,7 +310,7 @@ pub struct Pipeline {
     pub revision: RevisionId,
 }
 
-impl Pipeline {
+impl ResolvedPipeline {
     /// Combines a manifest with its components and computes the revision id.
     pub fn new(
         manifest: Manifest,
@@ -440,7 +440,7 @@ mod tests {
             digest: [d; 32],
         };
         let make = |text: &str, d: u8| {
-            Pipeline::new(
+            ResolvedPipeline::new(
                 parse_manifest(text).unwrap(),
                 [(Role::Routing, file(d))].into(),
                 [].into(),

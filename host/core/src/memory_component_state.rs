@@ -71,7 +71,7 @@ impl ComponentStateStore for MemoryComponentState {
         let values = pipelines
             .entry((tenant.clone(), pipeline.to_owned()))
             .or_default();
-        state_value_sizes(values).check_and_apply_all_changes(&changes)?;
+        state_value_sizes(values).check_and_apply_all_size_changes(&changes)?;
         for StateChange { key, value } in changes {
             match value {
                 Some(value) => values.insert(key, value),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{PolicyError, StorageError};
 use crate::id::{JobId, TenantId};
-use crate::manifest::Pipeline;
+use crate::manifest::ResolvedPipeline;
 
 /// Result of replaying the calls of a job with a pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -117,7 +117,7 @@ pub trait JobReplayer: Send + Sync {
         &self,
         tenant: &TenantId,
         job: &JobId,
-        pipeline: &Pipeline,
+        pipeline: &ResolvedPipeline,
     ) -> Result<ReplayReport, ReplayError>;
 
     /// Removes the recordings of these jobs, which have ended. Calls that are not written yet are dropped. A job

@@ -10,7 +10,6 @@ mod declarations;
 mod provider_list;
 mod providers;
 mod renamed_settings;
-mod unknown_setting;
 
 pub use declarations::{DECLARATIONS, Settings};
 pub use providers::{PROVIDER_DECLARATIONS, ProviderKind, ProviderSettings, TokenLimitParameter};

@@ -77,14 +77,14 @@ impl JobAndPageMetrics {
     pub(crate) fn new() -> Self {
         metrics::describe_gauge!("weir_jobs_running", Unit::Count, "Running jobs");
         metrics::describe_counter!(
-            "weir_pages_finished_total",
+            "weir_pages_ended_total",
             Unit::Count,
             "Pages that ended, by outcome: done or failed"
         );
         Self {
             running_jobs: metrics::gauge!("weir_jobs_running"),
-            pages_done: metrics::counter!("weir_pages_finished_total", "outcome" => "done"),
-            pages_failed: metrics::counter!("weir_pages_finished_total", "outcome" => "failed"),
+            pages_done: metrics::counter!("weir_pages_ended_total", "outcome" => "done"),
+            pages_failed: metrics::counter!("weir_pages_ended_total", "outcome" => "failed"),
         }
     }
 }
@@ -105,13 +105,13 @@ impl CommitMetrics {
             "Time of a group commit until it is durable"
         );
         metrics::describe_counter!(
-            "weir_ledger_commits_total",
+            "weir_ledger_group_commits_total",
             Unit::Count,
             "Group commits to the ledger"
         );
         Self {
             seconds: metrics::histogram!("weir_ledger_commit_duration_seconds"),
-            commits: metrics::counter!("weir_ledger_commits_total"),
+            commits: metrics::counter!("weir_ledger_group_commits_total"),
         }
     }
 }

@@ -73,11 +73,11 @@ impl EngineConfig {
             max_active_documents: settings.engine_max_concurrent_documents_per_job as usize,
             store_workers: settings.engine_image_store_workers,
             upsert_workers: settings.engine_index_upsert_workers,
-            max_commit_delay: Duration::from_millis(settings.engine_commit_interval_millis.into()),
-            max_commit_entries: settings.engine_max_commit_entries as usize,
+            max_commit_delay: Duration::from_millis(settings.engine_ledger_commit_interval_millis.into()),
+            max_commit_entries: settings.engine_ledger_entries_per_commit as usize,
             cancel_grace: Duration::from_millis(settings.engine_cancel_timeout_millis.into()),
             latency_boost: Duration::from_millis(settings.engine_latency_boost_millis.into()),
-            model_timeout: Duration::from_secs(settings.llm_request_timeout_seconds.into()),
+            model_timeout: Duration::from_secs(settings.llm_request_deadline_seconds.into()),
             vision: VisionConfig::from_settings(settings),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::decision::DocumentRoute;
 use weir_core::event::EventKind;
-use weir_core::manifest::Pipeline;
+use weir_core::manifest::ResolvedPipeline;
 use weir_core::ports::{JobPolicy, OpenedPdf, SchedulingContext};
 use weir_core::usage::QuotaExhaustedError;
 use weir_core::{DocumentId, JobId, PageNumber, PriorityLane, TenantId};
@@ -28,7 +28,7 @@ pub(crate) struct JobContext {
     pub(crate) engine: Arc<EngineState>,
     pub(crate) tenant: TenantId,
     pub(crate) id: JobId,
-    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) pipeline: Arc<ResolvedPipeline>,
     pub(crate) force: bool,
     /// Whether documents are summarized.
     pub(crate) summarize: bool,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
-use weir_core::manifest::Pipeline;
+use weir_core::manifest::ResolvedPipeline;
 use weir_core::{JobId, PageNumber, PriorityLane, TenantId};
 
 /// The specification of a job.
@@ -20,7 +20,7 @@ pub struct JobSpec {
     /// The tenant that owns the job.
     pub tenant: TenantId,
     /// The pipeline revision whose components decide, from the beginning of the job to its end.
-    pub pipeline: Arc<Pipeline>,
+    pub pipeline: Arc<ResolvedPipeline>,
     /// The files to ingest.
     pub documents: Vec<DocumentSpec>,
     /// Whether pages that are done already are processed again.
@@ -41,7 +41,7 @@ pub struct JobSpec {
 
 impl JobSpec {
     /// Creates a job with a new id, weight 1 and no options.
-    pub fn new(tenant: TenantId, pipeline: Arc<Pipeline>, documents: Vec<DocumentSpec>) -> Self {
+    pub fn new(tenant: TenantId, pipeline: Arc<ResolvedPipeline>, documents: Vec<DocumentSpec>) -> Self {
         Self {
             id: JobId::new(),
             tenant,

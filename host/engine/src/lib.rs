@@ -28,7 +28,6 @@ mod engine_metrics;
 mod engine_state;
 mod error;
 mod event_log;
-mod failure_action;
 mod fair_semaphore;
 mod group_commit;
 mod job_and_document_context;

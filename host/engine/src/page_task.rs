@@ -1,23 +1,26 @@
-//! A planned page, and the retry loop that every stage uses for it.
+//! A planned page, the retry loop that every stage uses for it, and the decision that follows a failure.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tokio::time::sleep;
 use tracing::Instrument as _;
-use weir_core::decision::{PageRoute, ReadingMethod};
-use weir_core::event::{ErrorInfo, FailedPage};
+use weir_core::decision::{FailureAction, PageRoute, PageStageFailure, ReadingMethod};
+use weir_core::event::{ErrorInfo, EventKind, FailedPage};
 use weir_core::ports::SchedulingContext;
 use weir_core::usage::QuotaReservation;
-use weir_core::{PageFacts, Stage};
+use weir_core::{PageFacts, PageNumber, Stage};
 
 use crate::batch_tracker::BatchTracker;
 use crate::error::{PageStopReason, StageError};
-use crate::failure_action::decide_failure_action;
 use crate::job_and_document_context::DocumentContext;
 use crate::stage_queue::{QueueReservation, QueuedPage, WorkerSlotPermit};
 use crate::stage_workers::StageWorkers;
 use crate::trace_spans;
+
+/// The most attempts of a page in one stage.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// A planned page, with a reservation in the first stage queue that it needs.
 pub(crate) struct PageTask {
@@ -116,5 +119,48 @@ impl PageTask {
         sleep(backoff).await;
         *attempt += 1;
         Ok(queued_page)
+    }
+}
+
+/// Decides what follows the failure of a page in its attempt number `attempt`. `Ok` is the backoff before the next attempt.
+///
+/// The tenant's component decides, with two exceptions. If every page would fail for the same reason (a full disk, a model that
+/// is not installed), the document fails at once without a policy call. And a page gets at most five attempts in a stage, or
+/// only one if the error is permanent (a language model that denies every request, a quota).
+pub(crate) async fn decide_failure_action(
+    document: &DocumentContext,
+    page: PageNumber,
+    stage: Stage,
+    attempt: u32,
+    error: StageError,
+) -> Result<Duration, PageStopReason> {
+    let note = error.to_error_info();
+    if error.affects_every_page() {
+        return Err(PageStopReason::DocumentFailed(note));
+    }
+    let failure = PageStageFailure {
+        document: document.id,
+        page,
+        stage,
+        attempt,
+        kind: note.kind.clone(),
+        message: note.message.clone(),
+    };
+    match document.job.policy.choose_failure_action(failure).await? {
+        FailureAction::RetryAfter(millis) if attempt < MAX_ATTEMPTS && !error.is_permanent() => {
+            tracing::info!(document = %document.id, page, %stage, attempt, error = note.message, "the page is retried");
+            let retried = EventKind::PageRetried {
+                page,
+                stage,
+                attempt,
+                error: note,
+            };
+            document.write_document_event(retried).await;
+            Ok(Duration::from_millis(millis.into()))
+        }
+        FailureAction::RetryAfter(_) | FailureAction::SkipPage => {
+            Err(PageStopReason::PageFailed(stage, note))
+        }
+        FailureAction::FailDocument => Err(PageStopReason::DocumentFailed(note)),
     }
 }

@@ -12,9 +12,8 @@ use weir_core::search::{IndexPoint, page_lines_blob_key};
 use weir_core::{InferenceError, PageNumber, PolicyError, Stage, layout};
 
 use crate::error::{PageStopReason, build_error_info};
-use crate::failure_action::decide_failure_action;
 use crate::job_and_document_context::DocumentContext;
-use crate::page_task::PageTask;
+use crate::page_task::{PageTask, decide_failure_action};
 use crate::rasterize_stage::PageQueuedForReading;
 use crate::read_stage::EmbedAndLinesQueueReservations;
 use crate::stage_queue::{QueueReservation, QueuedPage};

@@ -29,7 +29,7 @@ async fn main() -> Result<(), AnyError> {
     let assets = arguments.next().map_or_else(default_assets_folder, PathBuf::from);
     let mut settings = Settings::default();
     settings.set("inference.device", &device)?;
-    settings.set("inference.max_batch_texts", "64")?;
+    settings.set("inference.max_embedding_batch_texts", "64")?;
 
     let began = Instant::now();
     let inference = InferenceHost::load_runtime(InferenceConfig::from_settings(&settings, assets))?;

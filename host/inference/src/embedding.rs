@@ -21,7 +21,9 @@ use weir_core::ports::{Embedder, SchedulingContext};
 
 use crate::model_session::{ModelRunner, ModelRunnerFactory};
 use crate::onnx_runtime::{self, ExecutionProvider, OnnxRuntime};
-use crate::scheduler::{ActiveRequest, BatchModel, ModelStats, Scheduler, SchedulerConfig, StopSignal};
+use crate::scheduler::{
+    ActiveRequest, BatchRunningModel, ModelStats, Scheduler, SchedulerConfig, StopSignal,
+};
 
 /// The model's name in errors and metrics.
 pub(crate) const MODEL_NAME: &str = "embedding";
@@ -296,7 +298,7 @@ impl MiniLmModel {
     }
 }
 
-impl BatchModel<String, Vec<f32>> for MiniLmModel {
+impl BatchRunningModel<String, Vec<f32>> for MiniLmModel {
     fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, String, Vec<f32>>>) {
         let mut texts: Vec<TokenizedRequest<'_>> = Vec::with_capacity(batch.len());
         for request in batch {

@@ -4,7 +4,7 @@
 //! | module | content |
 //! |---|---|
 //! | `onnx_runtime` | loads the library, chooses the device, opens sessions |
-//! | `session` | a model's session, which the workers share on a CPU |
+//! | `model_session` | a model's session, which the workers share on a CPU |
 //! | `cpu_arena` | the memory allocator that all models on a CPU share |
 //! | `scheduler` | forms batches from the requests of many callers, fairly by tenant; one thread for each worker |
 //! | `embedding` | text to vector |
@@ -75,7 +75,7 @@ impl InferenceConfig {
             device: settings.inference_device,
             ocr_workers: settings.inference_ocr_workers,
             embedding_workers: settings.inference_embedding_workers,
-            max_batch_texts: settings.inference_max_batch_texts,
+            max_batch_texts: settings.inference_max_embedding_batch_texts,
             latency_boost: Duration::from_millis(settings.engine_latency_boost_millis.into()),
             max_queued_per_tenant: settings.inference_max_queued_requests_per_tenant,
             use_quantized_model: settings.inference_use_quantized_model,

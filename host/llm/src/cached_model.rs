@@ -22,9 +22,8 @@ use weir_core::llm::{
 };
 use weir_core::{DocumentId, StorageError, TenantId};
 
-use crate::llm_metrics::CacheMetrics;
+use crate::llm_metrics::{CacheMetrics, RouterStats};
 use crate::router::Router;
-use crate::stats::RouterStats;
 
 /// Changes whenever the hashed fields change.
 const CACHE_KEY_VERSION: &[u8] = b"weir answer 1";

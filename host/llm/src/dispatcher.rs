@@ -23,9 +23,8 @@ use weir_core::ports::SchedulingContext;
 
 use crate::backoff::RandomBackoffDelays;
 use crate::call_permit::{CallEndObserver, CallPermit};
-use crate::llm_metrics::QueueAndRequestTimeMetrics;
+use crate::llm_metrics::{QueueAndRequestTimeMetrics, RouterStats};
 use crate::provider_state::{CallAvailability, CallEnd, InFlightCall, ProviderState};
-use crate::stats::RouterStats;
 
 /// Identifies a request; ids increase.
 pub(crate) type RequestId = u64;

@@ -35,13 +35,13 @@ mod response_validation;
 mod retry_decision;
 mod router;
 mod router_config;
-mod stats;
 mod usage_accounting;
 
 pub use api_key::ProviderApiKey;
 pub use breaker::{BreakerConfig, BreakerState};
 pub use cached_model::CachedLanguageModel;
 pub use extractive::ExtractiveProvider;
+pub use llm_metrics::{ProviderStats, RouterStats};
 #[cfg(feature = "local-llm")]
 pub use local::{LOCAL_MODEL_ENVIRONMENT, LocalConfig, LocalProvider};
 pub use memory_cache::MemoryResponseCache;
@@ -51,5 +51,4 @@ pub use provider_check::{ProviderCheckResult, check_providers};
 pub use provider_setup::{ProviderSetupError, build_language_model};
 pub use router::Router;
 pub use router_config::RouterConfig;
-pub use stats::{ProviderStats, RouterStats};
 pub use usage_accounting::UsageAccounting;

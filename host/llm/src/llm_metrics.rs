@@ -1,7 +1,8 @@
-//! The metrics of the router, of its providers and of the response cache. Most handles are created once. Only handles whose
-//! labels are not known in advance, such as the kind of an error, are created on demand.
+//! The metrics and the statistics of the router and of its providers, and the metrics of the response cache. Most handles of metrics
+//! are created once. Only handles whose labels are not known in advance, such as the kind of an error, are created on demand.
 
 use metrics::{Counter, Gauge, Histogram};
+use serde::{Deserialize, Serialize};
 use tokio::time::Duration;
 use weir_core::llm::{LlmRequestKind, ProviderError};
 
@@ -30,7 +31,7 @@ impl ProviderMetrics {
             successes: metrics::counter!("weir_llm_calls_total", "provider" => label.clone(), "outcome" => "success"),
             call_seconds: metrics::histogram!("weir_llm_call_duration_seconds", "provider" => label.clone()),
             retries: metrics::counter!("weir_llm_retries_total", "provider" => label.clone()),
-            timeouts: metrics::counter!("weir_llm_timeouts_total", "provider" => label.clone()),
+            timeouts: metrics::counter!("weir_llm_call_timeouts_total", "provider" => label.clone()),
             prompt_tokens: metrics::counter!("weir_llm_tokens_total", "provider" => label.clone(), "type" => "prompt"),
             completion_tokens: metrics::counter!("weir_llm_tokens_total", "provider" => label.clone(), "type" => "completion"),
             cost_micros: metrics::counter!("weir_llm_cost_micros_total", "provider" => label.clone()),
@@ -141,6 +142,50 @@ impl CacheMetrics {
             misses: of("miss"),
         }
     }
+}
+
+/// The state and the counters of one provider.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProviderStats {
+    /// The name of the provider.
+    pub name: String,
+    /// The name of its model.
+    pub model: String,
+    /// `closed`, `half-open` or `open` after the circuit breaker, or `denied` if the latest call was denied.
+    pub state: String,
+    /// Calls in flight.
+    pub calls_in_flight: u32,
+    /// Current limit of calls in flight.
+    pub concurrency_limit: u32,
+    /// Calls started.
+    pub total_calls: u64,
+    /// Successful calls.
+    pub successes: u64,
+    /// Failed calls.
+    pub failures: u64,
+    /// Calls that the caller dropped.
+    pub dropped_calls: u64,
+    /// Failed calls that timed out or stalled.
+    pub timeouts: u64,
+    /// Number of times that the circuit breaker has opened.
+    pub breaker_openings: u64,
+    /// Tokens of requests, as far as the provider reports them.
+    pub prompt_tokens: u64,
+    /// Tokens of responses, as far as the provider reports them.
+    pub completion_tokens: u64,
+    /// Cost of the calls, in millionths of the currency of the prices.
+    pub cost_micros: u64,
+    /// The latest error.
+    pub last_error: Option<String>,
+}
+
+/// The state of the router.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouterStats {
+    /// Requests in the queue.
+    pub queued_requests: usize,
+    /// The providers, in order of preference.
+    pub providers: Vec<ProviderStats>,
 }
 
 #[cfg(test)]

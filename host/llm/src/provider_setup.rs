@@ -79,8 +79,8 @@ fn build_router_config(settings: &Settings) -> RouterConfig {
         breaker: settings.llm_breaker_enabled.then(|| BreakerConfig {
             max_error_ratio: f64::from(settings.llm_breaker_error_percent) / 100.0,
             max_p95_latency: seconds(settings.llm_breaker_p95_latency_seconds),
-            max_backing_off: settings.llm_breaker_max_pending_retries,
-            open_duration: seconds(settings.llm_breaker_open_seconds),
+            max_backing_off: settings.llm_breaker_pending_retries_to_open,
+            open_duration: seconds(settings.llm_breaker_min_open_seconds),
             required_probes: settings.llm_breaker_probes_to_close,
         }),
         adaptive_concurrency: settings.llm_adaptive_concurrency,

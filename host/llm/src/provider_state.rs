@@ -6,12 +6,11 @@ use weir_core::llm::ProviderError;
 use crate::backoff::RandomBackoffDelays;
 use crate::breaker::{Breaker, BreakerState, BreakerTransition, StateGeneration};
 use crate::concurrency_limiter::{ConcurrencyLimiter, LimitEpoch};
-use crate::llm_metrics::ProviderMetrics;
+use crate::llm_metrics::{ProviderMetrics, ProviderStats};
 use crate::provider::{ProviderEntry, ProviderOptions, ProviderResponse};
 use crate::rate_limiter::{RateLimitCallId, RateLimiter};
 use crate::retry_decision::{HealthSignal, health_signal_of_error, indicates_overload, is_transient};
 use crate::router_config::RouterConfig;
-use crate::stats::ProviderStats;
 
 /// Longest `Retry-After` time that the router respects.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);

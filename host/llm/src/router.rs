@@ -18,12 +18,12 @@ use weir_core::{DocumentId, StorageError, TenantId};
 use crate::backoff::RandomBackoffDelays;
 use crate::call_permit::CallPermit;
 use crate::dispatcher::{DispatchConstraints, DispatchOutcome, Dispatcher, RequestId};
+use crate::llm_metrics::RouterStats;
 use crate::provider::ProviderEntry;
 use crate::provider_state::ProviderState;
 use crate::request_attempts::RequestAttempts;
 use crate::retry_decision::{RetryDecision, decide_retry};
 use crate::router_config::RouterConfig;
-use crate::stats::RouterStats;
 use crate::usage_accounting::{UsageAccounting, estimate_prompt_tokens};
 
 /// Routes requests to providers.

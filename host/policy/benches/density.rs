@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
-use weir_core::manifest::{Capability, Manifest, Pipeline, ResolvedComponentFile, Role};
+use weir_core::manifest::{Capability, Manifest, ResolvedComponentFile, ResolvedPipeline, Role};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
 use weir_core::ports::{JobPolicy as _, OpenPolicyRequest};
@@ -96,7 +96,7 @@ fn process_cpu_time() -> Duration {
     clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap()
 }
 
-async fn time_first_decision(host: &PolicyHost, tenant: &TenantId, pipeline: &Pipeline) -> Timing {
+async fn time_first_decision(host: &PolicyHost, tenant: &TenantId, pipeline: &ResolvedPipeline) -> Timing {
     let (began, before) = (Instant::now(), process_cpu_time());
     let request = OpenPolicyRequest {
         tenant,
@@ -147,7 +147,7 @@ fn main() {
             component_file(components_folder().join(format!("{}.wasm", role.name()))),
         )
     });
-    let pipelines: Vec<Pipeline> = (0..distinct_ones)
+    let pipelines: Vec<ResolvedPipeline> = (0..distinct_ones)
         .map(|number| {
             let mut components: std::collections::BTreeMap<_, _> = defaults.clone().into();
             components.insert(
@@ -156,7 +156,7 @@ fn main() {
             );
             let mut manifest = Manifest::default_pipeline_manifest();
             manifest.capabilities.grant = Capability::ALL.to_vec();
-            Pipeline::new(manifest, components, defaults.clone().into())
+            ResolvedPipeline::new(manifest, components, defaults.clone().into())
         })
         .collect();
     let tenants: Vec<TenantId> = (0..count)

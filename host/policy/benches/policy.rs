@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use tokio::runtime::Runtime;
-use weir_core::manifest::{Manifest, Pipeline, Role};
+use weir_core::manifest::{Manifest, ResolvedPipeline, Role};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
 use weir_core::ports::{JobPolicy, OpenPolicyRequest, PolicyFactory};
@@ -38,14 +38,14 @@ const MAX_LIVE_INSTANCES_KIB: u64 = 450 << 10;
 const CALLS_PER_JOB: u64 = 5_000;
 
 /// Returns a pipeline of the default components of these roles.
-fn default_pipeline(roles: &[Role]) -> Pipeline {
+fn default_pipeline(roles: &[Role]) -> ResolvedPipeline {
     let component = |role: &Role| {
         (
             *role,
             component_file(components_folder().join(format!("{}.wasm", role.name()))),
         )
     };
-    Pipeline::new(
+    ResolvedPipeline::new(
         Manifest::default_pipeline_manifest(),
         roles.iter().map(component).collect(),
         [].into(),
@@ -73,7 +73,7 @@ fn new_host(folder: &Path, instances: u32) -> Arc<PolicyHost> {
     .unwrap()
 }
 
-async fn open_job(host: &PolicyHost, pipeline: &Pipeline) -> Arc<dyn JobPolicy> {
+async fn open_job(host: &PolicyHost, pipeline: &ResolvedPipeline) -> Arc<dyn JobPolicy> {
     host.open_job_policy(OpenPolicyRequest {
         tenant: &TenantId::default_tenant(),
         job: JobId::new(),
@@ -147,7 +147,12 @@ fn main() {
 
 /// Measures the memory of many live instances, each after one call.
 #[allow(clippy::print_stdout)]
-fn measure_instance_memory(runtime: &Runtime, host: &PolicyHost, pipeline: &Pipeline, document: &DocumentId) {
+fn measure_instance_memory(
+    runtime: &Runtime,
+    host: &PolicyHost,
+    pipeline: &ResolvedPipeline,
+    document: &DocumentId,
+) {
     runtime.block_on(async {
         drop(open_job(host, pipeline).await);
         let before = read_pss_kib();

@@ -29,7 +29,7 @@ struct RoleMetrics {
 impl CallMetrics {
     pub(crate) fn new() -> Self {
         metrics::describe_histogram!(
-            "weir_policy_call_duration_seconds",
+            "weir_policy_call_cpu_seconds",
             Unit::Seconds,
             "Time of a policy call without the waits for host calls, by role"
         );
@@ -39,7 +39,7 @@ impl CallMetrics {
             "Failed policy calls, by role and error kind"
         );
         Self(Role::ALL.map(|role| RoleMetrics {
-            call_seconds: metrics::histogram!("weir_policy_call_duration_seconds", "role" => role.name()),
+            call_seconds: metrics::histogram!("weir_policy_call_cpu_seconds", "role" => role.name()),
             failures: ERROR_KINDS.map(
                 |kind| metrics::counter!("weir_policy_call_failures_total", "role" => role.name(), "kind" => kind),
             ),

@@ -14,7 +14,7 @@ use weir_core::decision::{
     BatchContext, ComputeDevice, DocumentFacts, Heading, ObservedEvent, PageTextToSplit,
 };
 use weir_core::manifest::{
-    Capability, ComponentFailurePolicy, Manifest, Pipeline, ResolvedComponentFile, Role,
+    Capability, ComponentFailurePolicy, Manifest, ResolvedComponentFile, ResolvedPipeline, Role,
 };
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::ports::{JobPolicy as _, OpenPolicyRequest};
@@ -45,12 +45,16 @@ impl ComponentValidator for PolicyHost {
         let mut manifest = Manifest::default_pipeline_manifest();
         manifest.capabilities.grant = facts.capabilities.clone();
         let components = facts.roles.iter().map(|role| (*role, file.clone())).collect();
-        let pipeline = Pipeline::new(manifest, components, [].into());
+        let pipeline = ResolvedPipeline::new(manifest, components, [].into());
         self.dry_run_pipeline(tenant, &pipeline).await?;
         Ok(facts)
     }
 
-    async fn dry_run_pipeline(&self, tenant: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError> {
+    async fn dry_run_pipeline(
+        &self,
+        tenant: &TenantId,
+        pipeline: &ResolvedPipeline,
+    ) -> Result<(), PolicyError> {
         // Without this setting, the fallback would hide the component's failures.
         let mut pipeline = pipeline.clone();
         pipeline.manifest.on_component_failure = ComponentFailurePolicy::Fail;

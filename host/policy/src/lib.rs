@@ -41,8 +41,8 @@ pub use compiler::compile_main;
 pub use config::PolicyHostConfig;
 pub use host::PolicyHost;
 pub use recording::{
-    PolicyFunctionCall, PolicyRequest, RecordedCall, RecordedComponent, RecordedDecision, RecordingFrame,
-    Retention, RoleAssignment, SessionHeader, read_recording,
+    PolicyFunctionCall, PolicyFunctionInvocation, RecordedCall, RecordedComponent, RecordedDecision,
+    RecordingFrame, Retention, RoleAssignment, SessionHeader, read_recording,
 };
-pub use stats::{HostStats, JobStats};
+pub use stats::{HostStats, JobPolicyCallStats};
 pub use wasm_job_policy::WasmJobPolicy;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Serialize;
 use weir_core::decision::{FailureAction, ReadingMethod, SummaryPlan};
-use weir_core::manifest::Pipeline;
+use weir_core::manifest::ResolvedPipeline;
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::ports::OpenPolicyRequest;
 use weir_core::replay::{DecidedActionCounts, DecisionDifference, JobReplayer, ReplayError, ReplayReport};
@@ -40,7 +40,7 @@ impl JobReplayer for PolicyHost {
         &self,
         tenant: &TenantId,
         job: &JobId,
-        pipeline: &Pipeline,
+        pipeline: &ResolvedPipeline,
     ) -> Result<ReplayReport, ReplayError> {
         let (folder, retention) = self
             .recording_folder_and_retention()
@@ -84,7 +84,7 @@ impl PolicyHost {
     pub async fn replay_frames(
         &self,
         frames: Vec<RecordingFrame>,
-        pipeline: &Pipeline,
+        pipeline: &ResolvedPipeline,
     ) -> Result<ReplayReport, ReplayError> {
         let mut report = ReplayReport::default();
         let mut session: Option<RecordedSession> = None;
@@ -122,7 +122,7 @@ impl PolicyHost {
     async fn replay_session(
         &self,
         session: Option<RecordedSession>,
-        pipeline: &Pipeline,
+        pipeline: &ResolvedPipeline,
         report: &mut ReplayReport,
     ) -> Result<(), ReplayError> {
         let Some(RecordedSession {

@@ -16,7 +16,7 @@ const USAGE_REPORT_NANOS: u64 = 10_000_000;
 
 /// Counters of one job's components.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct JobStats {
+pub struct JobPolicyCallStats {
     /// Policy calls.
     pub calls: u64,
     /// Calls that did not return a decision: traps, timeouts, exceeded limits.
@@ -129,9 +129,9 @@ impl JobCounters {
         add_to_counter(&self.fallback_calls, 1);
     }
 
-    pub(crate) fn snapshot(&self) -> JobStats {
+    pub(crate) fn snapshot(&self) -> JobPolicyCallStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        JobStats {
+        JobPolicyCallStats {
             calls: get(&self.calls),
             failed_calls: get(&self.failed_calls),
             timeouts: get(&self.timeouts),

@@ -21,10 +21,10 @@ use crate::instance::call_failure::to_error_info;
 use crate::instance::instance_slot::{CallOutcome, InstanceSlot};
 use crate::instance::job_context::JobContext;
 use crate::recording::{
-    JobRecorder, PolicyFunctionCall, PolicyRequest, RecordedCall, RecordedDecision, match_function,
+    JobRecorder, PolicyFunctionCall, PolicyFunctionInvocation, RecordedCall, RecordedDecision, match_function,
 };
 use crate::roles::GuestFunction;
-use crate::stats::{JobCounters, JobStats};
+use crate::stats::{JobCounters, JobPolicyCallStats};
 
 /// The instance slots of a role, as indexes into the slots of the job.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,13 +48,13 @@ pub struct WasmJobPolicy {
 
 impl WasmJobPolicy {
     /// Returns counters of the job's policy calls so far.
-    pub fn stats(&self) -> JobStats {
+    pub fn stats(&self) -> JobPolicyCallStats {
         self.counters.snapshot()
     }
 
     /// Makes a call, as the method of [`JobPolicy`] for its function does, and returns it with its decision or error.
-    pub async fn execute_policy_request(&self, request: PolicyRequest) -> RecordedDecision {
-        match_function!(PolicyRequest, request, input => self.call_and_return_recorded_decision(&input, || self.new_trace()).await.0)
+    pub async fn execute_policy_request(&self, request: PolicyFunctionInvocation) -> RecordedDecision {
+        match_function!(PolicyFunctionInvocation, request, input => self.call_and_return_recorded_decision(&input, || self.new_trace()).await.0)
     }
 
     /// Calls a function and returns the call with its decision or error. `new_trace` creates the capability trace of each call.

@@ -72,7 +72,11 @@ pub(crate) struct SegmentPool {
 
 impl SegmentPool {
     pub(crate) fn new(max_bytes: u64) -> Self {
-        metrics::describe_gauge!("weir_page_image_bytes", Unit::Bytes, "Memory used by page images");
+        metrics::describe_gauge!(
+            "weir_page_image_memory_bytes",
+            Unit::Bytes,
+            "Memory used by page images"
+        );
         Self {
             max_bytes,
             image_bytes: 0,
@@ -80,7 +84,7 @@ impl SegmentPool {
             peak_bytes: 0,
             cached_segments: VecDeque::new(),
             segments_to_unmap: HashMap::new(),
-            image_bytes_gauge: metrics::gauge!("weir_page_image_bytes"),
+            image_bytes_gauge: metrics::gauge!("weir_page_image_memory_bytes"),
         }
     }
 

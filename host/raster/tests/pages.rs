@@ -361,16 +361,16 @@ async fn metrics_report_image_bytes_and_busy_workers() {
         .reserve_and_rasterize_page(1, PIXELS_AT_72_DPI)
         .await
         .unwrap();
-    let one = value("weir_page_image_bytes ");
+    let one = value("weir_page_image_memory_bytes ");
     let pixels = first.image.as_ref().unwrap();
     assert!(one >= f64::from(pixels.width * pixels.height), "{one}");
     let second = document
         .reserve_and_rasterize_page(2, PIXELS_AT_72_DPI)
         .await
         .unwrap();
-    assert_eq!(value("weir_page_image_bytes "), 2.0 * one);
+    assert_eq!(value("weir_page_image_memory_bytes "), 2.0 * one);
     drop((first, second));
-    assert_eq!(value("weir_page_image_bytes "), 0.0);
+    assert_eq!(value("weir_page_image_memory_bytes "), 0.0);
     assert_eq!(value("weir_raster_workers_busy "), 0.0);
     // A worker counts as busy as soon as it is assigned the task.
     let mut pending_read = Box::pin(document.read_text_layer(1));

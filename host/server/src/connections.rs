@@ -8,7 +8,7 @@
 //! been idle longest is closed. If none is idle, the connection that has been in use longest without a valid key is closed. If all
 //! are in use with a valid key, the new connection is closed.
 
-mod connection_in_use_body;
+mod response_body_with_use_guard;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use connection_in_use_body::ConnectionInUseBody;
+pub(crate) use response_body_with_use_guard::ResponseBodyWithUseGuard;
 
 /// The open connections of a listener.
 pub(crate) struct ConnectionLimiter {

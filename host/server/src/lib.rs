@@ -12,7 +12,7 @@
 //! | concern | content |
 //! |---|---|
 //! | listener, connections, TLS, write timeout | accepts and limits connections, closes those that are idle or do not read |
-//! | server, routes, state | starts and stops the server, lists all routes, holds what the handlers share |
+//! | server, routes, state | starts and stops the server, lists all routes, adds security and caching headers to responses, holds what the handlers share |
 //! | authentication | API keys: the calling tenant and the scopes of the key |
 //! | problem | every error response as problem+json |
 //! | intake | job submissions: reads forms and JSON, and fetches documents from URLs |
@@ -29,7 +29,6 @@
 //! | search | finds passages: one query, a batch, or a stream, all through the search buffer |
 //! | documents | reads and deletes documents: facts, pages, images, lines, Markdown, summaries, also by signed links |
 //! | stream limiter | limits the number of open streams |
-//! | security headers | security and caching headers of responses |
 //! | health | liveness and readiness probes |
 //!
 //! A handler cannot see another tenant's data: the tenant comes from the key and is part of every call of a store, so the
@@ -47,7 +46,6 @@ mod http_input;
 mod intake;
 mod jobs;
 mod listener;
-mod listener_setup_error;
 mod metrics;
 mod openapi;
 mod outbound_client;
@@ -57,7 +55,6 @@ mod public_addresses;
 mod request_middleware;
 mod routes;
 mod search;
-mod security_headers;
 mod server;
 mod signed_links;
 mod state;
@@ -70,8 +67,8 @@ mod web_page;
 mod write_timeout;
 
 pub use listener::Listener;
-pub use listener_setup_error::ListenerSetupError;
 pub use metrics::install_metrics_recorder;
 pub use problem::Problem;
 pub use server::Server;
 pub use signed_links::SigningKey;
+pub use tls::ListenerSetupError;

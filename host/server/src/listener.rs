@@ -24,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use weir_core::settings::Settings;
 
-use crate::connections::{ConnectionHandle, ConnectionInUseBody, ConnectionLimiter, count_closed_connection};
-use crate::listener_setup_error::ListenerSetupError;
-use crate::tls::ReloadableTlsCertificate;
+use crate::connections::{
+    ConnectionHandle, ConnectionLimiter, ResponseBodyWithUseGuard, count_closed_connection,
+};
+use crate::tls::{ListenerSetupError, ReloadableTlsCertificate};
 use crate::write_timeout::{WriteTimedOutFlag, WriteTimeoutStream};
 
 /// Maximum size of the request line and headers.
@@ -258,7 +259,7 @@ struct ConnectionService {
 }
 
 impl hyper::service::Service<Request<Incoming>> for ConnectionService {
-    type Response = Response<ConnectionInUseBody>;
+    type Response = Response<ResponseBodyWithUseGuard>;
     type Error = std::convert::Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
@@ -272,7 +273,7 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 connection.mark_in_use_until_closed();
             }
-            Ok(response.map(|body| ConnectionInUseBody::new(body, in_use)))
+            Ok(response.map(|body| ResponseBodyWithUseGuard::new(body, in_use)))
         })
     }
 }

@@ -1,9 +1,11 @@
-//! The routes of the API.
+//! The routes of the API, and the security headers of every response.
 
 use std::time::Duration;
 
 use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::{Router, middleware};
+use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -13,9 +15,22 @@ use crate::openapi::{self, ApiDescription};
 use crate::problem::Problem;
 use crate::state::AppState;
 use crate::{
-    documents, events, health, intake, jobs, metrics, pipelines, request_middleware, search,
-    security_headers, tenants, usage, web_page,
+    documents, events, health, intake, jobs, metrics, pipelines, request_middleware, search, tenants, usage,
+    web_page,
 };
+
+/// Security headers of responses whose handler has not set them. Browsers must not guess the content type, must not cache a response
+/// unless its handler allows it, and must not show it in a frame of another site.
+const DEFAULT_HEADERS: [(HeaderName, &str); 5] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_FRAME_OPTIONS, "DENY"),
+];
 
 /// Builds the router with all routes, and the OpenAPI description of them.
 pub(crate) fn build_router_and_openapi(app: AppState) -> (Router, utoipa::openapi::OpenApi) {
@@ -85,7 +100,17 @@ pub(crate) fn build_router_and_openapi(app: AppState) -> (Router, utoipa::openap
         .layer(middleware::map_request(add_read_timeout))
         .with_state(app);
     (
-        request_middleware::add_request_middleware(security_headers::add_security_headers(router)),
+        request_middleware::add_request_middleware(add_security_headers(router)),
         description,
     )
+}
+
+/// Adds the default security headers to all responses of a router.
+fn add_security_headers(router: Router) -> Router {
+    DEFAULT_HEADERS.into_iter().fold(router, |router, (name, value)| {
+        router.layer(SetResponseHeaderLayer::if_not_present(
+            name,
+            HeaderValue::from_static(value),
+        ))
+    })
 }

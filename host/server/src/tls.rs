@@ -1,5 +1,6 @@
-//! The TLS certificate of the listener, which is reloaded when its files change.
+//! The TLS certificate of the listener, which is reloaded when its files change, and why a listener cannot be set up.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +17,32 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use weir_core::settings::Settings;
 
-use crate::listener_setup_error::ListenerSetupError;
-
 /// Interval at which the files are checked for changes.
 const RELOAD_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The listener cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenerSetupError {
+    /// Listening on the address failed.
+    #[error("cannot listen on {address}: {reason}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Error of the system.
+        reason: std::io::Error,
+    },
+    /// The certificate or key file is invalid.
+    #[error("cannot use {file} for TLS: {reason}")]
+    InvalidTlsFile {
+        /// The file.
+        file: PathBuf,
+        /// The error in it.
+        reason: String,
+    },
+    /// Only one of certificate and key is configured.
+    #[error("TLS needs both server.tls_certificate_file and server.tls_key_file")]
+    IncompleteTlsSettings,
+}
 
 /// The certificate and key of the listener, with reload.
 pub(crate) struct ReloadableTlsCertificate {

@@ -162,7 +162,7 @@ impl ChangedPaths {
     }
 
     /// Waits for the change under way and refuses later ones. The next updates settle all paths.
-    pub(crate) fn close(&self) {
+    pub(crate) fn refuse_later_changes(&self) {
         self.0.lock().is_closed = true;
     }
 }
@@ -264,7 +264,7 @@ mod tests {
     fn change_after_close_fails() {
         let (paths, t) = (paths_with_mark("a"), TenantId::default_tenant());
         grow(&paths, "a", 3);
-        paths.close();
+        paths.refuse_later_changes();
         let refused = paths.run_change_if_marked(&t, "a", || panic!("the change ran after close"));
         assert_eq!(refused.ok().unwrap().unwrap_err().to_string(), "is closed");
         assert_eq!(paths.take_pending_updates(), [update("a", false, 3, true)]);

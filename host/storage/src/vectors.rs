@@ -8,15 +8,15 @@
 //! and durable after the next flush. Removed passages are gone from the files at most a minute later, for 50,000 passages:
 //! the thread rewrites the files ([`EdgeVectorStore::compact`]) after [`COMPACT_DELAY`].
 //!
-//! There is no vector graph: every search is an exact scan of the passages that match its filter (`vectors/shard.rs` says why). With
+//! There is no vector graph: every search is an exact scan of the passages that match its filter (`vectors/open_vector_index.rs` says why). With
 //! `benches/storage.rs` on two busy cores, a search takes less than 1 ms for a tenant with 1,000 passages, whatever other tenants have,
 //! 1 ms with 10,000 passages, and about 30 ms with 100,000. The word lists are the limit: they are changed in place and rebuilt when the
 //! shard is opened. With 100,000 passages, adding one takes 3 ms and opening takes 6 s.
 
 mod bm25;
+mod open_vector_index;
 mod passage_payload;
 mod query_word_matcher;
-mod shard;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,12 +37,12 @@ use weir_core::search::{IndexPoint, SearchHit, SearchQuery};
 use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
 use self::bm25::Bm25Encoder;
+use self::open_vector_index::{INDEX_NAME, OpenVectorIndex};
 use self::passage_payload::{
     DENSE_VECTOR, SPARSE_VECTOR, SUMMARY_PAGE, check_dense_vector, document_filter, page_number_of_payload,
     passage_page_numbers_request, search_filter, tenant_filter, to_search_hit, to_shard_point,
 };
 use self::query_word_matcher::QueryWordMatcher;
-use self::shard::{INDEX_NAME, Shard};
 use crate::data_folder::FolderLock;
 use crate::worker_thread::WorkerThread;
 
@@ -71,7 +71,7 @@ pub struct EdgeVectorStore {
 }
 
 struct VectorIndex {
-    shard: Shard,
+    shard: OpenVectorIndex,
     encoder: Bm25Encoder,
     _lock: Arc<FolderLock>,
 }
@@ -85,19 +85,19 @@ impl EdgeVectorStore {
         dimensions: usize,
         lock: Arc<FolderLock>,
     ) -> Result<Self, StorageError> {
-        Self::from_shard(Shard::open_or_create(data, model, dimensions)?, lock)
+        Self::from_shard(OpenVectorIndex::open_or_create(data, model, dimensions)?, lock)
     }
 
     /// Opens an existing `<data>/vectors` for the embedding model that it was made for. Returns `None` if it does not exist. Blocks on
     /// the disk.
     pub(crate) fn open_existing(data: &Path, lock: Arc<FolderLock>) -> Result<Option<Self>, StorageError> {
-        match Shard::open_existing(data)? {
+        match OpenVectorIndex::open_existing(data)? {
             Some(shard) => Self::from_shard(shard, lock).map(Some),
             None => Ok(None),
         }
     }
 
-    fn from_shard(shard: Shard, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
+    fn from_shard(shard: OpenVectorIndex, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
         let encoder = Bm25Encoder::new().map_err(index_error)?;
         let index = Arc::new(VectorIndex {
             shard,

@@ -252,7 +252,7 @@ async fn request_writer_in_another_process() {
         let idempotency = make_idempotency(&record.id.to_string(), 1);
         let put = storage
             .ledger
-            .put_job_request(&record, &request, Some(&idempotency))
+            .create_job_with_request(&record, &request, Some(&idempotency))
             .await
             .unwrap();
         assert_eq!(put, PutRequestOutcome::Created);
@@ -312,7 +312,7 @@ async fn five_kills_lose_no_job_request_and_no_byte() {
             let idempotency = make_idempotency(&job.to_string(), 1);
             let put = storage
                 .ledger
-                .put_job_request(&record, &request, Some(&idempotency))
+                .create_job_with_request(&record, &request, Some(&idempotency))
                 .await
                 .unwrap();
             assert_eq!(put, PutRequestOutcome::AlreadyCreated(*job));

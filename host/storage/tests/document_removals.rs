@@ -22,7 +22,7 @@ use weir_storage::SqliteLedger;
 
 async fn put_job_request(ledger: &SqliteLedger, record: &JobRecord) -> PutRequestOutcome {
     ledger
-        .put_job_request(record, &make_job_request(record), None)
+        .create_job_with_request(record, &make_job_request(record), None)
         .await
         .unwrap()
 }
@@ -54,7 +54,7 @@ async fn job_request_is_refused_during_a_document_removal() {
     );
     let record = make_job(&a, JobState::Queued, 1);
     let refused = ledger
-        .put_job_request(
+        .create_job_with_request(
             &record,
             &make_job_request(&record),
             Some(&make_idempotency("w", 1)),

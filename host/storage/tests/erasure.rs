@@ -43,7 +43,7 @@ fn error_with_marker(marker: &str) -> ErrorInfo {
 async fn write_job_of_two_documents(storage: &Storage, record: &JobRecord, names: [&str; 2]) {
     let (ledger, tenant) = (&storage.ledger, &record.tenant);
     ledger
-        .put_job_request(record, &make_job_request(record), None)
+        .create_job_with_request(record, &make_job_request(record), None)
         .await
         .unwrap();
     let mut entries = Vec::new();

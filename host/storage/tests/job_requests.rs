@@ -24,7 +24,7 @@ const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
 async fn put_job_request(ledger: &SqliteLedger, record: &JobRecord) -> PutRequestOutcome {
     ledger
-        .put_job_request(record, &make_job_request(record), None)
+        .create_job_with_request(record, &make_job_request(record), None)
         .await
         .unwrap()
 }
@@ -73,7 +73,7 @@ async fn job_request_and_job_are_found_by_their_tenant() {
         .await
         .unwrap();
     let again = ledger
-        .put_job_request(
+        .create_job_with_request(
             &record,
             &make_job_request(&record),
             Some(&make_idempotency("w", 1)),
@@ -84,7 +84,7 @@ async fn job_request_and_job_are_found_by_their_tenant() {
     // The failed call wrote nothing, not even the idempotency key.
     let other = make_job(&a, JobState::Queued, 6);
     let put = ledger
-        .put_job_request(&other, &make_job_request(&other), Some(&make_idempotency("w", 2)))
+        .create_job_with_request(&other, &make_job_request(&other), Some(&make_idempotency("w", 2)))
         .await;
     assert_eq!(put.unwrap(), PutRequestOutcome::Created);
     storage.close().await.unwrap();
@@ -99,7 +99,7 @@ async fn idempotency_key_makes_one_job_per_tenant() {
         let record = make_job(t, JobState::Queued, 1);
         let put = storage
             .ledger
-            .put_job_request(
+            .create_job_with_request(
                 &record,
                 &make_job_request(&record),
                 Some(&make_idempotency("w", digest_byte)),
@@ -164,7 +164,7 @@ async fn of_fifty_concurrent_requests_with_one_key_one_is_new() {
             tokio::spawn(async move {
                 let idempotency = make_idempotency(&format!("w{round}"), 1);
                 let put = ledger
-                    .put_job_request(&record, &make_job_request(&record), Some(&idempotency))
+                    .create_job_with_request(&record, &make_job_request(&record), Some(&idempotency))
                     .await
                     .unwrap();
                 (record.id, put)
@@ -207,7 +207,7 @@ async fn idempotency_key_is_known_for_a_day() {
         let idempotency = make_idempotency(key, 1);
         storage
             .ledger
-            .put_job_request(&record, &make_job_request(&record), Some(&idempotency))
+            .create_job_with_request(&record, &make_job_request(&record), Some(&idempotency))
             .await
             .unwrap()
     };
@@ -290,7 +290,7 @@ async fn passwords_of_ended_jobs_leave_the_ledger_files() {
         });
         storage
             .ledger
-            .put_job_request(&record, &request, None)
+            .create_job_with_request(&record, &request, None)
             .await
             .unwrap();
         records.push(record);
@@ -350,7 +350,7 @@ async fn webhook_is_pending_from_the_end_of_its_job_until_settled() {
     };
     storage
         .ledger
-        .put_job_request(&record, &with_webhook, None)
+        .create_job_with_request(&record, &with_webhook, None)
         .await
         .unwrap();
     let without = make_job(&t, JobState::Done, 2);

@@ -252,7 +252,7 @@ async fn fill_every_store(storage: &Storage, t: &TenantId) {
         .unwrap();
     let record = make_job(t, JobState::Queued, 1);
     ledger
-        .put_job_request(
+        .create_job_with_request(
             &record,
             &make_job_request(&record),
             Some(&make_idempotency("w", 1)),

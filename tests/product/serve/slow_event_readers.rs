@@ -11,7 +11,7 @@ const TRANSPORTS: [EventTransport; 2] = [EventTransport::ServerSentEvents, Event
 
 /// Returns the number of followers that the server dropped because they did not read.
 pub(super) fn dropped_readers(admin: &ApiClient) -> usize {
-    admin.metric_value("weir_event_streams_dropped_total") as usize
+    admin.metric_value("weir_event_streams_too_slow_total") as usize
 }
 
 /// Waits until the server has dropped this many followers.

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use weir_core::component::ComponentDigest;
 use weir_core::manifest::Role;
 
-use super::language::Language;
+use super::component_source::Language;
 use crate::registry::{ArtifactReference, ComponentLocation, PlainHttpArg};
 
 /// The subcommands of `weir component`.

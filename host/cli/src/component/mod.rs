@@ -13,7 +13,6 @@ mod decision_diff;
 mod dev;
 mod embedded_files;
 mod fake_host;
-mod language;
 mod registry_commands;
 mod scaffold;
 mod server_commands;

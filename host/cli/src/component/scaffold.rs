@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use weir_core::manifest::Role;
 
 use super::args::NewArgs;
+use super::component_source::Language;
 use super::embedded_files;
-use super::language::Language;
 use crate::terminal::out_line;
 
 /// The templates of one language.

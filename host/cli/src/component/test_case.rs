@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
-use weir_policy::PolicyRequest;
+use weir_policy::PolicyFunctionInvocation;
 
 use super::fake_host::FakeResponsesByPageOrText;
 
@@ -21,7 +21,7 @@ const SETTINGS_FILE: &str = "settings.json";
 pub(crate) struct TestCase {
     pub(crate) name: String,
     folder: PathBuf,
-    pub(crate) calls: Vec<PolicyRequest>,
+    pub(crate) calls: Vec<PolicyFunctionInvocation>,
     /// Whether `call.json` is a list. The decisions are then a list, too.
     calls_are_a_list: bool,
     pub(crate) expectation: Expectation,
@@ -154,7 +154,7 @@ impl TestCase {
 }
 
 /// Parses a call from JSON.
-fn parse_call(value: Value) -> Result<PolicyRequest> {
+fn parse_call(value: Value) -> Result<PolicyFunctionInvocation> {
     let function = value.get("function").and_then(Value::as_str).map(str::to_owned);
     serde_json::from_value(value).with_context(|| match function {
         Some(function) => format!("the call of {function} does not match the contract"),
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn invalid_call_error_names_the_wrong_part() {
         let page = json!({"function": "routing.page", "input": {"facts": {"number": 1, "text-chars": 5}}});
-        assert!(matches!(parse_call(page), Ok(PolicyRequest::Page(_))));
+        assert!(matches!(parse_call(page), Ok(PolicyFunctionInvocation::Page(_))));
         for (wrong, part) in [
             (
                 json!({"function": "routing.page", "input": {"facts": {"number": 1, "text_chars": 5}}}),

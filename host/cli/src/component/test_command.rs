@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 use weir_core::event::ErrorInfo;
-use weir_core::manifest::{ComponentFailurePolicy, Manifest, Pipeline, Role};
+use weir_core::manifest::{ComponentFailurePolicy, Manifest, ResolvedPipeline, Role};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::ports::OpenPolicyRequest;
 use weir_core::settings::Settings;
@@ -25,8 +25,7 @@ use super::decision_diff;
 use super::fake_host::FakeCapabilities;
 use super::test_case::{Expectation, TestCase};
 use crate::app_folders::AppFolders;
-use crate::exit_code::EXIT_FAILED;
-use crate::terminal::{await_with_progress, out_line, print_to_stdout};
+use crate::terminal::{EXIT_FAILED, await_with_progress, out_line, print_to_stdout};
 use crate::{host_services, pipeline_loader};
 
 /// The result of a test case.
@@ -196,7 +195,7 @@ impl TestSandbox {
         for (role, path) in &manifest.components {
             files.insert(*role, pipeline_loader::hash_component_file(path)?);
         }
-        let pipeline = Pipeline::new(manifest, files, BTreeMap::new());
+        let pipeline = ResolvedPipeline::new(manifest, files, BTreeMap::new());
         let request = OpenPolicyRequest {
             tenant: &TenantId::default_tenant(),
             job: JobId::new(),

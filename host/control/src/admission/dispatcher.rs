@@ -16,7 +16,7 @@ use weir_core::tenancy::TenantState;
 use weir_core::{PriorityLane, StorageError, TenantId};
 use weir_engine::{DocumentEndState, DocumentSpec, JobOutcome, JobSpec};
 
-use super::unstarted_job_end::{commit_failed_or_canceled_job, count_ended_job};
+use super::unstarted_job_end::{commit_failed_or_canceled_job, count_ended_job_in_metrics};
 use super::{DispatcherAction, HELD_TERMS_TTL, JobSlot};
 use crate::pipelines::{self, EndedJob, JobToCompare, PipelineUnavailableError};
 use crate::state::Control;
@@ -269,7 +269,7 @@ async fn run_job_and_handle_outcome(
         // Before its slot is released, so that no other job takes it.
         control.admission.mark_storage_full();
     }
-    count_ended_job(outcome.state);
+    count_ended_job_in_metrics(outcome.state);
     if let Some(assignment) = assignment {
         let elapsed_millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let ended_job = EndedJob {

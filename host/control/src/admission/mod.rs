@@ -101,7 +101,7 @@ pub enum CancelOutcome {
 impl Admission {
     /// Creates an instance without jobs.
     pub fn new(settings: &Settings) -> Arc<Self> {
-        let max_wait = settings.server_max_queue_wait_seconds;
+        let max_wait = settings.server_overload_queue_wait_seconds;
         Arc::new(Self {
             shared: SharedAdmissionState::new(settings.server_max_interactive_upload_bytes),
             max_running_jobs: settings.server_max_running_jobs as usize,

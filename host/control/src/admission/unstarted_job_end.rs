@@ -74,17 +74,17 @@ pub(crate) async fn commit_failed_or_canceled_job(
         entries.push(LedgerEntry::Event(record.tenant.clone(), event));
     }
     control.ledger.commit_entries(entries).await?;
-    count_ended_job(state);
+    count_ended_job_in_metrics(state);
     Ok(record)
 }
 
 /// Counts the end of a job in the metrics.
-pub(crate) fn count_ended_job(state: JobState) {
+pub(crate) fn count_ended_job_in_metrics(state: JobState) {
     let state = match state {
         JobState::Done => "done",
         JobState::Failed => "failed",
         JobState::Cancelled => "cancelled",
         JobState::Queued | JobState::Running => return,
     };
-    counter!("weir_jobs_finished_total", "state" => state).increment(1);
+    counter!("weir_jobs_ended_total", "state" => state).increment(1);
 }

@@ -12,10 +12,8 @@
 
 mod event_feed;
 mod event_reader;
-mod job_stream_start;
 #[cfg(test)]
 mod tests;
 
 pub use event_feed::{EncodedEvent, TenantEventFeeds};
-pub use event_reader::EventReader;
-pub use job_stream_start::{JobStreamStart, JobStreamStartError, check_and_resolve_stream_start};
+pub use event_reader::{EventReader, JobStreamStart, JobStreamStartError, check_and_resolve_stream_start};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weir_core::manifest::Pipeline;
+use weir_core::manifest::ResolvedPipeline;
 use weir_core::{StorageError, TenantId};
 
 use crate::state::Control;
@@ -12,12 +12,12 @@ use crate::state::Control;
 pub(crate) async fn apply_memory_quota(
     control: &Control,
     tenant: &TenantId,
-    pipeline: Arc<Pipeline>,
-) -> Result<Arc<Pipeline>, StorageError> {
+    pipeline: Arc<ResolvedPipeline>,
+) -> Result<Arc<ResolvedPipeline>, StorageError> {
     let Some(record) = control.tenant_store.find_tenant(tenant).await? else {
         return Ok(pipeline);
     };
-    let default_limit = control.settings.policy_max_instance_memory_bytes;
+    let default_limit = control.settings.policy_default_instance_memory_bytes;
     let requested_limit = pipeline.manifest.limits.max_memory_bytes.unwrap_or(default_limit);
     Ok(
         match control.quota_limiter.effective_limits(&record).guest_memory_bytes {

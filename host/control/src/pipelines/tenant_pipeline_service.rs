@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use weir_core::component::{ComponentStore, ComponentValidator};
 use weir_core::job_request::JobRequestOptions;
-use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile, Role};
+use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline, Role};
 use weir_core::replay::JobReplayer;
 use weir_core::revision::{PipelineRecord, PipelineStore, RevisionSpec};
 use weir_core::rollout::RevisionAssignment;
@@ -28,7 +28,7 @@ pub trait PipelineBuilder: Send + Sync {
         &self,
         manifest: Manifest,
         components: BTreeMap<Role, ResolvedComponentFile>,
-    ) -> Result<Arc<Pipeline>, String>;
+    ) -> Result<Arc<ResolvedPipeline>, String>;
 }
 
 /// Why a pipeline is not available.
@@ -100,7 +100,7 @@ impl TenantPipelineService {
         name: &str,
         options: &JobRequestOptions,
         job: &JobId,
-    ) -> Result<Arc<Pipeline>, PipelineUnavailableError> {
+    ) -> Result<Arc<ResolvedPipeline>, PipelineUnavailableError> {
         let active_record = self.find_active_pipeline(tenant, name).await?;
         let assignment = active_record.and_then(|record| record.rollout.assign_job(job));
         self.load_revision_or_host_pipeline(tenant, name, options, assignment)
@@ -114,7 +114,7 @@ impl TenantPipelineService {
         name: &str,
         options: &JobRequestOptions,
         job: &JobId,
-    ) -> Result<(Arc<Pipeline>, Option<RevisionAssignment>), PipelineUnavailableError> {
+    ) -> Result<(Arc<ResolvedPipeline>, Option<RevisionAssignment>), PipelineUnavailableError> {
         let assignment = match self.find_active_pipeline(tenant, name).await? {
             Some(_) => {
                 self.pipeline_store
@@ -151,7 +151,7 @@ impl TenantPipelineService {
         name: &str,
         options: &JobRequestOptions,
         assignment: Option<RevisionAssignment>,
-    ) -> Result<Arc<Pipeline>, PipelineUnavailableError> {
+    ) -> Result<Arc<ResolvedPipeline>, PipelineUnavailableError> {
         let unusable = |reason: String| PipelineUnavailableError::Unusable {
             name: name.to_owned(),
             reason,
@@ -186,7 +186,7 @@ impl TenantPipelineService {
         &self,
         tenant: &TenantId,
         revision_spec: RevisionSpec,
-    ) -> Result<Arc<Pipeline>, String> {
+    ) -> Result<Arc<ResolvedPipeline>, String> {
         let mut files = BTreeMap::new();
         for (role, digest) in &revision_spec.components {
             let record = self.pipeline_store.find_component(tenant, digest).await;

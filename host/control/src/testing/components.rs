@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use weir_core::component::{ComponentDigest, ComponentInterface, ComponentStore, ComponentValidator};
-use weir_core::manifest::{Pipeline, ResolvedComponentFile, Role};
+use weir_core::manifest::{ResolvedComponentFile, ResolvedPipeline, Role};
 use weir_core::replay::{JobReplayer, ReplayError, ReplayReport};
 use weir_core::{JobId, PolicyError, StorageError, TenantId};
 
@@ -99,7 +99,7 @@ impl ComponentValidator for FakeProcessing {
         })
     }
 
-    async fn dry_run_pipeline(&self, _: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError> {
+    async fn dry_run_pipeline(&self, _: &TenantId, pipeline: &ResolvedPipeline) -> Result<(), PolicyError> {
         for (role, file) in &pipeline.components {
             let text = std::fs::read_to_string(&file.path).unwrap_or_default();
             if !text.contains(role.name()) || text.contains("traps") {
@@ -120,7 +120,7 @@ impl JobReplayer for FakeProcessing {
         &self,
         tenant: &TenantId,
         job: &JobId,
-        pipeline: &Pipeline,
+        pipeline: &ResolvedPipeline,
     ) -> Result<ReplayReport, ReplayError> {
         self.replay_memory_limits
             .lock()

@@ -1,7 +1,6 @@
 //! A ledger and the other stores, in memory.
 
 mod job_requests;
-mod removals;
 mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -15,7 +15,7 @@ use weir_core::decision::{
     PageRoute, PageStageFailure, PageTextToSplit, ProgressUpdate, ReadingMethod, SectionToSummarize,
     SummaryPlan,
 };
-use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile, Role};
+use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline, Role};
 use weir_core::page::DocumentInfo;
 use weir_core::page_text::Line;
 use weir_core::ports::{
@@ -255,8 +255,12 @@ impl PipelineBuilder for FakeProcessing {
         &self,
         manifest: Manifest,
         components: BTreeMap<Role, ResolvedComponentFile>,
-    ) -> Result<Arc<Pipeline>, String> {
-        Ok(Arc::new(Pipeline::new(manifest, components, BTreeMap::new())))
+    ) -> Result<Arc<ResolvedPipeline>, String> {
+        Ok(Arc::new(ResolvedPipeline::new(
+            manifest,
+            components,
+            BTreeMap::new(),
+        )))
     }
 }
 

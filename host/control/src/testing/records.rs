@@ -44,7 +44,7 @@ impl TestControl {
         let job_request = sample_job_request(tenant, job, document);
         let record = job_record(tenant, job, JobState::Queued);
         self.store
-            .put_job_request(&record, &job_request, None)
+            .create_job_with_request(&record, &job_request, None)
             .await
             .unwrap();
     }
@@ -62,7 +62,7 @@ impl TestControl {
             ..job_record(tenant, job_request.job, JobState::Queued)
         };
         self.store
-            .put_job_request(&record, &job_request, None)
+            .create_job_with_request(&record, &job_request, None)
             .await
             .unwrap();
         job_request

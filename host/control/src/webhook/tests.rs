@@ -115,7 +115,7 @@ impl DeliveryHarness {
             traceparent: None,
         };
         self.memory
-            .put_job_request(&job_record(&tenant, job, JobState::Queued), &job_request, None)
+            .create_job_with_request(&job_record(&tenant, job, JobState::Queued), &job_request, None)
             .await
             .unwrap();
         (tenant, job)

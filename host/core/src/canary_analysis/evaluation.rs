@@ -3,8 +3,8 @@
 use super::config::{CanaryAnalysisConfig, MIN_COMPARABLE_JOBS};
 use super::job_metrics::{JobMetrics, JobSample, sum_job_metrics};
 use super::statistics::{
-    EventAndTrialCounts, binomial_p_value, fisher_exact_p_value, hodges_lehmann_shift, mann_whitney_z,
-    normal_upper_tail, rate_difference_upper_bound, subtract_block_medians,
+    EventAndTrialCounts, binomial_upper_tail_p_value, fisher_exact_p_value, hodges_lehmann_shift,
+    mann_whitney_z, normal_upper_tail, rate_difference_upper_bound, subtract_block_medians,
 };
 
 /// A compared rate: its description, its maximum increase, and its two counts (events and trials).
@@ -238,7 +238,7 @@ impl DueCanaryEvaluation {
             new.event_rate() * 100.0,
             allowed * 100.0
         );
-        if binomial_p_value(new, allowed) < self.false_rollback_risk_per_comparison() {
+        if binomial_upper_tail_p_value(new, allowed) < self.false_rollback_risk_per_comparison() {
             MetricComparisonResult::Worse(observation)
         } else {
             MetricComparisonResult::Inconclusive {

@@ -94,7 +94,7 @@ pub(super) fn fisher_exact_p_value(first: EventAndTrialCounts, second: EventAndT
 }
 
 /// Returns the probability of at least as many events if each trial has this probability.
-pub(super) fn binomial_p_value(count: EventAndTrialCounts, chance: f64) -> f64 {
+pub(super) fn binomial_upper_tail_p_value(count: EventAndTrialCounts, chance: f64) -> f64 {
     let (x, n) = count.round_counts();
     match Binomial::new(chance.clamp(0.0, 1.0), n) {
         Ok(distribution) => upper_tail_probability(&distribution, x),
@@ -237,11 +237,15 @@ mod tests {
         );
         // At least one event in twenty trials with probability 1/20: 1 - 0.95^20.
         assert_near(
-            binomial_p_value(make_count(1.0, 20.0), 0.05),
+            binomial_upper_tail_p_value(make_count(1.0, 20.0), 0.05),
             1.0 - 0.95_f64.powi(20),
             1e-9,
         );
-        assert_near(binomial_p_value(make_count(300.0, 300.0), 0.5), 0.0, 1e-9);
+        assert_near(
+            binomial_upper_tail_p_value(make_count(300.0, 300.0), 0.5),
+            0.0,
+            1e-9,
+        );
         // Newcombe 1998, table II, rows (a) and (d).
         assert_near(
             rate_difference_upper_bound(make_count(56.0, 70.0), make_count(48.0, 80.0), 1.959_964),
@@ -253,9 +257,9 @@ mod tests {
             0.1926,
             1e-4,
         );
-        assert_eq!(binomial_p_value(make_count(1.0, 9.0), 0.0), 0.0);
-        assert_eq!(binomial_p_value(make_count(0.0, 9.0), 0.0), 1.0);
-        assert_eq!(binomial_p_value(make_count(1.0, 9.0), 1.0), 1.0);
+        assert_eq!(binomial_upper_tail_p_value(make_count(1.0, 9.0), 0.0), 0.0);
+        assert_eq!(binomial_upper_tail_p_value(make_count(0.0, 9.0), 0.0), 1.0);
+        assert_eq!(binomial_upper_tail_p_value(make_count(1.0, 9.0), 1.0), 1.0);
         assert_near(normal_upper_tail(1.644_854), 0.05, 1e-6);
         assert_near(normal_upper_tail(-1.644_854), 0.95, 1e-6);
         assert_near(normal_upper_tail(3.090_232), 0.001, 1e-6);

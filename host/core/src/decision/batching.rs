@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::defaults;
-use super::policy_function_input::PolicyFunctionInput;
 use super::stage_state::{QueueState, StageTiming};
+use super::{PolicyFunctionInput, default_document};
 use crate::id::DocumentId;
 use crate::manifest::Role;
 use crate::page::PageFacts;
@@ -28,19 +27,31 @@ pub struct ComputeDevice {
     #[serde(default)]
     pub kind: DeviceKind,
     /// Bytes of memory that a model may use on it.
-    #[serde(default = "defaults::default_device_memory")]
+    #[serde(default = "default_device_memory")]
     pub memory_bytes: u64,
     /// CPU cores of the host.
-    #[serde(default = "defaults::default_cores")]
+    #[serde(default = "default_cores")]
     pub cores: u32,
+}
+
+const fn default_device_memory() -> u64 {
+    8 << 30
+}
+
+const fn default_cores() -> u32 {
+    4
 }
 
 const fn default_device() -> ComputeDevice {
     ComputeDevice {
         kind: DeviceKind::Cpu,
-        memory_bytes: defaults::default_device_memory(),
-        cores: defaults::default_cores(),
+        memory_bytes: default_device_memory(),
+        cores: default_cores(),
     }
+}
+
+const fn default_free_image_bytes() -> u64 {
+    256 << 20
 }
 
 /// Input of the batching component before each batch.
@@ -48,7 +59,7 @@ const fn default_device() -> ComputeDevice {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct BatchContext {
     /// The document.
-    #[serde(default = "defaults::default_document")]
+    #[serde(default = "default_document")]
     pub document: DocumentId,
     /// Pages that the job processes.
     pub total_pages: u32,
@@ -67,7 +78,7 @@ pub struct BatchContext {
     #[serde(default = "default_device")]
     pub device: ComputeDevice,
     /// Bytes that are free for page images.
-    #[serde(default = "defaults::default_free_image_bytes")]
+    #[serde(default = "default_free_image_bytes")]
     pub free_image_bytes: u64,
 }
 

@@ -4,10 +4,19 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::defaults;
-use super::policy_function_input::PolicyFunctionInput;
+use super::{PolicyFunctionInput, default_document, default_one};
 use crate::id::{DocumentId, PageNumber};
 use crate::manifest::Role;
+
+/// Maximum tokens of the default embedding model.
+const fn default_embedding_max_tokens() -> u32 {
+    256
+}
+
+/// Level of a section without a parent.
+const fn default_heading_level() -> u8 {
+    1
+}
 
 /// A heading in a text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,10 +34,10 @@ pub struct Heading {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PageTextToSplit {
     /// The document.
-    #[serde(default = "defaults::default_document")]
+    #[serde(default = "default_document")]
     pub document: DocumentId,
     /// The page.
-    #[serde(default = "defaults::default_one")]
+    #[serde(default = "default_one")]
     pub page: PageNumber,
     /// Lines joined by `\n`.
     pub text: String,
@@ -36,7 +45,7 @@ pub struct PageTextToSplit {
     #[serde(default)]
     pub headings: Vec<Heading>,
     /// Maximum number of tokens that the embedding model accepts.
-    #[serde(default = "defaults::default_embedding_max_tokens")]
+    #[serde(default = "default_embedding_max_tokens")]
     pub max_tokens: u32,
 }
 
@@ -55,18 +64,18 @@ impl PolicyFunctionInput for PageTextToSplit {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SectionToSummarize {
     /// The document.
-    #[serde(default = "defaults::default_document")]
+    #[serde(default = "default_document")]
     pub document: DocumentId,
     /// Its heading.
     pub title: String,
     /// 1 for the highest level.
-    #[serde(default = "defaults::default_heading_level")]
+    #[serde(default = "default_heading_level")]
     pub level: u8,
     /// First page.
-    #[serde(default = "defaults::default_one")]
+    #[serde(default = "default_one")]
     pub first_page: PageNumber,
     /// Last page.
-    #[serde(default = "defaults::default_one")]
+    #[serde(default = "default_one")]
     pub last_page: PageNumber,
     /// Text under the heading.
     pub text: String,

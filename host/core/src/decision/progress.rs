@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::defaults;
-use super::policy_function_input::PolicyFunctionInput;
 use super::stage_state::{QueueState, StageTiming};
+use super::{PolicyFunctionInput, default_document, default_one};
 use crate::id::{DocumentId, PageNumber};
 use crate::manifest::Role;
 use crate::page::Stage;
+
+const fn default_true() -> bool {
+    true
+}
 
 /// An event that the progress component receives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,7 +23,7 @@ pub enum ObservedEvent {
     /// Processing of a document started.
     DocumentStarted {
         /// The document.
-        #[serde(default = "defaults::default_document")]
+        #[serde(default = "default_document")]
         document: DocumentId,
         /// Its file's name.
         name: String,
@@ -33,7 +36,7 @@ pub enum ObservedEvent {
     /// The rasterizer finished a batch.
     BatchRasterized {
         /// The document.
-        #[serde(default = "defaults::default_document")]
+        #[serde(default = "default_document")]
         document: DocumentId,
         /// Pages in the batch.
         pages: u32,
@@ -47,21 +50,21 @@ pub enum ObservedEvent {
     /// A page is done.
     PageDone {
         /// The document.
-        #[serde(default = "defaults::default_document")]
+        #[serde(default = "default_document")]
         document: DocumentId,
         /// The page.
         page: PageNumber,
         /// Whether its passages are searchable.
-        #[serde(default = "defaults::default_true")]
+        #[serde(default = "default_true")]
         searchable: bool,
         /// Number of indexed passages.
-        #[serde(default = "defaults::default_one")]
+        #[serde(default = "default_one")]
         passages: u32,
     },
     /// A page failed and is not retried.
     PageFailed {
         /// The document.
-        #[serde(default = "defaults::default_document")]
+        #[serde(default = "default_document")]
         document: DocumentId,
         /// The page.
         page: PageNumber,
@@ -74,7 +77,7 @@ pub enum ObservedEvent {
     /// A document is done.
     DocumentDone {
         /// The document.
-        #[serde(default = "defaults::default_document")]
+        #[serde(default = "default_document")]
         document: DocumentId,
         /// Pages done.
         done: u32,
@@ -85,7 +88,7 @@ pub enum ObservedEvent {
     /// A document failed.
     DocumentFailed {
         /// The document.
-        #[serde(default = "defaults::default_document")]
+        #[serde(default = "default_document")]
         document: DocumentId,
         /// Pages done.
         done: u32,

@@ -2,19 +2,52 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::defaults;
-use super::label::{self, Label};
-use super::policy_function_input::PolicyFunctionInput;
+use super::{PolicyFunctionInput, default_document};
 use crate::id::{DocumentId, PageNumber};
 use crate::manifest::Role;
 use crate::page::{PageFacts, PriorityLane, Stage};
+
+/// Label of a document or a page: name and value.
+pub type Label = (String, String);
+
+/// The form of labels in JSON: objects with `name` and `value`. A recording encodes both forms in the same way.
+mod as_objects {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Label;
+
+    #[derive(Serialize)]
+    struct LabelRef<'a> {
+        name: &'a str,
+        value: &'a str,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct OwnedLabel {
+        name: String,
+        value: String,
+    }
+
+    pub(crate) fn serialize<S: Serializer>(labels: &[Label], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(labels.iter().map(|(name, value)| LabelRef { name, value }))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Label>, D::Error> {
+        let labels = Vec::<OwnedLabel>::deserialize(deserializer)?;
+        Ok(labels
+            .into_iter()
+            .map(|label| (label.name, label.value))
+            .collect())
+    }
+}
 
 /// Input of the routing component, once for each document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DocumentFacts {
     /// The document.
-    #[serde(default = "defaults::default_document")]
+    #[serde(default = "default_document")]
     pub document: DocumentId,
     /// The file's name.
     pub name: String,
@@ -55,7 +88,7 @@ pub struct DocumentRoute {
     /// Models for the document.
     pub models: ModelPreferences,
     /// Labels of every passage, at most 16.
-    #[serde(with = "label::as_objects")]
+    #[serde(with = "as_objects")]
     pub labels: Vec<Label>,
 }
 
@@ -74,7 +107,7 @@ pub struct ModelPreferences {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PageToRoute {
     /// The document.
-    #[serde(default = "defaults::default_document")]
+    #[serde(default = "default_document")]
     pub document: DocumentId,
     /// Facts of the page.
     pub facts: PageFacts,
@@ -116,7 +149,7 @@ pub struct PageRoute {
     /// Whether its image is stored.
     pub store: bool,
     /// Labels of its passages, at most 16.
-    #[serde(with = "label::as_objects")]
+    #[serde(with = "as_objects")]
     pub labels: Vec<Label>,
 }
 
@@ -133,7 +166,7 @@ impl PageRoute {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PageStageFailure {
     /// The document.
-    #[serde(default = "defaults::default_document")]
+    #[serde(default = "default_document")]
     pub document: DocumentId,
     /// The page.
     pub page: PageNumber,

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::defaults;
+use super::default_one;
 use crate::page::Stage;
 
 /// State of the queue in front of a stage.
@@ -19,7 +19,7 @@ pub struct QueueState {
     pub capacity: u32,
     /// Pages that the stage processes at once. If a stage has several kinds of workers, this counts the kind that the
     /// latest page used.
-    #[serde(default = "defaults::default_one")]
+    #[serde(default = "default_one")]
     pub workers: u32,
 }
 

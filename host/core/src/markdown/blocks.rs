@@ -30,7 +30,10 @@ pub(super) fn group_lines_into_blocks(
     let mut blocks = Vec::new();
     let mut rest = pieces.as_slice();
     while let Some(first) = rest.first() {
-        let rows = rest.iter().take_while(|p| is_table_row(p, first)).count();
+        let rows = rest
+            .iter()
+            .take_while(|p| is_row_of_table_starting_with(p, first))
+            .count();
         let taken = if rows >= 2 {
             let row = |p: &BaselineRow<'_>| p.cells.iter().map(|c| (*c).to_owned()).collect();
             blocks.push(MarkdownBlock::Table(rest.iter().take(rows).map(row).collect()));
@@ -140,7 +143,7 @@ fn is_beside(left: &Rect, right: &Rect) -> bool {
 }
 
 /// Returns whether a piece is a row of the table that starts with `first`.
-fn is_table_row(piece: &BaselineRow<'_>, first: &BaselineRow<'_>) -> bool {
+fn is_row_of_table_starting_with(piece: &BaselineRow<'_>, first: &BaselineRow<'_>) -> bool {
     piece.cells.len() >= 2
         && piece.cells.len() == first.cells.len()
         && piece.level.is_none()

@@ -14,7 +14,7 @@ use crate::decision::{
 use crate::error::PolicyError;
 use crate::event::ErrorInfo;
 use crate::id::{DocumentId, JobId, PageNumber, TenantId};
-use crate::manifest::Pipeline;
+use crate::manifest::ResolvedPipeline;
 use crate::page::{PageFacts, Rect};
 
 /// Host functions for the components of one job. A call to a capability that the manifest does not grant does not
@@ -96,7 +96,7 @@ pub struct OpenPolicyRequest<'a> {
     /// The job.
     pub job: JobId,
     /// The pipeline it runs.
-    pub pipeline: &'a Pipeline,
+    pub pipeline: &'a ResolvedPipeline,
     /// Host functions for the components.
     pub capabilities: Arc<dyn HostCapabilities>,
 }

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::providers::ProviderSettings;
+use super::renamed_settings::unknown_setting_error;
 use super::setting_type::{
     AllProvidersFailedAction, DeviceChoice, LogFormat, MetricsAccess, SandboxMode, SettingDeclaration,
     SettingError, SettingType,
 };
-use super::unknown_setting::unknown_setting_error;
 
 settings! {
     /// Settings of the host.
@@ -59,9 +59,9 @@ settings! {
     /// Number of text embedding sessions. 0: one for each core (CPU) or 1 (GPU).
     "inference.embedding_workers" => inference_embedding_workers: u32 = "0", "workers, 0 to 256" if |v| v <= 256;
     /// Maximum number of texts in an embedding batch.
-    "inference.max_batch_texts" => inference_max_batch_texts: u32 = "8", "texts, 1 to 1024" if |v| (1..=1024).contains(&v);
+    "inference.max_embedding_batch_texts" => inference_max_embedding_batch_texts: u32 = "8", "texts, 1 to 1024" if |v| (1..=1024).contains(&v);
     /// How long a partial embedding batch waits for more texts, if the batching component does not set it.
-    "inference.batch_linger_millis" => inference_batch_linger_millis: u32 = "500", "milliseconds, 0 to 10000" if |v| v <= 10_000;
+    "inference.embedding_batch_linger_millis" => inference_embedding_batch_linger_millis: u32 = "500", "milliseconds, 0 to 10000" if |v| v <= 10_000;
     /// Maximum number of requests of one tenant that wait for a model, in each lane. A request is refused if 16 times
     /// as many are waiting or running.
     "inference.max_queued_requests_per_tenant" => inference_max_queued_requests_per_tenant: u32 = "1024", "requests, 1 to 1000000" if |v| (1..=1_000_000).contains(&v);
@@ -76,10 +76,10 @@ settings! {
     /// Maximum number of page groups that are written to the index at once. A document has at most one.
     "engine.index_upsert_workers" => engine_index_upsert_workers: u32 = "2", "workers, 1 to 64" if |v| (1..=64).contains(&v);
     /// Maximum time that a ledger entry waits until its group is written.
-    "engine.commit_interval_millis" => engine_commit_interval_millis: u32 = "250", "milliseconds, 1 to 10000"
+    "engine.ledger_commit_interval_millis" => engine_ledger_commit_interval_millis: u32 = "250", "milliseconds, 1 to 10000"
         if |v| (1..=10_000).contains(&v);
     /// Number of waiting ledger entries at which the group is written at once.
-    "engine.max_commit_entries" => engine_max_commit_entries: u32 = "100", "entries, 1 to 10000"
+    "engine.ledger_entries_per_commit" => engine_ledger_entries_per_commit: u32 = "100", "entries, 1 to 10000"
         if |v| (1..=10_000).contains(&v);
     /// How long pages that are being processed can continue after their job is cancelled.
     "engine.cancel_timeout_millis" => engine_cancel_timeout_millis: u32 = "1000", "milliseconds, 0 to 60000" if |v| v <= 60_000;
@@ -103,7 +103,7 @@ settings! {
         if |v| (1..=3600).contains(&v);
     /// Maximum time for a request of a job, with all waiting and all attempts. It is long because a book with
     /// hundreds of chapters sends all its requests at once, and the last request waits for the others.
-    "llm.request_timeout_seconds" => llm_request_timeout_seconds: u32 = "21600", "seconds, 1 to 86400"
+    "llm.request_deadline_seconds" => llm_request_deadline_seconds: u32 = "21600", "seconds, 1 to 86400"
         if |v| (1..=86_400).contains(&v);
     /// What happens to a request when every provider has failed: it waits until one recovers, or it fails.
     "llm.when_all_providers_fail" => llm_when_all_providers_fail: AllProvidersFailedAction = "wait", "wait or fail" if |_v| true;
@@ -122,9 +122,9 @@ settings! {
         if |v| (1..=3600).contains(&v);
     /// Number of requests in backoff at a provider that opens its circuit breaker, if another provider can serve
     /// them.
-    "llm.breaker_max_pending_retries" => llm_breaker_max_pending_retries: u32 = "15", "requests, 1 to 10000" if |v| (1..=10_000).contains(&v);
+    "llm.breaker_pending_retries_to_open" => llm_breaker_pending_retries_to_open: u32 = "15", "requests, 1 to 10000" if |v| (1..=10_000).contains(&v);
     /// Minimum time that a circuit breaker stays open. It doubles each time that the breaker opens again at once.
-    "llm.breaker_open_seconds" => llm_breaker_open_seconds: u32 = "120", "seconds, 1 to 3600"
+    "llm.breaker_min_open_seconds" => llm_breaker_min_open_seconds: u32 = "120", "seconds, 1 to 3600"
         if |v| (1..=3600).contains(&v);
     /// Number of calls that must succeed before a half-open circuit breaker closes.
     "llm.breaker_probes_to_close" => llm_breaker_probes_to_close: u32 = "3", "calls, 1 to 100" if |v| (1..=100).contains(&v);
@@ -155,14 +155,14 @@ settings! {
     "vision.prompt" => vision_prompt: String = "", "a text" if |_v| true;
 
     /// Maximum number of component instances at one time.
-    "policy.max_instances" => policy_max_instances: u32 = "1000", "instances, 1 to 10000" if |v| (1..=10_000).contains(&v);
+    "policy.max_component_instances" => policy_max_component_instances: u32 = "1000", "instances, 1 to 10000" if |v| (1..=10_000).contains(&v);
     /// Maximum time for a component call, if the manifest does not set it.
     "policy.call_timeout_millis" => policy_call_timeout_millis: u32 = "50", "milliseconds, 1 to 60000" if |v| (1..=60_000).contains(&v);
     /// Maximum memory of a component instance, if the manifest does not set it.
-    "policy.max_instance_memory_bytes" => policy_max_instance_memory_bytes: u64 = "33554432", "bytes, 1048576 to 67108864"
+    "policy.default_instance_memory_bytes" => policy_default_instance_memory_bytes: u64 = "33554432", "bytes, 1048576 to 67108864"
         if |v| (1 << 20..=64 << 20).contains(&v);
     /// Maximum bytes that a component returns from one call.
-    "policy.max_output_bytes" => policy_max_output_bytes: u64 = "1048576", "bytes, 1024 to 67108864"
+    "policy.max_call_output_bytes" => policy_max_call_output_bytes: u64 = "1048576", "bytes, 1024 to 67108864"
         if |v| (1 << 10..=64 << 20).contains(&v);
     /// Maximum CPU time to compile a component.
     "policy.max_compile_cpu_seconds" => policy_max_compile_cpu_seconds: u32 = "60", "seconds, 1 to 3600"
@@ -251,7 +251,7 @@ settings! {
     "server.allow_url_fetch" => server_allow_url_fetch: bool = "true", "true or false" if |_v| true;
     /// Whether such URLs, and those of webhooks, can lead to private addresses. Only for tests and closed networks: a
     /// tenant can then reach every address that the host can reach.
-    "server.allow_private_addresses" => server_allow_private_addresses: bool = "false", "true or false" if |_v| true;
+    "server.allow_outbound_private_addresses" => server_allow_outbound_private_addresses: bool = "false", "true or false" if |_v| true;
     /// Maximum time to fetch one document from a URL.
     "server.fetch_timeout_seconds" => server_fetch_timeout_seconds: u32 = "120", "seconds, 1 to 3600" if |v| (1..=3600).contains(&v);
     /// Minimum bytes of available memory to accept a job. Memory counts on the machine and within the control group
@@ -261,7 +261,7 @@ settings! {
     "server.min_free_disk_bytes" => server_min_free_disk_bytes: u64 = "67108864", "bytes" if |_v| true;
     /// Maximum time that jobs of a tenant wait although the tenant's own limits would allow one to run. After it new
     /// jobs are refused as overload. 0: not checked.
-    "server.max_queue_wait_seconds" => server_max_queue_wait_seconds: u32 = "600", "seconds, 0 to 86400" if |v| v <= 86_400;
+    "server.overload_queue_wait_seconds" => server_overload_queue_wait_seconds: u32 = "600", "seconds, 0 to 86400" if |v| v <= 86_400;
     /// Time between heartbeats on an event stream.
     "server.heartbeat_interval_seconds" => server_heartbeat_interval_seconds: u32 = "15", "seconds, 1 to 600"
         if |v| (1..=600).contains(&v);

@@ -8,8 +8,8 @@
 
 use std::path::PathBuf;
 
+use super::renamed_settings::unknown_setting_error;
 use super::setting_type::{SettingDeclaration, SettingError, SettingType};
-use super::unknown_setting::unknown_setting_error;
 
 /// Prefix of the names of provider settings.
 pub(super) const PROVIDER_PREFIX: &str = "llm.provider.";

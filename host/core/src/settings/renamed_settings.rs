@@ -1,6 +1,7 @@
-//! Former names of settings, so that an old configuration fails with the new name instead of being ignored.
+//! Names of settings that are not declared: former names, so that an old configuration fails with the new name instead of being
+//! ignored, and unknown names.
 
-use super::setting_type::environment_variable_of_setting;
+use super::setting_type::{SettingDeclaration, SettingError, environment_variable_of_setting};
 
 /// Former and present names.
 const RENAMED_SETTINGS: &[(&str, &str)] = &[
@@ -15,15 +16,18 @@ const RENAMED_SETTINGS: &[(&str, &str)] = &[
     ("raster.sandbox", "raster.sandbox_mode"),
     ("raster.max_pages", "raster.max_document_pages"),
     ("inference.embed_workers", "inference.embedding_workers"),
-    ("inference.batch", "inference.max_batch_texts"),
-    ("inference.linger_millis", "inference.batch_linger_millis"),
+    ("inference.batch", "inference.max_embedding_batch_texts"),
+    (
+        "inference.linger_millis",
+        "inference.embedding_batch_linger_millis",
+    ),
     ("inference.queue", "inference.max_queued_requests_per_tenant"),
     ("inference.quantized", "inference.use_quantized_model"),
     ("engine.documents", "engine.max_concurrent_documents_per_job"),
     ("engine.store_workers", "engine.image_store_workers"),
     ("engine.upsert_workers", "engine.index_upsert_workers"),
-    ("engine.commit_millis", "engine.commit_interval_millis"),
-    ("engine.commit_entries", "engine.max_commit_entries"),
+    ("engine.commit_millis", "engine.ledger_commit_interval_millis"),
+    ("engine.commit_entries", "engine.ledger_entries_per_commit"),
     ("engine.cancel_millis", "engine.cancel_timeout_millis"),
     ("engine.head_start_millis", "engine.latency_boost_millis"),
     ("llm.queue", "llm.max_queued_requests_per_tenant"),
@@ -31,12 +35,12 @@ const RENAMED_SETTINGS: &[(&str, &str)] = &[
     ("llm.tries", "llm.max_attempts"),
     ("llm.pause_millis", "llm.initial_backoff_millis"),
     ("llm.max_pause_seconds", "llm.max_backoff_seconds"),
-    ("llm.patience_seconds", "llm.request_timeout_seconds"),
+    ("llm.patience_seconds", "llm.request_deadline_seconds"),
     ("llm.when_down", "llm.when_all_providers_fail"),
     ("llm.denied_seconds", "llm.denied_cooldown_seconds"),
     ("llm.breaker", "llm.breaker_enabled"),
     ("llm.breaker_p95_seconds", "llm.breaker_p95_latency_seconds"),
-    ("llm.breaker_queue", "llm.breaker_max_pending_retries"),
+    ("llm.breaker_queue", "llm.breaker_pending_retries_to_open"),
     ("llm.breaker_probes", "llm.breaker_probes_to_close"),
     ("llm.adaptive", "llm.adaptive_concurrency"),
     ("llm.cache", "llm.response_cache"),
@@ -45,10 +49,10 @@ const RENAMED_SETTINGS: &[(&str, &str)] = &[
     ("vision.longest_side", "vision.max_image_side_pixels"),
     ("vision.max_tokens", "vision.max_page_tokens"),
     ("vision.patience_seconds", "vision.page_timeout_seconds"),
-    ("policy.instances", "policy.max_instances"),
+    ("policy.instances", "policy.max_component_instances"),
     ("policy.call_millis", "policy.call_timeout_millis"),
-    ("policy.memory_bytes", "policy.max_instance_memory_bytes"),
-    ("policy.output_bytes", "policy.max_output_bytes"),
+    ("policy.memory_bytes", "policy.default_instance_memory_bytes"),
+    ("policy.output_bytes", "policy.max_call_output_bytes"),
     ("policy.compile_seconds", "policy.max_compile_cpu_seconds"),
     ("policy.compile_bytes", "policy.max_compile_memory_bytes"),
     ("policy.cache_bytes", "policy.max_compiled_cache_bytes"),
@@ -70,10 +74,10 @@ const RENAMED_SETTINGS: &[(&str, &str)] = &[
     ("server.upload_bytes", "server.max_upload_bytes"),
     ("server.upload_files", "server.max_upload_files"),
     ("server.fetch", "server.allow_url_fetch"),
-    ("server.fetch_private", "server.allow_private_addresses"),
+    ("server.fetch_private", "server.allow_outbound_private_addresses"),
     ("server.fetch_seconds", "server.fetch_timeout_seconds"),
     ("server.min_free_bytes", "server.min_free_memory_bytes"),
-    ("server.max_wait_seconds", "server.max_queue_wait_seconds"),
+    ("server.max_wait_seconds", "server.overload_queue_wait_seconds"),
     ("server.heartbeat_seconds", "server.heartbeat_interval_seconds"),
     ("server.metrics", "server.metrics_access"),
     ("server.streams", "server.max_event_streams"),
@@ -110,10 +114,40 @@ const RENAMED_SETTINGS: &[(&str, &str)] = &[
         "llm.provider.answer_price",
         "llm.provider.completion_price_per_million",
     ),
+    (
+        "server.max_queue_wait_seconds",
+        "server.overload_queue_wait_seconds",
+    ),
+    (
+        "server.allow_private_addresses",
+        "server.allow_outbound_private_addresses",
+    ),
+    ("llm.request_timeout_seconds", "llm.request_deadline_seconds"),
+    (
+        "llm.breaker_max_pending_retries",
+        "llm.breaker_pending_retries_to_open",
+    ),
+    ("llm.breaker_open_seconds", "llm.breaker_min_open_seconds"),
+    (
+        "engine.commit_interval_millis",
+        "engine.ledger_commit_interval_millis",
+    ),
+    ("engine.max_commit_entries", "engine.ledger_entries_per_commit"),
+    ("inference.max_batch_texts", "inference.max_embedding_batch_texts"),
+    (
+        "inference.batch_linger_millis",
+        "inference.embedding_batch_linger_millis",
+    ),
+    ("policy.max_instances", "policy.max_component_instances"),
+    ("policy.max_output_bytes", "policy.max_call_output_bytes"),
+    (
+        "policy.max_instance_memory_bytes",
+        "policy.default_instance_memory_bytes",
+    ),
 ];
 
 /// Returns the present name of a setting that had the name `name` before.
-pub(super) fn current_setting_name(name: &str) -> Option<&'static str> {
+fn current_setting_name(name: &str) -> Option<&'static str> {
     RENAMED_SETTINGS
         .iter()
         .find(|(former, _)| *former == name)
@@ -133,9 +167,40 @@ pub(super) fn renamed_setting_of_variable(variable: &str) -> Option<(&'static st
         .copied()
 }
 
+/// Returns the error for a name that is not declared.
+pub(super) fn unknown_setting_error(declarations: &'static [SettingDeclaration], name: &str) -> SettingError {
+    match current_setting_name(name) {
+        Some(present) => SettingError::Renamed {
+            name: name.to_owned(),
+            present,
+        },
+        None => SettingError::UnknownSetting {
+            name: name.to_owned(),
+            hint: suggest_setting(declarations, name),
+        },
+    }
+}
+
+/// Returns the setting with the most similar name, or with the most similar key in any section.
+fn suggest_setting(declarations: &'static [SettingDeclaration], name: &str) -> Option<&'static str> {
+    /// Names that differ in a few letters, and a part of a name, are more similar than this.
+    const MIN_SIMILARITY: f64 = 0.85;
+    let scored = declarations.iter().map(|d| {
+        let key = strsim::jaro_winkler(key_without_section(d.name), key_without_section(name));
+        (strsim::jaro_winkler(d.name, name).max(key), d.name)
+    });
+    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(similarity, _)| *similarity > MIN_SIMILARITY)
+        .map(|(_, name)| name)
+}
+
+fn key_without_section(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{DECLARATIONS, PROVIDER_DECLARATIONS, SettingError, Settings};
+    use super::super::{DECLARATIONS, PROVIDER_DECLARATIONS, Settings};
     use super::*;
 
     #[test]

@@ -105,8 +105,8 @@ async fn metrics_cover_jobs_stages_and_commits() {
             );
         }
     }
-    assert_eq!(value(r#"weir_pages_finished_total{outcome="done"} "#), 19.0);
-    assert_eq!(value(r#"weir_pages_finished_total{outcome="failed"} "#), 1.0);
+    assert_eq!(value(r#"weir_pages_ended_total{outcome="done"} "#), 19.0);
+    assert_eq!(value(r#"weir_pages_ended_total{outcome="failed"} "#), 1.0);
     // The failed page is not counted.
     assert_eq!(
         value(r#"weir_stage_page_duration_seconds_count{stage="read"} "#),
@@ -119,6 +119,6 @@ async fn metrics_cover_jobs_stages_and_commits() {
         19.0
     );
     let commits = fakes.ledger.commits.lock().len() as f64;
-    assert_eq!(value("weir_ledger_commits_total "), commits);
+    assert_eq!(value("weir_ledger_group_commits_total "), commits);
     assert_eq!(value("weir_ledger_commit_duration_seconds_count "), commits);
 }

@@ -272,7 +272,7 @@ async fn summary_without_a_language_model_fails_the_document() {
 async fn summary_request_fails_after_the_model_timeout() {
     let mut fakes = host_with_chapters(0, |_| 1);
     let mut settings = Settings::default();
-    settings.set("llm.request_timeout_seconds", "50").unwrap();
+    settings.set("llm.request_deadline_seconds", "50").unwrap();
     fakes.config = EngineConfig {
         upsert_workers: 1,
         ..EngineConfig::from_settings(&settings)

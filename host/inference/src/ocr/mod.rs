@@ -29,7 +29,9 @@ use weir_core::ports::{OcrEngine, SchedulingContext};
 
 use crate::model_session::ModelRunnerFactory;
 use crate::onnx_runtime::OnnxRuntime;
-use crate::scheduler::{ActiveRequest, BatchModel, ModelStats, Scheduler, SchedulerConfig, StopSignal};
+use crate::scheduler::{
+    ActiveRequest, BatchRunningModel, ModelStats, Scheduler, SchedulerConfig, StopSignal,
+};
 
 use detection::Detector;
 use page::PageWithDetectedLines;
@@ -122,7 +124,7 @@ struct OcrModel {
     stop_signal: Arc<StopSignal>,
 }
 
-impl BatchModel<OcrStep, Vec<Line>> for OcrModel {
+impl BatchRunningModel<OcrStep, Vec<Line>> for OcrModel {
     fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, OcrStep, Vec<Line>>>) {
         for request in batch {
             if request.is_awaited() && !self.stop_signal.is_stopped() {

@@ -20,10 +20,8 @@
 //! it; the callers of a tenant are limited where its jobs and searches are admitted.
 
 mod batcher;
-mod config;
 mod model_metrics;
 mod request;
-mod stop_signal;
 mod worker;
 
 use std::collections::HashMap;
@@ -43,10 +41,10 @@ use model_metrics::ModelMetrics;
 use request::{QueuedRequest, RequestOrigin, SharedReplySender};
 use worker::{BatcherAndStats, SchedulerSharedState};
 
-pub(crate) use config::{MaxUsefulBatchCost, SchedulerConfig};
+pub(crate) use batcher::{MaxUsefulBatchCost, SchedulerConfig};
 pub use model_metrics::ModelStats;
-pub(crate) use request::{ActiveRequest, BatchModel};
-pub(crate) use stop_signal::StopSignal;
+pub(crate) use request::{ActiveRequest, BatchRunningModel};
+pub(crate) use worker::StopSignal;
 
 /// A lane refuses calls of a tenant when its pending requests exceed the queue limit by this factor.
 const MAX_PENDING_TO_QUEUE_RATIO: usize = 16;
@@ -72,7 +70,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
     /// start after [`Scheduler::open_model_in_background`].
     pub(crate) fn new(
         scheduler_config: SchedulerConfig,
-        open: impl Fn(&Arc<StopSignal>) -> Result<Box<dyn BatchModel<I, O>>, InferenceError>
+        open: impl Fn(&Arc<StopSignal>) -> Result<Box<dyn BatchRunningModel<I, O>>, InferenceError>
         + Send
         + Sync
         + 'static,

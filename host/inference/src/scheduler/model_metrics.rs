@@ -33,7 +33,7 @@ impl ModelMetrics {
             "Queued requests, by model"
         );
         metrics::describe_counter!(
-            "weir_model_failures_total",
+            "weir_model_request_failures_total",
             Unit::Count,
             "Failed requests, by model"
         );
@@ -41,7 +41,7 @@ impl ModelMetrics {
             batch_size: metrics::histogram!("weir_model_batch_size", "model" => model),
             batch_seconds: metrics::histogram!("weir_model_batch_duration_seconds", "model" => model),
             queued_requests: metrics::gauge!("weir_model_requests_queued", "model" => model),
-            failed_requests: metrics::counter!("weir_model_failures_total", "model" => model),
+            failed_requests: metrics::counter!("weir_model_request_failures_total", "model" => model),
         }
     }
 }

@@ -61,7 +61,7 @@ impl<I, O> QueuedRequest<I, O> {
 }
 
 /// A model that runs batches of requests.
-pub(crate) trait BatchModel<I, O> {
+pub(crate) trait BatchRunningModel<I, O> {
     /// Runs a batch. It completes each request as soon as its result is ready, or splits it. A request that is dropped fails.
     fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, I, O>>);
 }
@@ -123,7 +123,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::super::tests::scheduling_context_of;
-    use super::super::{BatchModel, MaxUsefulBatchCost, ModelStats, Scheduler, SchedulerConfig};
+    use super::super::{BatchRunningModel, MaxUsefulBatchCost, ModelStats, Scheduler, SchedulerConfig};
     use super::*;
 
     /// The input of a [`SplittingModel`]: a whole request with its number of parts, or one part.
@@ -138,7 +138,7 @@ mod tests {
         ran: Arc<Mutex<Vec<String>>>,
     }
 
-    impl BatchModel<TestStep, usize> for SplittingModel {
+    impl BatchRunningModel<TestStep, usize> for SplittingModel {
         fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, TestStep, usize>>) {
             for request in batch.into_iter().filter(ActiveRequest::is_awaited) {
                 match &request.item {

@@ -16,7 +16,7 @@ struct GatedModel {
     batch_sizes: Arc<Mutex<Vec<usize>>>,
 }
 
-impl BatchModel<u32, u32> for GatedModel {
+impl BatchRunningModel<u32, u32> for GatedModel {
     fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, u32, u32>>) {
         self.batch_sizes.lock().push(batch.len());
         if self.gate.lock().recv().is_err() {
@@ -354,7 +354,7 @@ async fn model_that_cannot_be_opened_is_retried() {
         usage_meter: None,
     };
     struct EchoModel;
-    impl BatchModel<u32, u32> for EchoModel {
+    impl BatchRunningModel<u32, u32> for EchoModel {
         fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, u32, u32>>) {
             for request in batch {
                 let item = request.item;
@@ -388,7 +388,7 @@ async fn model_that_cannot_be_opened_is_retried() {
     );
     let text = recorder.handle().render();
     assert!(
-        text.contains("weir_model_failures_total{model=\"fake\"} 1\n"),
+        text.contains("weir_model_request_failures_total{model=\"fake\"} 1\n"),
         "{text}"
     );
 }
@@ -397,7 +397,7 @@ async fn model_that_cannot_be_opened_is_retried() {
 #[tokio::test]
 async fn model_threads_have_the_configured_niceness() {
     struct NicenessModel;
-    impl BatchModel<(), i32> for NicenessModel {
+    impl BatchRunningModel<(), i32> for NicenessModel {
         fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, (), i32>>) {
             for request in batch {
                 let thread = Some(rustix::thread::gettid());

@@ -1,21 +1,58 @@
-//! The worker threads of a model and their shared state.
+//! The worker threads of a model, their shared state, and the signal that stops their runs.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ort::session::{NoSelectedOutputs, RunOptions};
 use parking_lot::{Condvar, Mutex};
 use weir_core::InferenceError;
 use weir_core::usage::Usage;
 
-use super::batcher::{Batcher, FlowBatchCharge, QueuedItem, WorkerAction};
-use super::config::SchedulerConfig;
+use super::batcher::{Batcher, FlowBatchCharge, QueuedItem, SchedulerConfig, WorkerAction};
 use super::model_metrics::{ModelMetrics, ModelStats};
 use super::request::{
-    ActiveRequest, BatchModel, QueuedRequest, RequestOrigin, SchedulerForActiveRequests, SharedReplySender,
+    ActiveRequest, BatchRunningModel, QueuedRequest, RequestOrigin, SchedulerForActiveRequests,
+    SharedReplySender,
 };
-use super::stop_signal::StopSignal;
+
+/// Stops runs of ONNX Runtime from another thread: every run made with its options, active runs between two operators and later runs
+/// at once. It cannot be reset.
+#[derive(Default)]
+pub(crate) struct StopSignal {
+    is_stopped: AtomicBool,
+    run_options: Mutex<Vec<Arc<RunOptions<NoSelectedOutputs>>>>,
+}
+
+impl StopSignal {
+    /// Creates options for a run that this signal can stop.
+    pub(crate) fn new_stoppable_run_options(&self) -> ort::Result<Arc<RunOptions<NoSelectedOutputs>>> {
+        let options = Arc::new(RunOptions::new()?);
+        let mut runs = self.run_options.lock();
+        if self.is_stopped() {
+            options.terminate()?;
+        }
+        runs.push(Arc::clone(&options));
+        Ok(options)
+    }
+
+    /// Returns whether the runs were stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
+    }
+
+    /// Stops all active runs, and makes later runs stop at once.
+    pub(crate) fn stop_all_runs(&self) {
+        let runs = self.run_options.lock();
+        self.is_stopped.store(true, Ordering::Relaxed);
+        for options in runs.iter() {
+            if let Err(error) = options.terminate() {
+                tracing::warn!(%error, "cannot stop a run early");
+            }
+        }
+    }
+}
 
 pub(super) struct BatcherAndStats<I, O> {
     pub(super) batcher: Batcher<QueuedRequest<I, O>>,
@@ -30,7 +67,7 @@ struct Batch<'a, I, O> {
 }
 
 pub(super) type OpenModelFn<I, O> =
-    dyn Fn(&Arc<StopSignal>) -> Result<Box<dyn BatchModel<I, O>>, InferenceError> + Send + Sync;
+    dyn Fn(&Arc<StopSignal>) -> Result<Box<dyn BatchRunningModel<I, O>>, InferenceError> + Send + Sync;
 
 pub(super) struct SchedulerSharedState<I, O> {
     pub(super) config: SchedulerConfig,
@@ -66,7 +103,7 @@ impl<I, O> SchedulerSharedState<I, O> {
     /// Runs a batch. If the model panics, the worker survives and reopens the model, whose state is no longer trusted.
     fn run_batch_catching_panics(
         &self,
-        model: &mut Option<Box<dyn BatchModel<I, O>>>,
+        model: &mut Option<Box<dyn BatchRunningModel<I, O>>>,
         batch: Batch<'_, I, O>,
     ) {
         if std::panic::catch_unwind(AssertUnwindSafe(|| self.open_model_and_run_batch(model, batch))).is_err()
@@ -83,7 +120,7 @@ impl<I, O> SchedulerSharedState<I, O> {
     /// Opens the model if necessary, and runs the batch.
     fn open_model_and_run_batch(
         &self,
-        model: &mut Option<Box<dyn BatchModel<I, O>>>,
+        model: &mut Option<Box<dyn BatchRunningModel<I, O>>>,
         batch: Batch<'_, I, O>,
     ) {
         let opened = match model.take() {
@@ -105,7 +142,7 @@ impl<I, O> SchedulerSharedState<I, O> {
         }
     }
 
-    fn open_model_and_log(&self) -> Result<Box<dyn BatchModel<I, O>>, InferenceError> {
+    fn open_model_and_log(&self) -> Result<Box<dyn BatchRunningModel<I, O>>, InferenceError> {
         let began = Instant::now();
         let opened = (self.open_model)(&self.stop_signal)?;
         let millis = began.elapsed().as_millis();

@@ -8,7 +8,7 @@ pub(super) const MAX_ERROR_TEXT_CHARS: usize = 200;
 /// An error field: an object or a text.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum ErrorField {
+pub(super) enum ErrorObjectOrText {
     Object {
         #[serde(default)]
         message: Option<String>,
@@ -45,14 +45,14 @@ impl ErrorDetails {
 #[derive(Deserialize)]
 struct ErrorBody {
     #[serde(default)]
-    error: Option<ErrorField>,
+    error: Option<ErrorObjectOrText>,
     #[serde(default)]
     message: Option<serde_json::Value>,
     #[serde(default)]
     detail: Option<serde_json::Value>,
 }
 
-impl ErrorField {
+impl ErrorObjectOrText {
     pub(super) fn into_details(self) -> ErrorDetails {
         match self {
             Self::Text(words) => ErrorDetails::from_message(words),

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use weir_core::llm::ProviderError;
 
-use super::error_body::ErrorField;
+use super::error_body::ErrorObjectOrText;
 use super::error_response;
 
 /// Why the model stopped.
@@ -36,7 +36,7 @@ pub(super) struct ContentPart {
 }
 
 impl MessageContent {
-    pub(super) fn into_text(self) -> String {
+    pub(super) fn message_content_into_text(self) -> String {
         match self {
             Self::Text(text) => text,
             Self::Parts(parts) => parts.into_iter().filter_map(|part| part.text).collect(),
@@ -77,7 +77,7 @@ pub(super) struct CompletionBodyOrEvent {
     #[serde(default)]
     pub(super) usage: Option<TokenUsage>,
     #[serde(default)]
-    error: Option<ErrorField>,
+    error: Option<ErrorObjectOrText>,
 }
 
 /// Parses a response body or an event. An error field makes it an error, even with status 200.

@@ -141,7 +141,7 @@ impl ResponseReader {
         if let Some(message) = choice.message {
             self.refused |= message.refusal.is_some_and(|words| !words.is_empty());
             if let Some(content) = message.content {
-                self.text.push_str(&content.into_text());
+                self.text.push_str(&content.message_content_into_text());
             }
         }
         self.finish_reason = choice.finish_reason.or(self.finish_reason);

@@ -1,9 +1,13 @@
 //! On-disk LRU cache of compiled components, keyed by the component's digest and the engine's compatibility hash.
 //!
 //! Wasmtime checks that a file fits its version and settings but trusts the machine code in it. So each file ends with a
-//! [checksum] of its content, and a damaged file counts as missing. The loader ignores the checksum, because it follows the end
+//! checksum of its content, and a damaged file counts as missing. The loader ignores the checksum, because it follows the end
 //! of the ELF file. A file that this process has verified is not read again until it is written to; only the pages that are
 //! used are read.
+//!
+//! The checksum detects damage, not attacks: a user who can write to the folder controls this process anyway. So it must be
+//! fast rather than hard to forge. A component that contains an interpreter has 40 MB of code. XXH3 runs at memory speed, while
+//! SHA-256 would take longer than the rest of a cold start.
 //!
 //! The folder has a byte limit. A new file evicts the files that were loaded the longest ago and are not in use in this
 //! process. A file in use stays, because keeping it mapped costs nothing and compiling it again costs much. The time of the
@@ -11,7 +15,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -23,8 +27,9 @@ use tempfile::TempPath;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use weir_core::PolicyError;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::checksum;
+use super::mapped_component::map_compiled_component;
 use crate::wasm_engine::compatibility_hash;
 
 /// Prefix of temporary files in the folder.
@@ -32,6 +37,9 @@ const TEMPORARY_PREFIX: &str = ".compiling-";
 
 /// Age from which a temporary file is removed, because the process that created it is gone.
 const ABANDONED_AGE: Duration = Duration::from_secs(86_400);
+
+/// Length of the checksum.
+const CHECKSUM_BYTES: usize = 16;
 
 pub(super) struct CompiledCodeCache {
     folder: PathBuf,
@@ -97,10 +105,9 @@ impl CompiledCodeCache {
         let file = File::open(&path).ok()?;
         let metadata = file.metadata().ok()?;
         let is_intact = self.is_still_verified(&path, &metadata)
-            || checksum::has_valid_checksum(&file, metadata.len()).is_ok_and(|is_valid| is_valid);
+            || has_valid_checksum(&file, metadata.len()).is_ok_and(|is_valid| is_valid);
         let loaded = if is_intact {
-            super::mapped_component::map_compiled_component(engine, &path)
-                .map_err(|e| format!("{e:#}").replace('\n', " "))
+            map_compiled_component(engine, &path).map_err(|e| format!("{e:#}").replace('\n', " "))
         } else {
             Err("the checksum is wrong".into())
         };
@@ -212,6 +219,30 @@ impl CompiledCodeCache {
     }
 }
 
+/// Computes the checksum that ends a file of compiled code.
+pub(super) fn compute_checksum(code: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    xxh3_128(code).to_le_bytes()
+}
+
+/// Whether a file of `length` bytes ends with the checksum of the bytes before it.
+fn has_valid_checksum(mut file: impl Read, length: u64) -> io::Result<bool> {
+    let Some(code_bytes) = length.checked_sub(CHECKSUM_BYTES as u64) else {
+        return Ok(false);
+    };
+    // Small enough to stay in the processor's cache until it is hashed.
+    let mut buffer = vec![0; 64 << 10];
+    let (mut sum, mut rest) = (Xxh3::new(), file.by_ref().take(code_bytes));
+    loop {
+        match rest.read(&mut buffer)? {
+            0 => break,
+            count => sum.update(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+    let mut stored = [0; CHECKSUM_BYTES];
+    file.read_exact(&mut stored)?;
+    Ok(stored == sum.digest128().to_le_bytes())
+}
+
 /// Lists the compiled components in a folder, including those of other builds of Weir. Removes abandoned temporary files.
 fn scan_and_clean_folder(folder: &Path) -> io::Result<HashMap<PathBuf, CachedFile>> {
     let mut files = HashMap::new();
@@ -270,5 +301,22 @@ mod tests {
         fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
         ensure_private_folder(&folder).unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn checksum_covers_every_byte() {
+        let holds = |bytes: &[u8]| has_valid_checksum(bytes, bytes.len() as u64).unwrap_or(false);
+        let code: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
+        for code in [&code[..], b"code", b""] {
+            let bytes = [code, &compute_checksum(code)].concat();
+            assert!(holds(&bytes));
+            for at in (0..bytes.len()).step_by(bytes.len() / 50 + 1) {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1;
+                assert!(!holds(&damaged), "byte {at}");
+            }
+            assert!(!holds(&bytes[..bytes.len() - 1]));
+        }
+        assert!(!holds(b"short"));
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::checksum;
+use super::cache::compute_checksum;
 use super::debug_info::strip_large_debug_info;
 use super::{CPU_SECONDS_VARIABLE, MEMORY_BYTES_VARIABLE};
 
@@ -46,7 +46,7 @@ fn compile_from_arguments() -> Result<(), String> {
         .map_err(|e| format!("{e:#}"))?;
     let mut file = File::create(target).map_err(|e| format!("cannot write the compiled code: {e}"))?;
     file.write_all(&code)
-        .and_then(|()| file.write_all(&checksum::compute_checksum(&code)))
+        .and_then(|()| file.write_all(&compute_checksum(&code)))
         .map_err(|e| format!("cannot write the compiled code: {e}"))
 }
 

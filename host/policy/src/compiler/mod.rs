@@ -5,7 +5,6 @@
 //! so a component is compiled once for each build of Weir.
 
 mod cache;
-mod checksum;
 mod child_process;
 mod debug_info;
 mod mapped_component;

@@ -17,9 +17,9 @@ use crate::config::PolicyHostConfig;
 use crate::epoch_ticker::EpochTicker;
 use crate::host::component_assignment::{assign_components, recording_session_header};
 use crate::host::shared_state::{HostSharedState, OpenJobGuard};
+use crate::instance::instance_data::CallLimits;
 use crate::instance::instance_slot::InstanceSlot;
 use crate::instance::job_context::JobContext;
-use crate::instance::live_instance::CallLimits;
 use crate::linked_component::{GrantedCapabilities, LinkedComponent};
 use crate::linked_component_cache::LinkedComponentCache;
 use crate::offload_executor::OffloadExecutor;
@@ -50,7 +50,7 @@ impl PolicyHost {
         };
         let engine = wasm_engine::new_pooling_engine(config.max_instances).map_err(|e| {
             exhausted(
-                "cannot reserve the instance pool of the size in policy.max_instances",
+                "cannot reserve the instance pool of the size in policy.max_component_instances",
                 &format!("{e:#}"),
             )
         })?;
@@ -184,7 +184,7 @@ impl PolicyHost {
         if count > shared.max_instances {
             return Err(PolicyError::NoInstanceAvailable {
                 reason: format!(
-                    "the job needs {count} instances, and policy.max_instances allows {} on the whole host",
+                    "the job needs {count} instances, and policy.max_component_instances allows {} on the whole host",
                     shared.max_instances
                 ),
             });

@@ -7,7 +7,7 @@ use weir_core::ports::ComponentStateStore;
 use weir_core::usage::UsageMeter;
 
 use crate::epoch_ticker::EpochTicker;
-use crate::instance::live_instance::CallLimits;
+use crate::instance::instance_data::CallLimits;
 use crate::linked_component_cache::LinkedComponentCache;
 use crate::offload_executor::OffloadExecutor;
 use crate::recording::RecordingWriter;

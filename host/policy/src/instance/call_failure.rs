@@ -12,9 +12,9 @@ use weir_core::component_log::BacktraceFrame;
 use weir_core::event::ErrorInfo;
 
 use crate::instance::instance_data::{
-    HOST_CALL_TIMEOUT, HostCallLimitExceeded, HostCallTimedOut, InstanceData, truncate_to_single_line,
+    HOST_CALL_TIMEOUT, HostCallLimitExceeded, HostCallTimedOut, InstanceData, MAX_HANDLES,
+    truncate_to_single_line,
 };
-use crate::instance::live_instance::MAX_HANDLES;
 use crate::wasm_engine::MAX_STACK_BYTES;
 
 /// Functions named in an error's reason.

@@ -1,4 +1,5 @@
-//! Data that the host keeps for each component instance: its job, its limits and its last error message.
+//! A component instance that is ready to be called, the limits of its calls, and the data that the host keeps for it: its job, its
+//! limits and its last error message.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,10 +8,11 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
-use wasmtime::{ResourceLimiter, Result, UpdateDeadline};
+use wasmtime::{ResourceLimiter, Result, Store, UpdateDeadline};
 use weir_core::component_log::{ComponentLogRecord, ComponentLogRecordKind, LogLevel};
 
 use crate::bindings::log::Level;
+use crate::bindings::{batching, chunking, progress, routing};
 use crate::capability_trace::CapabilityTrace;
 use crate::instance::cpu_budget::CpuBudget;
 use crate::instance::guest_wasi::GuestWasi;
@@ -33,6 +35,9 @@ pub(crate) const MAX_HOST_CALLS: u32 = 1000;
 #[error("more than {0}")]
 pub(crate) struct HostCallLimitExceeded(pub(crate) String);
 
+/// Resource handles that an instance may hold at a time. An interpreter holds only a few.
+pub(crate) const MAX_HANDLES: usize = 1024;
+
 /// Total time that a policy call may wait for the host. Long enough for a request to a language model.
 pub(crate) const HOST_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -40,6 +45,31 @@ pub(crate) const HOST_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 #[error("the host did not answer in time")]
 pub(crate) struct HostCallTimedOut;
+
+/// Limits of the policy calls of one job.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallLimits {
+    /// Milliseconds of CPU time that a call may take.
+    pub(crate) timeout_millis: u32,
+    /// Bytes of linear memory of an instance.
+    pub(crate) max_memory_bytes: usize,
+    /// Bytes that a component may pass to the host in one call.
+    pub(crate) max_output_bytes: usize,
+}
+
+/// A component instance with its store and its exported functions.
+pub(crate) struct LiveInstance {
+    pub(crate) store: Store<InstanceData>,
+    pub(crate) exports: ExportsByRole,
+}
+
+/// The exported functions of the roles that the instance has in its job.
+pub(crate) struct ExportsByRole {
+    pub(crate) batching: Option<batching::Guest>,
+    pub(crate) routing: Option<routing::Guest>,
+    pub(crate) chunking: Option<chunking::Guest>,
+    pub(crate) progress: Option<progress::Guest>,
+}
 
 /// The data in the wasmtime store of an instance.
 pub(crate) struct InstanceData {

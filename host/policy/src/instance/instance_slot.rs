@@ -27,9 +27,10 @@ use crate::capability_trace::{CapabilityTrace, RecordedResponse};
 use crate::host::shared_state::OpenJobGuard;
 use crate::instance::call_failure::{FailedCallContext, FailureExplanation, to_error_info};
 use crate::instance::cpu_budget::CpuClock;
-use crate::instance::instance_data::{HOST_CALL_TIMEOUT, InstanceData, START_FUNCTION};
+use crate::instance::instance_data::{
+    CallLimits, ExportsByRole, HOST_CALL_TIMEOUT, InstanceData, LiveInstance, MAX_HANDLES, START_FUNCTION,
+};
 use crate::instance::job_context::JobContext;
-use crate::instance::live_instance::{CallLimits, ExportsByRole, LiveInstance, MAX_HANDLES};
 use crate::linked_component::LinkedComponent;
 use crate::recording::PolicyFunctionCall;
 use crate::roles::GuestFunction;

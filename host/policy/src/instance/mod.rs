@@ -6,5 +6,4 @@ pub(crate) mod guest_wasi;
 pub(crate) mod instance_data;
 pub(crate) mod instance_slot;
 pub(crate) mod job_context;
-pub(crate) mod live_instance;
 pub(crate) mod pending_state_changes;

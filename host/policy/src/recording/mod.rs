@@ -28,8 +28,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use weir_core::manifest::{
-    Capability, ComponentFailurePolicy, ComponentLimits, Manifest, Pipeline, ResolvedComponentFile, Role,
-    SettingValue,
+    Capability, ComponentFailurePolicy, ComponentLimits, Manifest, ResolvedComponentFile, ResolvedPipeline,
+    Role, SettingValue,
 };
 use weir_core::{JobId, RevisionId, TenantId};
 
@@ -38,7 +38,7 @@ use crate::capability_trace::RecordedResponse;
 pub(crate) use job_recorder::JobRecorder;
 pub use reader::read_recording;
 pub(crate) use recorded_decision::match_function;
-pub use recorded_decision::{PolicyFunctionCall, PolicyRequest, RecordedDecision};
+pub use recorded_decision::{PolicyFunctionCall, PolicyFunctionInvocation, RecordedDecision};
 pub use retention::Retention;
 pub(crate) use writer::RecordingWriter;
 
@@ -96,7 +96,10 @@ pub struct RoleAssignment {
 impl SessionHeader {
     /// Rebuilds the pipeline of the job. `find` returns the file of a component, by its digest. The revision differs from the
     /// job's if the pipeline had components that the job did not open.
-    pub fn to_pipeline(&self, mut find: impl FnMut(&RecordedComponent) -> ResolvedComponentFile) -> Pipeline {
+    pub fn to_pipeline(
+        &self,
+        mut find: impl FnMut(&RecordedComponent) -> ResolvedComponentFile,
+    ) -> ResolvedPipeline {
         let mut manifest = Manifest::default_pipeline_manifest();
         manifest.name.clone_from(&self.pipeline);
         manifest.settings = self
@@ -116,7 +119,7 @@ impl SessionHeader {
                 defaults.extend(file(component_index).map(|file| (assigned.role, file)));
             }
         }
-        Pipeline::new(manifest, components, defaults)
+        ResolvedPipeline::new(manifest, components, defaults)
     }
 
     /// Returns the approximate size in bytes.

@@ -45,7 +45,7 @@ pub enum RecordedDecision {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "function", content = "input", deny_unknown_fields)]
 #[allow(missing_docs, reason = "the variants are those of RecordedDecision")]
-pub enum PolicyRequest {
+pub enum PolicyFunctionInvocation {
     #[serde(rename = "batching.plan")]
     Plan(BatchContext),
     #[serde(rename = "routing.document")]
@@ -62,7 +62,7 @@ pub enum PolicyRequest {
     Observe(TimedEvent),
 }
 
-/// Evaluates an expression for the content of a [`RecordedDecision`] or a [`PolicyRequest`], whichever function it is of.
+/// Evaluates an expression for the content of a [`RecordedDecision`] or a [`PolicyFunctionInvocation`], whichever function it is of.
 macro_rules! match_function {
     ($kind:ident, $value:expr, $content:ident => $result:expr) => {
         match $value {
@@ -129,7 +129,7 @@ impl RecordedDecision {
     }
 }
 
-impl PolicyRequest {
+impl PolicyFunctionInvocation {
     /// Returns the role of the function.
     pub fn role(&self) -> Role {
         match_function!(Self, self, input => role_of_request(input))

@@ -51,7 +51,7 @@ struct FoundRecording {
 
 /// Removes the expired recordings of a folder, except those in `open`, which are still being written. Returns the number of
 /// removed recordings.
-pub(super) fn remove_expired_recordings(
+pub(super) fn remove_old_and_excess_recordings(
     folder: &Path,
     retention: Retention,
     open: &HashSet<PathBuf>,
@@ -172,7 +172,7 @@ mod tests {
             max_bytes: 0,
         };
         assert_eq!(
-            remove_expired_recordings(folder.path(), retention, &HashSet::new(), now).unwrap(),
+            remove_old_and_excess_recordings(folder.path(), retention, &HashSet::new(), now).unwrap(),
             2
         );
         assert_eq!(remaining_recordings(folder.path()), ["a/2.calls", "b/4.calls"]);
@@ -186,7 +186,7 @@ mod tests {
             max_bytes: 1500,
         };
         assert_eq!(
-            remove_expired_recordings(folder.path(), retention, &HashSet::new(), now).unwrap(),
+            remove_old_and_excess_recordings(folder.path(), retention, &HashSet::new(), now).unwrap(),
             3
         );
         assert_eq!(remaining_recordings(folder.path()), ["b/4.calls"]);
@@ -201,7 +201,7 @@ mod tests {
             max_days: 30,
             max_bytes: 1000,
         };
-        remove_expired_recordings(folder.path(), retention, &open, now).unwrap();
+        remove_old_and_excess_recordings(folder.path(), retention, &open, now).unwrap();
         assert_eq!(remaining_recordings(folder.path()), ["a/1.calls"]);
     }
 
@@ -209,7 +209,8 @@ mod tests {
     fn without_limits_nothing_is_removed() {
         let (folder, now) = create_recordings(&SAMPLE_FILES);
         let swept =
-            remove_expired_recordings(folder.path(), Retention::default(), &HashSet::new(), now).unwrap();
+            remove_old_and_excess_recordings(folder.path(), Retention::default(), &HashSet::new(), now)
+                .unwrap();
         assert_eq!((swept, remaining_recordings(folder.path()).len()), (0, 4));
     }
 

@@ -15,7 +15,7 @@ use weir_core::{JobId, TenantId};
 
 use super::RecordingFrame;
 use super::recording_file::{RecordingInProgress, append_frames, create_private_folder, recording_path};
-use super::retention::{Retention, list_files_in_folder, remove_expired_recordings, remove_files};
+use super::retention::{Retention, list_files_in_folder, remove_files, remove_old_and_excess_recordings};
 
 /// Pause of the thread after it has written everything. Waking a blocked thread costs the job some microseconds. A sleeping
 /// thread is not woken, so the jobs pay this at most a hundred times a second.
@@ -226,7 +226,7 @@ impl WriterThread {
             open_files.retain(|_, file| file.strong_count() > 0);
             open_files.keys().cloned().collect()
         };
-        match remove_expired_recordings(&self.folder, self.retention, &open, SystemTime::now()) {
+        match remove_old_and_excess_recordings(&self.folder, self.retention, &open, SystemTime::now()) {
             Ok(0) => {}
             Ok(removed) => tracing::info!(
                 removed,

@@ -5,7 +5,7 @@ use weir_core::decision::{BatchContext, BatchPlan, DeviceKind};
 
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::batching;
-use crate::instance::live_instance::LiveInstance;
+use crate::instance::instance_data::LiveInstance;
 use crate::recording::{PolicyFunctionCall, RecordedDecision};
 
 impl GuestFunction for BatchContext {

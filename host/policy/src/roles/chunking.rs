@@ -7,7 +7,7 @@ use weir_core::decision::{PageTextToSplit, SectionToSummarize, SummaryPlan, Summ
 
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::chunking;
-use crate::instance::live_instance::LiveInstance;
+use crate::instance::instance_data::LiveInstance;
 use crate::recording::{PolicyFunctionCall, RecordedDecision};
 
 /// Ranges of one decision.

@@ -14,7 +14,7 @@ use std::future::Future;
 use weir_core::decision::PolicyFunctionInput;
 use weir_core::manifest::Role;
 
-use crate::instance::live_instance::LiveInstance;
+use crate::instance::instance_data::LiveInstance;
 use crate::recording::{PolicyFunctionCall, RecordedDecision};
 
 /// A function of the contract as a guest exports it; implemented for the input type of each function. The conversions

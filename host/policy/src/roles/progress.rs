@@ -5,8 +5,7 @@ use weir_core::decision::{ObservedEvent, ProgressUpdate, TimedEvent};
 
 use super::{GuestFunction, missing_export_error, wit_conversions};
 use crate::bindings::progress;
-use crate::instance::instance_data::truncate_to_single_line;
-use crate::instance::live_instance::LiveInstance;
+use crate::instance::instance_data::{LiveInstance, truncate_to_single_line};
 use crate::recording::{PolicyFunctionCall, RecordedDecision};
 
 /// Updates of one decision; further ones are dropped.

@@ -11,7 +11,7 @@ use weir_core::id::is_valid_name;
 
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::routing;
-use crate::instance::live_instance::LiveInstance;
+use crate::instance::instance_data::LiveInstance;
 use crate::recording::{PolicyFunctionCall, RecordedDecision};
 
 /// Characters of a model's name.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use weir_core::PolicyError;
-use weir_core::manifest::{Capability, Pipeline, Role};
+use weir_core::manifest::{Capability, ResolvedPipeline, Role};
 use weir_core::ports::JobPolicy;
 use weir_policy::PolicyHost;
 
@@ -15,7 +15,7 @@ use crate::support::*;
 use crate::usage_metering::UsageLog;
 
 /// A pipeline of one component, with all capabilities granted.
-fn pipeline_with_all_capabilities(name: &str, role: Role) -> Pipeline {
+fn pipeline_with_all_capabilities(name: &str, role: Role) -> ResolvedPipeline {
     let mut pipeline = single_component_pipeline(&[role], &built_component(name));
     pipeline.manifest.capabilities.grant = Capability::ALL.to_vec();
     pipeline

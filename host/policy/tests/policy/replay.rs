@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use weir_core::manifest::{Capability, Pipeline, Role};
+use weir_core::manifest::{Capability, ResolvedPipeline, Role};
 use weir_core::ports::{JobPolicy as _, OpenPolicyRequest};
 use weir_core::replay::{JobReplayer as _, ReplayError, ReplayReport};
 use weir_core::{JobId, TenantId};
@@ -31,7 +31,7 @@ impl RecordingHost {
         }
     }
 
-    async fn open_recorded_job(&self, pipeline: &Pipeline) -> Arc<WasmJobPolicy> {
+    async fn open_recorded_job(&self, pipeline: &ResolvedPipeline) -> Arc<WasmJobPolicy> {
         let request = OpenPolicyRequest {
             tenant: &TenantId::default_tenant(),
             job: self.id,
@@ -41,7 +41,7 @@ impl RecordingHost {
         self.host.open_job(request).await.unwrap()
     }
 
-    async fn replay_recorded_job(&self, pipeline: &Pipeline) -> ReplayReport {
+    async fn replay_recorded_job(&self, pipeline: &ResolvedPipeline) -> ReplayReport {
         let tenant = TenantId::default_tenant();
         self.host.replay_job(&tenant, &self.id, pipeline).await.unwrap()
     }

@@ -12,7 +12,7 @@ use weir_core::component_log::ComponentLogRecord;
 use weir_core::component_state_limits::{StateChange, StateSizes};
 use weir_core::decision::{BatchContext, DocumentFacts, ObservedEvent, PageStageFailure, PageTextToSplit};
 use weir_core::event::ErrorInfo;
-use weir_core::manifest::{Manifest, Pipeline, ResolvedComponentFile, Role};
+use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline, Role};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
 use weir_core::ports::{ComponentStateStore, HostCapabilities, OpenPolicyRequest};
@@ -49,20 +49,26 @@ pub(crate) fn default_components() -> BTreeMap<Role, ResolvedComponentFile> {
 }
 
 /// Returns a pipeline of the default components, with these manifest lines and with the components in `own` instead of defaults.
-pub(crate) fn pipeline_with_components(manifest: &str, own: &[(Role, &str)]) -> Pipeline {
+pub(crate) fn pipeline_with_components(manifest: &str, own: &[(Role, &str)]) -> ResolvedPipeline {
     let mut components = default_components();
     components.extend(own.iter().map(|(role, name)| (*role, built_component(name))));
     parse_pipeline(manifest, components)
 }
 
-pub(crate) fn parse_pipeline(manifest: &str, components: BTreeMap<Role, ResolvedComponentFile>) -> Pipeline {
+pub(crate) fn parse_pipeline(
+    manifest: &str,
+    components: BTreeMap<Role, ResolvedComponentFile>,
+) -> ResolvedPipeline {
     let text = format!("name = 'test'\n{manifest}");
     let manifest = Manifest::parse(Path::new("pipeline.toml"), &text).unwrap();
-    Pipeline::new(manifest, components, default_components())
+    ResolvedPipeline::new(manifest, components, default_components())
 }
 
 /// Returns a pipeline of one component in these roles, without fallbacks.
-pub(crate) fn single_component_pipeline(roles: &[Role], component: &ResolvedComponentFile) -> Pipeline {
+pub(crate) fn single_component_pipeline(
+    roles: &[Role],
+    component: &ResolvedComponentFile,
+) -> ResolvedPipeline {
     let components = roles.iter().map(|role| (*role, component.clone())).collect();
     let mut pipeline = parse_pipeline("on-component-failure = 'fail'", components);
     pipeline.default_components.clear();
@@ -97,7 +103,7 @@ pub(crate) fn new_host() -> Arc<PolicyHost> {
 /// Opens a new job of the single tenant.
 pub(crate) async fn open_job(
     host: &PolicyHost,
-    pipeline: &Pipeline,
+    pipeline: &ResolvedPipeline,
     port: &Arc<FakeCapabilities>,
 ) -> Result<Arc<WasmJobPolicy>, PolicyError> {
     host.open_job(OpenPolicyRequest {

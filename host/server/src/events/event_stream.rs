@@ -117,7 +117,7 @@ impl EventStreamSession {
             reason => reason,
         };
         if end_reason == StreamEndReason::ClientTooSlow {
-            counter!("weir_event_streams_dropped_total").increment(1);
+            counter!("weir_event_streams_too_slow_total").increment(1);
             tracing::info!(tenant = %caller.tenant_id(), "an event stream is dropped: its client does not read");
         }
         end_reason

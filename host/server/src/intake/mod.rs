@@ -18,7 +18,7 @@
 //! when the job runs, as with `weir run`. So one invalid file does not hold up the other files of a submission.
 
 mod job_options;
-mod job_submission_body;
+mod job_submission_body_types;
 mod multipart;
 mod submission_in_progress;
 #[cfg(test)]
@@ -37,7 +37,7 @@ use crate::problem::Problem;
 use crate::state::AppState;
 
 pub(crate) use job_options::{LaneName, parse_idempotency_key};
-use job_submission_body::{JobForm, NewJob};
+use job_submission_body_types::{JobForm, NewJob};
 use multipart::{MultipartReader, parse_boundary};
 use submission_in_progress::SubmissionInProgress;
 

@@ -21,7 +21,7 @@ use weir_core::ports::Ledger as _;
 use weir_core::tenancy::Tenant;
 
 use super::job_options::{JobOptions, ValidatedJobOptions, sanitize_file_name};
-use super::job_submission_body::{DocumentSource, RemoteDocument, StoredDocument};
+use super::job_submission_body_types::{DocumentSource, RemoteDocument, StoredDocument};
 use super::multipart::{MultipartReader, PartHeaders};
 use crate::http_input::describe_json_error;
 use crate::jobs::{job_accepted_response, repeated_request_response};

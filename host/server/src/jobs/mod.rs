@@ -3,7 +3,6 @@
 mod component_log;
 mod diagnosis;
 mod document_page;
-mod job_response;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -12,18 +11,18 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use weir_control::Control;
 use weir_control::jobs::JobCancelOutcome;
-use weir_control::submission::{NewOrRepeatedSubmission, admit_submission};
+use weir_control::submission::{CommitJobError, NewOrRepeatedSubmission, admit_submission};
 use weir_core::JobId;
-use weir_core::job_request::{IdempotencyKey, JobFilter};
+use weir_core::job_request::{EarlierIdempotentRequest, IdempotencyKey, JobFilter};
 use weir_core::ledger::JobState;
-use weir_core::tenancy::KeyScope;
+use weir_core::tenancy::{KeyScope, Tenant};
 
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
@@ -33,13 +32,15 @@ use crate::problem::Problem;
 pub(crate) use component_log::{__path_get_job_log, get_job_log};
 use diagnosis::DiagnosisView;
 pub(crate) use document_page::{__path_get_job_page, get_job_page};
-pub(crate) use job_response::{job_accepted_response, repeated_request_response};
 pub(crate) use view::JobView;
 use view::{JobStateName, JobSummary, load_job_and_request};
 
 /// The default and the maximum number of jobs in one response.
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
+
+/// Response header that marks the response to an earlier request.
+const IDEMPOTENCY_REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The query parameters of the list of jobs.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -221,6 +222,40 @@ pub(crate) async fn retry_job(
     )
     .await?;
     job_accepted_response(&control, &caller.tenant, job, was_created_before).await
+}
+
+/// Returns the response to a request with the idempotency key of an earlier request. It is an error if the requests differ.
+pub(crate) async fn repeated_request_response(
+    control: &Control,
+    tenant: &Tenant,
+    earlier: &EarlierIdempotentRequest,
+    idempotency: Option<&IdempotencyKey>,
+) -> Result<Response, Problem> {
+    if idempotency.is_none_or(|idempotency_key| idempotency_key.request_digest != earlier.request_digest) {
+        return Err(CommitJobError::IdempotencyKeyReused.into());
+    }
+    job_accepted_response(control, tenant, earlier.job, true).await
+}
+
+/// Builds the response for an accepted job. `was_created_before` is true for a job that an earlier request
+/// created.
+pub(crate) async fn job_accepted_response(
+    control: &Control,
+    tenant: &Tenant,
+    job: JobId,
+    was_created_before: bool,
+) -> Result<Response, Problem> {
+    let view = JobView::load_job_view(control, &tenant.id, &job).await?;
+    let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
+    let location = HeaderValue::from_str(&format!("/v1/jobs/{job}"))
+        .map_err(|e| Problem::internal_error(e.to_string()))?;
+    response.headers_mut().insert(header::LOCATION, location);
+    if was_created_before {
+        response
+            .headers_mut()
+            .insert(IDEMPOTENCY_REPLAYED_HEADER, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 /// Diagnose which stage is the bottleneck of a job.

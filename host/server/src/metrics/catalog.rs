@@ -72,30 +72,30 @@ metric_catalog! {
     // Jobs and pages
     "weir_jobs_queued" Gauge Count "Queued jobs";
     "weir_jobs_running" Gauge Count "Running jobs";
-    "weir_jobs_finished_total" Counter Count "Jobs that ended, by state: done, failed or cancelled";
+    "weir_jobs_ended_total" Counter Count "Jobs that ended, by state: done, failed or cancelled";
     "weir_job_submissions_shed_total" Counter Count "Job submissions refused because of overload, by reason: memory (too little available), queue-wait (queued jobs wait too long for a job slot) or queue-full (the job queue is full)";
     "weir_stage_page_duration_seconds" Histogram(PROCESSING_SECONDS) Seconds "Time that a page occupies a worker slot, by stage; the read stage is split into text-layer, read (OCR) and vision";
     "weir_stage_workers" Gauge Count "Worker slots, by stage";
     "weir_stage_workers_busy" Gauge Count "Worker slots in use, by stage";
     "weir_stage_queue_depth" Gauge Count "Pages in the queue in front of a stage, by stage";
     "weir_stage_queue_capacity" Gauge Count "Capacity in pages of the queue in front of a stage, by stage; 0 without running jobs";
-    "weir_pages_finished_total" Counter Count "Pages that ended, by outcome: done or failed";
-    "weir_ledger_commits_total" Counter Count "Group commits to the ledger";
+    "weir_pages_ended_total" Counter Count "Pages that ended, by outcome: done or failed";
+    "weir_ledger_group_commits_total" Counter Count "Group commits to the ledger";
     "weir_ledger_commit_duration_seconds" Histogram(COMMIT_SECONDS) Seconds "Time of a group commit until it is durable";
 
     // Searches and streams
     "weir_search_batch_size" Histogram(BATCH_SIZES) Count "Queries in a search batch";
     "weir_search_queries_queued" Gauge Count "Queries in the search buffer";
     "weir_search_queries_refused_total" Counter Count "Queries refused because the search buffer is full";
-    "weir_search_queries_dropped_total" Counter Count "Queries accepted into the search buffer that ended without a result, by reason: timeout or buffer-full (dropped for another tenant's query)";
+    "weir_search_queries_unanswered_total" Counter Count "Queries accepted into the search buffer that ended without a result, by reason: timeout or buffer-full (dropped for another tenant's query)";
     "weir_http_streams" Gauge Count "Open streams, by kind: event or query";
     "weir_http_streams_refused_total" Counter Count "Streams refused because too many are open, by kind: event or query";
-    "weir_event_streams_dropped_total" Counter Count "Event streams closed because the client read too slowly";
+    "weir_event_streams_too_slow_total" Counter Count "Event streams closed because the client read too slowly";
     "weir_webhook_requests_total" Counter Count "Webhook requests sent, by outcome: received, unwanted (the receiver responded with 410), failed (will be retried) or given-up (no attempts left)";
 
     // Models
     "weir_model_batch_size" Histogram(BATCH_SIZES) Count "Inputs in a batch, by model";
-    "weir_model_failures_total" Counter Count "Failed requests, by model";
+    "weir_model_request_failures_total" Counter Count "Failed requests, by model";
     "weir_model_batch_duration_seconds" Histogram(PROCESSING_SECONDS) Seconds "Time of a batch, by model";
     "weir_model_requests_queued" Gauge Count "Queued requests, by model";
 
@@ -106,7 +106,7 @@ metric_catalog! {
     "weir_llm_concurrency_limit" Gauge Count "Current concurrency limit of calls, by provider";
     "weir_llm_retries_total" Counter Count "Retries of a request with the same provider, by provider";
     "weir_llm_failovers_total" Counter Count "Requests sent to another provider after one has failed";
-    "weir_llm_timeouts_total" Counter Count "Calls that timed out or stalled, by provider";
+    "weir_llm_call_timeouts_total" Counter Count "Calls that timed out or stalled, by provider";
     "weir_llm_tokens_total" Counter Count "Tokens, by provider and type: prompt or completion";
     "weir_llm_cost_micros_total" Counter Count "Cost of calls in millionths of the currency of the settings, by provider";
     "weir_tenant_llm_calls_total" Counter Count "Calls to language models, by tenant";
@@ -122,11 +122,11 @@ metric_catalog! {
     "weir_llm_response_cache_lookups_total" Counter Count "Lookups in the response cache, by outcome: hit, shared (joined an identical request in flight) or miss";
 
     // Components
-    "weir_policy_call_duration_seconds" Histogram(COMPONENT_CALL_SECONDS) Seconds "Time of a component call without the waits for host calls, by role";
+    "weir_policy_call_cpu_seconds" Histogram(COMPONENT_CALL_SECONDS) Seconds "Time of a component call without the waits for host calls, by role";
     "weir_policy_call_failures_total" Counter Count "Failed component calls, by role and error kind";
 
     // Rasterizer
-    "weir_page_image_bytes" Gauge Bytes "Memory used by page images";
+    "weir_page_image_memory_bytes" Gauge Bytes "Memory used by page images";
     "weir_raster_workers_busy" Gauge Count "Raster worker processes with a command in progress";
 
     // Process

@@ -79,7 +79,7 @@ impl PendingSearchHandle {
             Ok(Ok(result)) => result,
             Ok(Err(_gone)) => Err(Problem::stopping("the host is stopping: use another host")),
             Err(_late) => {
-                counter!("weir_search_queries_dropped_total", "reason" => "timeout").increment(1);
+                counter!("weir_search_queries_unanswered_total", "reason" => "timeout").increment(1);
                 Err(Problem::overloaded("the query timed out: retry it").with_retry_after(RETRY_AFTER))
             }
         }
@@ -289,7 +289,7 @@ impl TenantQueues {
             return Err(refusal());
         };
         self.queued_queries -= 1;
-        counter!("weir_search_queries_dropped_total", "reason" => "buffer-full").increment(1);
+        counter!("weir_search_queries_unanswered_total", "reason" => "buffer-full").increment(1);
         let _ = dropped.response_sender.send(Err(refusal()));
         Ok(())
     }

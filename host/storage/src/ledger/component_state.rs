@@ -11,7 +11,7 @@ pub(super) fn get_component_state_value(
     pipeline: &str,
     key: &str,
 ) -> Result<Option<Vec<u8>>> {
-    c.prepare_cached("SELECT value FROM policy_state WHERE tenant = ?1 AND pipeline = ?2 AND key = ?3")?
+    c.prepare_cached("SELECT value FROM component_state WHERE tenant = ?1 AND pipeline = ?2 AND key = ?3")?
         .query_row(params![tenant.as_str(), pipeline, key], |row| row.get(0))
         .optional()
 }
@@ -21,7 +21,7 @@ pub(super) fn list_component_state_value_sizes(
     tenant: &TenantId,
     pipeline: &str,
 ) -> Result<StateSizes> {
-    c.prepare_cached("SELECT key, length(value) FROM policy_state WHERE tenant = ?1 AND pipeline = ?2")?
+    c.prepare_cached("SELECT key, length(value) FROM component_state WHERE tenant = ?1 AND pipeline = ?2")?
         .query_map(params![tenant.as_str(), pipeline], |row| {
             Ok((row.get(0)?, row.get::<_, u32>(1)? as usize))
         })?
@@ -36,18 +36,18 @@ pub(super) fn apply_component_state_changes(
     changes: &[StateChange],
 ) -> Result<std::result::Result<(), ErrorInfo>> {
     let mut sizes = list_component_state_value_sizes(transaction, tenant, pipeline)?;
-    if let Err(refused) = sizes.check_and_apply_all_changes(changes) {
+    if let Err(refused) = sizes.check_and_apply_all_size_changes(changes) {
         return Ok(Err(refused));
     }
     for StateChange { key, value } in changes {
         match value {
             Some(value) => transaction
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO policy_state (tenant, pipeline, key, value) VALUES (?1, ?2, ?3, ?4)",
+                    "INSERT OR REPLACE INTO component_state (tenant, pipeline, key, value) VALUES (?1, ?2, ?3, ?4)",
                 )?
                 .execute(params![tenant.as_str(), pipeline, key, value])?,
             None => transaction
-                .prepare_cached("DELETE FROM policy_state WHERE tenant = ?1 AND pipeline = ?2 AND key = ?3")?
+                .prepare_cached("DELETE FROM component_state WHERE tenant = ?1 AND pipeline = ?2 AND key = ?3")?
                 .execute(params![tenant.as_str(), pipeline, key])?,
         };
     }

@@ -21,7 +21,7 @@ use crate::path_with_error_name::PathWithErrorName;
 /// The name of the ledger in errors.
 pub(super) const LEDGER_NAME: &str = "the ledger";
 /// The steps of the schema. The schema version of a file (`user_version`) is the number of steps that it has taken.
-const SCHEMA_STEPS: [&str; 13] = [
+const SCHEMA_STEPS: [&str; 14] = [
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
@@ -35,6 +35,7 @@ const SCHEMA_STEPS: [&str; 13] = [
     include_str!("schema/11.sql"),
     include_str!("schema/12.sql"),
     include_str!("schema/13.sql"),
+    include_str!("schema/14.sql"),
 ];
 /// Since this step SQLite overwrites removed rows.
 const SECURE_DELETE_STEP: usize = 11;

@@ -34,7 +34,7 @@ impl DocumentRemovalStore for SqliteLedger {
     ) -> std::result::Result<(), StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         self.run_write_transaction(move |t| {
-            t.prepare_cached("DELETE FROM document_removals WHERE tenant = ?1 AND document = ?2")?
+            t.prepare_cached("DELETE FROM unfinished_document_removals WHERE tenant = ?1 AND document = ?2")?
                 .execute(params![tenant.as_str(), document.to_string()])
                 .map(drop)
         })
@@ -46,7 +46,7 @@ impl DocumentRemovalStore for SqliteLedger {
     ) -> std::result::Result<Vec<(TenantId, DocumentId)>, StorageError> {
         self.reader
             .run_on_read_connection(|c| {
-                c.prepare_cached("SELECT tenant, document FROM document_removals")?
+                c.prepare_cached("SELECT tenant, document FROM unfinished_document_removals")?
                     .query_map([], |row| {
                         Ok((read_and_parse_text(row, 0)?, read_and_parse_text(row, 1)?))
                     })?
@@ -82,7 +82,9 @@ fn begin_removal_of_document(
         return Ok(BeginRemovalOutcome::UsedByActiveJob);
     }
     let begun = t
-        .prepare_cached("INSERT OR IGNORE INTO document_removals (tenant, document) VALUES (?1, ?2)")?
+        .prepare_cached(
+            "INSERT OR IGNORE INTO unfinished_document_removals (tenant, document) VALUES (?1, ?2)",
+        )?
         .execute(params![tenant.as_str(), document.to_string()])?;
     Ok(if begun > 0 {
         BeginRemovalOutcome::Started
@@ -96,7 +98,8 @@ pub(super) fn find_requested_document_being_removed(
     c: &Connection,
     request: &JobRequest,
 ) -> Result<Option<DocumentId>> {
-    let mut find = c.prepare_cached("SELECT 1 FROM document_removals WHERE tenant = ?1 AND document = ?2")?;
+    let mut find =
+        c.prepare_cached("SELECT 1 FROM unfinished_document_removals WHERE tenant = ?1 AND document = ?2")?;
     for file in &request.files {
         let row = params![request.tenant.as_str(), file.document.to_string()];
         if find.query_row(row, |_| Ok(())).optional()?.is_some() {
@@ -154,7 +157,7 @@ fn redact_document_in_job(
     job: &JobId,
 ) -> Result<()> {
     let row = params![tenant.as_str(), job.to_string()];
-    for table in ["component_log", "shadow_runs"] {
+    for table in ["component_log", "shadow_reports"] {
         t.prepare_cached(&format!("DELETE FROM {table} WHERE tenant = ?1 AND job = ?2"))?
             .execute(row)?;
     }

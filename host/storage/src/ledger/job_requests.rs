@@ -25,7 +25,7 @@ const MAX_LISTED_JOBS: usize = 10_000;
 
 #[async_trait]
 impl JobRequestStore for SqliteLedger {
-    async fn put_job_request(
+    async fn create_job_with_request(
         &self,
         record: &JobRecord,
         request: &JobRequest,

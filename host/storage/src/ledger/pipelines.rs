@@ -3,7 +3,7 @@
 //! One transaction reads a rollout, decides on the change and writes it, and the file has one writer at a time. So if two requests
 //! promote the same canary, the second fails because there is no canary any more.
 
-mod components;
+mod component_records;
 mod revision_assignments;
 mod rollouts;
 
@@ -20,7 +20,7 @@ use weir_core::revision::{
 use weir_core::rollout::{RevisionAssignment, Rollout, RolloutAction, RolloutError};
 use weir_core::{JobId, StorageError, TenantId};
 
-use components::{delete_component_if_unused, find_component, list_components, write_component};
+use component_records::{delete_component_if_unused, find_component, list_components, write_component};
 use revision_assignments::{
     assign_revision_to_job, find_assignment_of_job, sample_job_outcomes, write_job_outcome,
 };
@@ -355,11 +355,11 @@ fn append_audit_entry(
     mut entry: PipelineAuditRecord,
 ) -> Result<()> {
     let last: Option<i64> = t
-        .prepare_cached("SELECT max(seq) FROM audit_log WHERE tenant = ?1 AND pipeline = ?2")?
+        .prepare_cached("SELECT max(seq) FROM pipeline_audit_log WHERE tenant = ?1 AND pipeline = ?2")?
         .query_row(params![tenant.as_str(), pipeline], |row| row.get(0))?;
     let seq = last.unwrap_or(0).saturating_add(1);
     entry.seq = u64::try_from(seq).unwrap_or(0);
-    t.prepare_cached("INSERT INTO audit_log (tenant, pipeline, seq, entry) VALUES (?1, ?2, ?3, ?4)")?
+    t.prepare_cached("INSERT INTO pipeline_audit_log (tenant, pipeline, seq, entry) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![tenant.as_str(), pipeline, seq, to_json(&entry)?])
         .map(drop)
 }
@@ -372,7 +372,7 @@ fn list_audit_entries(
     limit: usize,
 ) -> Result<Vec<PipelineAuditRecord>> {
     c.prepare_cached(
-        "SELECT entry FROM audit_log WHERE tenant = ?1 AND pipeline = ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4",
+        "SELECT entry FROM pipeline_audit_log WHERE tenant = ?1 AND pipeline = ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4",
     )?
     .query_map(
         params![

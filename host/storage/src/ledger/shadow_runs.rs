@@ -38,7 +38,7 @@ fn put_shadow_run(t: &Transaction<'_>, run: &ShadowRun) -> Result<()> {
     }
     let (tenant, pipeline) = (run.tenant.as_str(), run.pipeline.as_str());
     t.prepare_cached(
-        "INSERT OR REPLACE INTO shadow_runs (tenant, pipeline, job, revision, at_millis, report)
+        "INSERT OR REPLACE INTO shadow_reports (tenant, pipeline, job, revision, at_millis, report)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
     .execute(params![
@@ -51,8 +51,8 @@ fn put_shadow_run(t: &Transaction<'_>, run: &ShadowRun) -> Result<()> {
     ])?;
     // Job ids grow with time, so this keeps the latest runs.
     t.prepare_cached(
-        "DELETE FROM shadow_runs WHERE tenant = ?1 AND pipeline = ?2 AND job <
-             (SELECT job FROM shadow_runs WHERE tenant = ?1 AND pipeline = ?2 ORDER BY job DESC LIMIT 1 OFFSET ?3)",
+        "DELETE FROM shadow_reports WHERE tenant = ?1 AND pipeline = ?2 AND job <
+             (SELECT job FROM shadow_reports WHERE tenant = ?1 AND pipeline = ?2 ORDER BY job DESC LIMIT 1 OFFSET ?3)",
     )?
     .execute(params![tenant, pipeline, MAX_SHADOW_RUNS - 1])
     .map(drop)
@@ -66,7 +66,7 @@ fn list_shadow_runs(
     since_millis: u64,
 ) -> Result<Vec<ShadowRun>> {
     c.prepare_cached(
-        "SELECT tenant, pipeline, revision, job, at_millis, report FROM shadow_runs
+        "SELECT tenant, pipeline, revision, job, at_millis, report FROM shadow_reports
          WHERE tenant = ?1 AND pipeline = ?2 AND revision = ?3 AND at_millis >= ?4 ORDER BY job DESC",
     )?
     .query_map(

@@ -32,13 +32,13 @@ pub(super) fn write_path_updates(t: &Transaction<'_>, updates: &[PathRowUpdate])
         if update.added_bytes != 0 {
             let known = t
                 .prepare_cached(
-                    "UPDATE stored_paths SET bytes = max(0, bytes + ?3) WHERE tenant = ?1 AND path = ?2",
+                    "UPDATE stored_path_sizes SET bytes = max(0, bytes + ?3) WHERE tenant = ?1 AND path = ?2",
                 )?
                 .execute(params![update.tenant.as_str(), update.path, update.added_bytes])?;
             // The row was removed with its tenant, and a file arrived afterwards.
             if known == 0 && update.added_bytes > 0 {
                 t.prepare_cached(
-                    "INSERT INTO stored_paths (tenant, path, bytes, is_changing) VALUES (?1, ?2, ?3, TRUE)",
+                    "INSERT INTO stored_path_sizes (tenant, path, bytes, is_changing) VALUES (?1, ?2, ?3, TRUE)",
                 )?
                 .execute(params![
                     update.tenant.as_str(),
@@ -48,10 +48,12 @@ pub(super) fn write_path_updates(t: &Transaction<'_>, updates: &[PathRowUpdate])
             }
         }
         if update.clears_changing_mark {
-            t.prepare_cached("DELETE FROM stored_paths WHERE tenant = ?1 AND path = ?2 AND bytes = 0")?
+            t.prepare_cached("DELETE FROM stored_path_sizes WHERE tenant = ?1 AND path = ?2 AND bytes = 0")?
                 .execute(row)?;
-            t.prepare_cached("UPDATE stored_paths SET is_changing = FALSE WHERE tenant = ?1 AND path = ?2")?
-                .execute(row)?;
+            t.prepare_cached(
+                "UPDATE stored_path_sizes SET is_changing = FALSE WHERE tenant = ?1 AND path = ?2",
+            )?
+            .execute(row)?;
         }
     }
     Ok(())
@@ -59,7 +61,7 @@ pub(super) fn write_path_updates(t: &Transaction<'_>, updates: &[PathRowUpdate])
 
 fn insert_changing_path(t: &Transaction<'_>, tenant: &TenantId, path: &str) -> Result<()> {
     t.prepare_cached(
-        "INSERT INTO stored_paths (tenant, path, bytes, is_changing) VALUES (?1, ?2, 0, TRUE)
+        "INSERT INTO stored_path_sizes (tenant, path, bytes, is_changing) VALUES (?1, ?2, 0, TRUE)
          ON CONFLICT DO UPDATE SET is_changing = TRUE",
     )?
     .execute(params![tenant.as_str(), path])
@@ -68,7 +70,7 @@ fn insert_changing_path(t: &Transaction<'_>, tenant: &TenantId, path: &str) -> R
 
 /// Lists the paths whose files may have changed since their bytes were written.
 pub(super) fn list_changing_paths(c: &Connection) -> Result<Vec<(TenantId, String)>> {
-    c.prepare("SELECT tenant, path FROM stored_paths WHERE is_changing")?
+    c.prepare("SELECT tenant, path FROM stored_path_sizes WHERE is_changing")?
         .query_map([], |row| Ok((read_and_parse_text(row, 0)?, row.get(1)?)))?
         .collect()
 }
@@ -81,8 +83,8 @@ pub(super) fn write_measured_byte_count(
     bytes: i64,
 ) -> Result<()> {
     let sql = match bytes {
-        0 => "DELETE FROM stored_paths WHERE tenant = ?1 AND path = ?2 AND ?3 = 0",
-        _ => "UPDATE stored_paths SET bytes = ?3, is_changing = FALSE WHERE tenant = ?1 AND path = ?2",
+        0 => "DELETE FROM stored_path_sizes WHERE tenant = ?1 AND path = ?2 AND ?3 = 0",
+        _ => "UPDATE stored_path_sizes SET bytes = ?3, is_changing = FALSE WHERE tenant = ?1 AND path = ?2",
     };
     t.prepare_cached(sql)?
         .execute(params![tenant.as_str(), path, bytes])

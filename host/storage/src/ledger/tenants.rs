@@ -18,21 +18,21 @@ const LARGE_TABLES: [(&str, &str); 9] = [
     ("idempotency_keys", "key"),
     ("revision_assignments", "job"),
     ("job_documents", "document"),
-    ("stored_paths", "path"),
+    ("stored_path_sizes", "path"),
 ];
 /// Tables that have few rows of a tenant.
 const SMALL_TABLES: [&str; 11] = [
     "api_keys",
-    "policy_state",
+    "component_state",
     "daily_usage",
     "storage_usage",
     "components",
     "revisions",
     "rollouts",
-    "audit_log",
+    "pipeline_audit_log",
     "component_log",
-    "shadow_runs",
-    "document_removals",
+    "shadow_reports",
+    "unfinished_document_removals",
 ];
 
 pub(super) fn create_tenant(transaction: &Transaction<'_>, tenant: &Tenant) -> Result<bool> {

@@ -44,7 +44,7 @@ impl LedgerWriter {
 
     /// Refuses later changes of files and saves the last sizes.
     pub(super) fn refuse_changes_and_save_sizes(&mut self) -> Result<(), StorageError> {
-        self.changed_paths.close();
+        self.changed_paths.refuse_later_changes();
         self.save_changed_file_sizes()
     }
 

@@ -19,9 +19,8 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::args::BuildArgs;
-use super::component_source::ComponentSource;
+use super::component_source::{ComponentSource, Language};
 use super::embedded_files::{self, WIT_FILES};
-use super::language::Language;
 use crate::app_folders::AppFolders;
 use crate::terminal::out_line;
 

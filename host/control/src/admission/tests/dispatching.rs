@@ -109,7 +109,7 @@ async fn concurrent_jobs_quota_limits_running_jobs() {
 #[tokio::test]
 async fn component_memory_is_limited_by_the_tenants_quota() {
     let host = TestControl::with_settings(Settings {
-        policy_max_instance_memory_bytes: 256 << 20,
+        policy_default_instance_memory_bytes: 256 << 20,
         ..Settings::default()
     });
     for (name, quota, expected) in [
@@ -219,7 +219,7 @@ async fn passwords_are_deleted_when_the_job_ends() {
     job_request.files[0].password = Some("open sesame".into());
     let record = job_record(&a, job_request.job, JobState::Queued);
     host.store
-        .put_job_request(&record, &job_request, None)
+        .create_job_with_request(&record, &job_request, None)
         .await
         .unwrap();
     host.control
@@ -277,7 +277,7 @@ async fn job_ends_are_counted_by_state() {
     let _dispatching = host.spawn_dispatcher();
     host.wait_for_job_counts(&a, 0, 0).await;
     let counts = ["done", "failed", "cancelled"].map(|state| {
-        let series = format!(r#"weir_jobs_finished_total{{state="{state}"}}"#);
+        let series = format!(r#"weir_jobs_ended_total{{state="{state}"}}"#);
         metric_value(&recorder, &series)
     });
     assert_eq!(counts, [2.0, 1.0, 1.0]);

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use weir_core::Stage;
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::llm::LanguageModel;
-use weir_core::manifest::{Manifest, Pipeline};
+use weir_core::manifest::{Manifest, ResolvedPipeline};
 use weir_core::ports::Ledger;
 use weir_engine::{DocumentSpec, Engine, EngineConfig, JobSpec, PortImplementations};
 
@@ -388,12 +388,16 @@ impl FakeHost {
 }
 
 /// Returns a pipeline. Each number gives another revision.
-pub fn test_pipeline(number: u32) -> Arc<Pipeline> {
+pub fn test_pipeline(number: u32) -> Arc<ResolvedPipeline> {
     let mut manifest = Manifest::default_pipeline_manifest();
     manifest
         .settings
         .insert("number".into(), i64::from(number).into());
-    Arc::new(Pipeline::new(manifest, Default::default(), Default::default()))
+    Arc::new(ResolvedPipeline::new(
+        manifest,
+        Default::default(),
+        Default::default(),
+    ))
 }
 
 /// Returns a job of the single tenant.

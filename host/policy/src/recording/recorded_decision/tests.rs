@@ -19,7 +19,7 @@ use crate::recording::{
 /// A recording written by the first version of the format, with each function, decision and event.
 const FIRST_FORMAT: &str = "src/recording/fixtures/every_function.calls";
 
-fn request(function: &str, input: Value) -> PolicyRequest {
+fn request(function: &str, input: Value) -> PolicyFunctionInvocation {
     serde_json::from_value(json!({ "function": function, "input": input })).unwrap()
 }
 
@@ -314,7 +314,10 @@ fn inputs_may_leave_out_fields_with_a_default() {
         },
         free_image_bytes: 256 << 20,
     };
-    assert_eq!(request("batching.plan", plan), PolicyRequest::Plan(expected));
+    assert_eq!(
+        request("batching.plan", plan),
+        PolicyFunctionInvocation::Plan(expected)
+    );
     let source = PageTextToSplit {
         document,
         page: 1,
@@ -324,7 +327,7 @@ fn inputs_may_leave_out_fields_with_a_default() {
     };
     assert_eq!(
         request("chunking.passages", json!({"text": "a"})),
-        PolicyRequest::Passages(source)
+        PolicyFunctionInvocation::Passages(source)
     );
     let event = ObservedEvent::PageDone {
         document,
@@ -337,7 +340,7 @@ fn inputs_may_leave_out_fields_with_a_default() {
             "progress.observe",
             json!({"at-millis": 5, "event": {"page-done": {"page": 2}}})
         ),
-        PolicyRequest::Observe(TimedEvent { at_millis: 5, event })
+        PolicyFunctionInvocation::Observe(TimedEvent { at_millis: 5, event })
     );
 }
 

@@ -21,7 +21,7 @@ fn assert_overloaded(refused: &ProblemResponse) {
 #[tokio::test(start_paused = true)]
 async fn host_refuses_jobs_while_queued_jobs_do_not_start() {
     let host = TestHost::with_settings(Settings {
-        server_max_queue_wait_seconds: 60,
+        server_overload_queue_wait_seconds: 60,
         ..Settings::default()
     });
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
@@ -61,7 +61,7 @@ async fn host_refuses_jobs_while_queued_jobs_do_not_start() {
 #[tokio::test(start_paused = true)]
 async fn zero_max_wait_disables_the_overload_check() {
     let host = TestHost::with_settings(Settings {
-        server_max_queue_wait_seconds: 0,
+        server_overload_queue_wait_seconds: 0,
         ..Settings::default()
     });
     let (_, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;

@@ -320,7 +320,7 @@ fn frequent_statements_search_an_index() {
         "SELECT position, event FROM events WHERE tenant = 'a' AND position > 7 ORDER BY position LIMIT 9",
         "SELECT event FROM events WHERE tenant = 'a' AND job = 'b' AND seq > 7 ORDER BY seq LIMIT 9",
         "SELECT bytes FROM storage_usage WHERE tenant = 'a'",
-        "UPDATE stored_paths SET is_changing = FALSE WHERE tenant = 'a' AND path = 'p'",
+        "UPDATE stored_path_sizes SET is_changing = FALSE WHERE tenant = 'a' AND path = 'p'",
         "SELECT id FROM api_keys WHERE id = 'k'",
         "SELECT id FROM jobs WHERE tenant = 'a' AND id < 'b' ORDER BY id DESC LIMIT 9",
         "SELECT id FROM jobs WHERE tenant = 'a' AND state = 'done' AND id < 'b' ORDER BY id DESC LIMIT 9",

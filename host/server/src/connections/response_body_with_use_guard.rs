@@ -13,12 +13,12 @@ use super::ConnectionUseGuard;
 /// A response body that marks its connection as in use until the last byte has been written.
 ///
 /// Reading the last byte from this body is not enough: data for a slow client stays in the write buffers of the connection.
-pub(crate) struct ConnectionInUseBody {
+pub(crate) struct ResponseBodyWithUseGuard {
     body: Body,
     in_use: Arc<ConnectionUseGuard>,
 }
 
-impl ConnectionInUseBody {
+impl ResponseBodyWithUseGuard {
     pub(crate) fn new(body: Body, in_use: ConnectionUseGuard) -> Self {
         Self {
             body,
@@ -27,18 +27,18 @@ impl ConnectionInUseBody {
     }
 }
 
-impl HttpBody for ConnectionInUseBody {
-    type Data = ConnectionInUseBytes;
+impl HttpBody for ResponseBodyWithUseGuard {
+    type Data = ResponseBytesWithUseGuard;
     type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<ConnectionInUseBytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<ResponseBytesWithUseGuard>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         let in_use = &self.in_use;
         frame.map_ok(|frame| {
-            frame.map_data(|bytes| ConnectionInUseBytes {
+            frame.map_data(|bytes| ResponseBytesWithUseGuard {
                 bytes,
                 _in_use: Arc::clone(in_use),
             })
@@ -55,12 +55,12 @@ impl HttpBody for ConnectionInUseBody {
 }
 
 /// Response bytes that have not been written yet. They keep the connection in use until dropped.
-pub(crate) struct ConnectionInUseBytes {
+pub(crate) struct ResponseBytesWithUseGuard {
     bytes: Bytes,
     _in_use: Arc<ConnectionUseGuard>,
 }
 
-impl Buf for ConnectionInUseBytes {
+impl Buf for ResponseBytesWithUseGuard {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
     }
@@ -91,7 +91,7 @@ mod tests {
     async fn response_bytes_keep_the_connection_in_use() {
         let connections = ConnectionLimiter::new(1, 0);
         let connection = connections.admit_connection([10, 0, 0, 1].into()).unwrap();
-        let mut body = ConnectionInUseBody::new(Body::from("answer"), connection.mark_in_use());
+        let mut body = ResponseBodyWithUseGuard::new(Body::from("answer"), connection.mark_in_use());
         assert_eq!(body.size_hint().exact(), Some(6));
         let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         let bytes = frame.unwrap().unwrap().into_data().ok().unwrap();

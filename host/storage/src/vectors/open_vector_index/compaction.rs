@@ -5,14 +5,14 @@ use std::fs::{self, File};
 use qdrant_edge::{CountRequest, EdgeOptimizersConfig, Filter, PointOperations, UpdateOperation};
 use weir_core::StorageError;
 
-use super::{LOG_FILE_BYTES, MIN_FREE_BYTES, Shard};
+use super::{LOG_FILE_BYTES, MIN_FREE_BYTES, OpenVectorIndex};
 use crate::data_folder::{check_free_space, sync_folder};
 use crate::vectors::passage_payload::key_filter;
 
 /// The marker file, which exists while removed points may still be in the files.
 const REMOVED_MARKER_FILE: &str = "removed";
 
-impl Shard {
+impl OpenVectorIndex {
     /// Removes the points that match a filter. Returns whether the shard needs a compaction, which removes them from the files.
     pub(in crate::vectors) fn remove_points(&self, filter: Filter) -> Result<bool, StorageError> {
         let request = CountRequest {

@@ -3,9 +3,9 @@
 //! This version of Qdrant's embedded engine has properties that the code must respect:
 //!
 //! - An update is applied in memory and appended to a log, and `flush` writes it to the segments. Opening a shard does *not* replay the
-//!   log. So a crash loses updates that are not flushed, and only [`Shard::flush`] makes updates durable.
+//!   log. So a crash loses updates that are not flushed, and only [`OpenVectorIndex::flush`] makes updates durable.
 //! - The engine never truncates its log. Closed log files are not needed, except the last one: it continues the operation numbers, and
-//!   without them the engine would ignore later updates as old ones. [`Shard::trim_log`] removes the others.
+//!   without them the engine would ignore later updates as old ones. [`OpenVectorIndex::trim_log`] removes the others.
 //! - `flush` and `drop` panic where other calls return an error, so every call goes through [`call_engine`].
 //! - `optimize` keeps concurrent deletions in memory until its end and relies on the log to restore them after a crash. The log is not
 //!   replayed, so a concurrent flush would return although deletions are not durable. So `optimize` runs alone. It builds no HNSW graph,
@@ -58,7 +58,7 @@ pub(super) struct IndexMetadata {
 }
 
 /// An open shard.
-pub(super) struct Shard {
+pub(super) struct OpenVectorIndex {
     location: PathWithErrorName,
     metadata: IndexMetadata,
     engine: Option<EdgeShard>,
@@ -66,7 +66,7 @@ pub(super) struct Shard {
     has_flush_failed: AtomicBool,
 }
 
-impl Shard {
+impl OpenVectorIndex {
     /// Opens `<data>/vectors` and creates it if it does not exist. Fails if it was made for another model or format. Blocks on the disk.
     pub(super) fn open_or_create(data: &Path, model: &str, dimensions: usize) -> Result<Self, StorageError> {
         let folder = data.join("vectors");
@@ -133,7 +133,7 @@ impl Shard {
         }
     }
 
-    /// Applies an update of about `bytes` bytes. The caller runs one update at a time, and none during [`Shard::flush`].
+    /// Applies an update of about `bytes` bytes. The caller runs one update at a time, and none during [`OpenVectorIndex::flush`].
     pub(super) fn apply_update(&self, change: UpdateOperation, bytes: u64) -> Result<(), StorageError> {
         self.check_no_failed_flush()?;
         check_free_space(&self.location, MIN_FREE_BYTES + 4 * bytes)?;
@@ -189,7 +189,7 @@ impl Shard {
     }
 }
 
-impl Drop for Shard {
+impl Drop for OpenVectorIndex {
     fn drop(&mut self) {
         let Some(edge) = self.engine.take() else { return };
         // Dropping the engine flushes. Without free space the flush may panic or, because of the memory maps, kill the process. Updates
@@ -218,7 +218,7 @@ fn create_shard(data: &Path, folder: &Path, metadata: &IndexMetadata) -> Result<
     }
     check_free_space(&index_path_with_error_name(data), 2 * MIN_FREE_BYTES)?;
     create_private_folder(&unfinished)?;
-    let shard = Shard {
+    let shard = OpenVectorIndex {
         engine: Some(call_engine(&location, || {
             EdgeShard::new(&unfinished, shard_config(metadata.dimensions))
         })?),
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn a_failed_flush_is_final_until_the_shard_is_reopened() {
         let dir = tempfile::tempdir().unwrap();
-        let shard = Shard::open_or_create(dir.path(), "model", 4).unwrap();
+        let shard = OpenVectorIndex::open_or_create(dir.path(), "model", 4).unwrap();
         shard.flush().unwrap();
         let failed = shard.flush_with_function(|_| panic!("Input/output error (os error 5)"));
         assert!(failed.unwrap_err().to_string().contains("os error 5"));
@@ -355,7 +355,7 @@ mod tests {
             assert!(refused.unwrap_err().to_string().contains("restart weir"));
         }
         drop(shard);
-        let shard = Shard::open_or_create(dir.path(), "model", 4).unwrap();
+        let shard = OpenVectorIndex::open_or_create(dir.path(), "model", 4).unwrap();
         shard.apply_update(index(), 0).unwrap();
         shard.flush().unwrap();
     }
