@@ -156,7 +156,9 @@ digest_id! {
 }
 
 digest_id! {
-    /// Id of a pipeline revision: the SHA-256 of its manifest and of its components.
+    /// Processing fingerprint: the SHA-256 of a manifest, with the options of the job, and of its components. It is not the
+    /// number of a [`Revision`](crate::revision::Revision): two jobs with the same revision but other options have different
+    /// fingerprints.
     RevisionId
 }
 
@@ -188,7 +190,7 @@ impl FromStr for JobId {
     }
 }
 
-/// Derives the id of a passage in the index: the UUIDv5 of tenant, document, page, passage number and revision.
+/// Derives the id of a passage in the index: the UUIDv5 of tenant, document, page, passage number and processing fingerprint.
 pub fn derive_passage_id(
     tenant: &TenantId,
     document: &DocumentId,

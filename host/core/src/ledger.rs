@@ -21,7 +21,7 @@ pub struct JobRecord {
     pub tenant: TenantId,
     /// Name of its pipeline.
     pub pipeline: String,
-    /// The revision that it runs from start to end.
+    /// Its processing fingerprint, the same from start to end.
     pub revision: RevisionId,
     /// Current state.
     pub state: JobState,
@@ -66,7 +66,7 @@ pub struct PageRecord {
     pub document: DocumentId,
     /// The page.
     pub page: PageNumber,
-    /// The revision that processed it.
+    /// The processing fingerprint of the job that processed it.
     pub revision: RevisionId,
     /// The job that processed it.
     pub job: JobId,
@@ -103,7 +103,7 @@ pub enum LedgerEntry {
     Job(JobRecord),
     /// A document was added or changed. A known document keeps its `created_millis`.
     Document(DocumentRecord),
-    /// A page ended. Replaces the earlier record of the page for this revision.
+    /// A page ended. Replaces the earlier record of the page with this processing fingerprint.
     Page(PageRecord),
     /// An event happened.
     Event(TenantId, Event),

@@ -306,12 +306,12 @@ pub struct ResolvedPipeline {
     pub components: BTreeMap<Role, ResolvedComponentFile>,
     /// Default component of each role. It decides if another component fails.
     pub default_components: BTreeMap<Role, ResolvedComponentFile>,
-    /// Id of the revision, a hash of the manifest and the components.
+    /// The processing fingerprint: a hash of the manifest, with the options of the job, and of the components.
     pub revision: RevisionId,
 }
 
 impl ResolvedPipeline {
-    /// Combines a manifest with its components and computes the revision id.
+    /// Combines a manifest with its components and computes the processing fingerprint.
     pub fn new(
         manifest: Manifest,
         components: BTreeMap<Role, ResolvedComponentFile>,

@@ -61,7 +61,7 @@ impl Settings {
                                 .map_err(|e| e.into_setting_error(wrong))?;
                         }
                     }
-                    _ => return Err(wrong(format!("{name} is not a plain value"))),
+                    _ => return Err(wrong(format!("{name} is not a scalar"))),
                 }
             }
         }
@@ -132,7 +132,10 @@ mod tests {
             .set("raster.jpeg_quality", "101")
             .unwrap_err()
             .to_string();
-        assert_eq!(error, "invalid value raster.jpeg_quality = '101': give 1 to 100");
+        assert_eq!(
+            error,
+            "invalid value '101' for the setting raster.jpeg_quality: expected 1 to 100"
+        );
         let error = settings.set("raster.worker", "1").unwrap_err().to_string();
         assert_eq!(
             error,

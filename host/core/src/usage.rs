@@ -29,15 +29,15 @@ pub struct Usage {
     pub upload_bytes: u64,
     /// Pages that are done or failed.
     pub pages: u64,
-    /// Microseconds of the time of OCR and embedding models.
+    /// Running time of OCR and embedding models, in microseconds.
     pub inference_micros: u64,
-    /// Microseconds of components' CPU time.
+    /// CPU time of components, in microseconds.
     pub guest_micros: u64,
     /// Search queries that were accepted.
     pub searches: u64,
     /// Requests that were refused because of a quota.
     pub refusals: u64,
-    /// Calls to language models with a response, and calls that may have been charged.
+    /// Calls to language models that returned a response, and failed calls that the provider may have billed.
     pub llm_calls: u64,
     /// Prompt tokens of calls to language models.
     pub llm_prompt_tokens: u64,
@@ -123,14 +123,15 @@ pub enum QuotaReserveError {
 #[async_trait]
 pub trait UsageQuotaLimiter: Send + Sync {
     /// Reserves between 1 and `most` pages before they are processed, and returns their number. `most` is at least 1.
-    /// Waits while other work has reserved the rest of a quota whose usage is known only after a page is processed.
+    /// Some quotas limit resources whose usage is known only after a page is processed. If other work has reserved the rest of
+    /// such a quota, waits until that reservation is released.
     async fn reserve_pages(&self, tenant: &TenantId, most: u32) -> Result<u32, QuotaReserveError>;
 
     /// Reserves a call to a language model with this expected usage. Waits while other calls have reserved the rest
     /// of the quota.
     async fn reserve_llm_call(&self, tenant: &TenantId, expected: &Usage) -> Result<(), QuotaReserveError>;
 
-    /// Releases a reservation, because its usage has been recorded or did not happen.
+    /// Releases a reservation after the actual usage was recorded, or if nothing was used.
     fn release_reservation(&self, tenant: &TenantId, reserved: &Usage);
 }
 

@@ -16,8 +16,9 @@ use crate::stage_workers::HostWorkers;
 pub(crate) struct DocumentStageQueues {
     pub(crate) rasterize: DocumentStageQueue,
     pub(crate) store: DocumentStageQueue,
-    /// The queue of lines that wait to be stored. It is separate from the queue of images, since each queue takes reservations
-    /// from one stage only. Both queues use the same workers.
+    /// The queue of lines that wait to be stored. It is separate from the queue of images (`store`): the rasterize stage reserves
+    /// capacity for images, the read stage for lines. A queue with reservations from two stages could cause a deadlock (see
+    /// `stage_queue.rs`). Both queues use the same workers.
     pub(crate) lines: DocumentStageQueue,
     pub(crate) read: DocumentStageQueue,
     pub(crate) embed: DocumentStageQueue,
@@ -68,7 +69,8 @@ impl DocumentStageQueues {
         ]
     }
 
-    /// Sets the capacity of each queue to the value of the batch plan.
+    /// Sets the capacity of each queue, in pages: the number of batches that the plan allows in a queue times the pages of a
+    /// batch.
     pub(crate) fn set_capacities_from_plan(&self, plan: &BatchPlan) {
         let pages = plan.queue_capacity.max(1).saturating_mul(plan.pages.max(1));
         for queue in self.queues_in_stage_order().into_iter().chain([&self.lines]) {

@@ -1,8 +1,8 @@
 //! A semaphore that grants permits fairly: the worker slots of a stage, which all documents of the host share.
 //!
-//! The shared resource is the time that permits are held. A permit is charged half of the mean time when it is granted, and the
-//! charge is corrected when it is returned. So tenants share by weight, whatever their pages cost, and no cost must be known
-//! before.
+//! The shared resource is the time that permits are held. When a permit is granted, its tenant is charged half of the mean
+//! time for which a permit is held. When the permit is returned, the charge is corrected to the actual time. So tenants share by
+//! weight, whatever their pages cost, and no cost must be known before.
 //!
 //! A tenant that was idle gets the next permits until it holds half of them, so that it does not wait for the pages of others
 //! one by one. This is the credit of the fair queue. In a latency boost, permits are kept free for a tenant.

@@ -2,8 +2,9 @@
 //!
 //! The fair queue alone gives bad latency on a busy processor, since it decides about each stage alone. The newcomer is next at
 //! every stage, yet its page shares the cores with the pages that other tenants have in all stages. So a job that is not in the
-//! bulk lane starts with a boost, unless its tenant has other active jobs. Until the job or the boost ends, pages of other
-//! tenants start only while less than half of a stage's worker slots are in use. Their pages in slots continue.
+//! bulk lane starts with a boost, unless its tenant has other active jobs. Until the job or the boost ends, a page of
+//! another tenant starts only if, counting this page, fewer than half of the stage's worker slots are in use. Pages of other
+//! tenants that already have slots continue.
 //!
 //! Slots stay reserved for the boosted tenant even while it has no page for them. Therefore boosts are limited by time and not by
 //! work. Each tenant has a budget that refills by a fifth of a second in each second. All tenants together have a budget of twice

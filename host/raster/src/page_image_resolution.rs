@@ -11,7 +11,7 @@ pub(crate) const MIN_DPI: u32 = 36;
 /// Highest resolution of a page image, in dots per inch.
 pub(crate) const MAX_DPI: u32 = 600;
 
-/// Maximum side of a JPEG, in pixels. ITU-T T.81 has 16 bits for it; libjpeg stops a little earlier.
+/// Maximum side of a JPEG, in pixels. ITU-T T.81 stores it in 16 bits (65,535 at most); the limit of libjpeg is 65,500.
 const MAX_JPEG_SIDE_PIXELS: u32 = 65_500;
 
 /// Resolution and size of a page image.
@@ -23,7 +23,8 @@ pub(crate) struct ImageDimensions {
     pub(crate) width: u32,
     /// Height in pixels.
     pub(crate) height: u32,
-    /// Bytes from row to row in color; a multiple of four, as PDFium prefers.
+    /// Stride of the color image: bytes from the start of one row to the start of the next. A multiple of four, as
+    /// PDFium prefers.
     pub(crate) stride: u32,
     /// Bytes of the segment that holds the image.
     pub(crate) segment_bytes: u64,
@@ -46,7 +47,7 @@ impl ImageDimensions {
         })
     }
 
-    /// Returns the bytes from row to row in gray.
+    /// Returns the stride of the gray image in bytes.
     pub(crate) fn gray_stride(&self) -> u32 {
         self.width.next_multiple_of(4)
     }

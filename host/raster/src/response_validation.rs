@@ -1,7 +1,7 @@
 //! Validates the responses of a worker.
 //!
 //! The worker parses hostile files, so its responses are untrusted input. This module clamps every number to the range that
-//! `weir_core` promises. It rejects a response that does not match its task; the worker that sent it is then replaced.
+//! `weir_core` guarantees. It rejects a response that does not match its task; the worker that sent it is then replaced.
 
 use std::ops::Range;
 use std::sync::Arc;

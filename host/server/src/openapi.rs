@@ -16,9 +16,9 @@ use utoipa::{Modify, OpenApi};
         title = "Weir",
         description = "A host for document-ingestion pipelines. Each page of a document becomes searchable as soon as it is \
             processed.\n\n\
-            Every error response is a problem of RFC 9457 with a stable `type`; `/problems` lists all types. If a quota is exceeded \
-            or the host is overloaded, the header `Retry-After` says when to retry. The response header `x-request-id` identifies \
-            the request in the logs of the host. It is the trace id if the request had a `traceparent` header.",
+            Every error response is an RFC 9457 problem document with a stable `type`; `/problems` lists all types. If a quota is \
+            exceeded or the host is overloaded, the header `Retry-After` says when to retry. The response header `x-request-id` \
+            identifies the request in the logs of the host. It is the trace id if the request had a `traceparent` header.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/", description = "this host")),

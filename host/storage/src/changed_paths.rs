@@ -91,7 +91,7 @@ impl ChangedPaths {
     {
         let mut state = self.0.lock();
         if state.is_closed {
-            return Ok(Err(io::Error::other("is closed")));
+            return Ok(Err(io::Error::other("the ledger is already closed")));
         }
         let known = state.paths.get_mut(tenant).and_then(|paths| paths.get_mut(path));
         let Some(path) = known.filter(|path| path.is_marked) else {
@@ -266,7 +266,10 @@ mod tests {
         grow(&paths, "a", 3);
         paths.refuse_later_changes();
         let refused = paths.run_change_if_marked(&t, "a", || panic!("the change ran after close"));
-        assert_eq!(refused.ok().unwrap().unwrap_err().to_string(), "is closed");
+        assert_eq!(
+            refused.ok().unwrap().unwrap_err().to_string(),
+            "the ledger is already closed"
+        );
         assert_eq!(paths.take_pending_updates(), [update("a", false, 3, true)]);
         assert_eq!(paths.take_pending_updates(), []);
     }

@@ -1,13 +1,14 @@
-//! Searches in a data folder that another process holds: the server on a local socket, and its client.
+//! Searches in a data folder that another process has locked: the server on a local socket, and its client.
 //!
-//! Only one process may have the vector shard open, but a user may want to search while another process ingests documents. So the holder
-//! of the folder runs searches that arrive at the socket `weir.sock` in the folder, and [`search_data_folder`] sends them there. If no process holds
-//! the folder, [`search_data_folder`] opens the shard itself for a moment. The client embeds the query, so the holder's models are not used. Reading
-//! the ledger needs no server (see [`LedgerReader`](crate::LedgerReader)).
+//! Only one process may have the vector shard open, but a user may want to search while another process ingests documents. So
+//! the process that has locked the folder runs searches that arrive at the socket `weir.sock` in the folder, and
+//! [`search_data_folder`] sends them there. If no process has locked the folder, [`search_data_folder`] opens the shard itself
+//! for a moment. The client embeds the query, so the server's models are not used. Reading the ledger needs no server (see
+//! [`LedgerReader`](crate::LedgerReader)).
 //!
 //! A request is one JSON object and ends when the client closes its sending side. The response is one JSON object too. Only the owner of
 //! the folder can open the socket, and the owner can read all files of the folder. So the tenant of a request is not authenticated. The
-//! socket file of a killed process refuses connections, and the next holder replaces it.
+//! socket file of a killed process refuses connections, and the next process that locks the folder replaces it.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -35,9 +36,9 @@ use crate::vectors::EdgeVectorStore;
 const SOCKET_NAME: &str = "weir.sock";
 /// Concurrent requests. Further requests wait in the socket's backlog.
 const MAX_CONCURRENT_REQUESTS: usize = 16;
-/// Maximum size of a request. A query of some thousand words with its embedding takes a tenth of it.
+/// Maximum size of a request. A query of several thousand words with its embedding takes a tenth of this limit.
 const MAX_REQUEST_BYTES: u64 = 1 << 20;
-/// Maximum size of a response. A thousand passages of some thousand words take a tenth of it.
+/// Maximum size of a response. A thousand passages of several thousand words each take a tenth of this limit.
 const MAX_RESPONSE_BYTES: u64 = 64 << 20;
 /// Time that each side waits for the other.
 const IO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -177,10 +178,10 @@ async fn run_search_request(
     vectors.search_by_vector_and_words(&request.tenant, &query).await
 }
 
-/// Searches a data folder, which another process may hold. `model` is the embedding model of the query's vector.
+/// Searches a data folder, which another process may have locked. `model` is the embedding model of the query's vector.
 ///
-/// Returns [`StorageError::NotFound`] if the folder does not exist, and [`StorageError::InUse`] if another process holds it and does not
-/// respond within ten seconds.
+/// Returns [`StorageError::NotFound`] if the folder does not exist, and [`StorageError::InUse`] if another process has locked it
+/// and does not respond within ten seconds.
 pub async fn search_data_folder(
     data: &Path,
     model: &str,
@@ -210,7 +211,7 @@ pub async fn search_data_folder(
             Ok(Ok(SearchResponse::Hits(hits))) => return Ok(hits),
             Ok(Ok(SearchResponse::Refused(reason))) => return Err(search_error(reason)),
             Ok(Err(error)) => tracing::debug!(%error, "no process answers searches at the socket"),
-            Err(_) => tracing::debug!("the holder of the data folder did not respond in time"),
+            Err(_) => tracing::debug!("the process that has locked the data folder did not respond in time"),
         }
         match open_index_temporarily(data, model, query.dense_vector.len()).await {
             Ok(vectors) => {

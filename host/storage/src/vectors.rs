@@ -163,7 +163,7 @@ impl EdgeVectorStore {
 
     fn get_open_index(&self) -> Result<Arc<VectorIndex>, StorageError> {
         let index = self.index.lock().clone();
-        index.ok_or_else(|| index_error("is closed"))
+        index.ok_or_else(|| index_error("it is already closed"))
     }
 
     /// Runs `work` on a thread that may block, concurrently with changes.

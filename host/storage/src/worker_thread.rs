@@ -12,6 +12,8 @@ use weir_core::StorageError;
 
 /// Calls that may wait in the thread's queue. Further callers wait for space in the queue.
 const MAX_QUEUED_CALLS: usize = 64;
+/// The reason that the caller gets if its call panics.
+const INTERNAL_ERROR: &str = "an internal error (panic) occurred; see the log of the host";
 
 type QueuedCall<T> = Box<dyn FnOnce(&mut T) + Send>;
 
@@ -37,7 +39,7 @@ impl<T: Send + 'static> WorkerThread<T> {
                 drop(state);
                 let _ = ended_sender.send(());
             })
-            .map_err(|e| StorageError::from_io_error(format!("starting the thread of {what}"), &e))?;
+            .map_err(|e| StorageError::from_io_error(format!("starting the worker thread for {what}"), &e))?;
         Ok(Self {
             name: what,
             sender: Mutex::new(Some(sender)),
@@ -54,13 +56,11 @@ impl<T: Send + 'static> WorkerThread<T> {
     {
         let (call, result) = create_queued_call(work);
         let sent = self.sender_if_open()?.send(call).await;
-        sent.map_err(|_| self.unavailable_error("is closed"))?;
-        result
-            .await
-            .map_err(|_| self.unavailable_error("failed inside, see the log"))?
+        sent.map_err(|_| self.unavailable_error("it is already closed"))?;
+        result.await.map_err(|_| self.unavailable_error(INTERNAL_ERROR))?
     }
 
-    /// Like [`WorkerThread::run`], for a thread that may block.
+    /// Like [`WorkerThread::run`], but blocks the calling thread. Do not call it in async code.
     pub(crate) fn run_and_block_caller<R, F>(&self, work: F) -> Result<R, StorageError>
     where
         R: Send + 'static,
@@ -68,15 +68,15 @@ impl<T: Send + 'static> WorkerThread<T> {
     {
         let (call, result) = create_queued_call(work);
         let sent = self.sender_if_open()?.blocking_send(call);
-        sent.map_err(|_| self.unavailable_error("is closed"))?;
+        sent.map_err(|_| self.unavailable_error("it is already closed"))?;
         result
             .blocking_recv()
-            .map_err(|_| self.unavailable_error("failed inside, see the log"))?
+            .map_err(|_| self.unavailable_error(INTERNAL_ERROR))?
     }
 
     fn sender_if_open(&self) -> Result<mpsc::Sender<QueuedCall<T>>, StorageError> {
         let sender = self.sender.lock().clone();
-        sender.ok_or_else(|| self.unavailable_error("is closed"))
+        sender.ok_or_else(|| self.unavailable_error("it is already closed"))
     }
 
     /// Waits until all queued calls are done and the thread's resource is dropped. Later calls fail.

@@ -50,10 +50,12 @@ pub(super) fn describe_event(name: &str, event: &EventKind, elapsed: Duration) -
             summary,
             ..
         } => {
-            let title = title.as_deref().unwrap_or("untitled");
+            let title = title
+                .as_deref()
+                .map_or_else(String::new, |title| format!(", \"{title}\","));
             match summary {
-                Some(_) => format!("{name}: section {section} ({title}) summarized"),
-                None => format!("{name}: section {section} ({title}) is too short for a summary"),
+                Some(_) => format!("{name}: section {section}{title} summarized"),
+                None => format!("{name}: section {section}{title} is too short for a summary"),
             }
         }
         EventKind::SectionFailed { section, error, .. } => {

@@ -199,7 +199,11 @@ fn find_and_describe_bottleneck(stages: &[StageEvidence], millis: u64) -> (Optio
     );
     if most >= ALWAYS_SHARE || (most >= MOSTLY_BUSY_SHARE && others * 2.0 <= most) {
         let others = next.map_or_else(String::new, |next| {
-            format!(", those of {} {:.0} %", next.stage, others * 100.0)
+            format!(
+                "; the workers of {}, the next busiest stage, were busy {:.0} %",
+                next.stage,
+                others * 100.0
+            )
         });
         let sentence = format!("{stage} is the bottleneck: {why}{others}");
         return (Some(stage), sentence);
@@ -276,13 +280,15 @@ mod tests {
         assert_eq!(always.bottleneck, Some(Stage::Read));
         assert_eq!(
             always.sentence,
-            "read is the bottleneck: its 2 workers were busy 95 % of the time, those of embed 5 %"
+            "read is the bottleneck: its 2 workers were busy 95 % of the time; the workers of embed, the next busiest stage, \
+             were busy 5 %"
         );
         let mostly = diagnose_stages(&seen, 6000);
         assert_eq!(mostly.bottleneck, Some(Stage::Read));
         assert_eq!(
             mostly.sentence,
-            "read is the bottleneck: its 2 workers were busy 63 % of the time, those of embed 3 %"
+            "read is the bottleneck: its 2 workers were busy 63 % of the time; the workers of embed, the next busiest stage, \
+             were busy 3 %"
         );
         let partly = diagnose_stages(&seen, 10_000);
         assert_eq!(partly.bottleneck, None);

@@ -86,7 +86,7 @@ impl Settings {
         };
         for (key, value) in values.iter().filter(|(key, _)| *key != "name") {
             let value = toml_scalar_as_text(value)
-                .ok_or_else(|| wrong(&format!("has a {key} that is not a plain value")))?;
+                .ok_or_else(|| wrong(&format!("has a {key} that is not a scalar")))?;
             self.set_provider_value(&format!("{name}.{key}"), &value)
                 .map_err(ProviderEntryError::InvalidSetting)?;
         }
@@ -158,7 +158,8 @@ mod tests {
         let mut refused = |name: &str, value: &str| settings.set(name, value).unwrap_err().to_string();
         assert_eq!(
             refused("llm.provider.far.url", "ftp://x"),
-            "provider 'far': invalid value llm.provider.url = 'ftp://x': give an http or https address without a password"
+            "provider 'far': invalid value 'ftp://x' for the setting llm.provider.url: expected \
+             an http or https address without a password"
         );
         assert!(refused("llm.provider.far.url", "https://me:secret@host/v1").contains("without a password"));
         assert_eq!(

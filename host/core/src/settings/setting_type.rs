@@ -23,7 +23,7 @@ pub enum SettingError {
         present: &'static str,
     },
     /// The value has the wrong type or is out of range.
-    #[error("invalid value {name} = '{value}': give {accepted_values}")]
+    #[error("invalid value '{value}' for the setting {name}: expected {accepted_values}")]
     InvalidValue {
         /// Name of the setting.
         name: &'static str,
@@ -32,15 +32,15 @@ pub enum SettingError {
         /// The accepted values.
         accepted_values: String,
     },
-    /// A setting of one entry of a list is not valid.
+    /// A setting of a language model provider is not valid.
     #[error("{entry}: {error}")]
     InvalidEntry {
-        /// The entry.
+        /// The provider, as "provider 'NAME'".
         entry: String,
         /// The error of the setting.
         error: Box<SettingError>,
     },
-    /// The file is not valid TOML, or a value is neither a plain value nor a list of tables.
+    /// The file is not valid TOML, or a value is neither a scalar nor an array of tables.
     #[error("cannot read the settings in {file}: {reason}")]
     InvalidFile {
         /// The file.
@@ -98,7 +98,7 @@ pub enum DeviceChoice {
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device with this number. The host does not start if it does not work.
+    /// The CUDA device with this number. If this device does not work, the host does not start.
     Cuda(u32),
 }
 

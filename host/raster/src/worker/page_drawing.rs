@@ -49,8 +49,9 @@ impl JpegEncoder {
     }
 }
 
-/// Returns whether the three bytes of every pixel are equal. It compares sixteen pixels at a time, each byte with the next unless
-/// that belongs to another pixel; the compiler turns this into vector instructions.
+/// Returns whether the three bytes of every pixel are equal. Compares blocks of sixteen pixels (48 bytes). In a block, each byte
+/// is compared with the next byte; a mask ignores pairs that cross a pixel boundary. The compiler turns this into vector
+/// instructions.
 fn are_all_pixels_gray(pixels: &[u8], width: usize, pitch: usize) -> bool {
     pixels.chunks(pitch.max(1)).all(|row| {
         let row = row.get(..width * 3).unwrap_or(row);
@@ -87,7 +88,7 @@ pub(super) fn draw_and_encode_page(
     };
     let bytes = stride as usize * params.height as usize;
     let Some(pixels) = segment.get_mut(..bytes) else {
-        return WorkerResponse::PageUnreadable("its image memory is too small".into());
+        return WorkerResponse::PageUnreadable("the memory segment for its image is too small".into());
     };
     match page.draw(pixels, (params.width, params.height, stride), format, heartbeat) {
         DrawStatus::Done => {}
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_grayscale_detects_one_colored_byte_anywhere() {
+    fn gray_check_detects_one_colored_byte_anywhere() {
         let (width, pitch, height) = (21, 64, 3);
         let mut pixels: Vec<u8> = (0..pitch * height)
             .map(|at| {

@@ -1,4 +1,5 @@
-//! Passage search: one query, a batch of queries, or one query as a stream. All queries go through the search buffer.
+//! Passage search: one query, a batch of queries, or one query as a stream. All queries pass through the search buffer, which
+//! groups queries that arrive together into batches for the embedding model.
 
 mod search_buffer;
 #[cfg(test)]

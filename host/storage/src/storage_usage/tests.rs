@@ -149,7 +149,7 @@ async fn change_after_close_fails() {
                 panic!("changed after close")
             });
             let error = refused.map_or_else(|e| e.to_string(), |changed| changed.unwrap_err().to_string());
-            assert!(error.contains("is closed"), "{error}");
+            assert!(error.contains("is already closed"), "{error}");
         })
         .await;
     }
