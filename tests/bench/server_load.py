@@ -418,7 +418,7 @@ def main():
     for name in options.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
-            settings = ["quota.requests_per_second=100000", "quota.queued_jobs=10000", "server.overload_queue_wait_seconds=86400"]
+            settings = ["default_quota.requests_per_second=100000", "default_quota.queued_jobs=10000", "server.overload_queue_wait_seconds=86400"]
             server = Server(options.weir, folder, settings)
             try:
                 asyncio.run(PARTS[name](server, SampleDocuments(os.path.abspath(options.samples), folder)))

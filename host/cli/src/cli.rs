@@ -80,7 +80,7 @@ pub(crate) enum Command {
 impl Cli {
     /// Returns the target of the command, by its options and the variable. Fails if the target does not support the command or
     /// one of its options.
-    pub(crate) fn resolve_target(&self) -> Result<CommandTarget> {
+    pub(crate) fn resolve_folder_or_server_target(&self) -> Result<CommandTarget> {
         let variable = std::env::var(SERVER_VARIABLE).ok();
         self.resolve_target_with_server_variable(variable.as_deref())
     }

@@ -1,6 +1,6 @@
 //! Shows the progress of ingestion: progress bars on a terminal, plain lines otherwise, or events as JSON lines with `--json`.
 
-mod document_progress;
+mod document_state_and_event_texts;
 mod plain_lines;
 mod progress_bars;
 

@@ -65,7 +65,7 @@ fn run_command(cli: &Cli) -> ExitCode {
     {
         settings.server_listen_address = *address;
     }
-    let target = match cli.resolve_target() {
+    let target = match cli.resolve_folder_or_server_target() {
         Ok(target) => target,
         Err(error) => return print_error_returning_exit_code(&error, EXIT_INVALID_USAGE),
     };

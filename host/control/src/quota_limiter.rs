@@ -293,10 +293,10 @@ mod tests {
         for (value, name) in (1 << 20..).zip(Quotas::NAMES) {
             let mut settings = Settings::default();
             for other in Quotas::NAMES {
-                settings.set(&format!("quota.{other}"), "0").unwrap();
+                settings.set(&format!("default_quota.{other}"), "0").unwrap();
             }
             settings
-                .set(&format!("quota.{name}"), &value.to_string())
+                .set(&format!("default_quota.{name}"), &value.to_string())
                 .unwrap();
             let mut limits =
                 limiter_with_settings(&settings).effective_limits(&tenant_with_quotas(Quotas::default()));

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use crate::id::DocumentId;
 use crate::manifest::Role;
 
-pub use batching::{BatchContext, BatchPlan, ComputeDevice, DeviceKind};
+pub use batching::{BatchContext, ComputeDevice, DeviceKind, NextBatchPlan};
 pub use chunking::{Heading, PageTextToSplit, SectionToSummarize, SummaryPlan, SummaryPrompt};
 pub use progress::{ObservedEvent, ProgressUpdate, TimedEvent};
 pub use routing::{

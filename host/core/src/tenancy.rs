@@ -120,7 +120,7 @@ impl fmt::Debug for ApiKeyRecord {
 
 macro_rules! quotas {
     ($($(#[doc = $doc:literal])+ $field:ident => $name:literal;)*) => {
-        /// Quotas of a tenant. `None` uses the host's default, the setting `quota.<name>`. A quota of 0 means no
+        /// Quotas of a tenant. `None` uses the host's default, the setting `default_quota.<name>`. A quota of 0 means no
         /// limit.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]

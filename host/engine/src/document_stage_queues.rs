@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use weir_core::Stage;
-use weir_core::decision::{BatchPlan, QueueState, StageTiming};
+use weir_core::decision::{NextBatchPlan, QueueState, StageTiming};
 use weir_core::ports::SchedulingContext;
 
 use crate::ocr_image_limiter::DocumentOcrImageLimiter;
@@ -71,7 +71,7 @@ impl DocumentStageQueues {
 
     /// Sets the capacity of each queue, in pages: the number of batches that the plan allows in a queue times the pages of a
     /// batch.
-    pub(crate) fn set_capacities_from_plan(&self, plan: &BatchPlan) {
+    pub(crate) fn set_capacities_from_plan(&self, plan: &NextBatchPlan) {
         let pages = plan.queue_capacity.max(1).saturating_mul(plan.pages.max(1));
         for queue in self.queues_in_stage_order().into_iter().chain([&self.lines]) {
             queue.set_capacity(pages);

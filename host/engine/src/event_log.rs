@@ -43,7 +43,7 @@ pub(crate) struct EventLog {
     observer: mpsc::Sender<ProgressObserverMessage>,
     policy_failures: mpsc::Sender<PolicyError>,
     state: Mutex<LogState>,
-    component_log: Mutex<ComponentLogBuffer>,
+    component_log: Mutex<UnwrittenComponentLogEntries>,
     /// The number of the last event.
     last_seq: watch::Sender<u64>,
     max_recent: usize,
@@ -58,7 +58,7 @@ struct LogState {
 
 /// Entries of the component log that are written with the next event.
 #[derive(Default)]
-struct ComponentLogBuffer {
+struct UnwrittenComponentLogEntries {
     last_seq: u64,
     unwritten: Vec<NumberedComponentLogRecord>,
 }

@@ -12,12 +12,12 @@ use weir_core::usage::QuotaExhaustedError;
 use weir_core::{DocumentId, JobId, PageNumber, PriorityLane, TenantId};
 
 use crate::bottleneck::EmptyAndFullQueueCounter;
+use crate::component_capabilities::ComponentCapabilitiesOfJob;
 use crate::document_stage_queues::DocumentStageQueues;
 use crate::engine_state::EngineState;
 use crate::error::{DocumentStopReason, PageStopReason};
 use crate::event_log::EventLog;
 use crate::group_commit::GroupCommit;
-use crate::job_capabilities::JobCapabilities;
 use crate::model_request_tracker::ModelRequestTracker;
 use crate::stage_busy_times::StageBusyTimes;
 use crate::stop_signal::StopSignal;
@@ -41,7 +41,7 @@ pub(crate) struct JobContext {
     pub(crate) policy: Arc<dyn JobPolicy>,
     pub(crate) log: Arc<EventLog>,
     pub(crate) stop_signal: StopSignal,
-    pub(crate) capabilities: Arc<JobCapabilities>,
+    pub(crate) capabilities: Arc<ComponentCapabilitiesOfJob>,
     pub(crate) busy_time: Arc<StageBusyTimes>,
     pub(crate) model_requests: Arc<ModelRequestTracker>,
     /// The first quota that was used up. The job then starts no further pages.

@@ -12,11 +12,11 @@ use weir_core::ports::{OpenPolicyRequest, PolicyCallAndFailureCounts, Scheduling
 use weir_core::usage::QuotaExhaustedError;
 use weir_core::{PriorityLane, StorageError};
 
+use crate::component_capabilities::ComponentCapabilitiesOfJob;
 use crate::engine_state::EngineState;
 use crate::error::{DocumentStopReason, STAGE_DIED_KIND, StageError, build_error_info};
 use crate::event_log::{EventLog, ProgressObserverQueue};
 use crate::job_and_document_context::{JobContext, await_job_stop_reason};
-use crate::job_capabilities::JobCapabilities;
 use crate::job_documents::{report_unstarted_document_failure, unopened_document_outcome};
 use crate::job_handle::JobHandle;
 use crate::job_outcome::{DocumentEndState, DocumentOutcome, JobOutcome};
@@ -203,7 +203,7 @@ impl JobRun {
             tenant_weight: self.spec.weight,
         };
         let model_requests = Arc::new(ModelRequestTracker::default());
-        let capabilities = JobCapabilities::new(
+        let capabilities = ComponentCapabilitiesOfJob::new(
             ports,
             account.clone(),
             Arc::clone(&self.log),
@@ -249,7 +249,7 @@ impl JobRun {
                 .await,
             exhausted_quota: job.exhausted_quota.get().copied(),
             error: self.stop_signal.failure_error(),
-            policy: job.policy.call_counts(),
+            policy: job.policy.call_and_failure_counts(),
         }
     }
 

@@ -18,6 +18,7 @@
 mod batch_planner;
 mod batch_tracker;
 mod bottleneck;
+mod component_capabilities;
 mod document_deletion;
 mod document_hash;
 mod document_ingestion;
@@ -31,7 +32,6 @@ mod event_log;
 mod fair_semaphore;
 mod group_commit;
 mod job_and_document_context;
-mod job_capabilities;
 mod job_documents;
 mod job_handle;
 mod job_outcome;

@@ -27,11 +27,11 @@ pub(crate) struct SlotKindAndCount {
 pub(crate) struct StageBusyTimes {
     began: Instant,
     /// One element for each kind of slot that was used.
-    sums: Mutex<Vec<SlotTotals>>,
+    sums: Mutex<Vec<SlotKindTotals>>,
 }
 
 #[derive(Clone, Copy)]
-struct SlotTotals {
+struct SlotKindTotals {
     stage: Stage,
     slots: SlotKindAndCount,
     pages: u32,
@@ -42,7 +42,7 @@ struct SlotTotals {
     acquired_at_sum: Duration,
 }
 
-impl SlotTotals {
+impl SlotKindTotals {
     fn total_busy_time_at(&self, now: Duration) -> Duration {
         self.busy + (now * self.busy_slots).saturating_sub(self.acquired_at_sum)
     }
@@ -60,7 +60,7 @@ impl StageBusyTimes {
         &self,
         stage: Stage,
         slots: SlotKindAndCount,
-        change: impl FnOnce(&mut SlotTotals),
+        change: impl FnOnce(&mut SlotKindTotals),
     ) {
         let mut sums = self.sums.lock();
         if let Some(sum) = sums
@@ -69,7 +69,7 @@ impl StageBusyTimes {
         {
             return change(sum);
         }
-        let mut sum = SlotTotals {
+        let mut sum = SlotKindTotals {
             stage,
             slots,
             pages: 0,
@@ -107,8 +107,10 @@ impl StageBusyTimes {
         let sums = self.sums.lock().clone();
         let now = self.began.elapsed();
         let of = |stage| {
-            let sums = sums.iter().filter(move |sum: &&SlotTotals| sum.stage == stage);
-            let share = |sum: &SlotTotals| {
+            let sums = sums
+                .iter()
+                .filter(move |sum: &&SlotKindTotals| sum.stage == stage);
+            let share = |sum: &SlotKindTotals| {
                 sum.total_busy_time_at(now).as_secs_f64() / f64::from(sum.slots.count.max(1))
             };
             let busiest = sums.clone().max_by(|a, b| share(a).total_cmp(&share(b)))?;

@@ -163,7 +163,7 @@ impl LazyTokenizer {
         if let Some(tokenizer) = loaded.as_ref() {
             return Ok(Arc::clone(tokenizer));
         }
-        let tokenizer = Arc::new(WordPieceTokenizer::load_from_file(&self.path)?);
+        let tokenizer = Arc::new(WordPieceTokenizer::load_tokenizer_file(&self.path)?);
         *loaded = Some(Arc::clone(&tokenizer));
         Ok(tokenizer)
     }
@@ -172,7 +172,7 @@ impl LazyTokenizer {
 struct WordPieceTokenizer(Tokenizer);
 
 impl WordPieceTokenizer {
-    fn load_from_file(path: &Path) -> Result<Self, InferenceError> {
+    fn load_tokenizer_file(path: &Path) -> Result<Self, InferenceError> {
         if !path.is_file() {
             return Err(onnx_runtime::missing_file_error(
                 &onnx_runtime::asset_name_for_errors(path),

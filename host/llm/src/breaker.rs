@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 
 use tokio::time::{Duration, Instant};
 
-use crate::retry_decision::HealthSignal;
+use crate::retry_and_health_decision::HealthSignal;
 
 /// Maximum number of recorded calls.
 const MAX_RECORDED_CALLS: usize = 100;

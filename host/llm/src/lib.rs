@@ -32,7 +32,7 @@ mod provider_state;
 mod rate_limiter;
 mod request_attempts;
 mod response_validation;
-mod retry_decision;
+mod retry_and_health_decision;
 mod router;
 mod router_config;
 mod usage_accounting;

@@ -114,7 +114,7 @@ impl QueueAndRequestTimeMetrics {
             failovers: metrics::counter!("weir_llm_failovers_total"),
             request_seconds: LlmRequestKind::ALL
                 .map(|kind| metrics::histogram!("weir_llm_request_duration_seconds", "kind" => kind.name())),
-            wait_seconds: metrics::histogram!("weir_llm_request_wait_seconds"),
+            wait_seconds: metrics::histogram!("weir_llm_request_queue_and_backoff_seconds"),
         }
     }
 

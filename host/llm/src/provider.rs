@@ -16,7 +16,7 @@ pub trait Provider: Send + Sync {
     fn supports_images(&self) -> bool;
 
     /// A note for the operator who sets the provider up, as a sentence without a full stop.
-    fn setup_note(&self) -> Option<String> {
+    fn note_for_operator(&self) -> Option<String> {
         None
     }
 

@@ -10,7 +10,7 @@ use weir_core::ports::SchedulingContext;
 use weir_core::{PriorityLane, TenantId};
 
 use crate::provider::ProviderEntry;
-use crate::retry_decision::{HealthSignal, health_signal_of_error};
+use crate::retry_and_health_decision::{HealthSignal, health_signal_of_error};
 
 /// Maximum time of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ pub async fn check_providers(providers: &[ProviderEntry]) -> Vec<ProviderCheckRe
         examined.push(ProviderCheckResult {
             name: entry.name.clone(),
             model: entry.provider.model_name().to_owned(),
-            setup_note: entry.provider.setup_note(),
+            setup_note: entry.provider.note_for_operator(),
             outcome,
         });
     }

@@ -9,7 +9,9 @@ use crate::concurrency_limiter::{ConcurrencyLimiter, LimitEpoch};
 use crate::llm_metrics::{ProviderMetrics, ProviderStats};
 use crate::provider::{ProviderEntry, ProviderOptions, ProviderResponse};
 use crate::rate_limiter::{RateLimitCallId, RateLimiter};
-use crate::retry_decision::{HealthSignal, health_signal_of_error, indicates_overload, is_transient};
+use crate::retry_and_health_decision::{
+    HealthSignal, health_signal_of_error, indicates_overload, is_transient,
+};
 use crate::router_config::RouterConfig;
 
 /// Longest `Retry-After` time that the router respects.

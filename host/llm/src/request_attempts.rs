@@ -6,7 +6,7 @@ use weir_core::llm::{LlmRequest, LlmResponse, ProviderError};
 use crate::call_permit::CallPermit;
 use crate::provider::{ProviderEntry, ProviderResponse};
 use crate::response_validation;
-use crate::retry_decision::{is_transient, may_be_caused_by_request};
+use crate::retry_and_health_decision::{is_transient, may_be_caused_by_request};
 use crate::usage_accounting::{CallMeter, UsageAccounting};
 
 /// Consecutive failures after which the request is considered the cause, if the provider has answered at least as many other

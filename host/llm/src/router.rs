@@ -22,7 +22,7 @@ use crate::llm_metrics::RouterStats;
 use crate::provider::ProviderEntry;
 use crate::provider_state::ProviderState;
 use crate::request_attempts::RequestAttempts;
-use crate::retry_decision::{RetryDecision, decide_retry};
+use crate::retry_and_health_decision::{RetryDecision, decide_retry};
 use crate::router_config::RouterConfig;
 use crate::usage_accounting::{UsageAccounting, estimate_prompt_tokens};
 

@@ -23,7 +23,7 @@ use weir_core::{DocumentId, JobId, PageFacts, PolicyError, TenantId};
 use crate::compiler::component_unusable_error;
 use crate::host::PolicyHost;
 use crate::linked_component::GrantedCapabilities;
-use crate::stub_capabilities::StubCapabilities;
+use crate::unavailable_capabilities::UnavailableCapabilities;
 
 /// Text of the sample page in the calls of an inspection.
 const SAMPLE_PAGE_TEXT: &str =
@@ -58,7 +58,7 @@ impl ComponentValidator for PolicyHost {
         // Without this setting, the fallback would hide the component's failures.
         let mut pipeline = pipeline.clone();
         pipeline.manifest.on_component_failure = ComponentFailurePolicy::Fail;
-        let stub_capabilities = Arc::new(StubCapabilities::default());
+        let stub_capabilities = Arc::new(UnavailableCapabilities::default());
         let request = OpenPolicyRequest {
             tenant,
             job: JobId::new(),

@@ -31,7 +31,7 @@ mod recording;
 mod replay;
 mod roles;
 mod stats;
-mod stub_capabilities;
+mod unavailable_capabilities;
 mod wasi_linker;
 mod wasm_engine;
 mod wasm_job_policy;

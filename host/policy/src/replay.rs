@@ -27,7 +27,7 @@ use crate::recording::{
     PolicyFunctionCall, RecordedCall, RecordedDecision, RecordingFrame, SessionHeader, match_function,
     read_recording,
 };
-use crate::stub_capabilities::StubCapabilities;
+use crate::unavailable_capabilities::UnavailableCapabilities;
 
 /// Differences that the report lists. All differences are counted.
 const MAX_REPORTED_DIFFERENCES: usize = 200;
@@ -142,7 +142,7 @@ impl PolicyHost {
             tenant: &session_header.tenant,
             job: session_header.job,
             pipeline,
-            capabilities: Arc::new(StubCapabilities::default()),
+            capabilities: Arc::new(UnavailableCapabilities::default()),
         };
         let state = Arc::new(MemoryComponentState::default());
         let job = self.open_job_with_state_and_writer(request, state, None).await?;

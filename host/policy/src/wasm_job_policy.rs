@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tracing::Instrument as _;
 use weir_core::decision::{
-    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ObservedEvent, PageRoute,
+    BatchContext, DocumentFacts, DocumentRoute, FailureAction, NextBatchPlan, ObservedEvent, PageRoute,
     PageStageFailure, PageTextToSplit, PageToRoute, ProgressUpdate, SectionToSummarize, SummaryPlan,
     TimedEvent,
 };
@@ -187,7 +187,7 @@ impl Drop for WasmJobPolicy {
 
 #[async_trait]
 impl JobPolicy for WasmJobPolicy {
-    fn call_counts(&self) -> PolicyCallAndFailureCounts {
+    fn call_and_failure_counts(&self) -> PolicyCallAndFailureCounts {
         let stats = self.stats();
         PolicyCallAndFailureCounts {
             calls: stats.calls,
@@ -196,7 +196,7 @@ impl JobPolicy for WasmJobPolicy {
         }
     }
 
-    async fn plan_batch(&self, situation: BatchContext) -> Result<BatchPlan, PolicyError> {
+    async fn plan_batch(&self, situation: BatchContext) -> Result<NextBatchPlan, PolicyError> {
         self.request_decision(situation).await
     }
 

@@ -61,7 +61,7 @@ pub(crate) struct OutboundClient {
 impl OutboundClient {
     /// Creates a client from the settings.
     pub(crate) fn new(settings: &Settings) -> Self {
-        let private = settings.server_allow_outbound_private_addresses;
+        let private = settings.server_allow_client_urls_to_private_addresses;
         Self {
             http_client: build_http_client(private),
             allow_private_addresses: private,
@@ -227,7 +227,7 @@ mod tests {
 
     fn test_client(private: bool) -> OutboundClient {
         let settings = Settings {
-            server_allow_outbound_private_addresses: private,
+            server_allow_client_urls_to_private_addresses: private,
             ..Settings::default()
         };
         OutboundClient::new(&settings)

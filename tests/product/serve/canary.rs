@@ -70,7 +70,7 @@ fn run_jobs_until_canary_ends(client: &ApiClient) -> Value {
 /// Runs a canary to its end. Returns the action and the evidence.
 fn run_canary(new: &Value) -> (Value, Value) {
     let weir = WeirFixture::new();
-    let server = TestServer::start(&weir, &["--set", "quota.requests_per_second=1000"]);
+    let server = TestServer::start(&weir, &["--set", "default_quota.requests_per_second=1000"]);
     let client = server.create_tenant_with_scopes("ours", json!({}), &["ingest", "read", "components"]);
     // Pages are rasterized and stored but not embedded, so that the component's decisions determine most of the work.
     let stable = json!({

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use weir_core::event::{Event, EventKind};
 use weir_core::id::DocumentId;
 
-use super::document_progress::{
+use super::document_state_and_event_texts::{
     DocumentProgress, describe_event, event_document_name, format_duration, format_queue_depths,
 };
 use crate::terminal::{error_line, replace_control_characters};

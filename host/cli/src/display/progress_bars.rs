@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use weir_core::event::{Event, EventKind};
 use weir_core::id::DocumentId;
 
-use super::document_progress::{
+use super::document_state_and_event_texts::{
     DocumentProgress, describe_event, event_document_name, format_duration, format_queue_depths,
     is_document_end,
 };

@@ -227,7 +227,7 @@ pub(super) async fn assign_revision_and_build_spec(
     let spec = JobSpec {
         id: job_request.job,
         tenant: job_request.tenant.clone(),
-        pipeline: pipelines::apply_memory_quota(control, &job_request.tenant, pipeline).await?,
+        pipeline: pipelines::apply_instance_memory_quota(control, &job_request.tenant, pipeline).await?,
         documents: documents.collect(),
         force: job_request.options.force,
         summarize: job_request.options.summarize,

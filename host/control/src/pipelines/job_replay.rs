@@ -5,7 +5,7 @@ use weir_core::replay::{ReplayError, ReplayReport};
 use weir_core::rollout::{RevisionAssignment, RolloutArm};
 use weir_core::{JobId, StorageError, TenantId};
 
-use super::memory_quota::apply_memory_quota;
+use super::instance_memory_quota::apply_instance_memory_quota;
 use super::tenant_pipeline_service::PipelineUnavailableError;
 use crate::state::Control;
 
@@ -73,6 +73,6 @@ pub async fn replay_job_with_revision(
     let pipeline = pipelines
         .load_revision_or_host_pipeline(tenant, &record.pipeline, &options, assignment)
         .await?;
-    let pipeline = apply_memory_quota(control, tenant, pipeline).await?;
+    let pipeline = apply_instance_memory_quota(control, tenant, pipeline).await?;
     Ok(pipelines.job_replayer.replay_job(tenant, job, &pipeline).await?)
 }

@@ -6,8 +6,8 @@
 
 mod canary_trial;
 mod component_push;
+mod instance_memory_quota;
 mod job_replay;
-mod memory_quota;
 mod one_per_tenant_limiter;
 mod revision_push;
 mod shadow_comparison;
@@ -16,8 +16,8 @@ mod tenant_pipeline_service;
 pub(crate) use canary_trial::{EndedJob, record_job_and_evaluate_canary};
 pub use canary_trial::{EvaluatedCanaryTrial, load_and_evaluate_trial};
 pub use component_push::{ComponentPush, PushComponentError};
+pub(crate) use instance_memory_quota::apply_instance_memory_quota;
 pub use job_replay::{ReplayJobError, replay_job_with_revision};
-pub(crate) use memory_quota::apply_memory_quota;
 pub use revision_push::{PushRevisionError, push_revision};
 pub(crate) use shadow_comparison::{JobToCompare, compare_with_shadow};
 pub use tenant_pipeline_service::{PipelineBuilder, PipelineUnavailableError, TenantPipelineService};

@@ -10,7 +10,7 @@ use weir_core::rollout::{RevisionAssignment, RolloutArm};
 use weir_core::shadow::{MAX_DIFFERENCES_PER_RUN, ShadowRevision, ShadowRun};
 use weir_core::{JobId, StorageError, TenantId};
 
-use super::memory_quota::apply_memory_quota;
+use super::instance_memory_quota::apply_instance_memory_quota;
 use crate::state::Control;
 
 /// An ended job to compare.
@@ -81,7 +81,7 @@ async fn replay_with_shadow(
         )
         .await;
     let pipeline = pipeline.map_err(|error| error.to_string())?;
-    let pipeline = apply_memory_quota(control, job_to_compare.tenant, pipeline).await;
+    let pipeline = apply_instance_memory_quota(control, job_to_compare.tenant, pipeline).await;
     let pipeline = pipeline.map_err(|error| error.to_string())?;
     let report = control
         .tenant_pipelines

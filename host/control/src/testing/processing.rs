@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use weir_core::decision::{
-    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, ObservedEvent,
-    PageRoute, PageStageFailure, PageTextToSplit, ProgressUpdate, ReadingMethod, SectionToSummarize,
-    SummaryPlan,
+    BatchContext, DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, NextBatchPlan,
+    ObservedEvent, PageRoute, PageStageFailure, PageTextToSplit, ProgressUpdate, ReadingMethod,
+    SectionToSummarize, SummaryPlan,
 };
 use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline, Role};
 use weir_core::page::DocumentInfo;
@@ -193,7 +193,7 @@ impl PolicyFactory for FakeProcessing {
 
 #[async_trait]
 impl JobPolicy for FakeJobPolicy {
-    fn call_counts(&self) -> PolicyCallAndFailureCounts {
+    fn call_and_failure_counts(&self) -> PolicyCallAndFailureCounts {
         PolicyCallAndFailureCounts {
             calls: 10,
             traps: self.traps,
@@ -201,8 +201,8 @@ impl JobPolicy for FakeJobPolicy {
         }
     }
 
-    async fn plan_batch(&self, _: BatchContext) -> Result<BatchPlan, PolicyError> {
-        Ok(BatchPlan {
+    async fn plan_batch(&self, _: BatchContext) -> Result<NextBatchPlan, PolicyError> {
+        Ok(NextBatchPlan {
             pages: 1,
             dpi: 150,
             linger_millis: 0,

@@ -31,18 +31,18 @@ impl HostQuotas {
     /// Reads the quotas of the settings.
     pub const fn new(settings: &Settings) -> Self {
         Self(Quotas {
-            concurrent_jobs: Some(settings.quota_concurrent_jobs),
-            queued_jobs: Some(settings.quota_queued_jobs),
-            requests_per_second: Some(settings.quota_requests_per_second),
-            upload_bytes: Some(settings.quota_upload_bytes),
-            pages_per_day: Some(settings.quota_pages_per_day),
-            stored_bytes: Some(settings.quota_stored_bytes),
-            inference_millis_per_day: Some(settings.quota_inference_millis_per_day),
-            guest_millis_per_day: Some(settings.quota_guest_millis_per_day),
-            llm_calls_per_day: Some(settings.quota_llm_calls_per_day),
-            llm_tokens_per_day: Some(settings.quota_llm_tokens_per_day),
-            llm_cost_micros_per_day: Some(settings.quota_llm_cost_micros_per_day),
-            guest_memory_bytes: Some(settings.quota_guest_memory_bytes),
+            concurrent_jobs: Some(settings.default_quota_concurrent_jobs),
+            queued_jobs: Some(settings.default_quota_queued_jobs),
+            requests_per_second: Some(settings.default_quota_requests_per_second),
+            upload_bytes: Some(settings.default_quota_upload_bytes),
+            pages_per_day: Some(settings.default_quota_pages_per_day),
+            stored_bytes: Some(settings.default_quota_stored_bytes),
+            inference_millis_per_day: Some(settings.default_quota_inference_millis_per_day),
+            guest_millis_per_day: Some(settings.default_quota_guest_millis_per_day),
+            llm_calls_per_day: Some(settings.default_quota_llm_calls_per_day),
+            llm_tokens_per_day: Some(settings.default_quota_llm_tokens_per_day),
+            llm_cost_micros_per_day: Some(settings.default_quota_llm_cost_micros_per_day),
+            guest_memory_bytes: Some(settings.default_quota_guest_memory_bytes),
         })
     }
 

@@ -85,7 +85,7 @@ pub struct BatchContext {
 impl PolicyFunctionInput for BatchContext {
     const ROLE: Role = Role::Batching;
     const NAME: &'static str = "batching.plan";
-    type Decision = BatchPlan;
+    type Decision = NextBatchPlan;
 
     fn describe_call_subject(&self) -> String {
         let first = self.next_pages.first().map_or(0, |facts| facts.number);
@@ -96,7 +96,7 @@ impl PolicyFunctionInput for BatchContext {
 /// Decision of the batching component: how to take the next batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct BatchPlan {
+pub struct NextBatchPlan {
     /// Pages to take, 1 to 64.
     pub pages: u32,
     /// Resolution in dpi, 36 to 600.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::component_log::ComponentLogRecord;
 use crate::component_state_limits::{StateChange, StateSizes};
 use crate::decision::{
-    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ObservedEvent, PageRoute,
+    BatchContext, DocumentFacts, DocumentRoute, FailureAction, NextBatchPlan, ObservedEvent, PageRoute,
     PageStageFailure, PageTextToSplit, ProgressUpdate, SectionToSummarize, SummaryPlan,
 };
 use crate::error::PolicyError;
@@ -126,10 +126,10 @@ pub struct PolicyCallAndFailureCounts {
 #[async_trait]
 pub trait JobPolicy: Send + Sync {
     /// Returns the numbers of calls so far.
-    fn call_counts(&self) -> PolicyCallAndFailureCounts;
+    fn call_and_failure_counts(&self) -> PolicyCallAndFailureCounts;
 
     /// Decides how to take the next batch.
-    async fn plan_batch(&self, context: BatchContext) -> Result<BatchPlan, PolicyError>;
+    async fn plan_batch(&self, context: BatchContext) -> Result<NextBatchPlan, PolicyError>;
 
     /// Decides the route of a document.
     async fn route_document(&self, facts: DocumentFacts) -> Result<DocumentRoute, PolicyError>;

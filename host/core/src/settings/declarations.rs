@@ -186,30 +186,30 @@ settings! {
         if |v| v == 0 || (64 << 20..=1 << 40).contains(&v);
 
     /// Maximum running jobs of one tenant, if the tenant has no quota of its own. In this section 0 means no limit.
-    "quota.concurrent_jobs" => quota_concurrent_jobs: u64 = "4", "jobs" if |_v| true;
+    "default_quota.concurrent_jobs" => default_quota_concurrent_jobs: u64 = "4", "jobs" if |_v| true;
     /// Maximum queued jobs of one tenant.
-    "quota.queued_jobs" => quota_queued_jobs: u64 = "1000", "jobs" if |_v| true;
+    "default_quota.queued_jobs" => default_quota_queued_jobs: u64 = "1000", "jobs" if |_v| true;
     /// Maximum HTTP requests of one tenant in a second, on average. Bursts of twice as many are accepted.
-    "quota.requests_per_second" => quota_requests_per_second: u64 = "500", "requests" if |_v| true;
+    "default_quota.requests_per_second" => default_quota_requests_per_second: u64 = "500", "requests" if |_v| true;
     /// Maximum bytes of one upload of a tenant.
-    "quota.upload_bytes" => quota_upload_bytes: u64 = "0", "bytes" if |_v| true;
+    "default_quota.upload_bytes" => default_quota_upload_bytes: u64 = "0", "bytes" if |_v| true;
     /// Maximum pages of one tenant in a day (UTC).
-    "quota.pages_per_day" => quota_pages_per_day: u64 = "0", "pages" if |_v| true;
+    "default_quota.pages_per_day" => default_quota_pages_per_day: u64 = "0", "pages" if |_v| true;
     /// Maximum stored bytes of one tenant: uploads, components and the blobs of documents, such as page images.
-    "quota.stored_bytes" => quota_stored_bytes: u64 = "0", "bytes" if |_v| true;
+    "default_quota.stored_bytes" => default_quota_stored_bytes: u64 = "0", "bytes" if |_v| true;
     /// Maximum milliseconds of model time of one tenant in a day (UTC).
-    "quota.inference_millis_per_day" => quota_inference_millis_per_day: u64 = "0", "milliseconds" if |_v| true;
+    "default_quota.inference_millis_per_day" => default_quota_inference_millis_per_day: u64 = "0", "milliseconds" if |_v| true;
     /// Maximum milliseconds of CPU time of one tenant's components in a day (UTC).
-    "quota.guest_millis_per_day" => quota_guest_millis_per_day: u64 = "0", "milliseconds" if |_v| true;
+    "default_quota.guest_millis_per_day" => default_quota_guest_millis_per_day: u64 = "0", "milliseconds" if |_v| true;
     /// Maximum calls to language models of one tenant in a day (UTC).
-    "quota.llm_calls_per_day" => quota_llm_calls_per_day: u64 = "0", "calls" if |_v| true;
+    "default_quota.llm_calls_per_day" => default_quota_llm_calls_per_day: u64 = "0", "calls" if |_v| true;
     /// Maximum language model tokens of one tenant in a day (UTC), prompts and responses together.
-    "quota.llm_tokens_per_day" => quota_llm_tokens_per_day: u64 = "0", "tokens" if |_v| true;
+    "default_quota.llm_tokens_per_day" => default_quota_llm_tokens_per_day: u64 = "0", "tokens" if |_v| true;
     /// Maximum cost of these tokens in a day (UTC), in millionths of the currency of the providers' prices.
-    "quota.llm_cost_micros_per_day" => quota_llm_cost_micros_per_day: u64 = "0", "millionths" if |_v| true;
+    "default_quota.llm_cost_micros_per_day" => default_quota_llm_cost_micros_per_day: u64 = "0", "millionths" if |_v| true;
     /// Maximum memory of one component instance of a tenant, in bytes. It applies if it is less than the pipeline's
     /// limit.
-    "quota.guest_memory_bytes" => quota_guest_memory_bytes: u64 = "0", "bytes, 0 or 1048576 and more"
+    "default_quota.guest_memory_bytes" => default_quota_guest_memory_bytes: u64 = "0", "bytes, 0 or 1048576 and more"
         if |v| v == 0 || v >= 1 << 20;
 
     /// Address and port that `weir serve` listens on.
@@ -251,7 +251,7 @@ settings! {
     "server.allow_url_fetch" => server_allow_url_fetch: bool = "true", "true or false" if |_v| true;
     /// Whether such URLs, and those of webhooks, can lead to private addresses. Only for tests and closed networks: a
     /// tenant can then reach every address that the host can reach.
-    "server.allow_outbound_private_addresses" => server_allow_outbound_private_addresses: bool = "false", "true or false" if |_v| true;
+    "server.allow_client_urls_to_private_addresses" => server_allow_client_urls_to_private_addresses: bool = "false", "true or false" if |_v| true;
     /// Maximum time to fetch one document from a URL.
     "server.fetch_timeout_seconds" => server_fetch_timeout_seconds: u32 = "120", "seconds, 1 to 3600" if |v| (1..=3600).contains(&v);
     /// Minimum bytes of available memory to accept a job. Memory counts on the machine and within the control group

@@ -74,7 +74,10 @@ const RENAMED_SETTINGS: &[(&str, &str)] = &[
     ("server.upload_bytes", "server.max_upload_bytes"),
     ("server.upload_files", "server.max_upload_files"),
     ("server.fetch", "server.allow_url_fetch"),
-    ("server.fetch_private", "server.allow_outbound_private_addresses"),
+    (
+        "server.fetch_private",
+        "server.allow_client_urls_to_private_addresses",
+    ),
     ("server.fetch_seconds", "server.fetch_timeout_seconds"),
     ("server.min_free_bytes", "server.min_free_memory_bytes"),
     ("server.max_wait_seconds", "server.overload_queue_wait_seconds"),
@@ -120,7 +123,7 @@ const RENAMED_SETTINGS: &[(&str, &str)] = &[
     ),
     (
         "server.allow_private_addresses",
-        "server.allow_outbound_private_addresses",
+        "server.allow_client_urls_to_private_addresses",
     ),
     ("llm.request_timeout_seconds", "llm.request_deadline_seconds"),
     (
@@ -143,6 +146,28 @@ const RENAMED_SETTINGS: &[(&str, &str)] = &[
     (
         "policy.max_instance_memory_bytes",
         "policy.default_instance_memory_bytes",
+    ),
+    ("quota.concurrent_jobs", "default_quota.concurrent_jobs"),
+    ("quota.queued_jobs", "default_quota.queued_jobs"),
+    ("quota.requests_per_second", "default_quota.requests_per_second"),
+    ("quota.upload_bytes", "default_quota.upload_bytes"),
+    ("quota.pages_per_day", "default_quota.pages_per_day"),
+    ("quota.stored_bytes", "default_quota.stored_bytes"),
+    (
+        "quota.inference_millis_per_day",
+        "default_quota.inference_millis_per_day",
+    ),
+    ("quota.guest_millis_per_day", "default_quota.guest_millis_per_day"),
+    ("quota.llm_calls_per_day", "default_quota.llm_calls_per_day"),
+    ("quota.llm_tokens_per_day", "default_quota.llm_tokens_per_day"),
+    (
+        "quota.llm_cost_micros_per_day",
+        "default_quota.llm_cost_micros_per_day",
+    ),
+    ("quota.guest_memory_bytes", "default_quota.guest_memory_bytes"),
+    (
+        "server.allow_outbound_private_addresses",
+        "server.allow_client_urls_to_private_addresses",
     ),
 ];
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use weir_core::Stage;
-use weir_core::decision::{BatchPlan, PageRoute, ReadingMethod};
+use weir_core::decision::{NextBatchPlan, PageRoute, ReadingMethod};
 use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
@@ -133,7 +133,7 @@ async fn queues_and_workers_keep_their_limits_whichever_stage_is_slow() {
         for stage in Stage::ALL {
             fakes = fakes.with_cost(stage, if stage == slow { 200 } else { 10 });
         }
-        let plan = BatchPlan {
+        let plan = NextBatchPlan {
             queue_capacity: 2,
             ..DEFAULT_PLAN
         };
@@ -274,7 +274,7 @@ async fn another_revision_replaces_indexed_passages() {
     first.cancel_jobs_and_shutdown(Duration::ZERO).await.unwrap();
     // The second revision has a higher resolution, and one passage on each page instead of two.
     fakes.script.plan = Arc::new(|_| {
-        Ok(BatchPlan {
+        Ok(NextBatchPlan {
             dpi: 200,
             ..DEFAULT_PLAN
         })

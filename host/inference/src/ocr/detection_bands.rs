@@ -48,7 +48,7 @@ pub(crate) fn remove_duplicate_boxes(mut boxes: Vec<TextBox>) -> Vec<TextBox> {
     for candidate in boxes {
         if !unique_boxes
             .iter()
-            .any(|whole| contains_center_line_of_box(whole, &candidate))
+            .any(|whole| box_contains_center_line_of(whole, &candidate))
         {
             unique_boxes.push(candidate);
         }
@@ -57,7 +57,7 @@ pub(crate) fn remove_duplicate_boxes(mut boxes: Vec<TextBox>) -> Vec<TextBox> {
 }
 
 /// Returns whether the middle line of `part` lies inside `whole`.
-fn contains_center_line_of_box(whole: &TextBox, part: &TextBox) -> bool {
+fn box_contains_center_line_of(whole: &TextBox, part: &TextBox) -> bool {
     let ([ux, uy], [vx, vy]) = whole.axes();
     let ([px, py], _) = part.axes();
     [-0.4f32, 0.0, 0.4].into_iter().all(|share| {

@@ -113,7 +113,7 @@ impl Provider for ExtractiveProvider {
         false
     }
 
-    fn setup_note(&self) -> Option<String> {
+    fn note_for_operator(&self) -> Option<String> {
         Some(
             "quotes the sentences of a text that are most central, verbatim, and writes none of its own"
                 .into(),

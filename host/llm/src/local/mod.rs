@@ -105,7 +105,7 @@ impl Provider for LocalProvider {
         false
     }
 
-    fn setup_note(&self) -> Option<String> {
+    fn note_for_operator(&self) -> Option<String> {
         let millions = self.parameter_count / 1_000_000;
         let size_note = if self.parameter_count < SMALL_MODEL_PARAMETERS {
             ": a small model shows that everything works, but its summaries copy openings and state facts that the text does not \

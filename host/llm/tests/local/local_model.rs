@@ -22,7 +22,7 @@ async fn response_has_text_and_token_counts() {
     let local = open_local_provider();
     assert_eq!(local.model_name(), "SmolLM2-135M-Instruct.Q4_1");
     assert!(!local.supports_images());
-    let remark = local.setup_note().unwrap();
+    let remark = local.note_for_operator().unwrap();
     assert!(
         remark.starts_with("134 million parameters") && remark.contains("small"),
         "{remark}"

@@ -72,11 +72,11 @@ mod tests {
     use super::*;
     use crate::bindings::state::Host as _;
     use crate::instance::instance_data::{InstanceData, MAX_HOST_CALLS};
-    use crate::stub_capabilities::StubCapabilities;
+    use crate::unavailable_capabilities::UnavailableCapabilities;
 
     fn new_instance_data(state: &Arc<MemoryComponentState>) -> InstanceData {
         let (tenant, manifest) = (TenantId::default_tenant(), Manifest::default_pipeline_manifest());
-        let capabilities = Arc::new(StubCapabilities::default());
+        let capabilities = Arc::new(UnavailableCapabilities::default());
         let job = JobContext::new(tenant, JobId::new(), manifest, capabilities, state.clone());
         let mut guest = InstanceData::new(Arc::new(job), "test".into(), 0);
         guest.reset_for_call("test", 1000);

@@ -1,7 +1,7 @@
 //! The batching role: the number of pages in the next batch and their resolution.
 
 use weir_core::decision::PolicyFunctionInput as _;
-use weir_core::decision::{BatchContext, BatchPlan, DeviceKind};
+use weir_core::decision::{BatchContext, DeviceKind, NextBatchPlan};
 
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::batching;
@@ -42,9 +42,9 @@ impl GuestFunction for BatchContext {
         guest.call_plan(&mut live.store, &situation).await
     }
 
-    fn validate_decision(&self, raw_decision: batching::Batch) -> Result<BatchPlan, String> {
+    fn validate_decision(&self, raw_decision: batching::Batch) -> Result<NextBatchPlan, String> {
         let known_pages = u32::try_from(self.next_pages.len()).unwrap_or(64).max(1);
-        Ok(BatchPlan {
+        Ok(NextBatchPlan {
             pages: check_range("pages", raw_decision.pages, 1, 64)?.min(known_pages),
             dpi: check_range("dpi", raw_decision.dpi, 36, 600)?,
             linger_millis: check_range("linger-millis", raw_decision.linger_millis, 0, 10_000)?,

@@ -79,7 +79,7 @@ async fn invalid_decisions_are_rejected_with_a_reason() {
 }
 
 #[tokio::test]
-async fn an_invalid_decision_falls_back_to_the_default() {
+async fn invalid_decision_falls_back_to_the_default_component() {
     let host = new_host();
     let port = Arc::new(FakeCapabilities::default());
     let own = [(Role::Batching, "hostile-invalid-batching")];

@@ -1,7 +1,7 @@
 //! The worker process: loads PDFium, enters its sandbox and then serves requests until the host closes the connection.
 
 mod outline;
-mod page_drawing;
+mod page_drawing_and_encoding;
 mod page_facts;
 mod pdfium;
 mod sandbox;
@@ -83,7 +83,8 @@ fn initialize_worker(
             format!("run 'make setup' or set paths.assets ({reason})"),
         )
     })?;
-    let encoder = page_drawing::JpegEncoder::new().map_err(|e| start_failure("the JPEG encoder", &e))?;
+    let encoder =
+        page_drawing_and_encoding::JpegEncoder::new().map_err(|e| start_failure("the JPEG encoder", &e))?;
     let sandbox = sandbox::enter_sandbox(config).map_err(|e| start_failure("the worker's sandbox", &e))?;
     Ok((
         WorkerState {
@@ -102,7 +103,7 @@ fn initialize_worker(
 struct WorkerState {
     library: PdfiumLibrary,
     heartbeat: Heartbeat,
-    encoder: page_drawing::JpegEncoder,
+    encoder: page_drawing_and_encoding::JpegEncoder,
     /// Maximum private memory in bytes.
     max_heap_bytes: u64,
     documents: HashMap<DocumentKey, Document>,
@@ -192,7 +193,13 @@ impl WorkerState {
                     .segments
                     .get_mut(&request.segment)
                     .ok_or(io::ErrorKind::InvalidInput)?;
-                page_drawing::draw_and_encode_page(document, &request, segment, &mut self.encoder, heartbeat)
+                page_drawing_and_encoding::draw_and_encode_page(
+                    document,
+                    &request,
+                    segment,
+                    &mut self.encoder,
+                    heartbeat,
+                )
             }
             WorkerRequest::RunProbe(probe) => WorkerResponse::ProbeFinished(
                 sandbox::does_forbidden_operation_succeed(probe, self.max_heap_bytes),

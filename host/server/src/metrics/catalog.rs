@@ -86,7 +86,7 @@ metric_catalog! {
     // Searches and streams
     "weir_search_batch_size" Histogram(BATCH_SIZES) Count "Queries in a search batch";
     "weir_search_queries_queued" Gauge Count "Queries in the search buffer";
-    "weir_search_queries_refused_total" Counter Count "Queries refused because the search buffer is full";
+    "weir_search_queries_refused_buffer_full_total" Counter Count "Queries refused because the search buffer is full";
     "weir_search_queries_unanswered_total" Counter Count "Queries accepted into the search buffer that ended without a result, by reason: timeout or buffer-full (dropped for another tenant's query)";
     "weir_http_streams" Gauge Count "Open streams, by kind: event or query";
     "weir_http_streams_refused_total" Counter Count "Streams refused because too many are open, by kind: event or query";
@@ -118,7 +118,7 @@ metric_catalog! {
     "weir_llm_queue_depth" Gauge Count "Queued requests to language models, of all tenants";
     "weir_llm_queue_capacity_per_tenant" Gauge Count "Maximum number of queued requests of one tenant";
     "weir_llm_request_duration_seconds" Histogram(LLM_REQUEST_SECONDS) Seconds "Time from a request to its response, including the time in the queue, by kind";
-    "weir_llm_request_wait_seconds" Histogram(LLM_REQUEST_SECONDS) Seconds "Time of a request in the queue and in backoff";
+    "weir_llm_request_queue_and_backoff_seconds" Histogram(LLM_REQUEST_SECONDS) Seconds "Time of a request in the queue and in backoff";
     "weir_llm_response_cache_lookups_total" Counter Count "Lookups in the response cache, by outcome: hit, shared (joined an identical request in flight) or miss";
 
     // Components

@@ -186,7 +186,7 @@ pub(crate) struct NewRevision {
 impl NewRevision {
     /// Returns the manifest of the pipeline `name`, and the digest or name of the component of each role. Returns a problem if there are
     /// too many settings or capabilities.
-    pub(super) fn into_manifest_and_components(
+    pub(super) fn into_manifest_and_component_refs(
         self,
         name: &str,
     ) -> Result<(Manifest, BTreeMap<Role, String>), Problem> {

@@ -204,7 +204,7 @@ pub(crate) async fn push_revision(
             "the name of a pipeline must have 1 to 64 characters of a-z, 0-9, '-' and '_'",
         ));
     }
-    let (manifest, components) = new.into_manifest_and_components(&name)?;
+    let (manifest, components) = new.into_manifest_and_component_refs(&name)?;
     let pushed = weir_control::pipelines::push_revision(
         &control,
         caller.tenant_id(),

@@ -285,7 +285,7 @@ impl TenantQueues {
             .filter(|queue| queue.queries.len() > own + 1)
             .and_then(|queue| queue.queries.pop_back());
         let Some(dropped) = dropped else {
-            counter!("weir_search_queries_refused_total").increment(1);
+            counter!("weir_search_queries_refused_buffer_full_total").increment(1);
             return Err(refusal());
         };
         self.queued_queries -= 1;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use weir_core::decision::{
-    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, Label, ModelPreferences,
+    BatchContext, DocumentFacts, DocumentRoute, FailureAction, Label, ModelPreferences, NextBatchPlan,
     ObservedEvent, PageRoute, PageStageFailure, PageTextToSplit, ProgressUpdate, ReadingMethod,
     SectionToSummarize, SummaryPlan,
 };
@@ -27,7 +27,7 @@ pub struct PolicyScript {
     pub open_delay: Duration,
     /// Called with the job's capabilities when it opens.
     pub on_open: CapabilitiesFn,
-    pub plan: DecisionFn<BatchContext, BatchPlan>,
+    pub plan: DecisionFn<BatchContext, NextBatchPlan>,
     pub document: DecisionFn<DocumentFacts, ()>,
     /// The labels of every document.
     pub labels: Vec<Label>,
@@ -51,7 +51,7 @@ pub fn route_with_all_steps() -> PageRoute {
 }
 
 /// A plan with batches of four pages, and queues for eight batches.
-pub const DEFAULT_PLAN: BatchPlan = BatchPlan {
+pub const DEFAULT_PLAN: NextBatchPlan = NextBatchPlan {
     pages: 4,
     dpi: 150,
     linger_millis: 0,
@@ -108,11 +108,11 @@ impl PolicyFactory for FakePolicies {
 
 #[async_trait]
 impl JobPolicy for FakePolicy {
-    fn call_counts(&self) -> PolicyCallAndFailureCounts {
+    fn call_and_failure_counts(&self) -> PolicyCallAndFailureCounts {
         PolicyCallAndFailureCounts::default()
     }
 
-    async fn plan_batch(&self, situation: BatchContext) -> Result<BatchPlan, PolicyError> {
+    async fn plan_batch(&self, situation: BatchContext) -> Result<NextBatchPlan, PolicyError> {
         assert!((1..=64).contains(&situation.next_pages.len()));
         assert!(situation.next_pages.len() <= situation.remaining_pages as usize);
         (self.0.plan)(situation)

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use serde_json::json;
 use weir_core::decision::{
-    BatchPlan, ComputeDevice, DeviceKind, DocumentRoute, FailureAction, Heading, ModelPreferences,
+    ComputeDevice, DeviceKind, DocumentRoute, FailureAction, Heading, ModelPreferences, NextBatchPlan,
     ObservedEvent, PageRoute, ProgressUpdate, QueueState, ReadingMethod, StageTiming, SummaryPlan,
     SummaryPrompt,
 };
@@ -67,7 +67,7 @@ fn sample_decisions() -> Vec<RecordedDecision> {
         },
         free_image_bytes: 1 << 28,
     };
-    let plan = BatchPlan {
+    let plan = NextBatchPlan {
         pages: 4,
         dpi: 150,
         linger_millis: 5,

@@ -209,7 +209,7 @@ async fn repeated_request_is_compared_without_disk_space() {
 #[tokio::test]
 async fn repeated_request_fetches_no_urls() {
     let host = TestHost::with_settings(Settings {
-        server_allow_outbound_private_addresses: true,
+        server_allow_client_urls_to_private_addresses: true,
         ..Settings::default()
     });
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;

@@ -171,7 +171,7 @@ async fn start_file_server() -> String {
 #[tokio::test]
 async fn fetched_file_is_handled_like_an_upload() {
     let host = TestHost::with_settings(Settings {
-        server_allow_outbound_private_addresses: true,
+        server_allow_client_urls_to_private_addresses: true,
         server_max_upload_bytes: 1 << 20,
         ..Settings::default()
     });

@@ -33,7 +33,7 @@ const PREVIEW_DPI: u32 = 36;
 const GENERATE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The capabilities of one job.
-pub(crate) struct JobCapabilities {
+pub(crate) struct ComponentCapabilitiesOfJob {
     documents: Mutex<HashMap<DocumentId, Weak<dyn OpenedPdf>>>,
     embedder: Arc<dyn Embedder>,
     ocr_engine: Option<Arc<dyn OcrEngine>>,
@@ -45,11 +45,11 @@ pub(crate) struct JobCapabilities {
 
 /// Keeps a document visible to components until this guard is dropped.
 pub(crate) struct VisibleDocumentGuard<'a> {
-    capabilities: &'a JobCapabilities,
+    capabilities: &'a ComponentCapabilitiesOfJob,
     id: DocumentId,
 }
 
-impl JobCapabilities {
+impl ComponentCapabilitiesOfJob {
     /// Creates the capabilities, with no document visible yet.
     pub(crate) fn new(
         ports: &PortImplementations,
@@ -108,7 +108,7 @@ impl Drop for VisibleDocumentGuard<'_> {
 }
 
 #[async_trait]
-impl HostCapabilities for JobCapabilities {
+impl HostCapabilities for ComponentCapabilitiesOfJob {
     async fn render_preview(
         &self,
         document: &DocumentId,

@@ -10,11 +10,11 @@ use weir_core::{DocumentId, PageNumber, PolicyError, Rect};
 
 /// Capabilities that always fail.
 #[derive(Default)]
-pub(crate) struct StubCapabilities {
+pub(crate) struct UnavailableCapabilities {
     pub(crate) was_called: AtomicBool,
 }
 
-impl StubCapabilities {
+impl UnavailableCapabilities {
     fn refuse_call<T>(&self) -> Result<T, ErrorInfo> {
         self.was_called.store(true, Ordering::Relaxed);
         Err(ErrorInfo {
@@ -25,7 +25,7 @@ impl StubCapabilities {
 }
 
 #[async_trait]
-impl HostCapabilities for StubCapabilities {
+impl HostCapabilities for UnavailableCapabilities {
     async fn render_preview(
         &self,
         _: &DocumentId,

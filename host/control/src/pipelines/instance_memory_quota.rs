@@ -9,7 +9,7 @@ use crate::state::Control;
 
 /// Reduces the memory limit of the pipeline's component instances to the tenant's quota. The processing fingerprint stays the
 /// same, because less memory never changes a decision: a component that needs more memory fails.
-pub(crate) async fn apply_memory_quota(
+pub(crate) async fn apply_instance_memory_quota(
     control: &Control,
     tenant: &TenantId,
     pipeline: Arc<ResolvedPipeline>,
