@@ -98,7 +98,7 @@ fn job_fails_or_waits_as_set_when_all_providers_are_down() {
         true => ModelReply::ErrorStatus(503, "gone fishing".into()),
         false => ModelReply::Text(Duration::ZERO, fake_summary(text)),
     });
-    let settings = "[llm]\nwhen_all_providers_fail = \"wait\"\ninitial_backoff_millis = 50\nmax_backoff_seconds = 1\nbreaker_open_seconds = 1";
+    let settings = "[llm]\nwhen_all_providers_fail = \"wait\"\ninitial_backoff_millis = 50\nmax_backoff_seconds = 1\nbreaker_min_open_seconds = 1";
     let (other, config) = fixture_with_settings(&model.settings_toml(settings, ""));
     let file = other.write_file("book.pdf", &document);
     let arguments = summarize_arguments(&config, &file);

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use crate::args::{GlobalArgs, KeyCommand, RunArgs, SearchArgs, ServeArgs, TenantCommand};
 use crate::command_target::{CommandTarget, SERVER_VARIABLE, SupportedTargets};
 use crate::component::{ComponentCommand, DevArgs};
-use crate::component_log::LogArgs;
+use crate::component_log::JobLogArgs;
 use crate::pipeline_commands::PipelineCommand;
 use crate::replay::ReplayArgs;
 
@@ -63,7 +63,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Pipeline(PipelineCommand),
     /// Show the log messages and failures of a job's components
-    Log(LogArgs),
+    Log(JobLogArgs),
     /// Repeat a job's recorded policy calls, with its components or with others, and compare the decisions
     Replay(ReplayArgs),
     /// Create, build, test and publish components in Rust, JavaScript or Python

@@ -27,7 +27,7 @@ Examples:
   weir log JOB --json          one entry per line, with the complete report of each failed call
 
 On a server, the API key needs the scope read.")]
-pub(crate) struct LogArgs {
+pub(crate) struct JobLogArgs {
     /// Id of the job
     pub(crate) job: JobId,
     /// Removed option. It is still parsed so that the error message can name the replacement.
@@ -38,7 +38,7 @@ pub(crate) struct LogArgs {
     tenant: Option<TenantId>,
 }
 
-impl LogArgs {
+impl JobLogArgs {
     /// Returns an error if an option is not supported on this target.
     pub(crate) fn validate_for_target(&self, target: &CommandTarget) -> Result<()> {
         match (self.remote, target) {
@@ -72,7 +72,7 @@ pub(crate) fn reject_tenant_on_server(tenant: Option<&TenantId>, target: &Comman
 
 /// Prints the component log of a job.
 pub(crate) async fn run(
-    log: &LogArgs,
+    log: &JobLogArgs,
     json: bool,
     folders: &AppFolders,
     target: &CommandTarget,
@@ -101,7 +101,7 @@ enum LogSource {
 }
 
 impl LogSource {
-    async fn open(log: &LogArgs, folders: &AppFolders, target: &CommandTarget) -> Result<Self> {
+    async fn open(log: &JobLogArgs, folders: &AppFolders, target: &CommandTarget) -> Result<Self> {
         if let Some(remote) = target.server_client(KeyScope::Read)? {
             return Ok(Self::Server(remote));
         }
@@ -121,7 +121,7 @@ impl LogSource {
 
     /// Returns the entries after the sequence number `after`. If there may be more entries, also returns the value of `after` for
     /// the next read.
-    async fn read_entries(&self, log: &LogArgs, after: u64) -> Result<(Vec<Value>, Option<u64>)> {
+    async fn read_entries(&self, log: &JobLogArgs, after: u64) -> Result<(Vec<Value>, Option<u64>)> {
         match self {
             Self::DataFolder(reader) => {
                 let entries = reader

@@ -17,7 +17,7 @@ use weir_core::event::ErrorInfo;
 use weir_core::id::{DocumentId, PageNumber, RevisionId, TenantId};
 use weir_core::layout;
 use weir_core::ledger::FinalPageState;
-use weir_core::markdown::{self, MarkdownPage};
+use weir_core::markdown::{self, PageLinesAndHeadings};
 use weir_core::page_text::{StoredPageText, TextSource};
 use weir_core::ports::{BlobStore, Ledger};
 use weir_core::summary::{DocumentSummaries, document_summaries_blob_key};
@@ -87,7 +87,7 @@ impl OutputFolder {
             .map(|(number, page)| {
                 let read = page.lines.as_ref();
                 let (source, lines) = read.map_or((TextSource::None, &[][..]), |l| (l.source, &l.lines));
-                MarkdownPage {
+                PageLinesAndHeadings {
                     number: *number,
                     source,
                     lines,

@@ -34,7 +34,7 @@ fn print_document_summary(document_summary: &DocumentSummaries) -> io::Result<()
     out_line!(
         "\n{}\n\n{}",
         document_summary.name,
-        format_summary_with_page_numbers(whole)
+        format_summary_with_page_after_each_quote(whole)
     )?;
     if document_summary.sections.len() < 2 {
         return Ok(());
@@ -50,14 +50,14 @@ fn print_document_summary(document_summary: &DocumentSummaries) -> io::Result<()
         };
         out_line!(
             "\n  {title} ({pages})\n  {}",
-            format_summary_with_page_numbers(summary)
+            format_summary_with_page_after_each_quote(summary)
         )?;
     }
     Ok(())
 }
 
 /// Returns the text of the summary with a page number after each quote.
-fn format_summary_with_page_numbers(summary: &Summary) -> String {
+fn format_summary_with_page_after_each_quote(summary: &Summary) -> String {
     let mut text = String::new();
     let mut from = 0;
     for quote in &summary.quotes {
@@ -96,12 +96,12 @@ mod tests {
             model: String::new(),
         };
         assert_eq!(
-            format_summary_with_page_numbers(&summary),
+            format_summary_with_page_after_each_quote(&summary),
             "It rained. [p. 3] It stopped. [p. 5]"
         );
         summary.quotes.clear();
-        assert_eq!(format_summary_with_page_numbers(&summary), summary.text);
+        assert_eq!(format_summary_with_page_after_each_quote(&summary), summary.text);
         summary.quotes = vec![quoted(0..900, 1)];
-        assert_eq!(format_summary_with_page_numbers(&summary), summary.text);
+        assert_eq!(format_summary_with_page_after_each_quote(&summary), summary.text);
     }
 }

@@ -8,7 +8,7 @@
 
 mod blocks;
 mod escape;
-mod markdown_page;
+mod page_lines_and_headings;
 mod running_headers_and_footers;
 pub mod vision_markdown;
 
@@ -19,7 +19,7 @@ use crate::summary::DocumentSummaries;
 
 use blocks::{MarkdownBlock, group_lines_into_blocks};
 use escape::{escape_text, format_link_target};
-pub use markdown_page::MarkdownPage;
+pub use page_lines_and_headings::PageLinesAndHeadings;
 pub(crate) use running_headers_and_footers::RunningHeadersAndFooters;
 
 /// Renders the pages as one Markdown document with summaries, if there are any. It starts with `title`, unless that
@@ -27,7 +27,7 @@ pub(crate) use running_headers_and_footers::RunningHeadersAndFooters;
 pub fn render_document(
     title: &str,
     summary: Option<&DocumentSummaries>,
-    pages: &[MarkdownPage<'_>],
+    pages: &[PageLinesAndHeadings<'_>],
 ) -> String {
     let running = RunningHeadersAndFooters::find_in_pages(pages);
     let mut out = String::new();

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::id::PageNumber;
-use crate::markdown::{MarkdownPage, RunningHeadersAndFooters, vision_markdown};
+use crate::markdown::{PageLinesAndHeadings, RunningHeadersAndFooters, vision_markdown};
 use crate::page::Rect;
 use crate::page_text::{Line, TextSource};
 
@@ -97,7 +97,7 @@ impl DocumentSection {
 }
 
 /// Returns the sections of a document in order. None of them is empty.
-pub fn split_into_sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
+pub fn split_into_sections(pages: &[PageLinesAndHeadings<'_>]) -> Vec<DocumentSection> {
     let running = RunningHeadersAndFooters::find_in_pages(pages);
     let level = find_section_level(pages);
     let mut sections = Vec::new();
@@ -140,12 +140,12 @@ pub fn split_into_sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
     sections
 }
 
-fn is_read_without_vision_model(page: &MarkdownPage<'_>) -> bool {
+fn is_read_without_vision_model(page: &PageLinesAndHeadings<'_>) -> bool {
     page.source != TextSource::VisionModel
 }
 
 /// Returns the highest level with more than one heading.
-fn find_section_level(pages: &[MarkdownPage<'_>]) -> Option<u8> {
+fn find_section_level(pages: &[PageLinesAndHeadings<'_>]) -> Option<u8> {
     let mut levels = [0_u32; 7];
     for page in pages {
         let mut last: Option<(usize, u8)> = None;
@@ -204,9 +204,9 @@ mod tests {
                 (lines.collect(), headings)
             })
             .collect();
-        let pages: Vec<MarkdownPage<'_>> = (1..)
+        let pages: Vec<PageLinesAndHeadings<'_>> = (1..)
             .zip(&pages)
-            .map(|(number, (lines, headings))| MarkdownPage {
+            .map(|(number, (lines, headings))| PageLinesAndHeadings {
                 number,
                 source: TextSource::TextLayer,
                 lines,
@@ -299,9 +299,9 @@ mod tests {
             .iter()
             .map(|[header, text]| vec![make_line(header, 0.03), make_line(text, 0.4)])
             .collect();
-        let pages: Vec<MarkdownPage<'_>> = (1..)
+        let pages: Vec<PageLinesAndHeadings<'_>> = (1..)
             .zip(&lines)
-            .map(|(number, lines)| MarkdownPage {
+            .map(|(number, lines)| PageLinesAndHeadings {
                 number,
                 source: TextSource::TextLayer,
                 lines,
@@ -319,7 +319,7 @@ mod tests {
     fn heading_marks_of_a_vision_model_are_removed() {
         let lines =
             vision_markdown::split_transcription_lines("## One\n\ntext\n\n## Empty\n## **Two**\n\n- a\n- b");
-        let page = MarkdownPage {
+        let page = PageLinesAndHeadings {
             number: 3,
             source: TextSource::VisionModel,
             headings: crate::layout::detect_page_headings(TextSource::VisionModel, &lines, &[], 3),

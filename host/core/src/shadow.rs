@@ -71,7 +71,7 @@ pub struct ShadowTotals {
 
 impl ShadowTotals {
     /// Computes the totals of these comparisons, which are in the order newest first.
-    pub fn from_runs(runs: impl IntoIterator<Item = ShadowRun>) -> Self {
+    pub fn sum_shadow_runs(runs: impl IntoIterator<Item = ShadowRun>) -> Self {
         let mut all = Self::default();
         for run in runs {
             match run.report {
@@ -156,7 +156,7 @@ mod tests {
         failed.report = Err("not recorded".into());
         let latest = make_run(2);
         let job = latest.job;
-        let totals = ShadowTotals::from_runs([latest, make_run(0), failed, make_run(30)]);
+        let totals = ShadowTotals::sum_shadow_runs([latest, make_run(0), failed, make_run(30)]);
         assert_eq!(
             (
                 totals.compared_jobs,

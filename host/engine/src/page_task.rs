@@ -68,7 +68,7 @@ impl PageTask {
             let acquiring_slot = async {
                 match workers {
                     Some(workers) => queued_page.acquire_slot_of_workers(workers).await,
-                    None => queued_page.acquire_worker_slot().await,
+                    None => queued_page.leave_queue_for_worker_slot().await,
                 }
             };
             // A stopping job sends no further page to a vision model. Requests in flight may finish.

@@ -83,7 +83,7 @@ impl PageTask {
         let mut queued_page = queued_page;
         let mut attempt = 1;
         loop {
-            let slot = queued_page.acquire_worker_slot().await;
+            let slot = queued_page.leave_queue_for_worker_slot().await;
             let put = put().instrument(trace_spans::stage_span(Stage::Store));
             let Err(error) = put.await else { return Ok(()) };
             queued_page = self

@@ -166,7 +166,7 @@ impl PageTask {
             let error = match reserved {
                 Ok(reserved) => {
                     let slot = job
-                        .run_unless_cancelled_or_suspended(queued_page.acquire_worker_slot())
+                        .run_unless_cancelled_or_suspended(queued_page.leave_queue_for_worker_slot())
                         .await?;
                     match reserved
                         .rasterize_page()

@@ -175,7 +175,7 @@ pub(crate) struct QueuedPage {
 
 impl QueuedPage {
     /// Waits for a worker slot of the stage, and leaves the queue.
-    pub(crate) async fn acquire_worker_slot(self) -> WorkerSlotPermit {
+    pub(crate) async fn leave_queue_for_worker_slot(self) -> WorkerSlotPermit {
         let workers = self.queue.0.workers.clone();
         self.acquire_slot_of_workers(&workers).await
     }
@@ -186,7 +186,7 @@ impl QueuedPage {
         mut self,
     ) -> (WorkerSlotPermit, Option<CapacityPermit>) {
         let reservation = self.permit.take();
-        (self.acquire_worker_slot().await, reservation)
+        (self.leave_queue_for_worker_slot().await, reservation)
     }
 
     /// Waits for a slot of the given workers instead of the stage's own, and leaves the queue.

@@ -88,7 +88,7 @@ impl UpsertWriter {
                 passages,
                 reply,
             } = first;
-            let slot = queued_page.acquire_worker_slot().await;
+            let slot = queued_page.leave_queue_for_worker_slot().await;
             let mut points = passages.points.len();
             let mut group = vec![(passages, reply)];
             while group.len() < MAX_GROUP_PAGES

@@ -22,7 +22,7 @@ use weir_core::ports::{Embedder, SchedulingContext};
 use crate::model_session::{ModelRunner, ModelRunnerFactory};
 use crate::onnx_runtime::{self, ExecutionProvider, OnnxRuntime};
 use crate::scheduler::{
-    ActiveRequest, BatchRunningModel, ModelStats, Scheduler, SchedulerConfig, StopSignal,
+    ActiveRequest, BatchRunningModel, ModelRunStopper, ModelStats, Scheduler, SchedulerConfig,
 };
 
 /// The model's name in errors and metrics.
@@ -221,7 +221,7 @@ impl WordPieceTokenizer {
 /// The model as one worker runs it.
 struct MiniLmModel {
     runner: ModelRunner,
-    stop_signal: Arc<StopSignal>,
+    stop_signal: Arc<ModelRunStopper>,
     tokenizer: Arc<WordPieceTokenizer>,
     max_padding_share: f32,
     /// Maximum number of tokens in a run of several texts.
@@ -235,7 +235,7 @@ impl MiniLmModel {
     fn open_model_and_tokenizer(
         file: &ModelRunnerFactory,
         tokenizer: &LazyTokenizer,
-        stop: &Arc<StopSignal>,
+        stop: &Arc<ModelRunStopper>,
     ) -> Result<Self, InferenceError> {
         // They load in parallel, because each takes a large part of the time until the first vector.
         let (tokenizer, model) = std::thread::scope(|scope| {

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use weir_core::InferenceError;
 
 use crate::onnx_runtime::{self, ExecutionProvider, OnnxRuntime};
-use crate::scheduler::StopSignal;
+use crate::scheduler::ModelRunStopper;
 
 /// The file of a model, which workers can open.
 pub(crate) struct ModelRunnerFactory {
@@ -52,7 +52,7 @@ impl ModelRunnerFactory {
     pub(crate) fn open_runner(
         &self,
         name: &'static str,
-        stop: &StopSignal,
+        stop: &ModelRunStopper,
     ) -> Result<ModelRunner, InferenceError> {
         // A second worker waits here while the first opens the session; opening its own would take as long.
         let mut shared_session = self.shared_session.lock();

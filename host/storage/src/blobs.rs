@@ -24,7 +24,7 @@ use weir_core::{StorageError, TenantId};
 
 use self::unsynced_blobs::{SyncFileFn, UnsyncedBlobs};
 use crate::data_folder::{create_private_folder, size_on_disk};
-use crate::path_with_error_name::PathWithErrorName;
+use crate::path_with_public_name::PathWithPublicName;
 use crate::storage_usage::{MAX_MARKED_PATHS, StorageUsageTracker};
 
 /// Maximum length of a key in bytes.
@@ -319,8 +319,8 @@ fn is_not_found(error: &io::Error) -> bool {
     )
 }
 
-fn blob_path_with_error_name(root: &Path, path: &Path) -> PathWithErrorName {
-    PathWithErrorName::from_path_below_root(root, "blob", path)
+fn blob_path_with_error_name(root: &Path, path: &Path) -> PathWithPublicName {
+    PathWithPublicName::from_path_below_root(root, "blob", path)
 }
 
 /// Checks a key. A key has one or more segments joined by `/`. A segment has letters, digits, `-`, `_` and `.`, and does not begin with

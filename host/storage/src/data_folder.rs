@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock, statvfs};
 use weir_core::StorageError;
 
-use crate::path_with_error_name::PathWithErrorName;
+use crate::path_with_public_name::PathWithPublicName;
 
 /// Time that an opener waits for the lock. A search of another process holds it for milliseconds only.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -68,7 +68,7 @@ pub(crate) fn rename_entries_of_earlier_versions(data: &Path) -> Result<(), Stor
     let mut is_changed = false;
     for (former, present) in RENAMED_ENTRIES {
         let (old_path, new_path) = (data.join(former), data.join(present));
-        let named = PathWithErrorName::new(format!("{former} in the data folder"), &old_path);
+        let named = PathWithPublicName::new(format!("{former} in the data folder"), &old_path);
         if !old_path.try_exists().map_err(|e| named.io_error(&e))? {
             continue;
         }
@@ -86,8 +86,8 @@ pub(crate) fn rename_entries_of_earlier_versions(data: &Path) -> Result<(), Stor
     }
 }
 
-fn data_path_with_error_name(path: &Path) -> PathWithErrorName {
-    PathWithErrorName::new("the data folder", path)
+fn data_path_with_error_name(path: &Path) -> PathWithPublicName {
+    PathWithPublicName::new("the data folder", path)
 }
 
 /// Creates a folder that only its owner can enter, and its parent folders.
@@ -98,7 +98,7 @@ pub(crate) fn create_private_folder(path: &Path) -> Result<(), StorageError> {
         .create(path)
         .map_err(|e| {
             let name = path.file_name().unwrap_or_default().display();
-            PathWithErrorName::new(format!("folder {name}"), path).io_error(&e)
+            PathWithPublicName::new(format!("folder {name}"), path).io_error(&e)
         })
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn available_file_system_bytes(path: &Path) -> Option<u64> {
 ///
 /// Files that are written through memory maps are sparse: the kernel allocates a page when it is first touched, and kills the process
 /// with SIGBUS if there is no space. So callers check before they write.
-pub(crate) fn check_free_space(location: &PathWithErrorName, bytes: u64) -> Result<(), StorageError> {
+pub(crate) fn check_free_space(location: &PathWithPublicName, bytes: u64) -> Result<(), StorageError> {
     match available_file_system_bytes(location.path()) {
         Some(free) if free < bytes => Err(location.no_space_error()),
         _ => Ok(()),

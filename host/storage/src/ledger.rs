@@ -19,7 +19,7 @@ mod shadow_runs;
 mod sqlite_ledger;
 mod storage_usage;
 mod tenant_admin;
-mod tenant_store;
+mod tenant_store_delegation;
 mod tenants;
 mod usage;
 mod writer;

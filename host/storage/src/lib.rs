@@ -22,7 +22,7 @@ mod changed_paths;
 mod component_store;
 mod data_folder;
 mod ledger;
-mod path_with_error_name;
+mod path_with_public_name;
 mod response_cache;
 mod search_socket_server;
 mod storage_usage;

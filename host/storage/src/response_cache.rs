@@ -20,7 +20,7 @@ use weir_core::llm::{LlmResponse, ResponseCache, ResponseCacheKey};
 use weir_core::{DocumentId, StorageError, TenantId};
 
 use crate::ledger::database::{create_or_make_file_private, to_storage_error, truncate_wal};
-use crate::path_with_error_name::PathWithErrorName;
+use crate::path_with_public_name::PathWithPublicName;
 use crate::worker_thread::WorkerThread;
 
 const FILE_NAME: &str = "responses.db";
@@ -64,7 +64,7 @@ pub struct SqliteResponseCache {
 
 struct CacheFile {
     connection: Connection,
-    location: PathWithErrorName,
+    location: PathWithPublicName,
     max_bytes: u64,
     used_bytes: u64,
     /// Number of uses so far. The number at its last use orders the responses.
@@ -183,7 +183,7 @@ impl CacheFile {
     }
 
     fn open_or_upgrade(path: &PathBuf, max_bytes: u64) -> Result<Self, StorageError> {
-        let location = PathWithErrorName::new(CACHE_NAME, path);
+        let location = PathWithPublicName::new(CACHE_NAME, path);
         create_or_make_file_private(path).map_err(|e| location.io_error(&e))?;
         let opened = Connection::open(path).and_then(|connection| {
             connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -324,7 +324,7 @@ impl CacheFile {
 fn remove_file_if_exists(path: &Path) -> Result<(), StorageError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(PathWithErrorName::new(CACHE_NAME, path).io_error(&error))
+            Err(PathWithPublicName::new(CACHE_NAME, path).io_error(&error))
         }
         _ => Ok(()),
     }

@@ -30,7 +30,7 @@ use weir_core::search::{SearchHit, SearchQuery};
 use weir_core::{DocumentId, StorageError, TenantId};
 
 use crate::data_folder::FolderLock;
-use crate::path_with_error_name::PathWithErrorName;
+use crate::path_with_public_name::PathWithPublicName;
 use crate::vectors::EdgeVectorStore;
 
 const SOCKET_NAME: &str = "weir.sock";
@@ -79,7 +79,7 @@ impl SearchServer {
     ) -> Result<Self, StorageError> {
         let socket = data.join(SOCKET_NAME);
         let listener = bind_private_socket(data)
-            .map_err(|e| PathWithErrorName::new("the socket for searches", &socket).io_error(&e))?;
+            .map_err(|e| PathWithPublicName::new("the socket for searches", &socket).io_error(&e))?;
         let (stop, stopped) = oneshot::channel();
         Ok(Self {
             stop: Some(stop),
@@ -213,7 +213,7 @@ pub async fn search_data_folder(
             Ok(Err(error)) => tracing::debug!(%error, "no process answers searches at the socket"),
             Err(_) => tracing::debug!("the process that has locked the data folder did not respond in time"),
         }
-        match open_index_temporarily(data, model, query.dense_vector.len()).await {
+        match lock_folder_and_open_index(data, model, query.dense_vector.len()).await {
             Ok(vectors) => {
                 let hits = vectors.search_by_vector_and_words(tenant, query).await;
                 vectors.close().await?;
@@ -225,7 +225,7 @@ pub async fn search_data_folder(
     }
 }
 
-async fn open_index_temporarily(
+async fn lock_folder_and_open_index(
     data: &Path,
     model: &str,
     dimensions: usize,

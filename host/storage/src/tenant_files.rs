@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use weir_core::{StorageError, TenantId};
 
 use crate::data_folder::{create_private_folder, size_on_disk, sync_folder};
-use crate::path_with_error_name::PathWithErrorName;
+use crate::path_with_public_name::PathWithPublicName;
 use crate::storage_usage::{MAX_MARKED_PATHS, StorageUsageTracker};
 
 /// The folder of files that are being received. Tenant names have no dot, so none is equal to it.
@@ -42,7 +42,7 @@ impl TenantFiles {
         let unfinished = root.join(UNFINISHED_FOLDER);
         match fs::remove_dir_all(&unfinished) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(PathWithErrorName::from_path_below_root(&root, kind, &unfinished).io_error(&e));
+                return Err(PathWithPublicName::from_path_below_root(&root, kind, &unfinished).io_error(&e));
             }
             _ => {}
         }
@@ -72,8 +72,8 @@ impl TenantFiles {
     }
 
     /// Returns a path of the folder with its name for errors.
-    pub(crate) fn path_with_error_name(&self, path: &Path) -> PathWithErrorName {
-        PathWithErrorName::from_path_below_root(&self.root, self.kind, path)
+    pub(crate) fn path_with_error_name(&self, path: &Path) -> PathWithPublicName {
+        PathWithPublicName::from_path_below_root(&self.root, self.kind, path)
     }
 
     pub(crate) fn root_folder(&self) -> &Path {

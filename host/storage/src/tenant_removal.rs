@@ -18,7 +18,7 @@ use crate::blobs::FileBlobStore;
 use crate::component_store::FileComponentStore;
 use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
 use crate::ledger::SqliteLedger;
-use crate::path_with_error_name::PathWithErrorName;
+use crate::path_with_public_name::PathWithPublicName;
 use crate::response_cache;
 use crate::uploads::FileUploadStore;
 use crate::vectors::EdgeVectorStore;
@@ -26,7 +26,7 @@ use crate::vectors::EdgeVectorStore;
 fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(PathWithErrorName::new("the recordings", folder).io_error(&e))
+            Err(PathWithPublicName::new("the recordings", folder).io_error(&e))
         }
         _ => Ok(()),
     }

@@ -13,7 +13,7 @@ use weir_core::uploads::{StagedUpload, UploadStore};
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
 use crate::data_folder::{available_file_system_bytes, create_private_folder, sync_folder};
-use crate::path_with_error_name::PathWithErrorName;
+use crate::path_with_public_name::PathWithPublicName;
 use crate::storage_usage::StorageUsageTracker;
 use crate::tenant_files::{TenantFiles, remove_file_if_exists};
 
@@ -140,7 +140,7 @@ fn move_to_staging_folder(
         .and_then(|file| file.sync_all())
         .and_then(|()| fs::rename(unfinished, &staged))
         .and_then(|()| sync_folder(&folder))
-        .map_err(|e| PathWithErrorName::from_path_below_root(&folder, "upload", &staged).io_error(&e))?;
+        .map_err(|e| PathWithPublicName::from_path_below_root(&folder, "upload", &staged).io_error(&e))?;
     Ok(staged)
 }
 
@@ -162,7 +162,7 @@ fn stage_stored_upload(
         Ok(()) => Ok(Some(staged)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => {
-            Err(PathWithErrorName::from_path_below_root(&folder, "upload", &staged).io_error(&error))
+            Err(PathWithPublicName::from_path_below_root(&folder, "upload", &staged).io_error(&error))
         }
     }
 }

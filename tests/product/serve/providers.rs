@@ -93,7 +93,8 @@ fn job_with_denied_key_fails_at_once_and_works_when_retried() {
 fn job_waiting_for_a_provider_names_the_provider_and_its_error() {
     let is_available = Arc::new(AtomicBool::new(false));
     let weir = WeirFixture::new();
-    let settings = "[llm]\ninitial_backoff_millis = 50\nmax_backoff_seconds = 1\nbreaker_open_seconds = 1";
+    let settings =
+        "[llm]\ninitial_backoff_millis = 50\nmax_backoff_seconds = 1\nbreaker_min_open_seconds = 1";
     let server = {
         let is_available = Arc::clone(&is_available);
         start_server_with_model(&weir, settings, move || {

@@ -9,9 +9,9 @@
 mod args;
 mod build;
 mod component_source;
-mod decision_diff;
 mod dev;
-mod embedded_files;
+mod embedded_wit_and_sdk_files;
+mod expected_decision_diff;
 mod fake_host;
 mod registry_commands;
 mod scaffold;

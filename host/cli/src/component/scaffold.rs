@@ -12,7 +12,7 @@ use weir_core::manifest::Role;
 
 use super::args::NewArgs;
 use super::component_source::Language;
-use super::embedded_files;
+use super::embedded_wit_and_sdk_files;
 use crate::terminal::out_line;
 
 /// The templates of one language.
@@ -109,7 +109,7 @@ fn create_component_folder(folder: &Path, new: &NewArgs) -> Result<()> {
     }
     for (name, text) in render_files(new) {
         let path = folder.join(name);
-        embedded_files::write_if_changed(&path, &text)
+        embedded_wit_and_sdk_files::write_if_changed(&path, &text)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())

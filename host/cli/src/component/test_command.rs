@@ -21,7 +21,7 @@ use weir_policy::{PolicyHost, PolicyHostConfig};
 
 use super::args::TestArgs;
 use super::component_source;
-use super::decision_diff;
+use super::expected_decision_diff;
 use super::fake_host::FakeCapabilities;
 use super::test_case::{Expectation, TestCase};
 use crate::app_folders::AppFolders;
@@ -126,7 +126,7 @@ impl TestSandbox {
         let mut expectation_written = false;
         let differences = match (&case.expectation, decided) {
             (Expectation::Decision(expected), Ok(decisions)) => {
-                decision_diff::list_differences(expected, &case.decisions_to_json(decisions))
+                expected_decision_diff::list_differences(expected, &case.decisions_to_json(decisions))
             }
             (Expectation::Error(expected), Err(error))
                 if error.kind == expected.kind && error.message.contains(&expected.message_part) =>

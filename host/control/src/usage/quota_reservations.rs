@@ -59,7 +59,7 @@ fn llm_call_fits(
 }
 
 /// The limit of a quota and the tenant's usage of it.
-struct QuotaUsage {
+struct PageQuotaLimitAndUsage {
     quota: &'static str,
     limit: u64,
     used: u64,
@@ -75,7 +75,7 @@ enum AllowedPagesOrWait {
     AfterRelease,
 }
 
-impl QuotaUsage {
+impl PageQuotaLimitAndUsage {
     fn is_exhausted(&self) -> bool {
         self.used >= self.limit
     }
@@ -94,10 +94,15 @@ impl QuotaUsage {
 }
 
 /// Returns the quotas of a tenant that apply to pages. `usage` is the usage of today.
-fn list_page_quota_usage(limits: &Quotas, usage: &Usage, stored: u64, reserved: u64) -> Vec<QuotaUsage> {
+fn list_page_quota_usage(
+    limits: &Quotas,
+    usage: &Usage,
+    stored: u64,
+    reserved: u64,
+) -> Vec<PageQuotaLimitAndUsage> {
     let mean_per_page = |amount: u64| amount.checked_div(usage.pages);
     let quota_usage = |quota, limit: Option<u64>, used, of_a_page| {
-        limit.map(|limit| QuotaUsage {
+        limit.map(|limit| PageQuotaLimitAndUsage {
             quota,
             limit,
             used,
@@ -138,7 +143,7 @@ fn list_page_quota_usage(limits: &Quotas, usage: &Usage, stored: u64, reserved: 
 
 /// Returns how many of `max_pages` pages may start now in addition to the reserved pages.
 fn count_pages_within_quotas(
-    quota_usages: &[QuotaUsage],
+    quota_usages: &[PageQuotaLimitAndUsage],
     reserved: u64,
     max_pages: u64,
 ) -> Result<AllowedPagesOrWait, QuotaExhaustedError> {

@@ -120,7 +120,7 @@ fn append_in_reading_order(blocks: Vec<LineBox>, depth: u32, order: &mut Vec<usi
     if blocks.len() < 2 || depth == 0 {
         return append_row_by_row(blocks, order);
     }
-    for group in group_rows_by_region_and_gutter(split_into_rows(blocks)) {
+    for group in group_rows_by_column_region_or_common_gutter(split_into_rows(blocks)) {
         if group.inner_gutters.is_empty() || group.is_table() {
             for row in group.rows {
                 append_row_by_row(row, order);
@@ -254,7 +254,7 @@ impl RowGroup {
 
 /// Groups the rows: each region of columns is a group, and the rows between regions are grouped by their common
 /// gutters.
-fn group_rows_by_region_and_gutter(rows: Vec<Vec<LineBox>>) -> Vec<RowGroup> {
+fn group_rows_by_column_region_or_common_gutter(rows: Vec<Vec<LineBox>>) -> Vec<RowGroup> {
     let mut groups: Vec<RowGroup> = Vec::new();
     let regions = find_column_region_rows(&rows);
     let mut rows = rows.into_iter();

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::markdown_page::MarkdownPage;
+use super::page_lines_and_headings::PageLinesAndHeadings;
 use crate::page::Rect;
 use crate::page_text::Line;
 
@@ -24,7 +24,7 @@ type MarginTextKey = (bool, String);
 pub(crate) struct RunningHeadersAndFooters(HashSet<MarginTextKey>);
 
 impl RunningHeadersAndFooters {
-    pub(crate) fn find_in_pages(pages: &[MarkdownPage<'_>]) -> Self {
+    pub(crate) fn find_in_pages(pages: &[PageLinesAndHeadings<'_>]) -> Self {
         let mut seen: HashMap<MarginTextKey, usize> = HashMap::new();
         let mut read = 0;
         for page in pages.iter().filter(|p| !p.lines.is_empty()) {

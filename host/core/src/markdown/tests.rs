@@ -27,8 +27,8 @@ fn make_line(text: &str, x: f32, y: f32) -> Line {
     }
 }
 
-fn make_page(number: PageNumber, lines: &[Line]) -> MarkdownPage<'_> {
-    MarkdownPage {
+fn make_page(number: PageNumber, lines: &[Line]) -> PageLinesAndHeadings<'_> {
+    PageLinesAndHeadings {
         number,
         source: TextSource::TextLayer,
         lines,
@@ -194,7 +194,7 @@ fn outline_sets_heading_level_and_lines_are_joined() {
         0.1,
         &["What to do in a", "very long flood", "Close the lower gate."],
     );
-    let page = MarkdownPage {
+    let page = PageLinesAndHeadings {
         headings: detect_page_headings(TextSource::TextLayer, &text, &outline, 2),
         ..make_page(2, &text)
     };
@@ -231,7 +231,7 @@ fn running_headers_are_dropped_and_other_text_stays() {
             ]
         })
         .collect();
-    let pages: Vec<MarkdownPage<'_>> = texts
+    let pages: Vec<PageLinesAndHeadings<'_>> = texts
         .iter()
         .zip(1..)
         .map(|(lines, n)| make_page(n, lines))
@@ -252,7 +252,7 @@ fn running_headers_are_dropped_and_other_text_stays() {
 
 #[test]
 fn failed_page_shows_its_error_and_image_is_linked() {
-    let pages = [MarkdownPage {
+    let pages = [PageLinesAndHeadings {
         number: 3,
         source: TextSource::None,
         lines: &[],
@@ -272,7 +272,7 @@ fn vision_model_page_stays_unchanged() {
     let written = vision_markdown::split_transcription_lines(
         "# **Handbook**\n\n1. *first*\n\n| a | b |\n|---|---|\n| <i> | 2 |",
     );
-    let pages = [MarkdownPage {
+    let pages = [PageLinesAndHeadings {
         source: TextSource::VisionModel,
         headings: detect_page_headings(TextSource::VisionModel, &written, &[], 1),
         ..make_page(1, &written)

@@ -166,7 +166,7 @@ mod tests {
             refused("llm.provider.far.modle", "m"),
             "provider 'far': there is no setting 'llm.provider.modle': did you mean 'llm.provider.model'?"
         );
-        assert!(refused("llm.provider.Far.model", "m").contains("= 'Far'"));
+        assert!(refused("llm.provider.Far.model", "m").contains("invalid value 'Far'"));
         assert!(refused("llm.provider.far.name", "m").starts_with("there is no setting"));
         assert!(settings.llm_providers.is_empty());
         assert!(

@@ -47,7 +47,7 @@ async fn depth_counts_queued_pages_and_capacity_counts_reservations() {
     let _other = queue.reserve().await;
     assert_eq!(queue.queue_state().depth, 1);
     assert!(queue.reserve().now_or_never().is_none());
-    let slot = queued_page.acquire_worker_slot().await;
+    let slot = queued_page.leave_queue_for_worker_slot().await;
     assert_eq!(queue.queue_state().depth, 0);
     assert!(queue.reserve().now_or_never().is_some());
     tokio::time::advance(Duration::from_millis(40)).await;
@@ -67,7 +67,12 @@ async fn stage_time_is_the_mean_of_the_last_sixteen_pages() {
     let queue = test_queue(Stage::Embed);
     for millis in [1000, 10] {
         for _ in 0..16 {
-            let slot = queue.reserve().await.enqueue().acquire_worker_slot().await;
+            let slot = queue
+                .reserve()
+                .await
+                .enqueue()
+                .leave_queue_for_worker_slot()
+                .await;
             tokio::time::advance(Duration::from_millis(millis)).await;
             slot.record_finished_pages(1);
         }
@@ -96,12 +101,22 @@ async fn busy_time_includes_slots_in_use() {
     };
     assert_eq!(work(), []);
     tokio::time::advance(Duration::from_millis(500)).await;
-    let slot = queue.reserve().await.enqueue().acquire_worker_slot().await;
+    let slot = queue
+        .reserve()
+        .await
+        .enqueue()
+        .leave_queue_for_worker_slot()
+        .await;
     tokio::time::advance(Duration::from_millis(40)).await;
     assert_eq!(work(), [(Stage::Read, 0, 40)]);
     slot.record_finished_pages(1);
     drop(slot);
-    let failed = queue.reserve().await.enqueue().acquire_worker_slot().await;
+    let failed = queue
+        .reserve()
+        .await
+        .enqueue()
+        .leave_queue_for_worker_slot()
+        .await;
     tokio::time::advance(Duration::from_millis(2)).await;
     drop(failed);
     tokio::time::advance(Duration::from_millis(500)).await;
@@ -111,12 +126,17 @@ async fn busy_time_includes_slots_in_use() {
 #[tokio::test(start_paused = true)]
 async fn requeue_never_waits_for_capacity() {
     let queue = test_queue(Stage::Read);
-    let slot = queue.reserve().await.enqueue().acquire_worker_slot().await;
+    let slot = queue
+        .reserve()
+        .await
+        .enqueue()
+        .leave_queue_for_worker_slot()
+        .await;
     let next = queue.reserve().await.enqueue();
     let again = slot.release_and_requeue();
     assert_eq!(queue.queue_state().depth, 2);
-    let slot = next.acquire_worker_slot().await;
+    let slot = next.leave_queue_for_worker_slot().await;
     drop(slot);
-    again.acquire_worker_slot().now_or_never().unwrap();
+    again.leave_queue_for_worker_slot().now_or_never().unwrap();
     assert!(queue.reserve().now_or_never().is_some());
 }

@@ -19,7 +19,7 @@ use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::id::derive_passage_id;
 use weir_core::ledger::{DocumentRecord, FinalPageState};
 use weir_core::llm::{LanguageModel, LlmRequest, LlmRequestKind, LlmResponse};
-use weir_core::markdown::MarkdownPage;
+use weir_core::markdown::PageLinesAndHeadings;
 use weir_core::page_text::StoredPageText;
 use weir_core::ports::SchedulingContext;
 use weir_core::search::{FIRST_SUMMARY_NUMBER, IndexPoint};
@@ -140,9 +140,9 @@ async fn read_stored_page_texts(
 }
 
 fn split_document_into_sections(record: &DocumentRecord, pages: &[StoredPageText]) -> Vec<DocumentSection> {
-    let pages: Vec<MarkdownPage<'_>> = pages
+    let pages: Vec<PageLinesAndHeadings<'_>> = pages
         .iter()
-        .map(|page| MarkdownPage {
+        .map(|page| PageLinesAndHeadings {
             number: page.page,
             source: page.source,
             lines: &page.lines,

@@ -11,7 +11,7 @@ use super::resize::{self, InputCanvasLayout};
 use super::text_boxes::{self, TextBox};
 use crate::model_session::{ModelRunner, ModelRunnerFactory};
 use crate::onnx_runtime;
-use crate::scheduler::StopSignal;
+use crate::scheduler::ModelRunStopper;
 
 /// The sides of the model's input are multiples of this.
 const INPUT_SIDE_MULTIPLE: usize = 32;
@@ -38,7 +38,7 @@ pub(crate) struct Detector {
 impl Detector {
     pub(crate) fn open_detection_model(
         model: &ModelRunnerFactory,
-        stop: &StopSignal,
+        stop: &ModelRunStopper,
     ) -> Result<Self, InferenceError> {
         Ok(Self {
             runner: model.open_runner(MODEL_NAME, stop)?,

@@ -30,7 +30,7 @@ use weir_core::ports::{OcrEngine, SchedulingContext};
 use crate::model_session::ModelRunnerFactory;
 use crate::onnx_runtime::OnnxRuntime;
 use crate::scheduler::{
-    ActiveRequest, BatchRunningModel, ModelStats, Scheduler, SchedulerConfig, StopSignal,
+    ActiveRequest, BatchRunningModel, ModelRunStopper, ModelStats, Scheduler, SchedulerConfig,
 };
 
 use detection::Detector;
@@ -121,7 +121,7 @@ impl OcrEngine for PpOcrEngine {
 struct OcrModel {
     detector: Detector,
     recognizer: Recognizer,
-    stop_signal: Arc<StopSignal>,
+    stop_signal: Arc<ModelRunStopper>,
 }
 
 impl BatchRunningModel<OcrStep, Vec<Line>> for OcrModel {

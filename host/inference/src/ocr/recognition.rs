@@ -13,7 +13,7 @@ use super::ocr_image::OcrImage;
 use super::text_boxes::TextBox;
 use crate::model_session::{ModelRunner, ModelRunnerFactory};
 use crate::onnx_runtime::{self, ExecutionProvider};
-use crate::scheduler::StopSignal;
+use crate::scheduler::ModelRunStopper;
 
 /// Input columns for each step of the output.
 const COLUMNS_PER_OUTPUT_STEP: usize = 8;
@@ -62,7 +62,7 @@ pub(crate) struct Recognizer {
 impl Recognizer {
     pub(crate) fn open_recognition_model(
         file: &ModelRunnerFactory,
-        stop: &StopSignal,
+        stop: &ModelRunStopper,
     ) -> Result<Self, InferenceError> {
         let model = file.open_runner(MODEL_NAME, stop)?;
         let character_list = model.custom_metadata_value("character");

@@ -39,12 +39,12 @@ use weir_core::{InferenceError, PriorityLane, TenantId};
 use batcher::{Batcher, CallId};
 use model_metrics::ModelMetrics;
 use request::{QueuedRequest, RequestOrigin, SharedReplySender};
-use worker::{BatcherAndStats, SchedulerSharedState};
+use worker::{SchedulerSharedState, SharedBatcherAndModelStats};
 
 pub(crate) use batcher::{MaxUsefulBatchCost, SchedulerConfig};
 pub use model_metrics::ModelStats;
 pub(crate) use request::{ActiveRequest, BatchRunningModel};
-pub(crate) use worker::StopSignal;
+pub(crate) use worker::ModelRunStopper;
 
 /// A lane refuses calls of a tenant when its pending requests exceed the queue limit by this factor.
 const MAX_PENDING_TO_QUEUE_RATIO: usize = 16;
@@ -70,13 +70,13 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
     /// start after [`Scheduler::open_model_in_background`].
     pub(crate) fn new(
         scheduler_config: SchedulerConfig,
-        open: impl Fn(&Arc<StopSignal>) -> Result<Box<dyn BatchRunningModel<I, O>>, InferenceError>
+        open: impl Fn(&Arc<ModelRunStopper>) -> Result<Box<dyn BatchRunningModel<I, O>>, InferenceError>
         + Send
         + Sync
         + 'static,
     ) -> Self {
         let model_metrics = ModelMetrics::register_model_metrics(scheduler_config.model_name);
-        let state = BatcherAndStats {
+        let state = SharedBatcherAndModelStats {
             batcher: Batcher::new(&scheduler_config),
             stats: ModelStats::default(),
             is_closed: false,
@@ -87,7 +87,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
                 open_model: Box::new(open),
                 state: Mutex::new(state),
                 state_changed: Condvar::new(),
-                stop_signal: Arc::new(StopSignal::default()),
+                stop_signal: Arc::new(ModelRunStopper::default()),
                 open_model_at_thread_start: AtomicBool::new(false),
                 epoch: Instant::now(),
                 metrics: model_metrics,

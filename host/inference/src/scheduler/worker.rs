@@ -20,12 +20,12 @@ use super::request::{
 /// Stops runs of ONNX Runtime from another thread: every run made with its options, active runs between two operators and later runs
 /// at once. It cannot be reset.
 #[derive(Default)]
-pub(crate) struct StopSignal {
+pub(crate) struct ModelRunStopper {
     is_stopped: AtomicBool,
     run_options: Mutex<Vec<Arc<RunOptions<NoSelectedOutputs>>>>,
 }
 
-impl StopSignal {
+impl ModelRunStopper {
     /// Creates options for a run that this signal can stop.
     pub(crate) fn new_stoppable_run_options(&self) -> ort::Result<Arc<RunOptions<NoSelectedOutputs>>> {
         let options = Arc::new(RunOptions::new()?);
@@ -54,7 +54,7 @@ impl StopSignal {
     }
 }
 
-pub(super) struct BatcherAndStats<I, O> {
+pub(super) struct SharedBatcherAndModelStats<I, O> {
     pub(super) batcher: Batcher<QueuedRequest<I, O>>,
     pub(super) stats: ModelStats,
     pub(super) is_closed: bool,
@@ -67,14 +67,14 @@ struct Batch<'a, I, O> {
 }
 
 pub(super) type OpenModelFn<I, O> =
-    dyn Fn(&Arc<StopSignal>) -> Result<Box<dyn BatchRunningModel<I, O>>, InferenceError> + Send + Sync;
+    dyn Fn(&Arc<ModelRunStopper>) -> Result<Box<dyn BatchRunningModel<I, O>>, InferenceError> + Send + Sync;
 
 pub(super) struct SchedulerSharedState<I, O> {
     pub(super) config: SchedulerConfig,
     pub(super) open_model: Box<OpenModelFn<I, O>>,
-    pub(super) state: Mutex<BatcherAndStats<I, O>>,
+    pub(super) state: Mutex<SharedBatcherAndModelStats<I, O>>,
     pub(super) state_changed: Condvar,
-    pub(super) stop_signal: Arc<StopSignal>,
+    pub(super) stop_signal: Arc<ModelRunStopper>,
     /// Whether workers open the model before their first batch.
     pub(super) open_model_at_thread_start: AtomicBool,
     pub(super) epoch: Instant,
@@ -216,7 +216,7 @@ impl<I, O> SchedulerSharedState<I, O> {
         }
     }
 
-    pub(super) fn update_queue_gauge(&self, state: &BatcherAndStats<I, O>) {
+    pub(super) fn update_queue_gauge(&self, state: &SharedBatcherAndModelStats<I, O>) {
         self.metrics
             .queued_requests
             .set(state.batcher.queued_request_count() as f64);

@@ -146,9 +146,7 @@ async fn metrics_count_calls_and_failures_by_role() {
         ("chunking", 1.0),
     ] {
         assert_eq!(
-            value(&format!(
-                "weir_policy_call_duration_seconds_count{{role=\"{role}\"}} "
-            )),
+            value(&format!("weir_policy_call_cpu_seconds_count{{role=\"{role}\"}} ")),
             calls,
             "{role}"
         );

@@ -39,7 +39,10 @@ pub(super) fn read_page_text(document: &Document, index: u32, heartbeat: &Heartb
         return WorkerResponse::PageUnreadable("it cannot be parsed".into());
     };
     heartbeat.record_beat();
-    let (Some(frame), Some(text)) = (PointsToPageFractions::from_page(&page), page.load_text()) else {
+    let (Some(frame), Some(text)) = (
+        PointsToPageFractions::from_page_bounds_and_rotation(&page),
+        page.load_text(),
+    ) else {
         return WorkerResponse::PageText(Vec::new());
     };
     let mut lines = LineAssembler::new(frame);
@@ -68,7 +71,7 @@ struct PointsToPageFractions {
 }
 
 impl PointsToPageFractions {
-    fn from_page(page: &Page<'_>) -> Option<Self> {
+    fn from_page_bounds_and_rotation(page: &Page<'_>) -> Option<Self> {
         let bounds = page.bounds()?;
         (bounds.right > bounds.left && bounds.top > bounds.bottom).then_some(Self {
             page_bounds: bounds,

@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use weir_control::Control;
 use weir_core::layout;
 use weir_core::ledger::{DocumentRecord, FinalPageState, PageRecord};
-use weir_core::markdown::{self, MarkdownPage};
+use weir_core::markdown::{self, PageLinesAndHeadings};
 use weir_core::page_text::{StoredPageText, TextSource};
 use weir_core::ports::Ledger as _;
 use weir_core::summary::DocumentSummaries;
@@ -163,7 +163,7 @@ fn render_markdown(
     }
     let markdown_pages: Vec<_> = parsed
         .iter()
-        .map(|(number, source, lines, image, state)| MarkdownPage {
+        .map(|(number, source, lines, image, state)| PageLinesAndHeadings {
             number: *number,
             source: *source,
             lines,

@@ -60,7 +60,7 @@ pub(super) async fn load_shadow_view(
     let runs = shadow_store
         .list_shadow_runs(tenant, pipeline, shadow.revision, shadow.since_millis)
         .await?;
-    let totals = ShadowTotals::from_runs(runs);
+    let totals = ShadowTotals::sum_shadow_runs(runs);
     let examples = totals.examples.into_iter();
     Ok(Some(ShadowView {
         revision: shadow.revision,

@@ -16,7 +16,7 @@ use weir_core::StorageError;
 use super::schema_renames;
 use super::storage_usage::{insert_stored_paths_as_changing, list_stored_paths_on_disk};
 use crate::data_folder::available_file_system_bytes;
-use crate::path_with_error_name::PathWithErrorName;
+use crate::path_with_public_name::PathWithPublicName;
 
 /// The name of the ledger in errors.
 pub(super) const LEDGER_NAME: &str = "the ledger";
@@ -51,7 +51,7 @@ const STATEMENT_CACHE_SIZE: usize = 100;
 /// An open connection to the ledger's file.
 pub(super) struct Database {
     connection: Connection,
-    location: PathWithErrorName,
+    location: PathWithPublicName,
 }
 
 impl Database {
@@ -191,8 +191,8 @@ pub(super) fn ledger_path(data: &Path) -> PathBuf {
     data.join("ledger.db")
 }
 
-fn ledger_path_with_error_name(file: &Path) -> PathWithErrorName {
-    PathWithErrorName::new(LEDGER_NAME, file)
+fn ledger_path_with_error_name(file: &Path) -> PathWithPublicName {
+    PathWithPublicName::new(LEDGER_NAME, file)
 }
 
 /// Creates the file if it does not exist and lets only its owner read it, because it has digests of API keys and passwords of
@@ -229,7 +229,7 @@ pub(crate) fn truncate_wal(c: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// Converts an error of SQLite.
-pub(crate) fn to_storage_error(location: &PathWithErrorName, error: &rusqlite::Error) -> StorageError {
+pub(crate) fn to_storage_error(location: &PathWithPublicName, error: &rusqlite::Error) -> StorageError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => location.no_space_error(),
         // The files of the log report a full disk as a failed write.

@@ -9,7 +9,7 @@ use weir_core::{StorageError, TenantId};
 
 use super::column_values::{read_and_parse_text, read_u64};
 use crate::changed_paths::PathRowUpdate;
-use crate::path_with_error_name::PathWithErrorName;
+use crate::path_with_public_name::PathWithPublicName;
 
 /// Folders of the data folder with a subfolder of stored files for each tenant.
 const COUNTED_FOLDERS: [&str; 3] = ["uploads", "blobs", "components"];
@@ -115,7 +115,7 @@ pub(super) fn list_stored_paths_on_disk(
 
 /// Lists the entries of a folder; none if it does not exist.
 fn list_folder_entry_names(folder: &Path) -> std::result::Result<Vec<String>, StorageError> {
-    let io = |e: io::Error| PathWithErrorName::new("the folder of tenants' files", folder).io_error(&e);
+    let io = |e: io::Error| PathWithPublicName::new("the folder of tenants' files", folder).io_error(&e);
     let entries = match fs::read_dir(folder) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
         entries => entries.map_err(io)?,

@@ -123,7 +123,7 @@ async fn changes_during_transactions_are_counted_once() {
 }
 
 #[tokio::test]
-async fn change_after_close_fails() {
+async fn file_change_after_ledger_close_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = SqliteLedger::open_for_test(dir.path());
     let usage = ledger.storage_usage();

@@ -33,7 +33,7 @@ use super::passage_payload::{DENSE_VECTOR, SPARSE_VECTOR, keys_index_request};
 use crate::data_folder::{
     available_file_system_bytes, check_free_space, create_private_folder, sync_folder, sync_tree,
 };
-use crate::path_with_error_name::PathWithErrorName;
+use crate::path_with_public_name::PathWithPublicName;
 
 /// Bytes that must be free before a write: the files of the shard are sparse and written through memory maps (see
 /// [`check_free_space`]).
@@ -59,7 +59,7 @@ pub(super) struct IndexMetadata {
 
 /// An open shard.
 pub(super) struct OpenVectorIndex {
-    location: PathWithErrorName,
+    location: PathWithPublicName,
     metadata: IndexMetadata,
     engine: Option<EdgeShard>,
     /// A flush failed. The kernel treats the lost pages as written, so a later flush would succeed although data is lost.
@@ -258,7 +258,7 @@ fn shard_config(dimensions: usize) -> EdgeConfig {
 /// Reads the metadata of the shard in `folder`.
 fn read_metadata(folder: &Path) -> Result<IndexMetadata, StorageError> {
     let file = folder.join(METADATA_FILE);
-    let location = PathWithErrorName::new(format!("{METADATA_FILE} of {INDEX_NAME}"), &file);
+    let location = PathWithPublicName::new(format!("{METADATA_FILE} of {INDEX_NAME}"), &file);
     let found = match fs::read(&file) {
         Ok(found) => found,
         Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -293,7 +293,7 @@ fn check_metadata(
 
 /// Calls the engine and converts its errors and panics.
 fn call_engine<R>(
-    location: &PathWithErrorName,
+    location: &PathWithPublicName,
     work: impl FnOnce() -> OperationResult<R>,
 ) -> Result<R, StorageError> {
     match catch_unwind(AssertUnwindSafe(work)) {
@@ -314,7 +314,7 @@ fn call_engine<R>(
 }
 
 /// Converts an error of the engine, which contains errors of the system as text only.
-fn to_storage_error(location: &PathWithErrorName, reason: &str) -> StorageError {
+fn to_storage_error(location: &PathWithPublicName, reason: &str) -> StorageError {
     if reason.contains("WouldBlock") {
         location.in_use_error()
     } else if ["StorageFull", "No space left", "os error 28"]
@@ -328,8 +328,8 @@ fn to_storage_error(location: &PathWithErrorName, reason: &str) -> StorageError 
     }
 }
 
-fn index_path_with_error_name(folder: impl Into<PathBuf>) -> PathWithErrorName {
-    PathWithErrorName::new(INDEX_NAME, folder)
+fn index_path_with_error_name(folder: impl Into<PathBuf>) -> PathWithPublicName {
+    PathWithPublicName::new(INDEX_NAME, folder)
 }
 
 /// Removes the backtrace that the engine's errors may contain, and all line breaks.

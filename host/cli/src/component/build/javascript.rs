@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tokio::process::Command;
 
 use super::toolchain::{ensure_installed, find_program, run_program, run_program_explaining_failure};
-use super::{AppFolders, ComponentSource, component_world, embedded_files};
+use super::{AppFolders, ComponentSource, component_world, embedded_wit_and_sdk_files};
 
 /// Version of componentize-qjs. `templates/tools/js` has its hashes.
 const COMPONENTIZE_QJS_VERSION: &str = "0.4.5";
@@ -19,7 +19,7 @@ pub(super) async fn build(
 ) -> Result<PathBuf> {
     // The toolchain and editors resolve bare imports from this folder.
     let sdk = source.folder.join("node_modules/weir-sdk");
-    embedded_files::write_files(&sdk, embedded_files::JS_SDK_FILES)
+    embedded_wit_and_sdk_files::write_files(&sdk, embedded_wit_and_sdk_files::JS_SDK_FILES)
         .with_context(|| format!("cannot write to {}", sdk.display()))?;
     let node = find_program(
         "node",
@@ -60,11 +60,11 @@ fn explain_missing_capability(build_output: &str) -> Option<String> {
 async fn install_componentize_qjs(folders: &AppFolders) -> Result<PathBuf> {
     let name = format!("componentize-qjs-{COMPONENTIZE_QJS_VERSION}");
     ensure_installed(folders.cache.join("tools").join(&name), &name, async |folder| {
-        embedded_files::write_if_changed(
+        embedded_wit_and_sdk_files::write_if_changed(
             &folder.join("package.json"),
             include_str!("../templates/tools/js/package.json"),
         )?;
-        embedded_files::write_if_changed(
+        embedded_wit_and_sdk_files::write_if_changed(
             &folder.join("package-lock.json"),
             include_str!("../templates/tools/js/package-lock.json"),
         )?;

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::args::BuildArgs;
 use super::component_source::{ComponentSource, Language};
-use super::embedded_files::{self, WIT_FILES};
+use super::embedded_wit_and_sdk_files::{self, WIT_FILES};
 use crate::app_folders::AppFolders;
 use crate::terminal::out_line;
 
@@ -59,9 +59,9 @@ pub(crate) async fn build_component(
     let started = Instant::now();
     let build_folder = source.build_work_folder();
     let contract = build_folder.join("wit");
-    embedded_files::write_files(&contract, WIT_FILES)
+    embedded_wit_and_sdk_files::write_files(&contract, WIT_FILES)
         .and_then(|()| {
-            embedded_files::write_if_changed(
+            embedded_wit_and_sdk_files::write_if_changed(
                 &contract.join("component.wit"),
                 &component_world::generate_wit_world(source),
             )

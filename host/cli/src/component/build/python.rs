@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tokio::process::Command;
 
 use super::toolchain::{ensure_installed, find_program, run_program};
-use super::{AppFolders, ComponentSource, component_world, embedded_files};
+use super::{AppFolders, ComponentSource, component_world, embedded_wit_and_sdk_files};
 
 /// Version of componentize-py. `templates/tools/python.txt` has its hashes.
 const COMPONENTIZE_PY_VERSION: &str = "0.25.1";
@@ -18,7 +18,7 @@ pub(super) async fn build(
     folders: &AppFolders,
 ) -> Result<PathBuf> {
     let modules = source.build_work_folder().join("python");
-    embedded_files::write_files(&modules, embedded_files::PYTHON_SDK_FILES)
+    embedded_wit_and_sdk_files::write_files(&modules, embedded_wit_and_sdk_files::PYTHON_SDK_FILES)
         .with_context(|| format!("cannot write to {}", modules.display()))?;
     let tool = install_componentize_py(folders)
         .await?
@@ -68,7 +68,10 @@ async fn install_componentize_py(folders: &AppFolders) -> Result<PathBuf> {
             .await
             .context("on Debian and Ubuntu run `apt-get install python3-venv`")?;
         let requirements_file = folder.join("requirements.txt");
-        embedded_files::write_if_changed(&requirements_file, include_str!("../templates/tools/python.txt"))?;
+        embedded_wit_and_sdk_files::write_if_changed(
+            &requirements_file,
+            include_str!("../templates/tools/python.txt"),
+        )?;
         let mut pip = Command::new(folder.join("bin/python"));
         pip.args([
             "-m",

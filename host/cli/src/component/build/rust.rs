@@ -13,16 +13,19 @@ use anyhow::{Context as _, Result};
 use tokio::process::Command;
 
 use super::toolchain::{find_program, run_program, run_program_showing_stderr};
-use super::{ComponentSource, embedded_files};
+use super::{ComponentSource, embedded_wit_and_sdk_files};
 
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
 /// Builds the crate in the folder and returns the path of the component.
 pub(super) async fn build(source: &ComponentSource) -> Result<PathBuf> {
     let sdk = source.build_work_folder().join("sdk/rust");
-    embedded_files::write_files(&sdk, embedded_files::RUST_SDK_FILES)
+    embedded_wit_and_sdk_files::write_files(&sdk, embedded_wit_and_sdk_files::RUST_SDK_FILES)
         .and_then(|()| {
-            embedded_files::write_if_changed(&sdk.join("Cargo.toml"), embedded_files::RUST_SDK_CARGO_TOML)
+            embedded_wit_and_sdk_files::write_if_changed(
+                &sdk.join("Cargo.toml"),
+                embedded_wit_and_sdk_files::RUST_SDK_CARGO_TOML,
+            )
         })
         .with_context(|| format!("cannot write to {}", sdk.display()))?;
     let cargo = find_program("cargo", "install Rust from https://rustup.rs")?;

@@ -10,12 +10,12 @@ use weir_core::StorageError;
 
 /// A file or folder of the data folder, with its name in errors.
 #[derive(Debug, Clone)]
-pub(crate) struct PathWithErrorName {
+pub(crate) struct PathWithPublicName {
     name: String,
     path: PathBuf,
 }
 
-impl PathWithErrorName {
+impl PathWithPublicName {
     pub(crate) fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn errors_have_the_name_and_not_the_path() {
-        let ledger = PathWithErrorName::new("the ledger", "/srv/data/ledger.db");
-        let blob = PathWithErrorName::from_path_below_root(
+        let ledger = PathWithPublicName::new("the ledger", "/srv/data/ledger.db");
+        let blob = PathWithPublicName::from_path_below_root(
             Path::new("/srv/data/blobs"),
             "blob",
             Path::new("/srv/data/blobs/acme/a/1"),

@@ -5,7 +5,7 @@ use crate::page_text::{Line, TextSource};
 
 /// A page of the document.
 #[derive(Debug, Clone)]
-pub struct MarkdownPage<'a> {
+pub struct PageLinesAndHeadings<'a> {
     /// The page.
     pub number: PageNumber,
     /// How its text was obtained.
