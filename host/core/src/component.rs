@@ -98,13 +98,16 @@ pub struct ComponentRecord {
     pub pushed_by_key: String,
 }
 
-/// Stores the bytes of tenants' components.
+/// Stores the bytes of tenants' components as files. Tenants with equal components have a file each.
 #[async_trait]
 pub trait ComponentStore: Send + Sync {
-    /// Returns a path to write a component to before it is validated. Files left there are removed at the next start.
+    /// Returns a new path to write a component to before it is validated. The caller removes the file unless it commits
+    /// it. Files left there are removed at the next start.
     fn new_temporary_path(&self) -> PathBuf;
 
-    /// Stores the file at `unfinished`, which has this digest. It is durable when this returns.
+    /// Stores the file at `unfinished`, which has this digest. It is durable when this returns. The file is moved away
+    /// from its old path, and replaces the component if it was stored already. Returns [`StorageError::NotFound`] if
+    /// there is no file at `unfinished`.
     async fn commit_component(
         &self,
         tenant: &TenantId,
@@ -122,7 +125,7 @@ pub trait ComponentStore: Send + Sync {
         digest: &ComponentDigest,
     ) -> Result<bool, StorageError>;
 
-    /// Removes all components of a tenant.
+    /// Removes all components of a tenant. It is no error if there are none.
     async fn remove_all_components_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError>;
 }
 

@@ -24,25 +24,26 @@ pub enum BeginRemovalOutcome {
 #[async_trait]
 pub trait DocumentRemovalStore: Send + Sync {
     /// Starts the removal of a document. It is durable when this returns [`BeginRemovalOutcome::Started`]. From then
-    /// on [`JobRequestStore::put_job_request`](crate::job_request::JobRequestStore::put_job_request) refuses requests
-    /// with the document.
+    /// on [`create_job_with_request`](crate::job_request::JobRequestStore::create_job_with_request) refuses requests of
+    /// the tenant with the document. With every other outcome nothing is written.
     async fn begin_document_removal(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<BeginRemovalOutcome, StorageError>;
 
-    /// Ends a removal. Requests with the document are accepted again.
+    /// Ends a removal. Requests with the document are accepted again. Has no effect if no removal is in progress.
     async fn end_document_removal(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<(), StorageError>;
 
-    /// Returns the removals of all tenants that were started and not ended.
+    /// Returns the removals of all tenants that were started and not ended, in no particular order.
     async fn list_unfinished_removals(&self) -> Result<Vec<(TenantId, DocumentId)>, StorageError>;
 
-    /// Returns the jobs that have the document among their files, in no particular order.
+    /// Returns the jobs that have the document among their files, in no particular order: those whose request names it,
+    /// and those with a document-started event of it. They include jobs from before the document was erased.
     async fn list_jobs_with_document(
         &self,
         tenant: &TenantId,

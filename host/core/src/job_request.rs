@@ -110,7 +110,7 @@ pub struct EarlierIdempotentRequest {
     pub job: JobId,
 }
 
-/// Result of [`JobRequestStore::put_job_request`].
+/// Result of [`JobRequestStore::create_job_with_request`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PutRequestOutcome {
     /// The job was created.
@@ -139,7 +139,8 @@ pub struct JobFilter {
 #[async_trait]
 pub trait JobRequestStore: Send + Sync {
     /// Writes a job record, its request and the idempotency key in one transaction. It is durable when this returns.
-    /// Of two calls with one key, exactly one returns [`PutRequestOutcome::Created`].
+    /// Of two calls with one key of a tenant, exactly one returns [`PutRequestOutcome::Created`]. With every other
+    /// outcome nothing is written. Returns [`StorageError::Failed`] and writes nothing if the job has a request already.
     async fn create_job_with_request(
         &self,
         record: &JobRecord,
@@ -147,28 +148,30 @@ pub trait JobRequestStore: Send + Sync {
         idempotency: Option<&IdempotencyKey>,
     ) -> Result<PutRequestOutcome, StorageError>;
 
-    /// Returns the earlier request with this idempotency key; `None` if there was none or the key has expired.
+    /// Returns the earlier request with this idempotency key; `None` if there was none or the key has expired. A key
+    /// is known for at least 24 hours, counted from the creation time of its job to that of a later one.
     async fn find_request_by_idempotency_key(
         &self,
         tenant: &TenantId,
         key: &str,
     ) -> Result<Option<EarlierIdempotentRequest>, StorageError>;
 
-    /// Returns the request of a job.
+    /// Returns the request of a job; `None` if it does not exist.
     async fn find_job_request(
         &self,
         tenant: &TenantId,
         job: &JobId,
     ) -> Result<Option<JobRequest>, StorageError>;
 
-    /// Returns a tenant's jobs, newest first.
+    /// Returns a tenant's jobs, newest first, in descending order of their ids. Jobs without a request are included.
     async fn list_jobs(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>, StorageError>;
 
-    /// Returns the webhooks that are not delivered yet: the job and the number of attempts.
+    /// Returns the undelivered webhooks of jobs that have ended, with the number of attempts, in ascending order of the
+    /// jobs' ids.
     async fn list_undelivered_webhooks(&self) -> Result<Vec<(TenantId, JobId, u32)>, StorageError>;
 
     /// Records the number of delivery attempts of a webhook, or `None` after it was delivered or abandoned. `None`
-    /// removes its URL and its key from the job request.
+    /// removes its URL and its key from the job request. Has no effect if the job has no undelivered webhook.
     async fn record_webhook_attempts_or_end(
         &self,
         tenant: &TenantId,

@@ -4,6 +4,7 @@
 //! The adapter crates implement them, and the `weir` command connects the two. Text layout, decisions and events are
 //! plain data. So the same engine runs against PDFium and ONNX Runtime, or against fakes in virtual time.
 
+pub mod blob_key;
 pub mod canary_analysis;
 pub mod clock;
 pub mod collection_and_labels;

@@ -185,16 +185,20 @@ pub trait LanguageModel: Send + Sync {
 pub type ResponseCacheKey = [u8; 32];
 
 /// Caches responses, so that a job that is repeated or resumed sends no request twice.
+///
+/// A cache has a limit in bytes. If a new response does not fit, the least recently used responses of all tenants are
+/// evicted.
 #[async_trait]
 pub trait ResponseCache: Send + Sync {
-    /// Returns a response; `None` if it is not cached.
+    /// Returns a response, and counts as a use of it; `None` if it is not cached or belongs to another tenant.
     async fn get_cached_response(
         &self,
         tenant: &TenantId,
         key: &ResponseCacheKey,
     ) -> Result<Option<LlmResponse>, StorageError>;
 
-    /// Caches a response with the document that it was made from. May evict other responses.
+    /// Caches a response with the document that it was made from. Replaces the earlier response of the key. A response
+    /// that is larger than the limit is not cached, and evicts no others.
     async fn put_cached_response(
         &self,
         tenant: &TenantId,

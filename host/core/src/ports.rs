@@ -202,19 +202,27 @@ pub trait Embedder: Send + Sync {
     fn compute_device(&self) -> ComputeDevice;
 }
 
-/// Stores blobs under keys such as `{document}/{page}/ocr.json`. A reader sees a complete blob or none.
+/// Stores blobs under keys such as `{document}/{page}/ocr.json`. Each tenant has its own keys.
+///
+/// A reader sees a complete blob or none, and while a blob is replaced, the earlier or the later one. A key or prefix
+/// that [`check_blob_key`](crate::blob_key::check_blob_key) or
+/// [`check_blob_key_prefix`](crate::blob_key::check_blob_key_prefix) rejects fails with [`StorageError::Failed`].
+/// Callers do not use a key and the same key with a slash and more, such as `a` and `a/b`, because a store can use keys
+/// as paths.
 #[async_trait]
 pub trait BlobStore: Send + Sync {
-    /// Writes or replaces a blob.
+    /// Writes or replaces a blob, which can be empty.
     async fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError>;
 
     /// Reads a blob; `None` if the key does not exist.
     async fn get_blob(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError>;
 
-    /// Returns the keys that start with `prefix`, sorted.
+    /// Returns the tenant's keys that start with `prefix`, sorted by their bytes. The prefix need not end at a slash,
+    /// and the empty prefix selects all.
     async fn list_blob_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError>;
 
-    /// Deletes all keys that start with `prefix`.
+    /// Deletes the tenant's keys that start with `prefix`, as [`BlobStore::list_blob_keys`] lists them. It is no error
+    /// if there are none.
     async fn delete_blobs_with_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError>;
 
     /// Waits until all earlier writes are durable.

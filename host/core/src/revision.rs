@@ -115,20 +115,22 @@ pub struct PipelineRecord {
 #[async_trait]
 pub trait PipelineStore: Send + Sync {
     /// Writes the record of a component. An existing record changes only its name. Like every change that an API key
-    /// makes, it returns [`StorageError::NotFound`] if the key was removed together with its tenant.
+    /// makes, it returns [`StorageError::NotFound`] if the key does not exist, because it was removed together with its
+    /// tenant.
     async fn put_component_record(&self, record: &ComponentRecord) -> Result<(), StorageError>;
 
-    /// Returns the record of a component.
+    /// Returns the record of a component; `None` if it does not exist.
     async fn find_component(
         &self,
         tenant: &TenantId,
         digest: &ComponentDigest,
     ) -> Result<Option<ComponentRecord>, StorageError>;
 
-    /// Returns a tenant's components, newest first.
+    /// Returns a tenant's components, newest first. Components of the same creation time are in no particular order.
     async fn list_components(&self, tenant: &TenantId) -> Result<Vec<ComponentRecord>, StorageError>;
 
-    /// Removes a component that no revision uses. `Err` returns the pipeline and number of a revision that uses it.
+    /// Removes a component that no revision of the tenant uses. Returns whether it existed. `Err` returns the pipeline
+    /// and number of a revision that uses it.
     async fn remove_unused_component(
         &self,
         tenant: &TenantId,
@@ -137,7 +139,7 @@ pub trait PipelineStore: Send + Sync {
 
     /// Adds a revision with the next number and its entry in the audit log. If the newest revision has the same
     /// content, returns that revision, so pushing twice has the effect of pushing once. `Err` returns the digest of a
-    /// component that is not stored.
+    /// component that the tenant has not stored; then nothing is written.
     async fn add_revision_if_changed(
         &self,
         tenant: &TenantId,
@@ -147,7 +149,7 @@ pub trait PipelineStore: Send + Sync {
         now_millis: u64,
     ) -> Result<Result<Revision, ComponentDigest>, StorageError>;
 
-    /// Returns a revision.
+    /// Returns a revision; `None` if it does not exist.
     async fn find_revision(
         &self,
         tenant: &TenantId,
@@ -155,7 +157,7 @@ pub trait PipelineStore: Send + Sync {
         number: u32,
     ) -> Result<Option<Revision>, StorageError>;
 
-    /// Returns at most `limit` revisions of a pipeline below a number, newest first.
+    /// Returns at most `limit` revisions of a pipeline below the number `before`, newest first.
     async fn list_revisions(
         &self,
         tenant: &TenantId,
@@ -175,7 +177,9 @@ pub trait PipelineStore: Send + Sync {
     ) -> Result<Option<PipelineRecord>, StorageError>;
 
     /// Changes a rollout and writes the audit log in one transaction. If `version` is given, the rollout must be at
-    /// it. The change is durable when this returns. Returns the new rollout, or why the change is not possible.
+    /// it. The change is durable when this returns. Returns the new rollout, or why the change is not possible; then
+    /// nothing is written. The caller must have checked that the pipeline and the revision exist. Canary analysis, which
+    /// gives `evidence`, needs no API key.
     #[allow(clippy::too_many_arguments)] // the fields of one audit log entry
     async fn change_rollout(
         &self,
@@ -188,7 +192,7 @@ pub trait PipelineStore: Send + Sync {
         now_millis: u64,
     ) -> Result<Result<Rollout, RolloutError>, StorageError>;
 
-    /// Returns at most `limit` entries of a pipeline's audit log before a position, newest first.
+    /// Returns at most `limit` entries of a pipeline's audit log before the position `before`, newest first.
     async fn list_audit_log(
         &self,
         tenant: &TenantId,
@@ -213,11 +217,13 @@ pub trait PipelineStore: Send + Sync {
         job: &JobId,
     ) -> Result<Option<RevisionAssignment>, StorageError>;
 
-    /// Records the outcome of a job that was assigned a revision. Repeated calls have no further effect.
+    /// Records the outcome of a job that was assigned a revision. Further outcomes of the job, and outcomes of jobs that
+    /// were not assigned a revision, have no effect.
     async fn record_job_outcome(&self, outcome: &RevisionJobOutcome) -> Result<(), StorageError>;
 
     /// Returns the metrics of a revision's jobs that ended within this range of milliseconds since 1970, in the order
-    /// of their ends. If there are more than `jobs`, returns that many, spread evenly.
+    /// of their ends. If there are more than `jobs`, returns that many, spread evenly: the last job of each of `jobs`
+    /// parts of equal size.
     async fn sample_ended_jobs(
         &self,
         tenant: &TenantId,

@@ -103,11 +103,13 @@ impl ShadowTotals {
 /// Stores comparisons with shadows. Every call concerns one tenant.
 #[async_trait]
 pub trait ShadowStore: Send + Sync {
-    /// Stores a comparison, unless a document of the job was removed. Only the latest [`MAX_SHADOW_RUNS`] of a
-    /// pipeline are kept.
+    /// Stores a comparison and replaces an earlier one of the job with this pipeline. A pipeline keeps the comparisons
+    /// of its newest [`MAX_SHADOW_RUNS`] jobs. When a document is erased from the ledger, the comparisons of its jobs
+    /// are removed, and later ones of these jobs are not stored.
     async fn put_shadow_run(&self, run: &ShadowRun) -> Result<(), StorageError>;
 
-    /// Returns the comparisons with a revision since this time, newest first.
+    /// Returns the comparisons with a revision that were made at this time or later, in descending order of the jobs'
+    /// ids, that is, newest job first.
     async fn list_shadow_runs(
         &self,
         tenant: &TenantId,

@@ -215,29 +215,31 @@ pub trait TenantStore: Send + Sync {
         change: &TenantUpdate,
     ) -> Result<Option<Tenant>, StorageError>;
 
-    /// Returns a tenant.
+    /// Returns a tenant; `None` if it does not exist.
     async fn find_tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError>;
 
     /// Returns all tenants, sorted by name.
     async fn list_tenants(&self) -> Result<Vec<Tenant>, StorageError>;
 
     /// Suspends a tenant and removes its keys permanently. Returns whether the tenant exists. Requests that started
-    /// with one of these keys cannot change anything any more.
+    /// with one of these keys can no longer change components, revisions or rollouts.
     async fn suspend_tenant_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError>;
 
-    /// Removes a tenant with its keys, jobs, documents, events and usage. Returns whether it existed. The caller must
-    /// remove vectors and blobs first.
+    /// Removes a tenant with its keys, jobs, documents, events, usage, pipelines and all other records. Returns whether
+    /// it existed. The caller must remove vectors and blobs first.
     async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError>;
 
-    /// Writes or replaces an API key.
+    /// Writes or replaces an API key. Returns [`StorageError::NotFound`] if its tenant does not exist, and
+    /// [`StorageError::Failed`] if another tenant has a key with its id.
     async fn put_api_key(&self, key: &ApiKeyRecord) -> Result<(), StorageError>;
 
     /// Revokes an API key permanently and atomically. Returns whether the key exists. A key that is already revoked
     /// does not change.
     async fn revoke_api_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError>;
 
-    /// Writes `fresh` and revokes the key `old` atomically. Returns whether `old` was neither revoked nor expired; if
-    /// not, nothing is written.
+    /// Writes `replacement` and revokes the key `old` atomically. Returns whether `old` is a key of the same tenant
+    /// that was neither revoked nor expired; if not, nothing is written. Errors are those of
+    /// [`put_api_key`](Self::put_api_key), and nothing is written either.
     async fn replace_api_key(
         &self,
         old: &str,
@@ -245,10 +247,10 @@ pub trait TenantStore: Send + Sync {
         now_millis: u64,
     ) -> Result<bool, StorageError>;
 
-    /// Returns an API key by its public part.
+    /// Returns an API key by its public part; `None` if it does not exist.
     async fn find_api_key_by_id(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError>;
 
-    /// Returns a tenant's API keys, oldest first.
+    /// Returns a tenant's API keys, oldest first. Keys of the same creation time are sorted by id.
     async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError>;
 }
 

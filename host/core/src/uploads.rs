@@ -28,12 +28,14 @@ pub struct StagedUpload {
 #[async_trait]
 pub trait UploadStore: Send + Sync {
     /// Returns a new path for a file that is being received, in a folder that only the host can access. The caller
-    /// removes the file unless it commits it. Files that a killed host left there are removed at the next start.
+    /// removes the file unless it stages or commits it. Files that a killed host left there are removed at the next
+    /// start.
     fn new_temporary_path(&self) -> PathBuf;
 
-    /// Stages a received file for a job that may be accepted later. It is durable when this returns. Returns the new
-    /// path. The caller removes the file unless it commits it. [`UploadStore::list_staged_uploads`] finds files that
-    /// a killed host left.
+    /// Stages a received file for a job that may be accepted later. It is durable when this returns. The file is moved
+    /// to a new path, which is returned, even if the job has the same document staged already. The caller removes the
+    /// file unless it commits it. [`UploadStore::list_staged_uploads`] finds files that a killed host left. Returns
+    /// [`StorageError::NotFound`] if there is no file at `unfinished`.
     async fn stage_received_file_for_job(
         &self,
         tenant: &TenantId,
@@ -51,11 +53,12 @@ pub trait UploadStore: Send + Sync {
         document: &DocumentId,
     ) -> Result<Option<PathBuf>, StorageError>;
 
-    /// Returns the staged files that were neither committed nor removed.
+    /// Returns the staged files of all tenants that were neither committed nor removed, in any order.
     async fn list_staged_uploads(&self) -> Result<Vec<StagedUpload>, StorageError>;
 
-    /// Makes a received or staged file the stored upload of `document`, the hash of its bytes. It is durable when
-    /// this returns. The file is moved away from its old path.
+    /// Makes a received or staged file the stored upload of `document`, the hash of its bytes. It is durable when this
+    /// returns. The file is moved away from its old path, and replaces the upload if it was stored already. Returns
+    /// [`StorageError::NotFound`] if there is no file at `unfinished`.
     async fn commit_upload(
         &self,
         tenant: &TenantId,
@@ -75,6 +78,6 @@ pub trait UploadStore: Send + Sync {
     /// Returns the documents that have a stored upload, sorted.
     async fn list_uploads(&self, tenant: &TenantId) -> Result<Vec<DocumentId>, StorageError>;
 
-    /// Removes all uploads of a tenant, staged files included.
+    /// Removes all uploads of a tenant, staged files included. It is no error if there are none.
     async fn remove_all_uploads_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError>;
 }

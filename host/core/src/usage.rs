@@ -162,7 +162,9 @@ impl Drop for QuotaReservation {
 /// Stores the daily usage.
 #[async_trait]
 pub trait UsageStore: Send + Sync {
-    /// Adds the usage of several tenants for one day, atomically. It is durable when this returns.
+    /// Adds the usage of several tenants for one day, atomically. It is durable when this returns. Usage of a tenant
+    /// that does not exist is discarded. A sum that is too large to be stored becomes the largest that can be stored, at
+    /// least `i64::MAX`.
     async fn add_daily_usage_of_tenants(
         &self,
         day: UsageDay,
@@ -177,6 +179,7 @@ pub trait UsageStore: Send + Sync {
         to: UsageDay,
     ) -> Result<Vec<(UsageDay, Usage)>, StorageError>;
 
-    /// Returns the stored bytes of a tenant: its uploads, its components and the blobs of its documents.
+    /// Returns the stored bytes of a tenant: its uploads, its components and the blobs of its documents. Returns 0 for
+    /// a tenant that does not exist.
     async fn count_stored_bytes(&self, tenant: &TenantId) -> Result<u64, StorageError>;
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::sleep;
+use weir_core::blob_key::{check_blob_key, check_blob_key_prefix};
 use weir_core::ports::BlobStore;
 use weir_core::{StorageError, TenantId};
 
@@ -27,10 +28,6 @@ use crate::data_folder::{create_private_folder, size_on_disk};
 use crate::path_with_public_name::PathWithPublicName;
 use crate::storage_usage::{MAX_MARKED_PATHS, StorageUsageTracker};
 
-/// Maximum length of a key in bytes.
-const MAX_KEY_BYTES: usize = 1024;
-/// Maximum length of a key's segment in bytes, which is the limit of file systems.
-const MAX_SEGMENT_BYTES: usize = 255;
 /// Maximum number of blobs that wait for a sync, each with an open descriptor. A put beyond the limit flushes.
 const MAX_UNSYNCED_BLOBS: usize = 256;
 /// Maximum time that a blob waits for a sync. Most blobs are flushed with their page, but not those of a page whose job was
@@ -123,7 +120,7 @@ impl FileBlobStore {
 #[async_trait]
 impl BlobStore for FileBlobStore {
     async fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        check_key(key)?;
+        check_blob_key(key)?;
         let (tenant, key, bytes) = (tenant.clone(), key.to_owned(), bytes.to_vec());
         self.run_blocking(move |folder| folder.put_blob(&tenant, &key, &bytes))
             .await?;
@@ -132,7 +129,7 @@ impl BlobStore for FileBlobStore {
     }
 
     async fn get_blob(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        check_key(key)?;
+        check_blob_key(key)?;
         let path = self.folder.tenant_folder(tenant).join(key);
         self.run_blocking(move |folder| match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -143,14 +140,14 @@ impl BlobStore for FileBlobStore {
     }
 
     async fn list_blob_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
-        check_prefix(prefix)?;
+        check_blob_key_prefix(prefix)?;
         let (tenant, prefix) = (self.folder.tenant_folder(tenant), prefix.to_owned());
         self.run_blocking(move |folder| list_keys_in_folder(&folder.root, &tenant, &prefix))
             .await
     }
 
     async fn delete_blobs_with_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
-        check_prefix(prefix)?;
+        check_blob_key_prefix(prefix)?;
         let (tenant, prefix) = (tenant.clone(), prefix.to_owned());
         self.run_blocking(move |folder| folder.delete_blobs_with_prefix(&tenant, &prefix))
             .await
@@ -321,46 +318,6 @@ fn is_not_found(error: &io::Error) -> bool {
 
 fn blob_path_with_error_name(root: &Path, path: &Path) -> PathWithPublicName {
     PathWithPublicName::from_path_below_root(root, "blob", path)
-}
-
-/// Checks a key. A key has one or more segments joined by `/`. A segment has letters, digits, `-`, `_` and `.`, and does not begin with
-/// a dot. So a key cannot leave its tenant's folder.
-fn check_key(key: &str) -> Result<(), StorageError> {
-    let is_valid = key.len() <= MAX_KEY_BYTES
-        && key
-            .split('/')
-            .all(|part| !part.is_empty() && is_valid_segment(part));
-    if is_valid {
-        Ok(())
-    } else {
-        Err(invalid_key_error(key))
-    }
-}
-
-/// Checks a prefix, which is like a key, but its last segment may be empty.
-fn check_prefix(prefix: &str) -> Result<(), StorageError> {
-    match prefix.rsplit_once('/') {
-        _ if prefix.len() > MAX_KEY_BYTES => Err(invalid_key_error(prefix)),
-        Some((folder, last)) if is_valid_segment(last) => check_key(folder),
-        None if is_valid_segment(prefix) => Ok(()),
-        _ => Err(invalid_key_error(prefix)),
-    }
-}
-
-fn is_valid_segment(part: &str) -> bool {
-    part.len() <= MAX_SEGMENT_BYTES
-        && !part.starts_with('.')
-        && part
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-fn invalid_key_error(key: &str) -> StorageError {
-    StorageError::Failed {
-        what: format!("blob key {:?}", key.chars().take(80).collect::<String>()),
-        reason: "use segments of letters, digits, '-', '_' and '.', joined by '/', none empty or beginning with a dot"
-            .into(),
-    }
 }
 
 #[cfg(test)]

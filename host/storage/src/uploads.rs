@@ -212,22 +212,23 @@ mod tests {
             .commit_upload(tenant, &unfinished, &document)
             .await
             .unwrap();
-        assert!(!unfinished.exists());
         document
     }
 
     #[tokio::test]
-    async fn uploads_belong_to_a_tenant_until_removed() {
+    async fn file_upload_store_passes_the_conformance_suite() {
+        let (_dir, _usage, uploads) = open_uploads();
+        weir_conformance::check_upload_store(&uploads).await;
+    }
+
+    #[tokio::test]
+    async fn bytes_of_uploads_are_counted_by_tenant() {
         let (_dir, usage, uploads) = open_uploads();
         let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
         let one = commit_upload(&uploads, &a, b"one").await;
-        let two = commit_upload(&uploads, &a, b"second").await;
+        commit_upload(&uploads, &a, b"second").await;
         commit_upload(&uploads, &a, b"one").await;
         commit_upload(&uploads, &b, b"one").await;
-        assert_eq!(fs::read(uploads.upload_path(&a, &two)).unwrap(), b"second");
-        let mut both = [one, two];
-        both.sort_unstable();
-        assert_eq!(uploads.list_uploads(&a).await.unwrap(), both);
         assert_eq!(
             (
                 usage.count_stored_bytes(&a).await,
@@ -245,8 +246,6 @@ mod tests {
             (6, 3)
         );
         uploads.remove_all_uploads_of_tenant(&a).await.unwrap();
-        assert!(uploads.list_uploads(&a).await.unwrap().is_empty());
-        assert_eq!(uploads.list_uploads(&b).await.unwrap(), [one]);
         assert_eq!(
             (
                 usage.count_stored_bytes(&a).await,
@@ -261,21 +260,9 @@ mod tests {
         let (dir, usage, uploads) = open_uploads();
         let left = uploads.new_temporary_path();
         fs::write(&left, "half").unwrap();
-        assert_ne!(left, uploads.new_temporary_path());
         drop(uploads);
-        let uploads = FileUploadStore::open_and_remove_unfinished_files(dir.path(), usage).unwrap();
+        let _uploads = FileUploadStore::open_and_remove_unfinished_files(dir.path(), usage).unwrap();
         assert!(!left.exists());
-        let missing = uploads
-            .commit_upload(
-                &TenantId::default_tenant(),
-                &left,
-                &DocumentId::from_content(b"half"),
-            )
-            .await;
-        assert!(
-            matches!(missing, Err(StorageError::NotFound { .. })),
-            "{missing:?}"
-        );
     }
 
     #[test]

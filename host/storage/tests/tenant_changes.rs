@@ -1,9 +1,9 @@
-//! Concurrent changes of tenants and API keys by several processes.
+//! Concurrent changes of a tenant by several processes.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod fixture;
 
-use fixture::{make_api_key, make_tenant, open_storage, tenant_id};
+use fixture::{make_tenant, open_storage, tenant_id};
 use weir_core::tenancy::{TenantState, TenantStore, TenantUpdate};
 use weir_storage::TenantAdmin;
 
@@ -46,52 +46,5 @@ async fn concurrent_changes_of_two_processes_are_all_applied() {
             (state.state, f64::from(n) + 1.0, Some(n.into()))
         );
     }
-    storage.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn key_is_revoked_once_and_replaced_only_while_valid() {
-    let dir = tempfile::tempdir().unwrap();
-    let storage = open_storage(dir.path()).await;
-    let (ledger, t) = (&storage.ledger, tenant_id("a"));
-    ledger.create_tenant(&make_tenant(&t)).await.unwrap();
-    for id in ["k1", "k2"] {
-        ledger.put_api_key(&make_api_key(&t, id, 1)).await.unwrap();
-    }
-    let admin = TenantAdmin::open_existing(dir.path()).await.unwrap();
-    assert!(admin.revoke_api_key("k1", 5).await.unwrap());
-    assert!(ledger.revoke_api_key("k1", 9).await.unwrap());
-    assert_eq!(
-        ledger
-            .find_api_key_by_id("k1")
-            .await
-            .unwrap()
-            .unwrap()
-            .revoked_millis,
-        Some(5),
-        "the first revocation time must stay"
-    );
-    assert!(!ledger.revoke_api_key("none", 9).await.unwrap());
-    let fresh = make_api_key(&t, "k3", 9);
-    assert!(
-        !ledger.replace_api_key("k1", &fresh, 9).await.unwrap(),
-        "a revoked key must not be replaced"
-    );
-    assert!(
-        !ledger.replace_api_key("k2", &fresh, 99).await.unwrap(),
-        "an expired key must not be replaced"
-    );
-    assert!(ledger.find_api_key_by_id("k3").await.unwrap().is_none());
-    assert!(ledger.replace_api_key("k2", &fresh, 9).await.unwrap());
-    assert_eq!(
-        ledger
-            .find_api_key_by_id("k2")
-            .await
-            .unwrap()
-            .unwrap()
-            .revoked_millis,
-        Some(9)
-    );
-    assert!(ledger.find_api_key_by_id("k3").await.unwrap() == Some(fresh));
     storage.close().await.unwrap();
 }

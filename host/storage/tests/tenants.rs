@@ -30,7 +30,7 @@ use weir_core::ports::{BlobStore, ComponentStateStore, Ledger, VectorStore};
 use weir_core::revision::{PipelineStore, RevisionSpec};
 use weir_core::rollout::RolloutAction;
 use weir_core::shadow::{ShadowRun, ShadowStore};
-use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore, TenantUpdate};
+use weir_core::tenancy::{TenantStore, TenantUpdate};
 use weir_core::uploads::UploadStore;
 use weir_core::usage::{Usage, UsageStore};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
@@ -46,77 +46,14 @@ fn set_state_value(key: &str, value: Vec<u8>) -> StateChange {
 }
 
 #[tokio::test]
-async fn tenants_and_keys_are_stored_and_updated() {
+async fn sqlite_ledger_and_tenant_admin_pass_the_conformance_suite() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
-    let registry: &dyn TenantStore = &*storage.ledger;
-    let (a, b) = (tenant_id("a"), tenant_id("b"));
-    assert_eq!(registry.find_tenant(&a).await.unwrap(), None);
-    let (of_a, of_b) = (make_tenant(&a), make_tenant(&b));
-    assert!(registry.create_tenant(&of_b).await.unwrap());
-    assert!(registry.create_tenant(&of_a).await.unwrap());
-    assert_eq!(registry.list_tenants().await.unwrap(), [of_a.clone(), of_b]);
-    let changed = Tenant {
-        state: TenantState::Suspended,
-        weight: 3.0,
-        quotas: Quotas::default(),
-        ..of_a.clone()
-    };
-    assert!(
-        !registry.create_tenant(&changed).await.unwrap(),
-        "the tenant exists"
-    );
-    assert_eq!(registry.find_tenant(&a).await.unwrap(), Some(of_a));
-    let update = TenantUpdate {
-        state: Some(TenantState::Suspended),
-        weight: Some(3.0),
-        quotas: vec![("concurrent_jobs".into(), None), ("no such".into(), Some(1))],
-    };
-    let updated = registry.update_tenant(&a, &update).await.unwrap();
-    assert_eq!(updated, Some(changed.clone()));
-    assert_eq!(registry.find_tenant(&a).await.unwrap(), Some(changed));
-    assert_eq!(
-        registry.update_tenant(&tenant_id("c"), &update).await.unwrap(),
-        None
-    );
-
-    let (late, early) = (make_api_key(&a, "k1", 5), make_api_key(&a, "k2", 3));
-    registry.put_api_key(&late).await.unwrap();
-    registry.put_api_key(&early).await.unwrap();
-    registry.put_api_key(&make_api_key(&b, "k3", 1)).await.unwrap();
-    assert!(registry.list_api_keys(&a).await.unwrap() == [early.clone(), late]);
-    let mut revoked = early;
-    revoked.revoked_millis = Some(8);
-    revoked.expires_millis = None;
-    revoked.scopes = KeyScope::ALL.into();
-    registry.put_api_key(&revoked).await.unwrap();
-    assert!(registry.find_api_key_by_id("k2").await.unwrap() == Some(revoked));
-    assert!(registry.find_api_key_by_id("k4").await.unwrap().is_none());
+    weir_conformance::check_tenant_store(&*storage.ledger).await;
+    // The tenant admin uses the folder at the same time.
+    let admin = TenantAdmin::open_existing(dir.path()).await.unwrap();
+    weir_conformance::check_tenant_store(&admin).await;
     storage.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn api_key_needs_a_tenant_and_cannot_change_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let admin = TenantAdmin::open_or_create(dir.path()).await.unwrap();
-    let (a, b) = (tenant_id("a"), tenant_id("b"));
-    let without_tenant = admin.put_api_key(&make_api_key(&a, "k", 1)).await;
-    assert!(
-        matches!(without_tenant, Err(StorageError::NotFound { .. })),
-        "{without_tenant:?}"
-    );
-    for t in [&a, &b] {
-        admin.create_tenant(&make_tenant(t)).await.unwrap();
-    }
-    admin.put_api_key(&make_api_key(&a, "k", 1)).await.unwrap();
-    let taken = admin.put_api_key(&make_api_key(&b, "k", 2)).await.unwrap_err();
-    assert_eq!(taken.kind(), "storage-failed");
-    assert!(admin.find_api_key_by_id("k").await.unwrap() == Some(make_api_key(&a, "k", 1)));
-
-    // A new tenant of the same name does not get the key.
-    assert!(admin.remove_tenant(&a).await.unwrap());
-    admin.create_tenant(&make_tenant(&a)).await.unwrap();
-    assert!(admin.find_api_key_by_id("k").await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -7,11 +7,9 @@
     missing_docs
 )]
 
-#[path = "../../core/conformance/vector_store.rs"]
-mod conformance;
 mod fixture;
 
-use fixture::{DIMENSIONS, MODEL, document_id, make_point, make_query, open_storage, tenant_id, unit_vector};
+use fixture::{DIMENSIONS, MODEL, document_id, make_point, make_query, open_storage, unit_vector};
 use weir_core::ports::VectorStore;
 use weir_core::search::SearchHit;
 use weir_core::{StorageError, TenantId};
@@ -124,10 +122,10 @@ async fn matching_word_raises_the_rank_of_a_passage() {
 }
 
 #[tokio::test]
-async fn vector_store_conforms() {
+async fn edge_vector_store_passes_the_conformance_suite() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
-    conformance::check_vector_store(&*storage.vectors, DIMENSIONS).await;
+    weir_conformance::check_vector_store(&*storage.vectors, DIMENSIONS).await;
     storage.close().await.unwrap();
 }
 
@@ -182,50 +180,6 @@ async fn filters_select_documents_collections_and_labels() {
     assert!(search(&|q| q.labels = vec![label("a", "b=c")]).await.is_empty());
     assert_eq!(search(&|q| q.top_k = 0).await.len(), 1);
     assert_eq!(search(&|q| q.top_k = usize::MAX).await.len(), 3);
-    storage.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn equal_ids_in_two_tenants_never_mix() {
-    let dir = tempfile::tempdir().unwrap();
-    let storage = open_storage(dir.path()).await;
-    let (a, b) = (tenant_id("a"), tenant_id("b"));
-    for (t, text) in [(&a, "of a"), (&b, "of b")] {
-        let points = vec![make_point("d", 1, 0, text, unit_vector(0.0))];
-        storage.vectors.upsert_points(t, "main", points).await.unwrap();
-    }
-    let find = async |t| {
-        storage
-            .vectors
-            .search_by_vector_and_words(t, &make_query("of", unit_vector(0.0), 10))
-            .await
-            .unwrap()
-    };
-    assert_eq!(hit_texts(&find(&a).await), ["of a"]);
-    assert_eq!(hit_texts(&find(&b).await), ["of b"]);
-    assert_eq!(
-        storage
-            .vectors
-            .count_passages_by_page(&a, &document_id("d"))
-            .await
-            .unwrap(),
-        [(1, 1)]
-    );
-    storage
-        .vectors
-        .remove_document_or_page_points(&a, &document_id("d"), None)
-        .await
-        .unwrap();
-    assert!(find(&a).await.is_empty());
-    assert_eq!(hit_texts(&find(&b).await), ["of b"]);
-    assert!(
-        storage
-            .vectors
-            .count_passages_by_page(&a, &document_id("d"))
-            .await
-            .unwrap()
-            .is_empty()
-    );
     storage.close().await.unwrap();
 }
 

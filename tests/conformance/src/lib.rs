@@ -3,10 +3,33 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this crate is tests")]
 
+mod blob_store;
 mod component_state;
+mod component_store;
+mod document_removal_store;
 mod files;
+mod job_request_store;
 mod ledger;
+mod pipeline_store;
+mod records;
+mod response_cache;
+mod shadow_store;
+mod tenant_store;
+mod upload_store;
+mod usage_store;
+mod vector_store;
 
+pub use blob_store::check_blob_store;
 pub use component_state::check_component_state;
+pub use component_store::check_component_store;
+pub use document_removal_store::check_document_removal_store;
 pub use files::list_files_containing;
+pub use job_request_store::check_job_request_store;
 pub use ledger::check_ledger;
+pub use pipeline_store::check_pipeline_store;
+pub use response_cache::check_response_cache;
+pub use shadow_store::check_shadow_store;
+pub use tenant_store::check_tenant_store;
+pub use upload_store::check_upload_store;
+pub use usage_store::check_usage_store;
+pub use vector_store::check_vector_store;

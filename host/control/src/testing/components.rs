@@ -55,7 +55,8 @@ impl ComponentStore for FakeComponentStore {
     }
 
     fn component_path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf {
-        self.folder.join(format!("{tenant}-{digest}"))
+        // The name of a tenant contains no dot, so this prefix belongs to one tenant.
+        self.folder.join(format!("{tenant}.{digest}"))
     }
 
     async fn remove_component_file(
@@ -68,12 +69,20 @@ impl ComponentStore for FakeComponentStore {
 
     async fn remove_all_components_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
         for name in self.file_names() {
-            if name.starts_with(&format!("{tenant}-")) {
+            if name.starts_with(&format!("{tenant}.")) {
                 std::fs::remove_file(self.folder.join(name)).unwrap();
             }
         }
         Ok(())
     }
+}
+
+#[cfg(test)]
+#[tokio::test]
+async fn fake_component_store_passes_the_conformance_suite() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FakeComponentStore::new(folder.path());
+    weir_conformance::check_component_store(&*store).await;
 }
 
 /// A component is a text file with its roles, such as `routing chunking`. It fails the dry run if it contains the word `traps`.

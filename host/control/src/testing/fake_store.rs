@@ -38,6 +38,7 @@ struct StoreTables {
     idempotency_keys: HashMap<(TenantId, String), ([u8; 32], JobId)>,
     stored_bytes: HashMap<TenantId, u64>,
     removals: BTreeSet<(TenantId, DocumentId)>,
+    jobs_with_erased_document: BTreeSet<(TenantId, JobId)>,
     event_reads: usize,
     fail_reads: bool,
     storage_full: bool,
@@ -320,7 +321,11 @@ impl Ledger for FakeStore {
             .documents
             .retain(|d| (&d.tenant, &d.id) != (tenant, document));
         tables.pages.retain(|(t, d, _), _| (t, d) != (tenant, document));
-        Ok(tables.documents.len() < before)
+        let known = tables.documents.len() < before;
+        let jobs = tables.mark_jobs_with_erased_document(tenant, document);
+        drop(tables);
+        self.lock_pipelines().remove_shadow_runs_of_jobs(tenant, &jobs);
+        Ok(known)
     }
 }
 
@@ -336,7 +341,9 @@ impl UsageStore for FakeStore {
             return Err(StorageError::NoSpace { what: "usage".into() });
         }
         for (tenant, usage) in amounts {
-            tables.usage.entry((tenant, day)).or_default().add_amounts(&usage);
+            if tables.tenants.contains_key(&tenant) {
+                tables.usage.entry((tenant, day)).or_default().add_amounts(&usage);
+            }
         }
         Ok(())
     }
@@ -358,5 +365,40 @@ impl UsageStore for FakeStore {
 
     async fn count_stored_bytes(&self, tenant: &TenantId) -> Result<u64, StorageError> {
         Ok(self.0.lock().stored_bytes.get(tenant).copied().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn fake_tenant_store_passes_the_conformance_suite() {
+        weir_conformance::check_tenant_store(&FakeStore::default()).await;
+    }
+
+    #[tokio::test]
+    async fn fake_job_request_store_passes_the_conformance_suite() {
+        weir_conformance::check_job_request_store(&FakeStore::default()).await;
+    }
+
+    #[tokio::test]
+    async fn fake_document_removal_store_passes_the_conformance_suite() {
+        weir_conformance::check_document_removal_store(&FakeStore::default()).await;
+    }
+
+    #[tokio::test]
+    async fn fake_pipeline_store_passes_the_conformance_suite() {
+        weir_conformance::check_pipeline_store(&FakeStore::default()).await;
+    }
+
+    #[tokio::test]
+    async fn fake_shadow_store_passes_the_conformance_suite() {
+        weir_conformance::check_shadow_store(&FakeStore::default()).await;
+    }
+
+    #[tokio::test]
+    async fn fake_usage_store_passes_the_conformance_suite() {
+        weir_conformance::check_usage_store(&FakeStore::default()).await;
     }
 }

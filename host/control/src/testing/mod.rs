@@ -16,10 +16,12 @@ mod processing;
 mod records;
 mod stores;
 mod test_control;
+mod uploads;
 
 pub use components::FakeComponentStore;
 pub use fake_store::FakeStore;
-pub use processing::{FakeProcessing, FakeUploadStore};
+pub use processing::FakeProcessing;
 pub use records::{TestRng, commit_events, job_record, metric_value, sample_job_request};
 pub use stores::{CountingEmbedder, FakeBlobStore, FakeVectorStore};
 pub use test_control::{TestControl, wait_until};
+pub use uploads::FakeUploadStore;

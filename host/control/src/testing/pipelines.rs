@@ -1,5 +1,6 @@
 //! A fake store of pipelines and of comparisons with shadows.
 
+use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
@@ -47,13 +48,11 @@ impl PipelineStore for FakeStore {
 
     async fn list_components(&self, tenant: &TenantId) -> StoreResult<Vec<ComponentRecord>> {
         let tables = self.lock_pipelines();
-        Ok(tables
-            .components
-            .iter()
-            .rev()
-            .filter(|c| c.tenant == *tenant)
-            .cloned()
-            .collect())
+        let latest_first = tables.components.iter().rev();
+        let own = latest_first.filter(|c| c.tenant == *tenant);
+        let mut components: Vec<_> = own.cloned().collect();
+        components.sort_by_key(|c| Reverse(c.created_millis));
+        Ok(components)
     }
 
     async fn remove_unused_component(
@@ -83,6 +82,14 @@ impl PipelineStore for FakeStore {
     ) -> StoreResult<Result<Revision, ComponentDigest>> {
         self.require_key(by)?;
         let mut tables = self.lock_pipelines();
+        let is_stored = |digest: &ComponentDigest| {
+            let mut components = tables.components.iter();
+            components.any(|c| (&c.tenant, &c.digest) == (tenant, digest))
+        };
+        let mut digests = revision_spec.components.values();
+        if let Some(missing) = digests.find(|digest| !is_stored(digest)) {
+            return Ok(Err(*missing));
+        }
         let newest = tables
             .revisions
             .iter()
@@ -294,7 +301,10 @@ impl PipelineStore for FakeStore {
 #[async_trait]
 impl ShadowStore for FakeStore {
     async fn put_shadow_run(&self, run: &ShadowRun) -> Result<(), StorageError> {
-        self.lock_pipelines().shadow_runs.push(run.clone());
+        let mut tables = self.lock_pipelines();
+        if !self.job_has_erased_document(&run.tenant, &run.job) {
+            tables.put_shadow_run(run);
+        }
         Ok(())
     }
 
@@ -306,10 +316,12 @@ impl ShadowStore for FakeStore {
         since_millis: u64,
     ) -> Result<Vec<ShadowRun>, StorageError> {
         let tables = self.lock_pipelines();
-        let runs = tables.shadow_runs.iter().rev().filter(|run| {
+        let runs = tables.shadow_runs.iter().filter(|run| {
             (&run.tenant, run.pipeline.as_str(), run.revision) == (tenant, pipeline, revision)
                 && run.compared_at_millis >= since_millis
         });
-        Ok(runs.cloned().collect())
+        let mut runs: Vec<_> = runs.cloned().collect();
+        runs.sort_by_key(|run| Reverse(run.job));
+        Ok(runs)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use weir_core::blob_key::{check_blob_key, check_blob_key_prefix};
 use weir_core::decision::ComputeDevice;
 use weir_core::ports::{BlobStore, Embedder, SchedulingContext, VectorStore};
 use weir_core::search::{IndexPoint, SearchHit, SearchQuery};
@@ -18,6 +19,7 @@ pub struct FakeBlobStore(Mutex<BTreeMap<(TenantId, String), Vec<u8>>>);
 #[async_trait]
 impl BlobStore for FakeBlobStore {
     async fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        check_blob_key(key)?;
         self.0
             .lock()
             .insert((tenant.clone(), key.to_owned()), bytes.to_vec());
@@ -25,10 +27,12 @@ impl BlobStore for FakeBlobStore {
     }
 
     async fn get_blob(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        check_blob_key(key)?;
         Ok(self.0.lock().get(&(tenant.clone(), key.to_owned())).cloned())
     }
 
     async fn list_blob_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
+        check_blob_key_prefix(prefix)?;
         let stored_blobs = self.0.lock();
         let keys = stored_blobs
             .keys()
@@ -37,6 +41,7 @@ impl BlobStore for FakeBlobStore {
     }
 
     async fn delete_blobs_with_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
+        check_blob_key_prefix(prefix)?;
         self.0
             .lock()
             .retain(|(t, key), _| !(t == tenant && key.starts_with(prefix)));
@@ -46,16 +51,6 @@ impl BlobStore for FakeBlobStore {
     async fn flush_blobs(&self) -> Result<(), StorageError> {
         Ok(())
     }
-}
-
-#[cfg(test)]
-#[path = "../../../core/conformance/vector_store.rs"]
-mod conformance;
-
-#[cfg(test)]
-#[tokio::test]
-async fn fake_vector_store_passes_the_conformance_suite() {
-    conformance::check_vector_store(&FakeVectorStore::default(), 4).await;
 }
 
 /// A vector store whose search finds the passages that contain the text of the query.
@@ -205,5 +200,20 @@ impl Embedder for CountingEmbedder {
 
     fn compute_device(&self) -> ComputeDevice {
         ComputeDevice::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn fake_blob_store_passes_the_conformance_suite() {
+        weir_conformance::check_blob_store(&FakeBlobStore::default()).await;
+    }
+
+    #[tokio::test]
+    async fn fake_vector_store_passes_the_conformance_suite() {
+        weir_conformance::check_vector_store(&FakeVectorStore::default(), 4).await;
     }
 }

@@ -308,6 +308,20 @@ fn subtract_usage(all: &Usage, part: &Usage) -> Usage {
 mod tests {
     use super::*;
     use crate::testing::FakeStore;
+    use weir_core::tenancy::{Quotas, Tenant, TenantState, TenantStore as _};
+
+    async fn store_with_tenant(id: &TenantId) -> Arc<FakeStore> {
+        let tenant = Tenant {
+            id: id.clone(),
+            state: TenantState::Active,
+            weight: 1.0,
+            quotas: Quotas::default(),
+            created_millis: 0,
+        };
+        let store = Arc::new(FakeStore::default());
+        store.create_tenant(&tenant).await.unwrap();
+        store
+    }
 
     fn usage_of_pages(pages: u64) -> Usage {
         Usage {
@@ -318,8 +332,8 @@ mod tests {
 
     #[tokio::test]
     async fn usage_is_neither_lost_nor_counted_twice() {
-        let (store, usage_recorder) = (Arc::new(FakeStore::default()), UsageRecorder::new());
         let (tenant, today) = (TenantId::default_tenant(), day_from_millis(unix_time_millis()));
+        let (store, usage_recorder) = (store_with_tenant(&tenant).await, UsageRecorder::new());
         store
             .add_daily_usage_of_tenants(today, vec![(tenant.clone(), usage_of_pages(5))])
             .await
@@ -358,8 +372,8 @@ mod tests {
 
     #[tokio::test]
     async fn collected_usage_is_written_at_shutdown() {
-        let (store, usage_recorder) = (Arc::new(FakeStore::default()), UsageRecorder::new());
         let (tenant, today) = (TenantId::default_tenant(), day_from_millis(unix_time_millis()));
+        let (store, usage_recorder) = (store_with_tenant(&tenant).await, UsageRecorder::new());
         usage_recorder.record_usage(&tenant, &usage_of_pages(3));
         let stop = CancellationToken::new();
         stop.cancel();

@@ -13,8 +13,6 @@ mod cancel;
 mod capabilities;
 mod chapters;
 mod collection_and_labels;
-#[path = "../../../core/conformance/vector_store.rs"]
-mod conformance;
 mod crash;
 mod document_deletion;
 mod document_ingestion;

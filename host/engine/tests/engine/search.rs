@@ -57,7 +57,13 @@ impl Embedder for RecordingEmbedder {
 #[tokio::test(start_paused = true)]
 async fn fake_vector_store_passes_the_conformance_suite() {
     let fakes = FakeHost::new();
-    crate::conformance::check_vector_store(&*fakes.vectors, 4).await;
+    weir_conformance::check_vector_store(&*fakes.vectors, 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn fake_blob_store_passes_the_conformance_suite() {
+    let fakes = FakeHost::new();
+    weir_conformance::check_blob_store(&*fakes.blobs).await;
 }
 
 #[tokio::test]

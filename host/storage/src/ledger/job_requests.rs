@@ -211,7 +211,10 @@ fn write_webhook_attempts_or_end(
     tries: Option<u32>,
 ) -> Result<()> {
     transaction
-        .prepare_cached("UPDATE job_requests SET webhook_attempts = ?3 WHERE tenant = ?1 AND job = ?2")?
+        .prepare_cached(
+            "UPDATE job_requests SET webhook_attempts = ?3
+             WHERE tenant = ?1 AND job = ?2 AND webhook_attempts IS NOT NULL",
+        )?
         .execute(params![tenant.as_str(), job.to_string(), tries])?;
     match find_job_request(transaction, tenant, job)? {
         Some(request) if tries.is_none() => replace_job_request(

@@ -1,7 +1,10 @@
 //! The fake stores of job requests and of document removals in progress.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore};
+use weir_core::event::{Event, EventKind};
 use weir_core::job_request::{
     EarlierIdempotentRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, PutRequestOutcome,
     RequestedFile,
@@ -41,11 +44,21 @@ impl JobRequestStore for FakeStore {
         if let Some(file) = job_request.files.iter().find(removed) {
             return Ok(PutRequestOutcome::DocumentBeingRemoved(file.document));
         }
+        let tenant_and_job = (&job_request.tenant, &job_request.job);
+        let mut known_requests = tables.job_requests.iter();
+        if known_requests.any(|known| (&known.tenant, &known.job) == tenant_and_job) {
+            return Err(StorageError::Failed {
+                what: "a job request".into(),
+                reason: "the job has a request already".into(),
+            });
+        }
         if let Some((tenant_key, digest)) = tenant_key_and_digest {
             tables
                 .idempotency_keys
                 .insert(tenant_key, (digest, job_request.job));
         }
+        let is_same = |job: &JobRecord| (&job.tenant, &job.id) == (&record.tenant, &record.id);
+        tables.jobs.retain(|job| !is_same(job));
         tables.jobs.push(record.clone());
         tables.job_requests.push(job_request.clone());
         if job_request.webhook.is_some() {
@@ -97,10 +110,19 @@ impl JobRequestStore for FakeStore {
 
     async fn list_undelivered_webhooks(&self) -> Result<Vec<(TenantId, JobId, u32)>, StorageError> {
         let tables = self.0.lock();
-        let pending_webhooks = tables.webhooks.iter();
-        Ok(pending_webhooks
+        let has_ended = |tenant: &TenantId, job: &JobId| {
+            let mut ended = tables.jobs.iter().filter(|j| j.state.is_terminal());
+            ended.any(|j| (&j.tenant, &j.id) == (tenant, job))
+        };
+        let pending = tables
+            .webhooks
+            .iter()
+            .filter(|((tenant, job), _)| has_ended(tenant, job));
+        let mut pending: Vec<_> = pending
             .map(|((tenant, job), attempts)| (tenant.clone(), *job, *attempts))
-            .collect())
+            .collect();
+        pending.sort_by_key(|(_, job, _)| *job);
+        Ok(pending)
     }
 
     async fn record_webhook_attempts_or_end(
@@ -111,7 +133,11 @@ impl JobRequestStore for FakeStore {
     ) -> Result<(), StorageError> {
         let (key, mut tables) = ((tenant.clone(), *job), self.0.lock());
         match tries {
-            Some(tries) => drop(tables.webhooks.insert(key, tries)),
+            Some(tries) => {
+                if let Some(attempts) = tables.webhooks.get_mut(&key) {
+                    *attempts = tries;
+                }
+            }
             None => {
                 tables.webhooks.remove(&key);
                 let job_request = tables
@@ -126,11 +152,38 @@ impl JobRequestStore for FakeStore {
 }
 
 impl StoreTables {
-    fn jobs_with(&self, tenant: &TenantId, document: &DocumentId) -> Vec<JobId> {
-        let with = self.job_requests.iter().filter(|job_request| {
+    /// Returns the jobs whose request names the document, and those with a document-started event of it.
+    fn jobs_with(&self, tenant: &TenantId, document: &DocumentId) -> BTreeSet<JobId> {
+        let requests = self.job_requests.iter().filter(|job_request| {
             job_request.tenant == *tenant && job_request.files.iter().any(|file| file.document == *document)
         });
-        with.map(|job_request| job_request.job).collect()
+        let is_started = |event: &Event| {
+            event.document == Some(*document) && matches!(event.kind, EventKind::DocumentStarted { .. })
+        };
+        let events = self.events.iter();
+        let started = events.filter(|(owner, event)| owner == tenant && is_started(event));
+        let requested = requests.map(|job_request| job_request.job);
+        requested.chain(started.map(|(_, event)| event.job)).collect()
+    }
+
+    /// Records that the document was erased, and returns the jobs that had it.
+    pub(super) fn mark_jobs_with_erased_document(
+        &mut self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> BTreeSet<JobId> {
+        let jobs = self.jobs_with(tenant, document);
+        let marks = jobs.iter().map(|job| (tenant.clone(), *job));
+        self.jobs_with_erased_document.extend(marks);
+        jobs
+    }
+}
+
+impl FakeStore {
+    /// Returns whether a document of the job was erased.
+    pub(crate) fn job_has_erased_document(&self, tenant: &TenantId, job: &JobId) -> bool {
+        let tables = self.0.lock();
+        tables.jobs_with_erased_document.contains(&(tenant.clone(), *job))
     }
 }
 
@@ -144,7 +197,7 @@ impl DocumentRemovalStore for FakeStore {
         let mut tables = self.0.lock();
         let jobs = tables.jobs_with(tenant, document);
         let mut unfinished = tables.jobs.iter().filter(|job| !job.state.is_terminal());
-        if unfinished.any(|job| jobs.contains(&job.id)) {
+        if unfinished.any(|job| job.tenant == *tenant && jobs.contains(&job.id)) {
             return Ok(BeginRemovalOutcome::UsedByActiveJob);
         }
         Ok(match tables.removals.insert((tenant.clone(), *document)) {
@@ -171,6 +224,7 @@ impl DocumentRemovalStore for FakeStore {
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Vec<JobId>, StorageError> {
-        Ok(self.0.lock().jobs_with(tenant, document))
+        let jobs = self.0.lock().jobs_with(tenant, document);
+        Ok(jobs.into_iter().collect())
     }
 }

@@ -4,7 +4,26 @@ use async_trait::async_trait;
 use weir_core::tenancy::{ApiKeyRecord, Tenant, TenantState, TenantStore, TenantUpdate};
 use weir_core::{StorageError, TenantId};
 
-use super::FakeStore;
+use super::{FakeStore, StoreTables};
+
+impl StoreTables {
+    fn write_key(&mut self, key: &ApiKeyRecord) -> Result<(), StorageError> {
+        if !self.tenants.contains_key(&key.tenant) {
+            return Err(StorageError::NotFound {
+                what: format!("tenant {}", key.tenant),
+            });
+        }
+        let known = self.keys.get(&key.id);
+        if known.is_some_and(|known| known.tenant != key.tenant) {
+            return Err(StorageError::Failed {
+                what: format!("key {}", key.id),
+                reason: "another tenant has a key of this id".into(),
+            });
+        }
+        self.keys.insert(key.id.clone(), key.clone());
+        Ok(())
+    }
+}
 
 #[async_trait]
 impl TenantStore for FakeStore {
@@ -58,12 +77,23 @@ impl TenantStore for FakeStore {
         tables.documents.retain(|document| document.tenant != *id);
         tables.pages.retain(|(tenant, ..), _| tenant != id);
         tables.events.retain(|(tenant, _)| tenant != id);
-        Ok(tables.tenants.remove(id).is_some())
+        tables.component_log.retain(|(tenant, ..), _| tenant != id);
+        tables.webhooks.retain(|(tenant, _), _| tenant != id);
+        tables.idempotency_keys.retain(|(tenant, _), _| tenant != id);
+        tables.usage.retain(|(tenant, _), _| tenant != id);
+        tables.stored_bytes.remove(id);
+        tables.removals.retain(|(tenant, _)| tenant != id);
+        tables
+            .jobs_with_erased_document
+            .retain(|(tenant, _)| tenant != id);
+        let known = tables.tenants.remove(id).is_some();
+        drop(tables);
+        self.lock_pipelines().remove_tenant(id);
+        Ok(known)
     }
 
     async fn put_api_key(&self, key: &ApiKeyRecord) -> Result<(), StorageError> {
-        self.0.lock().keys.insert(key.id.clone(), key.clone());
-        Ok(())
+        self.0.lock().write_key(key)
     }
 
     async fn revoke_api_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError> {
@@ -77,19 +107,22 @@ impl TenantStore for FakeStore {
     async fn replace_api_key(
         &self,
         old: &str,
-        fresh: &ApiKeyRecord,
+        replacement: &ApiKeyRecord,
         now_millis: u64,
     ) -> Result<bool, StorageError> {
         let mut tables = self.0.lock();
-        let usable = |key: &&mut ApiKeyRecord| {
-            key.revoked_millis.is_none() && key.expires_millis.is_none_or(|end| now_millis < end)
-        };
-        let Some(key) = tables.keys.get_mut(old).filter(usable) else {
-            return Ok(false);
-        };
-        key.revoked_millis = Some(now_millis);
-        tables.keys.insert(fresh.id.clone(), fresh.clone());
-        Ok(true)
+        let is_usable = tables.keys.get(old).is_some_and(|key| {
+            key.tenant == replacement.tenant
+                && key.revoked_millis.is_none()
+                && key.expires_millis.is_none_or(|end| now_millis < end)
+        });
+        if is_usable {
+            tables.write_key(replacement)?;
+            if let Some(key) = tables.keys.get_mut(old) {
+                key.revoked_millis = Some(now_millis);
+            }
+        }
+        Ok(is_usable)
     }
 
     async fn find_api_key_by_id(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
@@ -98,11 +131,10 @@ impl TenantStore for FakeStore {
 
     async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError> {
         let tables = self.0.lock();
-        Ok(tables
-            .keys
-            .values()
-            .filter(|k| k.tenant == *tenant)
-            .cloned()
-            .collect())
+        let of_tenant = tables.keys.values().filter(|k| k.tenant == *tenant);
+        let mut keys: Vec<_> = of_tenant.cloned().collect();
+        // The sort is stable, and the keys are in the order of their ids.
+        keys.sort_by_key(|key| key.created_millis);
+        Ok(keys)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use uuid::Uuid;
+use weir_core::blob_key::{check_blob_key, check_blob_key_prefix};
 use weir_core::component_log::NumberedComponentLogRecord;
 use weir_core::event::Event;
 use weir_core::id::{DocumentId, JobId, RevisionId, TenantId};
@@ -115,13 +116,14 @@ impl FakeBlobs {
 #[async_trait]
 impl BlobStore for FakeBlobs {
     async fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        check_blob_key(key)?;
         let page: u32 = key
             .split('/')
             .nth(1)
             .and_then(|page| page.parse().ok())
             .unwrap_or(0);
-        if key.ends_with("ocr.json") && page == self.stages.page_with_unstorable_lines.load(Ordering::SeqCst)
-        {
+        let unstorable_page = self.stages.page_with_unstorable_lines.load(Ordering::SeqCst);
+        if page != 0 && page == unstorable_page && key.ends_with("ocr.json") {
             return Err(to_storage_error(InjectedFault::Page, key));
         }
         // Only images cost time, since lines are a thousand times smaller.
@@ -137,22 +139,26 @@ impl BlobStore for FakeBlobs {
     }
 
     async fn get_blob(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        check_blob_key(key)?;
         let key = (tenant.clone(), key.to_owned());
         Ok(self.blobs.lock().written.get(&key).cloned())
     }
 
-    async fn list_blob_keys(&self, _: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
-        Ok(self
+    async fn list_blob_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
+        check_blob_key_prefix(prefix)?;
+        let blobs = self.blobs.lock();
+        let keys = blobs
+            .written
             .keys()
-            .into_iter()
-            .filter(|key| key.starts_with(prefix))
-            .collect())
+            .filter(|(owner, key)| owner == tenant && key.starts_with(prefix));
+        Ok(keys.map(|(_, key)| key.clone()).collect())
     }
 
-    async fn delete_blobs_with_prefix(&self, _: &TenantId, prefix: &str) -> Result<(), StorageError> {
+    async fn delete_blobs_with_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
+        check_blob_key_prefix(prefix)?;
         self.blobs
             .lock()
-            .remove_where(|(_, key), _| key.starts_with(prefix));
+            .remove_where(|(owner, key), _| owner == tenant && key.starts_with(prefix));
         self.stages.hang_after_countdown().await;
         Ok(())
     }

@@ -1,7 +1,4 @@
-//! Conformance suite for every implementation of [`VectorStore`], fakes included.
-//!
-//! Each crate with an implementation includes this file in its tests, and calls [`check_vector_store`] with an empty
-//! store and the dimensions of its vectors.
+//! Conformance checks of vectors: replacement, filters, removal of pages, summaries and documents, and isolation of tenants.
 
 use uuid::Uuid;
 use weir_core::ports::VectorStore;
@@ -24,7 +21,7 @@ fn make_document_id(name: &str) -> DocumentId {
 impl Suite<'_> {
     fn unit_vector(&self) -> Vec<f32> {
         let mut dense = vec![0.0; self.dimensions];
-        dense[0] = 1.0;
+        *dense.first_mut().unwrap() = 1.0;
         dense
     }
 
@@ -100,8 +97,9 @@ impl Suite<'_> {
     }
 }
 
-/// Checks an empty store for vectors with this number of dimensions.
-pub(crate) async fn check_vector_store(store: &dyn VectorStore, dimensions: usize) {
+/// Checks a store for vectors with this number of dimensions. Panics if the store breaks the contract of its port. Neither
+/// the order of hits nor durability is checked.
+pub async fn check_vector_store(store: &dyn VectorStore, dimensions: usize) {
     let suite = Suite { store, dimensions };
     let (a, b) = (make_tenant("suite-a"), make_tenant("suite-b"));
     for owner in [&a, &b] {
@@ -147,9 +145,29 @@ pub(crate) async fn check_vector_store(store: &dyn VectorStore, dimensions: usiz
         3
     );
 
+    assert_eq!(
+        store
+            .count_passages_by_page(&a, &make_document_id("absent"))
+            .await
+            .unwrap(),
+        []
+    );
+
     // Removing pages keeps the summaries of sections that start on them, and removing summaries keeps the pages.
+    let no_pages: &[PageNumber] = &[];
+    for pages in [no_pages, &[9]] {
+        store
+            .remove_document_or_page_points(&a, &make_document_id("one"), Some(pages))
+            .await
+            .unwrap();
+        assert_eq!(
+            suite.search_document(&a, "one").await,
+            ONE,
+            "after the removal of pages {pages:?}"
+        );
+    }
     store
-        .remove_document_or_page_points(&a, &make_document_id("one"), Some(&[1]))
+        .remove_document_or_page_points(&a, &make_document_id("one"), Some(&[1, 9]))
         .await
         .unwrap();
     assert_eq!(
@@ -169,6 +187,11 @@ pub(crate) async fn check_vector_store(store: &dyn VectorStore, dimensions: usiz
         .await
         .unwrap();
     assert!(suite.search_document(&a, "two").await.is_empty());
+    let pages = store
+        .count_passages_by_page(&a, &make_document_id("two"))
+        .await
+        .unwrap();
+    assert_eq!(pages, [], "the document is removed");
 
     // Points of another tenant are not removed, whatever their ids.
     store.remove_tenant_points(&a).await.unwrap();

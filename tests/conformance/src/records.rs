@@ -1,0 +1,74 @@
+//! Records with unique names, so that a suite can check a store that already has data.
+
+use weir_core::job_request::{JobRequest, JobRequestOptions, RequestedFile};
+use weir_core::ledger::{JobRecord, JobState};
+use weir_core::tenancy::{ApiKeyRecord, KeyScope, Quotas, Tenant, TenantState};
+use weir_core::{DocumentId, JobId, RevisionId, TenantId};
+
+/// Returns a name that no other record has.
+pub(crate) fn unique_name(prefix: &str) -> String {
+    format!("{prefix}-{}", JobId::new())
+}
+
+pub(crate) fn unique_tenant_id(prefix: &str) -> TenantId {
+    unique_name(prefix).parse().unwrap()
+}
+
+pub(crate) fn make_tenant(id: &TenantId) -> Tenant {
+    Tenant {
+        id: id.clone(),
+        state: TenantState::Active,
+        weight: 1.5,
+        quotas: Quotas {
+            concurrent_jobs: Some(3),
+            ..Quotas::default()
+        },
+        created_millis: 1,
+    }
+}
+
+/// Returns a key that expires at 99.
+pub(crate) fn make_api_key(tenant: &TenantId, id: &str, created_millis: u64) -> ApiKeyRecord {
+    ApiKeyRecord {
+        id: id.to_owned(),
+        tenant: tenant.clone(),
+        scopes: vec![KeyScope::Ingest, KeyScope::Read],
+        secret_digest: [7; 32],
+        display_name: "a key".into(),
+        created_millis,
+        expires_millis: Some(99),
+        revoked_millis: None,
+    }
+}
+
+pub(crate) fn make_job(tenant: &TenantId, state: JobState, created_millis: u64) -> JobRecord {
+    JobRecord {
+        id: JobId::new(),
+        tenant: tenant.clone(),
+        pipeline: "default".into(),
+        revision: RevisionId::from_content(b"r"),
+        state,
+        created_millis,
+    }
+}
+
+/// Returns a request with one file.
+pub(crate) fn make_job_request(record: &JobRecord, document: DocumentId) -> JobRequest {
+    JobRequest {
+        job: record.id,
+        tenant: record.tenant.clone(),
+        lane: None,
+        files: vec![RequestedFile {
+            name: "a.pdf".into(),
+            document,
+            bytes: 5,
+            password: None,
+        }],
+        options: JobRequestOptions {
+            pages: Some((2, 9)),
+            ..JobRequestOptions::default()
+        },
+        webhook: None,
+        traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+    }
+}
