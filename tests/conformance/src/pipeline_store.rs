@@ -55,7 +55,10 @@ async fn check_components(store: &(impl PipelineStore + TenantStore)) {
     let found = store.find_component(&a, &expected.digest).await.unwrap();
     assert_eq!(found.as_ref(), Some(&expected), "only the name changes");
     assert_eq!(store.find_component(&a, &digest).await.unwrap(), Some(late));
-    assert_eq!(store.list_components(&b).await.unwrap(), [foreign.clone()]);
+    assert_eq!(
+        store.list_components(&b).await.unwrap(),
+        std::slice::from_ref(&foreign)
+    );
 
     assert_eq!(
         store.remove_unused_component(&a, &digest).await.unwrap(),

@@ -132,7 +132,7 @@ impl Suite<'_> {
         fs::remove_file(&same_job.path).unwrap();
         assert_eq!(
             self.list_staged(a).await,
-            [second.clone()],
+            std::slice::from_ref(&second),
             "neither the committed nor the removed file is listed"
         );
         self.assert_stored(a, b"staged");
@@ -208,7 +208,7 @@ impl Suite<'_> {
             assert_eq!(self.list_uploads(b).await, uploads_of_b, "of another tenant");
             assert_eq!(
                 self.list_staged(b).await,
-                [staged_by_b.clone()],
+                std::slice::from_ref(&staged_by_b),
                 "of another tenant"
             );
         }

@@ -308,7 +308,7 @@ fn subtract_usage(all: &Usage, part: &Usage) -> Usage {
 mod tests {
     use super::*;
     use crate::testing::FakeStore;
-    use weir_core::tenancy::{Quotas, Tenant, TenantState, TenantStore as _};
+    use weir_core::tenancy::{Quotas, Tenant, TenantState};
 
     async fn store_with_tenant(id: &TenantId) -> Arc<FakeStore> {
         let tenant = Tenant {
