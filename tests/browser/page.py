@@ -136,6 +136,12 @@ def check_summary(session, samples):
     expect(sentence).to_be_focused()
 
 
+def wait_until_viewer_left_history(page):
+    """Waits until a viewer that was closed by key or button is hidden and its entry is removed from the browser's history."""
+    expect(page.locator("#viewer")).to_be_hidden()
+    page.wait_for_function("() => !history.state?.viewer")
+
+
 def check_hit_opens_at_box(session):
     """The box on the page is the one in the search response."""
     page = session.page
@@ -192,11 +198,11 @@ def check_hit_opens_at_box(session):
     page.go_forward()
     expect(page.locator("#viewer")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.locator("#viewer")).to_be_hidden()
+    wait_until_viewer_left_history(page)
     expect(hit).to_be_focused()
     hit.press("Enter")
     page.locator("#viewer-close").click()
-    expect(page.locator("#viewer")).to_be_hidden()
+    wait_until_viewer_left_history(page)
     page.go_back()
     expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
     expect(page.locator("#viewer")).to_be_hidden()
