@@ -73,7 +73,7 @@ impl BottleneckDetector {
 /// Describes the activity of a stage for users.
 pub(crate) fn stage_activity(stage: Stage) -> &'static str {
     match stage {
-        Stage::Rasterize => "drawing",
+        Stage::Rasterize => "rasterizing",
         Stage::Store => "storing",
         Stage::Read => "reading",
         Stage::Embed => "embedding",
