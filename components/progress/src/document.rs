@@ -274,7 +274,7 @@ mod tests {
             message: "x".repeat(600),
         });
         let update = progress.observe(10, event).remove(0);
-        assert!(update.message.starts_with("page 3 failed while drawing: xxx"));
+        assert!(update.message.starts_with("page 3 failed while rasterizing: xxx"));
         assert_eq!((update.message.chars().count(), update.percent), (500, 10.0));
         progress.observe(20, page(1, false));
         let end = progress.observe(2000, Event::DocumentDone(ended(9, 1))).remove(0);

@@ -16,7 +16,8 @@ pub struct JobRequest {
     pub job: JobId,
     /// The tenant that owns it.
     pub tenant: TenantId,
-    /// The requested lane; `None` chooses it by size.
+    /// The requested lane. With `None` the job is queued by size, and its pages are processed in the lane that the routing component
+    /// chooses.
     pub lane: Option<PriorityLane>,
     /// The files, in the order of the request.
     pub files: Vec<RequestedFile>,

@@ -1,10 +1,10 @@
 //! Latency boost: a tenant that becomes active on a busy host goes ahead of other tenants for a moment.
 //!
 //! The fair queue alone gives bad latency on a busy processor, since it decides about each stage alone. The newcomer is next at
-//! every stage, yet its page shares the cores with the pages that other tenants have in all stages. So a job that is not in the
-//! bulk lane starts with a boost, unless its tenant has other active jobs. Until the job or the boost ends, a page of
-//! another tenant starts only if, counting this page, fewer than half of the stage's worker slots are in use. Pages of other
-//! tenants that already have slots continue.
+//! every stage, yet its page shares the cores with the pages that other tenants have in all stages. So a job that is expected to be
+//! short starts with a boost, unless its tenant has other active jobs or the bulk lane is requested for it. Until the job or the boost
+//! ends, a page of another tenant starts only if, counting this page, fewer than half of the stage's worker slots are in use. Pages of
+//! other tenants that already have slots continue.
 //!
 //! Slots stay reserved for the boosted tenant even while it has no page for them. Therefore boosts are limited by time and not by
 //! work. Each tenant has a budget that refills by a fifth of a second in each second. All tenants together have a budget of twice
@@ -93,8 +93,8 @@ impl LatencyBoosts {
         }
     }
 
-    /// Registers a job as active. Returns the end of its boost; `None` if it has none. `allow_boost` is false for jobs of the bulk
-    /// lane.
+    /// Registers a job as active. Returns the end of its boost; `None` if it has none. `allow_boost` is false for jobs that are expected
+    /// to be long, and for those for which the bulk lane is requested.
     pub(crate) fn register_job_and_update_boost(
         &self,
         tenant: &TenantId,

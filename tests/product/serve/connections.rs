@@ -14,7 +14,7 @@ use weir_tests::raw_connection::RawConnection;
 use weir_tests::server::TestServer;
 use weir_tests::tls::{self, FIRST_CERTIFICATE, SECOND_CERTIFICATE};
 
-/// More than the default of `server.effective_max_connections`.
+/// More than the default of `server.max_connections`.
 const CONNECTIONS: usize = 4200;
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 

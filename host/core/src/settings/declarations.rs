@@ -240,7 +240,7 @@ settings! {
     "server.max_running_jobs" => server_max_running_jobs: u32 = "8", "jobs, 1 to 10000" if |v| (1..=10_000).contains(&v);
     /// Maximum number of queued jobs of all tenants. Further jobs are refused as overload.
     "server.max_queued_jobs" => server_max_queued_jobs: u32 = "10000", "jobs, 1 to 1000000" if |v| (1..=1_000_000).contains(&v);
-    /// Maximum bytes of an upload that runs in the interactive lane, if the client names no lane.
+    /// Maximum bytes of an upload that is queued as interactive and can get a latency boost, if the client requests no lane.
     "server.max_interactive_upload_bytes" => server_max_interactive_upload_bytes: u64 = "4194304", "bytes" if |_v| true;
     /// Maximum bytes of one upload, for every tenant.
     "server.max_upload_bytes" => server_max_upload_bytes: u64 = "2147483648", "bytes, 1024 to 1099511627776"

@@ -165,10 +165,6 @@ const RENAMED_SETTINGS: &[(&str, &str)] = &[
         "default_quota.llm_cost_micros_per_day",
     ),
     ("quota.guest_memory_bytes", "default_quota.guest_memory_bytes"),
-    (
-        "server.allow_outbound_private_addresses",
-        "server.allow_client_urls_to_private_addresses",
-    ),
 ];
 
 /// Returns the present name of a setting that had the name `name` before.

@@ -84,6 +84,11 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn memory_component_state_passes_the_conformance_suite() {
+        weir_conformance::check_component_state(&MemoryComponentState::default()).await;
+    }
+
+    #[tokio::test]
     async fn a_call_reads_its_writes_before_they_are_applied() {
         let state = Arc::new(MemoryComponentState::default());
         let mut guest = new_instance_data(&state);

@@ -59,7 +59,7 @@ pub(crate) struct JobOptions {
     /// Name of the pipeline. The default is `default`.
     #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
     pipeline: Option<String>,
-    /// Lane of the job. By default it depends on the size of the files.
+    /// Lane of the job. By default the routing component decides.
     #[schema(value_type = Option<LaneName>)]
     lane: Option<PriorityLane>,
     /// Webhook that is called when the job has ended.

@@ -145,7 +145,7 @@ pub(crate) struct JobView {
     revision: String,
     /// The number of the pipeline revision that was assigned to it; null if it has not started or the pipeline is the host's.
     pipeline_revision: Option<u32>,
-    /// The requested lane; null if the size of the files decides.
+    /// The requested lane; null if the routing component decides.
     #[schema(value_type = Option<LaneName>)]
     lane: Option<PriorityLane>,
     /// Its position among the tenant's queued jobs, from 1.

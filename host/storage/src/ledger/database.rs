@@ -175,7 +175,7 @@ impl Database {
     }
 }
 
-/// Upgrades a file that has taken `taken` steps.
+/// Upgrades a file that has taken `applied_steps` steps.
 fn apply_schema_steps(transaction: &Transaction<'_>, applied_steps: usize) -> rusqlite::Result<()> {
     // First, because the remaining steps use the new names.
     schema_renames::apply_schema_renames(transaction)?;
