@@ -15,9 +15,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fixture::{
-    document_id, make_idempotency, make_job, make_job_request, make_point, make_query, open_storage,
-    page_done_entry, sleep_random_time, unit_vector,
+    document_id, make_idempotency, make_job_request, make_point, make_query, open_storage, page_done_entry,
+    sleep_random_time, unit_vector,
 };
+use weir_conformance::records::make_job;
 use weir_core::job_request::{JobFilter, JobRequestStore, PutRequestOutcome};
 use weir_core::ledger::JobState;
 use weir_core::ports::{BlobStore, Ledger, VectorStore};

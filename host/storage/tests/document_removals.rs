@@ -5,20 +5,13 @@ mod fixture;
 
 use std::fs;
 
-use fixture::{document_id, make_job, make_job_request, open_storage, tenant_id};
+use fixture::{document_id, open_storage, put_job_request, tenant_id};
+use weir_conformance::records::make_job;
 use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore};
-use weir_core::job_request::{JobRequestStore, PutRequestOutcome};
-use weir_core::ledger::{JobRecord, JobState};
+use weir_core::job_request::PutRequestOutcome;
+use weir_core::ledger::JobState;
 use weir_core::uploads::UploadStore;
 use weir_core::{JobId, StorageError};
-use weir_storage::SqliteLedger;
-
-async fn put_job_request(ledger: &SqliteLedger, record: &JobRecord) -> PutRequestOutcome {
-    ledger
-        .create_job_with_request(record, &make_job_request(record), None)
-        .await
-        .unwrap()
-}
 
 #[tokio::test]
 async fn sqlite_ledger_passes_the_conformance_suite() {

@@ -7,16 +7,15 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use fixture::{
-    document_id, make_event, make_job, make_job_request, make_point, make_query, make_tenant, open_storage,
-    tenant_id, unit_vector,
+    document_id, make_event, make_point, make_query, open_storage, put_job_request, tenant_id, unit_vector,
 };
 use weir_conformance::list_files_containing;
+use weir_conformance::records::{make_job, make_tenant};
 use weir_core::DocumentId;
 use weir_core::component_log::{
     ComponentLogRecord, ComponentLogRecordKind, LogLevel, NumberedComponentLogRecord,
 };
 use weir_core::event::{ErrorInfo, EventKind};
-use weir_core::job_request::JobRequestStore;
 use weir_core::ledger::{DocumentRecord, JobRecord, JobState, LedgerEntry};
 use weir_core::llm::{LlmResponse, ResponseCache};
 use weir_core::page::OutlineEntry;
@@ -42,10 +41,7 @@ fn error_with_marker(marker: &str) -> ErrorInfo {
 /// Writes the rows of a finished job with two documents.
 async fn write_job_of_two_documents(storage: &Storage, record: &JobRecord, names: [&str; 2]) {
     let (ledger, tenant) = (&storage.ledger, &record.tenant);
-    ledger
-        .create_job_with_request(record, &make_job_request(record), None)
-        .await
-        .unwrap();
+    put_job_request(ledger, record).await;
     let mut entries = Vec::new();
     let mut seq = 0;
     for name in names {

@@ -6,10 +6,9 @@ mod fixture;
 use std::path::Path;
 use std::sync::Arc;
 
-use fixture::{
-    document_id, make_idempotency, make_job, make_job_request, make_tenant, open_storage, tenant_id,
-};
+use fixture::{document_id, make_idempotency, make_job_request, open_storage, put_job_request, tenant_id};
 use weir_conformance::list_files_containing;
+use weir_conformance::records::{make_job, make_tenant};
 use weir_core::TenantId;
 use weir_core::job_request::{JobRequest, JobRequestStore, PutRequestOutcome, RequestedFile, WebhookTarget};
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
@@ -19,13 +18,6 @@ use weir_core::usage::{Usage, UsageStore};
 use weir_storage::SqliteLedger;
 
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
-
-async fn put_job_request(ledger: &SqliteLedger, record: &JobRecord) -> PutRequestOutcome {
-    ledger
-        .create_job_with_request(record, &make_job_request(record), None)
-        .await
-        .unwrap()
-}
 
 #[tokio::test]
 async fn sqlite_ledger_passes_the_job_request_and_usage_suites() {

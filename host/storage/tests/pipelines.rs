@@ -3,7 +3,8 @@
 
 mod fixture;
 
-use fixture::{make_api_key, make_tenant, open_storage, tenant_id};
+use fixture::{open_storage, tenant_id};
+use weir_conformance::records::{make_api_key, make_tenant};
 use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord};
 use weir_core::manifest::{Capability, Manifest, Role};
 use weir_core::revision::{PipelineStore as _, RevisionSpec};

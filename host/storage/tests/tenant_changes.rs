@@ -3,7 +3,8 @@
 
 mod fixture;
 
-use fixture::{make_tenant, open_storage, tenant_id};
+use fixture::{open_storage, tenant_id};
+use weir_conformance::records::make_tenant;
 use weir_core::tenancy::{TenantState, TenantStore, TenantUpdate};
 use weir_storage::TenantAdmin;
 

@@ -13,9 +13,10 @@ use std::path::Path;
 use std::process::Command;
 
 use fixture::{
-    document_id, make_api_key, make_event, make_idempotency, make_job, make_job_request, make_point,
-    make_query, make_tenant, open_storage, page_done_entry, tenant_id, unit_vector,
+    document_id, make_event, make_idempotency, make_job_request, make_point, make_query, open_storage,
+    page_done_entry, tenant_id, unit_vector,
 };
+use weir_conformance::records::{make_api_key, make_job, make_tenant};
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord, ComponentStore};
 use weir_core::component_log::{

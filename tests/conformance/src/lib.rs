@@ -11,7 +11,7 @@ mod files;
 mod job_request_store;
 mod ledger;
 mod pipeline_store;
-mod records;
+pub mod records;
 mod response_cache;
 mod shadow_store;
 mod tenant_store;

@@ -1,4 +1,4 @@
-//! Records with unique names, so that a suite can check a store that already has data.
+//! Records that suites and tests of stores write. Suites use unique names, so that they can check a store that already has data.
 
 use weir_core::job_request::{JobRequest, JobRequestOptions, RequestedFile};
 use weir_core::ledger::{JobRecord, JobState};
@@ -14,7 +14,8 @@ pub(crate) fn unique_tenant_id(prefix: &str) -> TenantId {
     unique_name(prefix).parse().unwrap()
 }
 
-pub(crate) fn make_tenant(id: &TenantId) -> Tenant {
+/// Returns an active tenant of weight 1.5 with a quota of three concurrent jobs.
+pub fn make_tenant(id: &TenantId) -> Tenant {
     Tenant {
         id: id.clone(),
         state: TenantState::Active,
@@ -27,8 +28,8 @@ pub(crate) fn make_tenant(id: &TenantId) -> Tenant {
     }
 }
 
-/// Returns a key that expires at 99.
-pub(crate) fn make_api_key(tenant: &TenantId, id: &str, created_millis: u64) -> ApiKeyRecord {
+/// Returns a key that may ingest and read, and that expires at 99.
+pub fn make_api_key(tenant: &TenantId, id: &str, created_millis: u64) -> ApiKeyRecord {
     ApiKeyRecord {
         id: id.to_owned(),
         tenant: tenant.clone(),
@@ -41,7 +42,8 @@ pub(crate) fn make_api_key(tenant: &TenantId, id: &str, created_millis: u64) -> 
     }
 }
 
-pub(crate) fn make_job(tenant: &TenantId, state: JobState, created_millis: u64) -> JobRecord {
+/// Returns a job with a new id.
+pub fn make_job(tenant: &TenantId, state: JobState, created_millis: u64) -> JobRecord {
     JobRecord {
         id: JobId::new(),
         tenant: tenant.clone(),
@@ -52,8 +54,8 @@ pub(crate) fn make_job(tenant: &TenantId, state: JobState, created_millis: u64) 
     }
 }
 
-/// Returns a request with one file.
-pub(crate) fn make_job_request(record: &JobRecord, document: DocumentId) -> JobRequest {
+/// Returns a request of a job with one file.
+pub fn make_job_request(record: &JobRecord, document: DocumentId) -> JobRequest {
     JobRequest {
         job: record.id,
         tenant: record.tenant.clone(),

@@ -51,7 +51,7 @@ fn error_names_every_provider() {
 }
 
 #[test]
-fn nothing_to_quote_needs_an_extractive_provider_and_no_technical_failure() {
+fn technical_failure_is_not_reported_as_nothing_to_quote() {
     let down = |faults: &[ProviderError]| {
         let named = faults.iter().map(|fault| ("one".to_owned(), fault.clone()));
         LlmError::AllProvidersFailed(named.collect()).is_nothing_to_quote()

@@ -68,7 +68,8 @@ pub(crate) trait BatchRunningModel<I, O> {
 
 /// The scheduler's operations that a running request uses: queue its parts and count its failure.
 pub(super) trait SchedulerForActiveRequests<I, O> {
-    /// Queues the parts of a request, each with its cost, unless nobody waits for its result.
+    /// Queues the parts of a request, each with its cost. Does nothing if the caller of the request has been
+    /// dropped, or the scheduler is closed.
     fn queue_parts(
         &self,
         origin: &Arc<RequestOrigin>,

@@ -11,15 +11,8 @@ use weir_llm::{
 
 use crate::fake_endpoint::{EndpointBehavior, FakeEndpoint};
 use crate::fake_provider::{
-    FakeProvider, build_request, denied_error, options_with_concurrency, server_error,
+    FakeProvider, build_request, denied_error, options_with_concurrency, server_error, waiting_router_config,
 };
-
-fn router_config() -> RouterConfig {
-    RouterConfig {
-        backoff_seed: Some(1),
-        ..RouterConfig::default()
-    }
-}
 
 /// A provider that denies requests for the given time and answers afterwards.
 fn provider_denying_for(seconds: u64) -> std::sync::Arc<FakeProvider> {
@@ -38,7 +31,7 @@ async fn denied_requests_fail_at_once_and_are_not_repeated() {
     let far = provider_denying_for(1_000_000);
     let router = Router::new(
         vec![far.provider_entry(options_with_concurrency(4))],
-        router_config(),
+        waiting_router_config(),
     );
     let began = Instant::now();
     let outcomes = join_all((0..100).map(|i| router.request_completion(build_request(format!("{i}"))))).await;
@@ -67,7 +60,7 @@ async fn denied_provider_is_called_again_after_the_cooldown() {
     let far = provider_denying_for(90);
     let router = Router::new(
         vec![far.provider_entry(options_with_concurrency(4))],
-        router_config(),
+        waiting_router_config(),
     );
     router.request_completion(build_request("a")).await.unwrap_err();
     sleep(Duration::from_secs(61)).await;
@@ -86,7 +79,7 @@ async fn denial_cooldown_is_configurable() {
     let far = provider_denying_for(1_000_000);
     let short = RouterConfig {
         denial_cooldown: Duration::from_secs(2),
-        ..router_config()
+        ..waiting_router_config()
     };
     let router = Router::new(vec![far.provider_entry(options_with_concurrency(4))], short);
     router.request_completion(build_request("a")).await.unwrap_err();
@@ -108,7 +101,7 @@ async fn other_providers_replace_a_denied_one() {
             far.provider_entry(options_with_concurrency(1)),
             fallback.provider_entry(fallback_options),
         ],
-        router_config(),
+        waiting_router_config(),
     );
     let responses = join_all((0..20).map(|i| router.request_completion(build_request(format!("{i}"))))).await;
     assert!(
@@ -135,7 +128,7 @@ async fn outage_of_another_provider_is_waited_for_despite_a_denial() {
             near.provider_entry(options_with_concurrency(1)),
             far.provider_entry(options_with_concurrency(1)),
         ],
-        router_config(),
+        waiting_router_config(),
     );
     let requests = join_all((0..5).map(|i| router.request_completion(build_request(format!("{i}")))));
     let watched = async {
@@ -154,7 +147,7 @@ async fn outage_of_another_provider_is_waited_for_despite_a_denial() {
     // With `fail_when_unavailable`, the request fails with the errors of both providers.
     let both = RouterConfig {
         fail_when_unavailable: true,
-        ..router_config()
+        ..waiting_router_config()
     };
     let near = FakeProvider::always_failing("near", server_error());
     let router = Router::new(
@@ -187,7 +180,7 @@ async fn failing_provider_is_reported_with_since_and_last_error() {
     });
     let router = Router::new(
         vec![only.provider_entry(options_with_concurrency(4))],
-        router_config(),
+        waiting_router_config(),
     );
     let requests = join_all((0..800).map(|i| router.request_completion(build_request(format!("{i}")))));
     let watched = async {

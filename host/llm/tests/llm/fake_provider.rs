@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant, sleep};
 use weir_core::PriorityLane;
 use weir_core::llm::{DenialReason, LlmRequest, LlmRequestKind, ProviderError};
 use weir_core::ports::SchedulingContext;
-use weir_llm::{Provider, ProviderEntry, ProviderOptions, ProviderResponse};
+use weir_llm::{Provider, ProviderEntry, ProviderOptions, ProviderResponse, RouterConfig};
 
 /// The duration and the result of one call.
 pub(crate) type PlannedCall = (Duration, Result<(), ProviderError>);
@@ -177,5 +177,13 @@ pub(crate) fn denied_error() -> ProviderError {
         status: 401,
         denial: DenialReason::Authentication,
         reason: "wrong key".into(),
+    }
+}
+
+/// A configuration with a fixed seed. Requests wait while all providers are down.
+pub(crate) fn waiting_router_config() -> RouterConfig {
+    RouterConfig {
+        backoff_seed: Some(1),
+        ..RouterConfig::default()
     }
 }

@@ -19,4 +19,5 @@ mod fake_provider;
 mod makespan;
 mod provider_setup;
 mod retries;
+mod router_breakers;
 mod usage_accounting;

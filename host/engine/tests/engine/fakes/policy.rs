@@ -91,7 +91,11 @@ fn split_lines_into_passages(text: &str) -> Vec<Range<u32>> {
 
 pub struct FakePolicies(pub PolicyScript);
 
-struct FakePolicy(PolicyScript, #[allow(dead_code)] Arc<dyn HostCapabilities>);
+struct FakePolicy {
+    script: PolicyScript,
+    /// Held until the policy is dropped, as a component instance holds them.
+    _capabilities: Arc<dyn HostCapabilities>,
+}
 
 #[async_trait]
 impl PolicyFactory for FakePolicies {
@@ -102,7 +106,10 @@ impl PolicyFactory for FakePolicies {
         tokio::time::sleep(self.0.open_delay).await;
         (self.0.open)(())?;
         (self.0.on_open)(&request.capabilities);
-        Ok(Arc::new(FakePolicy(self.0.clone(), request.capabilities)))
+        Ok(Arc::new(FakePolicy {
+            script: self.0.clone(),
+            _capabilities: request.capabilities,
+        }))
     }
 }
 
@@ -115,34 +122,34 @@ impl JobPolicy for FakePolicy {
     async fn plan_batch(&self, situation: BatchContext) -> Result<NextBatchPlan, PolicyError> {
         assert!((1..=64).contains(&situation.next_pages.len()));
         assert!(situation.next_pages.len() <= situation.remaining_pages as usize);
-        (self.0.plan)(situation)
+        (self.script.plan)(situation)
     }
 
     async fn route_document(&self, facts: DocumentFacts) -> Result<DocumentRoute, PolicyError> {
         assert!(!facts.first_pages.is_empty() && facts.first_pages.len() <= 8);
-        (self.0.document)(facts)?;
+        (self.script.document)(facts)?;
         Ok(DocumentRoute {
             collection: "default".into(),
             lane: PriorityLane::Bulk,
             models: ModelPreferences::default(),
-            labels: self.0.labels.clone(),
+            labels: self.script.labels.clone(),
         })
     }
 
     async fn route_page(&self, _: &DocumentId, facts: PageFacts) -> Result<PageRoute, PolicyError> {
-        (self.0.route)(facts)
+        (self.script.route)(facts)
     }
 
     async fn choose_failure_action(&self, failure: PageStageFailure) -> Result<FailureAction, PolicyError> {
-        (self.0.on_failure)(failure)
+        (self.script.on_failure)(failure)
     }
 
     async fn split_passages(&self, source: PageTextToSplit) -> Result<Vec<Range<u32>>, PolicyError> {
-        (self.0.passages)(source)
+        (self.script.passages)(source)
     }
 
     async fn plan_summary(&self, section: SectionToSummarize) -> Result<SummaryPlan, PolicyError> {
-        (self.0.summarize)(section)
+        (self.script.summarize)(section)
     }
 
     async fn decide_progress_updates(
@@ -150,7 +157,7 @@ impl JobPolicy for FakePolicy {
         _: u64,
         what: ObservedEvent,
     ) -> Result<Vec<ProgressUpdate>, PolicyError> {
-        tokio::time::sleep(self.0.observe_delay).await;
-        (self.0.observe)(what)
+        tokio::time::sleep(self.script.observe_delay).await;
+        (self.script.observe)(what)
     }
 }
