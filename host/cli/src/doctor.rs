@@ -50,6 +50,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
     findings.extend(models);
     if let Some(inference) = &inference {
         let embedder = inference.embedder();
+        findings.extend(check_qdrant_server(settings, embedder.vector_dimensions()).await);
         let checks = check_language_models(settings, &embedder);
         findings.extend(await_with_progress("checking the language models", checks).await);
     }
@@ -162,6 +163,23 @@ fn check_models_and_load_runtime(
             findings.push(new_finding("inference", CheckState::Missing, error.to_string()));
             (findings, None)
         }
+    }
+}
+
+/// Connects to the Qdrant server of the settings. `None` if the passages are in the data folder.
+async fn check_qdrant_server(settings: &Settings, dimensions: usize) -> Option<Finding> {
+    let connected = host_services::connect_qdrant(settings, dimensions).await;
+    match connected.transpose()? {
+        Ok(_) => Some(new_finding(
+            "index",
+            CheckState::Ok,
+            settings.storage_vectors.clone(),
+        )),
+        Err(error) => Some(new_finding(
+            "index",
+            CheckState::Missing,
+            format!("{error:#}: start the server, or correct storage.vectors"),
+        )),
     }
 }
 

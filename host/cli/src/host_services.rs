@@ -12,7 +12,7 @@ use weir_core::component::{ComponentStore, ComponentValidator};
 use weir_core::id::TenantId;
 use weir_core::llm::ResponseCache;
 use weir_core::page::PriorityLane;
-use weir_core::ports::{BlobStore, ComponentStateStore, Ledger, SchedulingContext};
+use weir_core::ports::{BlobStore, ComponentStateStore, Ledger, SchedulingContext, VectorStore};
 use weir_core::replay::JobReplayer;
 use weir_core::search::{SearchHit, SearchQuery};
 use weir_core::settings::Settings;
@@ -23,7 +23,9 @@ use weir_inference::{InferenceConfig, InferenceHost, ModelKind};
 use weir_llm::UsageAccounting;
 use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 use weir_raster::{RasterConfig, RasterPool};
-use weir_storage::{LedgerReader, SqliteLedger, SqliteResponseCache, Storage};
+use weir_storage::{
+    LedgerReader, QdrantConnection, QdrantVectorStore, SqliteLedger, SqliteResponseCache, Storage,
+};
 
 use crate::app_folders::AppFolders;
 
@@ -74,9 +76,12 @@ impl HostServices {
         // Every page needs the model. It loads while the stores open.
         inference.open_models_in_background(ModelKind::Embedding)?;
         let embedder = inference.embedder();
-        let storage = Storage::open_or_create(&folders.data, embedder.vector_dimensions(), EMBEDDING_MODEL)
-            .await
-            .with_context(|| folders.data_folder_error_context())?;
+        let dimensions = embedder.vector_dimensions();
+        let opened = match connect_qdrant(settings, dimensions).await? {
+            Some(qdrant) => Storage::open_or_create_without_index(&folders.data, Arc::new(qdrant)).await,
+            None => Storage::open_or_create(&folders.data, dimensions, EMBEDDING_MODEL).await,
+        };
+        let storage = opened.with_context(|| folders.data_folder_error_context())?;
         let rasterizer = Arc::new(RasterPool::new(raster_config(settings, folders)?)?);
         rasterizer.check_worker_starts().await?;
         let policies = PolicyHost::new(PolicyHostConfig {
@@ -203,9 +208,42 @@ impl ServicesUsedByEngine {
     }
 }
 
+/// Connects to the Qdrant server of the settings and creates its collection for vectors of this length if it does not exist. `None`
+/// if the passages are in the data folder.
+pub(crate) async fn connect_qdrant(
+    settings: &Settings,
+    dimensions: usize,
+) -> Result<Option<QdrantVectorStore>> {
+    if settings.storage_vectors.is_empty() {
+        return Ok(None);
+    }
+    let api_key = match settings.storage_qdrant_key_env.as_str() {
+        "" => None,
+        name => Some(
+            std::env::var(name).context("the environment variable in storage.qdrant_key_env is not set")?,
+        ),
+    };
+    let connection = QdrantConnection {
+        url: settings.storage_vectors.clone(),
+        api_key,
+        replication_factor: settings.storage_qdrant_replication_factor,
+    };
+    let connected =
+        QdrantVectorStore::connect_and_create_collection(&connection, dimensions, EMBEDDING_MODEL).await;
+    let store =
+        connected.with_context(|| format!("cannot use {} (storage.vectors)", settings.storage_vectors))?;
+    Ok(Some(store))
+}
+
 /// Removes a tenant with all its data. Fails if another process uses the data folder.
-pub(crate) async fn remove_tenant(folders: &AppFolders, tenant: &TenantId) -> Result<()> {
-    weir_storage::remove_tenant_with_all_data(&folders.data, tenant)
+pub(crate) async fn remove_tenant(
+    settings: &Settings,
+    folders: &AppFolders,
+    tenant: &TenantId,
+) -> Result<()> {
+    let qdrant = connect_qdrant(settings, weir_inference::EMBEDDING_DIMENSIONS).await?;
+    let external_vectors = qdrant.as_ref().map(|qdrant| qdrant as &dyn VectorStore);
+    weir_storage::remove_tenant_with_all_data(&folders.data, tenant, external_vectors)
         .await
         .with_context(|| folders.data_folder_error_context())?;
     Ok(())
@@ -300,6 +338,10 @@ pub(crate) async fn search_passages(
         collection: request.collection,
         labels: request.labels,
     };
+    if let Some(qdrant) = connect_qdrant(settings, query.dense_vector.len()).await? {
+        let hits = qdrant.search_by_vector_and_words(&request.tenant, &query).await?;
+        return Ok(hits);
+    }
     weir_storage::search_data_folder(&folders.data, EMBEDDING_MODEL, &request.tenant, &query)
         .await
         .with_context(|| folders.data_folder_error_context())

@@ -89,7 +89,7 @@ fn run_command(cli: &Cli) -> ExitCode {
             Command::Documents => documents::run(json, &folders, &target).await,
             Command::Serve(_) => serve::run(json, &settings, &folders).await,
             Command::Tenant(command) => {
-                tenant_and_key_commands::run_tenant_command(command, json, &folders).await
+                tenant_and_key_commands::run_tenant_command(command, json, &settings, &folders).await
             }
             Command::Key(command) => tenant_and_key_commands::run_key_command(command, json, &folders).await,
             Command::Pipeline(command) => pipeline_commands::run(command, json, &target).await,

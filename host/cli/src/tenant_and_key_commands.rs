@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use weir_control::api_key::{GeneratedApiKey, generate_api_key};
 use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
+use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore, TenantUpdate};
 use weir_storage::TenantAdmin;
 
@@ -55,6 +56,7 @@ pub(crate) async fn create_api_key(
 pub(crate) async fn run_tenant_command(
     command: &TenantCommand,
     json: bool,
+    settings: &Settings,
     folders: &AppFolders,
 ) -> Result<ExitCode> {
     match command {
@@ -122,7 +124,7 @@ pub(crate) async fn run_tenant_command(
             require_tenant(&open_tenant_admin(folders).await?, tenant).await?;
             await_with_progress(
                 "deleting the tenant's documents",
-                host_services::remove_tenant(folders, tenant),
+                host_services::remove_tenant(settings, folders, tenant),
             )
             .await?;
         }

@@ -198,6 +198,14 @@ pub enum StorageError {
         /// The file or folder in use.
         what: String,
     },
+    /// A store on another machine does not respond or is overloaded. A later attempt can succeed.
+    #[error("{what} is not available: {reason}")]
+    Unavailable {
+        /// The store.
+        what: String,
+        /// Error from the connection or the store.
+        reason: String,
+    },
     /// The file or object does not exist.
     #[error("{what} does not exist")]
     NotFound {
@@ -229,6 +237,7 @@ impl StorageError {
             Self::NoSpace { .. } => "storage-full",
             Self::PermissionDenied { .. } => "storage-denied",
             Self::InUse { .. } => "storage-in-use",
+            Self::Unavailable { .. } => "storage-unavailable",
             Self::NotFound { .. } => "missing",
             Self::Damaged { .. } => "storage-damaged",
             Self::Failed { .. } => "storage-failed",

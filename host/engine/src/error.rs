@@ -69,6 +69,7 @@ impl StageError {
                 StorageError::NoSpace { .. }
                     | StorageError::PermissionDenied { .. }
                     | StorageError::InUse { .. }
+                    | StorageError::Unavailable { .. }
             ),
             Self::Policy(_) | Self::StageDied(_) => true,
             // The next page may send another request, and the models may have recovered by then.

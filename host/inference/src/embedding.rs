@@ -35,7 +35,7 @@ const TOKEN_TYPE_IDS: &CStr = c"token_type_ids";
 const LAST_HIDDEN_STATE: &CStr = c"last_hidden_state";
 
 /// Length of a vector.
-const VECTOR_DIMENSIONS: usize = 384;
+pub const EMBEDDING_DIMENSIONS: usize = 384;
 
 /// Maximum number of tokens of a text. The model was trained with 128 and published with 256.
 const MAX_TOKENS: usize = 256;
@@ -122,7 +122,7 @@ impl Embedder for TextEmbedder {
     }
 
     fn vector_dimensions(&self) -> usize {
-        VECTOR_DIMENSIONS
+        EMBEDDING_DIMENSIONS
     }
 
     fn max_input_tokens(&self) -> u32 {
@@ -284,14 +284,14 @@ impl MiniLmModel {
         ];
         let output = self.runner.run_model(inputs, LAST_HIDDEN_STATE)?;
         let (_, states) = output.extract_f32_tensor()?;
-        if longest == 0 || states.len() != texts.len() * longest * VECTOR_DIMENSIONS {
+        if longest == 0 || states.len() != texts.len() * longest * EMBEDDING_DIMENSIONS {
             return Err(InferenceError::Failed {
                 model: MODEL_NAME.into(),
                 reason: "the shape of its output is not the expected one".into(),
             });
         }
         Ok(states
-            .chunks_exact(longest * VECTOR_DIMENSIONS)
+            .chunks_exact(longest * EMBEDDING_DIMENSIONS)
             .zip(texts)
             .map(|(states, (_, tokens))| mean_pool_and_normalize(states, tokens.len()))
             .collect())
@@ -341,8 +341,8 @@ impl BatchRunningModel<String, Vec<f32>> for MiniLmModel {
 
 /// Returns the mean of the first `tokens` states, normalized to unit length.
 fn mean_pool_and_normalize(states: &[f32], tokens: usize) -> Vec<f32> {
-    let mut vector = vec![0f32; VECTOR_DIMENSIONS];
-    for state in states.chunks_exact(VECTOR_DIMENSIONS).take(tokens) {
+    let mut vector = vec![0f32; EMBEDDING_DIMENSIONS];
+    for state in states.chunks_exact(EMBEDDING_DIMENSIONS).take(tokens) {
         for (sum, value) in vector.iter_mut().zip(state) {
             *sum += value;
         }
@@ -360,10 +360,10 @@ mod tests {
 
     #[test]
     fn mean_pooling_ignores_padding() {
-        let mut states = vec![0.0; 3 * VECTOR_DIMENSIONS];
+        let mut states = vec![0.0; 3 * EMBEDDING_DIMENSIONS];
         states[0] = 3.0;
-        states[VECTOR_DIMENSIONS + 1] = 4.0;
-        states[2 * VECTOR_DIMENSIONS + 2] = 100.0;
+        states[EMBEDDING_DIMENSIONS + 1] = 4.0;
+        states[2 * EMBEDDING_DIMENSIONS + 2] = 100.0;
         let vector = mean_pool_and_normalize(&states, 2);
         assert!((vector[0] - 0.6).abs() < 1e-6 && (vector[1] - 0.8).abs() < 1e-6);
         assert_eq!(vector[2], 0.0);

@@ -41,6 +41,7 @@ use scheduler::{MaxUsefulBatchCost, SchedulerConfig};
 /// of 1,359 (`sched_prio_to_weight` of Linux). Long calls of components have an even lower priority.
 const OCR_NICENESS: i32 = 5;
 
+pub use embedding::EMBEDDING_DIMENSIONS;
 pub use scheduler::ModelStats;
 
 /// Configuration of the models.

@@ -79,6 +79,8 @@ problem_types! {
     overloaded => "overloaded", SERVICE_UNAVAILABLE, "The host is overloaded";
     /// The host is stopping.
     stopping => "stopping", SERVICE_UNAVAILABLE, "The host is stopping";
+    /// A store on another machine does not respond.
+    storage_unavailable => "storage-unavailable", SERVICE_UNAVAILABLE, "A store of the host is not available";
     /// The disk has no free space.
     storage_full => "storage-full", INSUFFICIENT_STORAGE, "The host has no disk space left";
     /// The host failed.
@@ -151,10 +153,16 @@ impl IntoResponse for Problem {
     }
 }
 
+/// `Retry-After` while a store does not respond.
+const UNAVAILABLE_STORE_RETRY: Duration = Duration::from_secs(5);
+
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::NoSpace { .. } => Self::storage_full(error.to_string()),
+            StorageError::Unavailable { .. } => {
+                Self::storage_unavailable(error.to_string()).with_retry_after(UNAVAILABLE_STORE_RETRY)
+            }
             _ => Self::internal_error(error.to_string()),
         }
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 use weir_core::ledger::{FinalPageState, LedgerEntry, PageRecord};
 use weir_core::page_text::TextSource;
-use weir_core::ports::{BlobStore, Ledger, VectorStore};
+use weir_core::ports::{BlobStore, Ledger};
 use weir_core::search::{IndexPoint, SearchQuery};
 use weir_core::{DocumentId, JobId, Rect, RevisionId, TenantId};
 use weir_storage::Storage;
@@ -180,7 +180,7 @@ async fn main() {
     measure_and_print(
         "compaction after the removal of a document with 1000 passages",
         1,
-        async |_| vectors.compact().await.unwrap(),
+        async |_| storage.compact_index().await.unwrap(),
     )
     .await;
     let batches: Vec<_> = (0..40).map(|i| random_page(&mut numbers, pages + i)).collect();

@@ -1,6 +1,6 @@
-//! Storage on one machine: uploads and blobs in files, passages in an in-process Qdrant shard, the ledger in SQLite.
+//! Storage: uploads and blobs in files, passages in an in-process Qdrant shard or on a Qdrant server, the ledger in SQLite.
 //!
-//! Everything is in one data folder. One process holds it at a time:
+//! Everything except the passages on a server is in one data folder. One process holds it at a time:
 //!
 //! | name | content |
 //! |---|---|
@@ -8,11 +8,11 @@
 //! | `uploads/<tenant>/<document>` | [`FileUploadStore`] |
 //! | `components/<tenant>/<digest>.wasm` | [`FileComponentStore`] |
 //! | `blobs/<tenant>/<key>` | [`FileBlobStore`] |
-//! | `vectors/` | [`EdgeVectorStore`] |
+//! | `vectors/` | [`EdgeVectorStore`]; absent with [`QdrantVectorStore`] |
 //! | `ledger.db` | [`SqliteLedger`] |
 //! | `responses.db` | [`SqliteResponseCache`] |
 //! | `recordings/<tenant>` | recorded calls of jobs, written by `weir-policy`; removed with their tenant |
-//! | `weir.sock` | socket on which the holder runs searches for other processes |
+//! | `weir.sock` | socket on which the holder runs searches of `vectors/` for other processes |
 //!
 //! [`Storage`] is for the process that holds the folder. Other processes can work at the same time, and also while no process holds the
 //! folder: [`search_data_folder`] finds passages, [`LedgerReader`] reads the ledger, and [`TenantAdmin`] changes tenants and API keys.
@@ -42,8 +42,9 @@ pub use response_cache::SqliteResponseCache;
 pub use search_socket_server::search_data_folder;
 pub use tenant_removal::remove_tenant_with_all_data;
 pub use uploads::FileUploadStore;
-pub use vectors::{EdgeVectorStore, MAX_HITS};
+pub use vectors::{EdgeVectorStore, MAX_HITS, QdrantConnection, QdrantVectorStore};
 use weir_core::StorageError;
+use weir_core::ports::VectorStore;
 
 use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
 use crate::search_socket_server::SearchServer;
@@ -53,7 +54,9 @@ use crate::search_socket_server::SearchServer;
 /// Call [`Storage::close`] at the end. Dropping the value keeps only what was flushed and committed.
 pub struct Storage {
     // The first field, so that a dropped storage removes its socket while it still holds the folder.
-    search_server: SearchServer,
+    search_server: Option<SearchServer>,
+    /// The index in the data folder; `None` if the passages are on a Qdrant server.
+    embedded_index: Option<Arc<EdgeVectorStore>>,
     /// Uploaded files.
     pub uploads: Arc<FileUploadStore>,
     /// Component files that tenants pushed.
@@ -61,7 +64,7 @@ pub struct Storage {
     /// Page images and texts.
     pub blobs: Arc<FileBlobStore>,
     /// Passages.
-    pub vectors: Arc<EdgeVectorStore>,
+    pub vectors: Arc<dyn VectorStore>,
     /// Documents, jobs, pages and events. Also the components' state, tenants, job requests, usage, and the revisions of pipelines.
     pub ledger: Arc<SqliteLedger>,
 }
@@ -72,50 +75,101 @@ impl Storage {
     /// and then returns [`StorageError::InUse`].
     pub async fn open_or_create(data: &Path, dimensions: usize, model: &str) -> Result<Self, StorageError> {
         let (folder, model) = (data.to_owned(), model.to_owned());
-        let opened = tokio::task::spawn_blocking(move || {
-            create_private_folder(&folder)?;
-            let lock = Arc::new(FolderLock::acquire_with_timeout(&folder)?);
-            rename_entries_of_earlier_versions(&folder)?;
-            let ledger = SqliteLedger::open_or_create(&folder, Arc::clone(&lock))?;
-            let storage_usage = ledger.storage_usage();
-            let uploads = FileUploadStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?;
-            let components =
-                FileComponentStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?;
-            let blobs = FileBlobStore::open_and_remove_unfinished_files(&folder, storage_usage)?;
-            let vectors = EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock)?;
-            Ok(((uploads, components), blobs, vectors, ledger))
-        });
-        let ((uploads, components), blobs, vectors, ledger) =
-            opened.await.map_err(|e| StorageError::Failed {
-                what: "opening the data folder".into(),
-                reason: e.to_string(),
-            })??;
-        let (uploads, blobs) = (Arc::new(uploads), Arc::new(blobs));
-        let components = Arc::new(components);
-        let (vectors, ledger) = (Arc::new(vectors), Arc::new(ledger));
-        let search_server = SearchServer::bind_socket_and_start(data, &vectors)?;
-        Ok(Self {
-            uploads,
-            components,
-            blobs,
-            vectors,
-            ledger,
-            search_server,
-        })
+        let open_index = move |lock| EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock);
+        let (stores, index) = open_stores(data, open_index).await?;
+        let index = Arc::new(index);
+        let search_server = SearchServer::bind_socket_and_start(data, &index)?;
+        Ok(stores.into_storage(index.clone(), Some((search_server, index))))
+    }
+
+    /// Like [`Storage::open_or_create`], with the passages in `vectors` instead of the data folder.
+    pub async fn open_or_create_without_index(
+        data: &Path,
+        vectors: Arc<dyn VectorStore>,
+    ) -> Result<Self, StorageError> {
+        let (stores, ()) = open_stores(data, |_| Ok(())).await?;
+        Ok(stores.into_storage(vectors, None))
+    }
+
+    /// Rewrites the files of the index in the data folder without removed passages, if there are any. Changes wait meanwhile, searches
+    /// do not.
+    pub async fn compact_index(&self) -> Result<(), StorageError> {
+        match &self.embedded_index {
+            Some(index) => index.compact().await,
+            None => Ok(()),
+        }
     }
 
     /// Flushes everything and releases the folder. Returns when another process can open it. Later calls to the stores fail.
-    pub async fn close(self) -> Result<(), StorageError> {
+    pub async fn close(mut self) -> Result<(), StorageError> {
         use weir_core::ports::BlobStore;
-        self.search_server.close().await;
+        if let Some(search_server) = self.search_server.take() {
+            search_server.close().await;
+        }
         let blobs = self.blobs.flush_blobs().await;
-        if let Err(error) = self.vectors.compact().await {
+        if let Err(error) = self.compact_index().await {
             tracing::warn!(%error, "the index could not be compacted: removed passages stay in its files until the next start");
         }
-        let vectors = self.vectors.close().await;
+        let vectors = match &self.embedded_index {
+            Some(index) => index.close().await,
+            None => self.vectors.flush_points().await,
+        };
         self.ledger.close().await;
         blobs.and(vectors)
     }
+}
+
+/// The stores that are in the data folder whatever the settings are.
+struct FileStores {
+    uploads: FileUploadStore,
+    components: FileComponentStore,
+    blobs: FileBlobStore,
+    ledger: SqliteLedger,
+}
+
+impl FileStores {
+    fn into_storage(
+        self,
+        vectors: Arc<dyn VectorStore>,
+        embedded_index: Option<(SearchServer, Arc<EdgeVectorStore>)>,
+    ) -> Storage {
+        let (search_server, embedded_index) = embedded_index.unzip();
+        Storage {
+            search_server,
+            embedded_index,
+            uploads: Arc::new(self.uploads),
+            components: Arc::new(self.components),
+            blobs: Arc::new(self.blobs),
+            vectors,
+            ledger: Arc::new(self.ledger),
+        }
+    }
+}
+
+/// Locks a data folder and opens its stores, and its index with `open_index`, which gets the lock.
+async fn open_stores<I: Send + 'static>(
+    data: &Path,
+    open_index: impl FnOnce(Arc<FolderLock>) -> Result<I, StorageError> + Send + 'static,
+) -> Result<(FileStores, I), StorageError> {
+    let folder = data.to_owned();
+    let opened = tokio::task::spawn_blocking(move || {
+        create_private_folder(&folder)?;
+        let lock = Arc::new(FolderLock::acquire_with_timeout(&folder)?);
+        rename_entries_of_earlier_versions(&folder)?;
+        let ledger = SqliteLedger::open_or_create(&folder, Arc::clone(&lock))?;
+        let storage_usage = ledger.storage_usage();
+        let stores = FileStores {
+            uploads: FileUploadStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?,
+            components: FileComponentStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?,
+            blobs: FileBlobStore::open_and_remove_unfinished_files(&folder, storage_usage)?,
+            ledger,
+        };
+        Ok((stores, open_index(lock)?))
+    });
+    opened.await.map_err(|e| StorageError::Failed {
+        what: "opening the data folder".into(),
+        reason: e.to_string(),
+    })?
 }
 
 #[cfg(test)]
@@ -167,7 +221,7 @@ mod tests {
         fs::rename(data.join("uploads"), data.join("originals")).unwrap();
         fs::create_dir(data.join("originals/default")).unwrap();
         fs::write(data.join("originals/default/file"), "upload").unwrap();
-        remove_tenant_with_all_data(data, &tenant).await.unwrap();
+        remove_tenant_with_all_data(data, &tenant, None).await.unwrap();
         assert!(!data.join("originals").exists() && !data.join("uploads/default").exists());
     }
 }

@@ -33,8 +33,13 @@ fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
 }
 
 /// Removes a tenant with all its data from a data folder. Returns whether the tenant existed. Fails with [`StorageError::InUse`]
-/// if another process has locked the folder, because jobs that run there would write new data of the tenant.
-pub async fn remove_tenant_with_all_data(data: &Path, tenant: &TenantId) -> Result<bool, StorageError> {
+/// if another process has locked the folder, because jobs that run there would write new data of the tenant. `external_vectors` is the
+/// store of the passages if they are not in the data folder; an index that is there too is also emptied.
+pub async fn remove_tenant_with_all_data(
+    data: &Path,
+    tenant: &TenantId,
+    external_vectors: Option<&dyn VectorStore>,
+) -> Result<bool, StorageError> {
     let (folder, removed_tenant) = (data.to_owned(), tenant.clone());
     let opened = tokio::task::spawn_blocking(move || {
         create_private_folder(&folder)?;
@@ -57,6 +62,10 @@ pub async fn remove_tenant_with_all_data(data: &Path, tenant: &TenantId) -> Resu
         })??;
     let removed = async {
         ledger.suspend_tenant_and_remove_keys(tenant).await?;
+        if let Some(vectors) = external_vectors {
+            vectors.remove_tenant_points(tenant).await?;
+            vectors.flush_points().await?;
+        }
         if let Some(vectors) = &vectors {
             vectors.remove_tenant_points(tenant).await?;
             vectors.flush_points().await?;

@@ -14,8 +14,12 @@
 //! shard is opened. With 100,000 passages, adding one takes 3 ms and opening takes 6 s.
 
 mod bm25;
+mod hybrid_ranking;
 mod open_vector_index;
 mod passage_payload;
+mod qdrant_errors;
+mod qdrant_points;
+mod qdrant_vector_store;
 mod query_word_matcher;
 
 use std::collections::BTreeMap;
@@ -36,26 +40,25 @@ use weir_core::ports::VectorStore;
 use weir_core::search::{IndexPoint, SearchHit, SearchQuery};
 use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
+pub use self::hybrid_ranking::MAX_HITS;
+pub use self::qdrant_vector_store::{QdrantConnection, QdrantVectorStore};
+
 use self::bm25::Bm25Encoder;
+use self::hybrid_ranking::{RRF_K, candidate_count, sort_hits};
 use self::open_vector_index::{INDEX_NAME, OpenVectorIndex};
 use self::passage_payload::{
     DENSE_VECTOR, SPARSE_VECTOR, SUMMARY_PAGE, check_dense_vector, document_filter, page_number_of_payload,
-    passage_page_numbers_request, search_filter, tenant_filter, to_search_hit, to_shard_point,
+    passage_page_numbers_request, search_filter, tenant_filter, to_passage_point, to_search_hit,
+    to_shard_point,
 };
 use self::query_word_matcher::QueryWordMatcher;
 use crate::data_folder::FolderLock;
 use crate::worker_thread::WorkerThread;
 
-/// Maximum number of hits of a search.
-pub const MAX_HITS: usize = 1000;
 /// Maximum number of points in one update of the shard, which limits the size of a log entry.
 const MAX_POINTS_PER_UPDATE: usize = 128;
 /// Concurrent searches. Further searches wait.
 const MAX_CONCURRENT_SEARCHES: usize = 8;
-/// Minimum number of candidates of each ranking, so that a passage that is good in both rankings is found in both.
-const MIN_CANDIDATES: usize = 64;
-/// The constant of reciprocal rank fusion.
-const RRF_K: usize = 2;
 
 /// Time between a removal and the compaction of the shard. Removals within this time share one compaction.
 const COMPACT_DELAY: Duration = Duration::from_secs(20);
@@ -300,7 +303,7 @@ impl VectorIndex {
             .into_iter()
             .map(|point| {
                 bytes += point.text.len() + 4 * point.dense_vector.len();
-                to_shard_point(tenant, collection, point, dimensions, &self.encoder)
+                to_passage_point(tenant, collection, point, dimensions, &self.encoder).map(to_shard_point)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
@@ -327,7 +330,7 @@ impl VectorIndex {
             query: Some(ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery::new(
                 vector, name,
             )))),
-            limit: (2 * limit).max(MIN_CANDIDATES),
+            limit: candidate_count(limit),
             params: None,
             filter: Some(filter.clone()),
             score_threshold: None,
@@ -343,7 +346,7 @@ impl VectorIndex {
         let request = QueryRequest {
             prefetches,
             query: Some(ScoringQuery::Fusion(Fusion::Rrf {
-                k: RRF_K,
+                k: RRF_K as usize,
                 weights: None,
             })),
             filter: Some(filter),
@@ -355,18 +358,12 @@ impl VectorIndex {
             with_payload: WithPayloadInterface::Bool(true),
         };
         let mut matcher = QueryWordMatcher::new(&self.encoder, &query.query_text);
-        let mut hits = self
+        let hits = self
             .shard
             .call_open_engine(|edge| edge.query(request))?
             .into_iter()
-            .map(|point| to_search_hit(point, &query.dense_vector, &mut matcher))
+            .map(|point| to_search_hit(point.into(), &query.dense_vector, &mut matcher))
             .collect::<Result<Vec<_>, _>>()?;
-        // Equal scores are common in rank fusion. Order them by document.
-        hits.sort_by(|(a, i), (b, j)| {
-            b.score
-                .total_cmp(&a.score)
-                .then_with(|| (&a.document, a.page, i).cmp(&(&b.document, b.page, j)))
-        });
-        Ok(hits.into_iter().map(|(hit, _)| hit).collect())
+        Ok(sort_hits(hits))
     }
 }

@@ -19,7 +19,7 @@ use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::ledger::{DocumentRecord, JobRecord, JobState, LedgerEntry};
 use weir_core::llm::{LlmResponse, ResponseCache};
 use weir_core::page::OutlineEntry;
-use weir_core::ports::{Ledger, VectorStore};
+use weir_core::ports::Ledger;
 use weir_core::replay::{DecisionDifference, ReplayReport};
 use weir_core::search::SearchQuery;
 use weir_core::shadow::{ShadowRun, ShadowStore};
@@ -352,7 +352,7 @@ async fn removed_passages_are_gone_from_all_files_of_the_index() {
             .await
             .unwrap();
         storage.vectors.flush_points().await.unwrap();
-        storage.vectors.compact().await.unwrap();
+        storage.compact_index().await.unwrap();
         if t == "u" && name == "a" {
             markers.push(document_marker("a"));
         }

@@ -14,7 +14,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use weir_core::StorageError;
-use weir_core::ports::{BlobStore, Ledger, VectorStore};
+use weir_core::ports::{BlobStore, Ledger};
 use weir_core::tenancy::TenantStore;
 use weir_core::uploads::UploadStore;
 

@@ -12,7 +12,6 @@ mod fixture;
 use std::os::unix::fs::PermissionsExt;
 
 use fixture::{MODEL, make_point, make_query, open_storage, tenant_id, unit_vector};
-use weir_core::ports::VectorStore;
 use weir_core::{StorageError, TenantId};
 use weir_storage::{Storage, search_data_folder};
 

@@ -27,7 +27,7 @@ use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore as _
 use weir_core::job_request::JobRequestStore;
 use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::manifest::{Manifest, Role};
-use weir_core::ports::{BlobStore, ComponentStateStore, Ledger, VectorStore};
+use weir_core::ports::{BlobStore, ComponentStateStore, Ledger};
 use weir_core::revision::{PipelineStore, RevisionSpec};
 use weir_core::rollout::RolloutAction;
 use weir_core::shadow::{ShadowRun, ShadowStore};
@@ -357,8 +357,8 @@ async fn removing_a_tenant_removes_only_its_data() {
         assert!(*count > 0, "{table} has no row to remove");
     }
 
-    assert!(remove_tenant_with_all_data(dir.path(), &a).await.unwrap());
-    assert!(!remove_tenant_with_all_data(dir.path(), &a).await.unwrap());
+    assert!(remove_tenant_with_all_data(dir.path(), &a, None).await.unwrap());
+    assert!(!remove_tenant_with_all_data(dir.path(), &a, None).await.unwrap());
     for (table, count) in count_rows(dir.path(), &a) {
         assert_eq!(count, 0, "{table}");
     }
@@ -397,7 +397,9 @@ async fn tenant_is_not_removed_while_a_server_runs() {
     let storage = open_storage(dir.path()).await;
     let t = tenant_id("a");
     storage.ledger.create_tenant(&make_tenant(&t)).await.unwrap();
-    let refused = remove_tenant_with_all_data(dir.path(), &t).await.unwrap_err();
+    let refused = remove_tenant_with_all_data(dir.path(), &t, None)
+        .await
+        .unwrap_err();
     assert!(matches!(refused, StorageError::InUse { .. }), "{refused}");
     storage.close().await.unwrap();
 }
@@ -408,7 +410,7 @@ async fn tenant_is_removed_from_a_folder_without_an_index() {
     let t = tenant_id("a");
     let admin = TenantAdmin::open_or_create(dir.path()).await.unwrap();
     admin.create_tenant(&make_tenant(&t)).await.unwrap();
-    assert!(remove_tenant_with_all_data(dir.path(), &t).await.unwrap());
+    assert!(remove_tenant_with_all_data(dir.path(), &t, None).await.unwrap());
     assert!(admin.list_tenants().await.unwrap().is_empty());
     assert!(!dir.path().join("vectors").exists());
 }

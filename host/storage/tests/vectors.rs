@@ -10,7 +10,6 @@
 mod fixture;
 
 use fixture::{DIMENSIONS, MODEL, document_id, make_point, make_query, open_storage, unit_vector};
-use weir_core::ports::VectorStore;
 use weir_core::search::SearchHit;
 use weir_core::{StorageError, TenantId};
 use weir_storage::Storage;

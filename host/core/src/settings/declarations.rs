@@ -69,6 +69,15 @@ settings! {
     /// the loss of quality.
     "inference.use_quantized_model" => inference_use_quantized_model: bool = "true", "true or false" if |_v| true;
 
+    /// URL of the gRPC port of a Qdrant server that stores the passages and their vectors. Empty: the passages are in an
+    /// index in the data folder. A change does not move passages: ingest the documents again.
+    "storage.vectors" => storage_vectors: String = "", "an http:// or https:// URL such as http://qdrant:6334, or empty"
+        if |v| v.is_empty() || v.starts_with("http://") || v.starts_with("https://");
+    /// Environment variable with the API key of the Qdrant server. Empty: no key is sent.
+    "storage.qdrant_key_env" => storage_qdrant_key_env: String = "", "a name" if |_v| true;
+    /// Number of copies of each passage in a cluster of Qdrant servers. It applies when the collection is created.
+    "storage.qdrant_replication_factor" => storage_qdrant_replication_factor: u32 = "1", "copies, 1 to 32" if |v| (1..=32).contains(&v);
+
     /// Maximum number of documents of one job that are processed at once.
     "engine.max_concurrent_documents_per_job" => engine_max_concurrent_documents_per_job: u32 = "2", "documents, 1 to 64" if |v| (1..=64).contains(&v);
     /// Maximum number of page images that are written at once.

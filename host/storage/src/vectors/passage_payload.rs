@@ -1,4 +1,4 @@
-//! The representation of a passage in the shard: its payload, its point id, and the filters that select it.
+//! The representation of a passage in an index: its payload, its point id, and the filters that select it in the shard.
 //!
 //! Every filter begins with the tenant, and the point id is derived from the tenant's name. So no caller can read, overwrite or remove a
 //! passage of another tenant, whatever ids it passes.
@@ -8,11 +8,11 @@ use std::fmt;
 use qdrant_edge::{
     AnyVariants, Condition, CreateIndex, FieldCondition, Filter, JsonPath, KeywordIndexParams, Match,
     MatchAny, MatchValue, Payload, PayloadFieldSchema, PayloadSchemaParams, PointId, PointStructPersisted,
-    ScoredPoint, ScrollRequest, ValueVariants, VectorInternal, VectorPersisted, VectorStructInternal,
-    VectorStructPersisted, WithPayloadInterface,
+    ScoredPoint, ScrollRequest, SparseVector, ValueVariants, VectorInternal, VectorPersisted,
+    VectorStructInternal, VectorStructPersisted, WithPayloadInterface,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 use weir_core::decision::Label;
 use weir_core::id::is_valid_name;
@@ -27,9 +27,9 @@ pub(super) const DENSE_VECTOR: &str = "dense";
 /// The name of the sparse vector.
 pub(super) const SPARSE_VECTOR: &str = "sparse";
 /// The indexed field of the payload; see [`keys_index_request`].
-const KEYS_FIELD: &str = "keys";
+pub(super) const KEYS_FIELD: &str = "keys";
 /// The payload's field for the page number.
-const PAGE_FIELD: &str = "page";
+pub(super) const PAGE_FIELD: &str = "page";
 /// The page number of summaries, which belong to no page.
 pub(super) const SUMMARY_PAGE: PageNumber = 0;
 /// Maximum number of passages of a document that are counted.
@@ -69,7 +69,7 @@ pub(super) fn keys_index_request() -> CreateIndex {
 }
 
 /// A key of a passage in [`KEYS_FIELD`], by which filters select it.
-enum FilterKey<'a> {
+pub(super) enum FilterKey<'a> {
     Tenant(&'a TenantId),
     Collection(&'a str),
     Document(&'a DocumentId),
@@ -95,14 +95,23 @@ fn parse_label_key(key: &str) -> Option<Label> {
     serde_json::from_str(key.strip_prefix("label ")?).ok()
 }
 
-/// Converts a passage to a point of the shard. Fails if its collection or its vector is invalid.
-pub(super) fn to_shard_point(
+/// The id, the vectors and the payload of a passage.
+pub(super) struct PassagePoint {
+    pub(super) id: Uuid,
+    pub(super) dense_vector: Vec<f32>,
+    /// Empty for a text with stop words only.
+    pub(super) sparse_vector: SparseVector,
+    pub(super) payload: Map<String, Value>,
+}
+
+/// Converts a passage to a point of an index. Fails if its collection or its vector is invalid.
+pub(super) fn to_passage_point(
     tenant: &TenantId,
     collection: &str,
     point: IndexPoint,
     dimensions: usize,
     encoder: &Bm25Encoder,
-) -> Result<PointStructPersisted, StorageError> {
+) -> Result<PassagePoint, StorageError> {
     let wrong = |reason: String| StorageError::Failed {
         what: format!("indexing passage {} of page {}", point.passage, point.page),
         reason,
@@ -113,7 +122,6 @@ pub(super) fn to_shard_point(
         )));
     }
     check_dense_vector(&point.dense_vector, dimensions).map_err(wrong)?;
-    let sparse = encoder.encode_passage(&point.text);
     let keys = [
         FilterKey::Tenant(tenant),
         FilterKey::Collection(collection),
@@ -121,6 +129,7 @@ pub(super) fn to_shard_point(
     ];
     let keys = keys.into_iter().chain(point.labels.iter().map(FilterKey::Label));
     let is_summary = point.is_summary();
+    let sparse_vector = encoder.encode_passage(&point.text);
     let passage = PassagePayload {
         keys: keys.map(|key| key.to_string()).collect(),
         document: point.document,
@@ -133,28 +142,37 @@ pub(super) fn to_shard_point(
         image: point.image,
         lines: point.lines,
     };
-    let payload = match serde_json::to_value(passage) {
-        Ok(Value::Object(fields)) => Payload(fields),
-        Ok(_) | Err(_) => {
-            return Err(StorageError::Failed {
-                what: "indexing a passage".into(),
-                reason: "its payload cannot be written as JSON".into(),
-            });
-        }
+    let Ok(Value::Object(payload)) = serde_json::to_value(passage) else {
+        return Err(StorageError::Failed {
+            what: "indexing a passage".into(),
+            reason: "its payload cannot be written as JSON".into(),
+        });
     };
+    Ok(PassagePoint {
+        id: derive_point_id(tenant, &point.id),
+        dense_vector: point.dense_vector,
+        sparse_vector,
+        payload,
+    })
+}
+
+/// Converts a point to a point of the shard.
+pub(super) fn to_shard_point(point: PassagePoint) -> PointStructPersisted {
     let mut vectors = vec![(
         DENSE_VECTOR.to_owned(),
         VectorPersisted::Dense(point.dense_vector),
     )];
-    // A text with stop words only has no sparse vector.
-    if !sparse.indices.is_empty() {
-        vectors.push((SPARSE_VECTOR.to_owned(), VectorPersisted::Sparse(sparse)));
+    if !point.sparse_vector.indices.is_empty() {
+        vectors.push((
+            SPARSE_VECTOR.to_owned(),
+            VectorPersisted::Sparse(point.sparse_vector),
+        ));
     }
-    Ok(PointStructPersisted {
-        id: derive_point_id(tenant, &point.id),
+    PointStructPersisted {
+        id: PointId::Uuid(point.id),
         vector: VectorStructPersisted::Named(vectors.into_iter().collect()),
-        payload: Some(payload),
-    })
+        payload: Some(Payload(point.payload)),
+    }
 }
 
 /// Checks that `dense` can be compared with the vectors of the shard.
@@ -171,20 +189,47 @@ pub(super) fn check_dense_vector(dense: &[f32], dimensions: usize) -> Result<(),
     }
 }
 
-/// Converts a point of the shard to a hit for a query, with the passage's number on its page.
+/// A point that a search found.
+pub(super) struct FoundPoint {
+    /// The point's id as text, for errors.
+    pub(super) id: String,
+    pub(super) score: f32,
+    pub(super) payload: Map<String, Value>,
+    /// The dense vector, which has unit length.
+    pub(super) dense_vector: Option<Vec<f32>>,
+}
+
+impl From<ScoredPoint> for FoundPoint {
+    fn from(point: ScoredPoint) -> Self {
+        let dense_vector = match point.vector {
+            Some(VectorStructInternal::Named(mut named)) => match named.remove(DENSE_VECTOR) {
+                Some(VectorInternal::Dense(dense)) => Some(dense),
+                _ => None,
+            },
+            _ => None,
+        };
+        Self {
+            id: point.id.to_string(),
+            score: point.score,
+            payload: point.payload.unwrap_or_default().0,
+            dense_vector,
+        }
+    }
+}
+
+/// Converts a found point to a hit for a query, with the passage's number on its page.
 pub(super) fn to_search_hit(
-    point: ScoredPoint,
+    point: FoundPoint,
     query: &[f32],
     matcher: &mut QueryWordMatcher<'_>,
 ) -> Result<(SearchHit, u32), StorageError> {
-    let similarity = cosine_similarity(point.vector.as_ref(), query);
-    let damaged = |reason: String| StorageError::Damaged {
-        what: format!("point {} of the index", point.id),
-        reason,
-    };
-    let fields = point.payload.ok_or_else(|| damaged("no payload".into()))?.0;
+    let dense_vector = point.dense_vector.as_deref();
+    let similarity = dense_vector.map_or(0.0, |dense| cosine_similarity(dense, query));
     let passage: PassagePayload =
-        serde_json::from_value(Value::Object(fields)).map_err(|e| damaged(e.to_string()))?;
+        serde_json::from_value(Value::Object(point.payload)).map_err(|e| StorageError::Damaged {
+            what: format!("point {} of the index", point.id),
+            reason: e.to_string(),
+        })?;
     let matches = matcher.find_matches(&passage.text);
     let hit = SearchHit {
         document: passage.document,
@@ -207,14 +252,8 @@ pub(super) fn to_search_hit(
     Ok((hit, passage.passage))
 }
 
-/// Returns the cosine similarity of a point and a query; 0 if the point has no vector. The vectors of the shard have unit length.
-fn cosine_similarity(vector: Option<&VectorStructInternal>, query: &[f32]) -> f32 {
-    let Some(VectorStructInternal::Named(named)) = vector else {
-        return 0.0;
-    };
-    let Some(VectorInternal::Dense(dense)) = named.get(DENSE_VECTOR) else {
-        return 0.0;
-    };
+/// Returns the cosine similarity of a vector of unit length and a query.
+fn cosine_similarity(dense: &[f32], query: &[f32]) -> f32 {
     let product: f32 = dense.iter().zip(query).map(|(a, b)| a * b).sum();
     let length = query.iter().map(|x| x * x).sum::<f32>().sqrt();
     if length > 0.0 {
@@ -284,9 +323,9 @@ pub(super) fn page_number_of_payload(payload: Option<&Payload>) -> Option<PageNu
     page.filter(|page| *page != SUMMARY_PAGE)
 }
 
-fn derive_point_id(tenant: &TenantId, id: &Uuid) -> PointId {
+fn derive_point_id(tenant: &TenantId, id: &Uuid) -> Uuid {
     let namespace = Uuid::new_v5(&Uuid::NAMESPACE_OID, tenant.as_str().as_bytes());
-    PointId::Uuid(Uuid::new_v5(&namespace, id.as_bytes()))
+    Uuid::new_v5(&namespace, id.as_bytes())
 }
 
 fn all_conditions_filter(must: Vec<Condition>) -> Filter {

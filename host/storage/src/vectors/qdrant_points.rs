@@ -1,0 +1,117 @@
+//! Points and filters in the messages of Qdrant's protocol.
+
+use qdrant_client::Payload;
+use qdrant_client::qdrant::r#match::MatchValue;
+use qdrant_client::qdrant::point_id::PointIdOptions;
+use qdrant_client::qdrant::{
+    Condition, Filter, NamedVectors, PointStruct, ScoredPoint, Vector, vector_output, vectors_output,
+};
+use serde_json::Value;
+use weir_core::search::SearchQuery;
+use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
+
+use super::passage_payload::{
+    DENSE_VECTOR, FilterKey, FoundPoint, KEYS_FIELD, PAGE_FIELD, PassagePoint, SPARSE_VECTOR,
+};
+
+/// The payload's field for the tenant.
+pub(super) const TENANT_FIELD: &str = "tenant";
+
+/// Converts a point to a point of the server.
+pub(super) fn to_server_point(tenant: &TenantId, point: PassagePoint) -> Result<PointStruct, StorageError> {
+    let mut payload = point.payload;
+    payload.insert(TENANT_FIELD.into(), tenant.as_str().into());
+    let payload = Payload::try_from(Value::Object(payload)).map_err(|error| StorageError::Failed {
+        what: "indexing a passage".into(),
+        reason: error.to_string(),
+    })?;
+    let mut vectors = NamedVectors::default().add_vector(DENSE_VECTOR, Vector::new_dense(point.dense_vector));
+    if !point.sparse_vector.indices.is_empty() {
+        let sparse = Vector::new_sparse(point.sparse_vector.indices, point.sparse_vector.values);
+        vectors = vectors.add_vector(SPARSE_VECTOR, sparse);
+    }
+    Ok(PointStruct::new(point.id.to_string(), vectors, payload))
+}
+
+/// Converts a point of a response.
+pub(super) fn to_found_point(point: ScoredPoint) -> FoundPoint {
+    let id = match point.id.and_then(|id| id.point_id_options) {
+        Some(PointIdOptions::Uuid(id)) => id,
+        Some(PointIdOptions::Num(id)) => id.to_string(),
+        None => "without an id".into(),
+    };
+    let dense_vector = match point.vectors.and_then(|vectors| vectors.vectors_options) {
+        Some(vectors_output::VectorsOptions::Vectors(mut named)) => named
+            .vectors
+            .remove(DENSE_VECTOR)
+            .and_then(|vector| match vector.into_vector() {
+                vector_output::Vector::Dense(dense) => Some(dense.data),
+                _ => None,
+            }),
+        _ => None,
+    };
+    FoundPoint {
+        id,
+        score: point.score,
+        payload: point
+            .payload
+            .into_iter()
+            .map(|(name, value)| (name, value.into_json()))
+            .collect(),
+        dense_vector,
+    }
+}
+
+/// Selects the points that have exactly this value in a field. The client would convert a text with spaces to a full-text condition, which
+/// matches other values.
+fn exact_condition(field: &str, value: impl Into<String>) -> Condition {
+    Condition::matches(field, MatchValue::Keyword(value.into()))
+}
+
+/// Selects the points of a tenant.
+pub(super) fn tenant_condition(tenant: &TenantId) -> Condition {
+    exact_condition(TENANT_FIELD, tenant.as_str())
+}
+
+fn key_condition(key: &FilterKey<'_>) -> Condition {
+    exact_condition(KEYS_FIELD, key.to_string())
+}
+
+/// Selects the passages of a document, or of some of its pages.
+pub(super) fn document_filter(
+    tenant: &TenantId,
+    document: &DocumentId,
+    pages: Option<&[PageNumber]>,
+) -> Filter {
+    let mut must = vec![
+        tenant_condition(tenant),
+        key_condition(&FilterKey::Document(document)),
+    ];
+    if let Some(pages) = pages {
+        let pages: Vec<i64> = pages.iter().map(|&page| i64::from(page)).collect();
+        must.push(Condition::matches(PAGE_FIELD, pages));
+    }
+    Filter::must(must)
+}
+
+/// Returns the filter of a search.
+pub(super) fn search_filter(tenant: &TenantId, query: &SearchQuery) -> Filter {
+    let mut must = vec![tenant_condition(tenant)];
+    if let Some(collection) = &query.collection {
+        must.push(key_condition(&FilterKey::Collection(collection)));
+    }
+    if !query.documents.is_empty() {
+        let documents = query.documents.iter();
+        let keys: Vec<String> = documents
+            .map(|document| FilterKey::Document(document).to_string())
+            .collect();
+        must.push(Condition::matches(KEYS_FIELD, keys));
+    }
+    must.extend(
+        query
+            .labels
+            .iter()
+            .map(|label| key_condition(&FilterKey::Label(label))),
+    );
+    Filter::must(must)
+}

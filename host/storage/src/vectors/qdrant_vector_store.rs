@@ -1,0 +1,352 @@
+//! Passages on a Qdrant server, over gRPC.
+//!
+//! The points of all tenants that have vectors of one embedding model are in one collection, as Qdrant advises: a payload index marked as
+//! the tenant's (`is_tenant`) stores the points of a tenant together, and the HNSW graph links points of one tenant only
+//! (`m = 0, payload_m = 16`). Payload, point ids, word splitting and ranking are the same as in the embedded index
+//! (`passage_payload.rs`), so the same query has the same hits. Every query and deletion is filtered by the tenant. Word frequencies are
+//! those of the whole collection.
+//!
+//! Every change waits until the server has applied it (`wait = true`). A server with replicas that does not wait can lose changes of a
+//! replica without an error. The server writes each change to its log before it responds, so a change survives the end of the server's
+//! process.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use qdrant_client::Qdrant;
+use qdrant_client::qdrant::{
+    CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder, Distance,
+    FacetCountsBuilder, FieldType, Filter, HnswConfigDiffBuilder, IntegerIndexParamsBuilder,
+    KeywordIndexParamsBuilder, Modifier, PrefetchQueryBuilder, Query, QueryPointsBuilder, RrfBuilder,
+    SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, VectorInput,
+    VectorParamsBuilder, VectorsConfigBuilder, VectorsSelector, facet_value::Variant, vectors_config,
+};
+use weir_core::ports::VectorStore;
+use weir_core::search::{IndexPoint, SearchHit, SearchQuery};
+use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
+
+use super::bm25::Bm25Encoder;
+use super::hybrid_ranking::{MAX_HITS, RRF_K, candidate_count, sort_hits};
+use super::passage_payload::{
+    DENSE_VECTOR, KEYS_FIELD, PAGE_FIELD, SPARSE_VECTOR, SUMMARY_PAGE, check_dense_vector, to_passage_point,
+    to_search_hit,
+};
+use super::qdrant_errors::{SERVER_NAME, to_storage_error};
+use super::qdrant_points::{
+    TENANT_FIELD, document_filter, search_filter, tenant_condition, to_found_point, to_server_point,
+};
+use super::query_word_matcher::QueryWordMatcher;
+
+/// Links of a point to points of its tenant in the HNSW graph: Qdrant's value for graphs without tenants.
+const LINKS_PER_POINT: u64 = 16;
+/// Maximum number of points in one request.
+const MAX_POINTS_PER_REQUEST: usize = 128;
+/// Maximum number of pages of a document that are counted.
+const MAX_COUNTED_PAGES: u64 = 1_000_000;
+/// Maximum time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Address of a Qdrant server, and how its collection is created.
+#[derive(Clone)]
+pub struct QdrantConnection {
+    /// URL of the gRPC port, such as `http://qdrant:6334`. With `https` the certificate is verified.
+    pub url: String,
+    /// API key, if the server requires one.
+    pub api_key: Option<String>,
+    /// Number of copies of each point in a cluster of Qdrant servers, at least 1. Applies when the collection is created.
+    pub replication_factor: u32,
+}
+
+impl std::fmt::Debug for QdrantConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The API key must not be logged.
+        f.debug_struct("QdrantConnection")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Implements [`VectorStore`] with a Qdrant server.
+pub struct QdrantVectorStore {
+    client: Qdrant,
+    collection: String,
+    dimensions: usize,
+    encoder: Bm25Encoder,
+}
+
+impl QdrantVectorStore {
+    /// Connects to the server and creates the collection for vectors of length `dimensions` by the embedding model `model`, if it does
+    /// not exist. Returns [`StorageError::Unavailable`] if the server does not respond, and [`StorageError::Failed`] if the collection
+    /// has vectors of another length.
+    pub async fn connect_and_create_collection(
+        connection: &QdrantConnection,
+        dimensions: usize,
+        model: &str,
+    ) -> Result<Self, StorageError> {
+        let client = Qdrant::from_url(&connection.url)
+            .api_key(connection.api_key.clone())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .skip_compatibility_check()
+            .build()
+            .map_err(to_storage_error)?;
+        let store = Self {
+            client,
+            collection: collection_name(model, dimensions),
+            dimensions,
+            encoder: Bm25Encoder::new().map_err(|reason| StorageError::Failed {
+                what: "the word splitter of the index".into(),
+                reason,
+            })?,
+        };
+        if !store
+            .client
+            .collection_exists(&store.collection)
+            .await
+            .map_err(to_storage_error)?
+        {
+            store.create_collection(connection.replication_factor).await?;
+        }
+        store.create_payload_indexes().await?;
+        store.check_dimensions().await?;
+        Ok(store)
+    }
+
+    async fn create_collection(&self, replication_factor: u32) -> Result<(), StorageError> {
+        let dimensions = u64::try_from(self.dimensions).unwrap_or(u64::MAX);
+        let mut dense = VectorsConfigBuilder::default();
+        dense.add_named_vector_params(
+            DENSE_VECTOR,
+            VectorParamsBuilder::new(dimensions, Distance::Cosine),
+        );
+        let mut sparse = SparseVectorsConfigBuilder::default();
+        sparse.add_named_vector_params(
+            SPARSE_VECTOR,
+            SparseVectorParamsBuilder::default().modifier(Modifier::Idf),
+        );
+        let request = CreateCollectionBuilder::new(&self.collection)
+            .vectors_config(dense)
+            .sparse_vectors_config(sparse)
+            .hnsw_config(HnswConfigDiffBuilder::default().m(0).payload_m(LINKS_PER_POINT))
+            .on_disk_payload(true)
+            .replication_factor(replication_factor);
+        match self.client.create_collection(request).await {
+            Ok(_) => Ok(()),
+            // Another node may have created it meanwhile.
+            Err(error) => match self.client.collection_exists(&self.collection).await {
+                Ok(true) => Ok(()),
+                _ => Err(to_storage_error(error)),
+            },
+        }
+    }
+
+    /// Creates the payload indexes that do not exist.
+    async fn create_payload_indexes(&self) -> Result<(), StorageError> {
+        let new_index = |field: &str, kind| {
+            CreateFieldIndexCollectionBuilder::new(&self.collection, field, kind).wait(true)
+        };
+        let requests = [
+            new_index(TENANT_FIELD, FieldType::Keyword)
+                .field_index_params(KeywordIndexParamsBuilder::default().is_tenant(true)),
+            new_index(KEYS_FIELD, FieldType::Keyword),
+            new_index(PAGE_FIELD, FieldType::Integer)
+                .field_index_params(IntegerIndexParamsBuilder::new(true, false)),
+        ];
+        for request in requests {
+            self.client
+                .create_field_index(request)
+                .await
+                .map_err(to_storage_error)?;
+        }
+        Ok(())
+    }
+
+    async fn check_dimensions(&self) -> Result<(), StorageError> {
+        let info = self
+            .client
+            .collection_info(&self.collection)
+            .await
+            .map_err(to_storage_error)?;
+        let vectors = info
+            .result
+            .and_then(|info| info.config?.params?.vectors_config?.config);
+        let size = match vectors {
+            Some(vectors_config::Config::ParamsMap(named)) => {
+                named.map.get(DENSE_VECTOR).map(|params| params.size)
+            }
+            _ => None,
+        };
+        if size == u64::try_from(self.dimensions).ok() {
+            return Ok(());
+        }
+        Err(StorageError::Failed {
+            what: format!("opening the collection '{}' of {SERVER_NAME}", self.collection),
+            reason: match size {
+                Some(size) => format!(
+                    "its vectors have {size} dimensions and those of the embedding model {}",
+                    self.dimensions
+                ),
+                None => format!("it has no vector named '{DENSE_VECTOR}': it was not created by weir"),
+            },
+        })
+    }
+
+    async fn delete_points(&self, filter: Filter) -> Result<(), StorageError> {
+        let request = DeletePointsBuilder::new(&self.collection)
+            .points(filter)
+            .wait(true);
+        self.client
+            .delete_points(request)
+            .await
+            .map(drop)
+            .map_err(to_storage_error)
+    }
+}
+
+#[async_trait]
+impl VectorStore for QdrantVectorStore {
+    async fn upsert_points(
+        &self,
+        tenant: &TenantId,
+        collection: &str,
+        points: Vec<IndexPoint>,
+    ) -> Result<(), StorageError> {
+        // Check all points before the first is written.
+        let mut points = points
+            .into_iter()
+            .map(|point| {
+                to_passage_point(tenant, collection, point, self.dimensions, &self.encoder)
+                    .and_then(|point| to_server_point(tenant, point))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        while !points.is_empty() {
+            let rest = points.split_off(points.len().min(MAX_POINTS_PER_REQUEST));
+            let part = std::mem::replace(&mut points, rest);
+            let request = UpsertPointsBuilder::new(&self.collection, part).wait(true);
+            self.client
+                .upsert_points(request)
+                .await
+                .map_err(to_storage_error)?;
+        }
+        Ok(())
+    }
+
+    async fn remove_document_or_page_points(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        pages: Option<&[PageNumber]>,
+    ) -> Result<(), StorageError> {
+        // An empty list of values would match every page.
+        if pages.is_some_and(<[_]>::is_empty) {
+            return Ok(());
+        }
+        self.delete_points(document_filter(tenant, document, pages)).await
+    }
+
+    async fn remove_document_summaries(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<(), StorageError> {
+        self.delete_points(document_filter(tenant, document, Some(&[SUMMARY_PAGE])))
+            .await
+    }
+
+    async fn remove_tenant_points(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.delete_points(Filter::must([tenant_condition(tenant)])).await
+    }
+
+    async fn search_by_vector_and_words(
+        &self,
+        tenant: &TenantId,
+        query: &SearchQuery,
+    ) -> Result<Vec<SearchHit>, StorageError> {
+        check_dense_vector(&query.dense_vector, self.dimensions).map_err(|reason| StorageError::Failed {
+            what: "searching".into(),
+            reason,
+        })?;
+        let limit = query.top_k.clamp(1, MAX_HITS);
+        let filter = search_filter(tenant, query);
+        let ranking = |vector: VectorInput, name: &str| {
+            PrefetchQueryBuilder::default()
+                .query(Query::new_nearest(vector))
+                .using(name)
+                .filter(filter.clone())
+                .limit(candidate_count(limit) as u64)
+        };
+        let mut request = QueryPointsBuilder::new(&self.collection)
+            .add_prefetch(ranking(
+                VectorInput::new_dense(query.dense_vector.clone()),
+                DENSE_VECTOR,
+            ))
+            .query(Query::new_rrf(RrfBuilder::with_k(RRF_K)))
+            .filter(filter.clone())
+            .limit(limit as u64)
+            .with_payload(true)
+            .with_vectors(VectorsSelector {
+                names: vec![DENSE_VECTOR.to_owned()],
+            });
+        let sparse = self.encoder.encode_query(&query.query_text);
+        if !sparse.indices.is_empty() {
+            let words = VectorInput::new_sparse(sparse.indices, sparse.values);
+            request = request.add_prefetch(ranking(words, SPARSE_VECTOR));
+        }
+        let response = self.client.query(request).await.map_err(to_storage_error)?;
+        let mut matcher = QueryWordMatcher::new(&self.encoder, &query.query_text);
+        let hits = response
+            .result
+            .into_iter()
+            .map(|point| to_search_hit(to_found_point(point), &query.dense_vector, &mut matcher))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(sort_hits(hits))
+    }
+
+    async fn count_passages_by_page(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
+        let request = FacetCountsBuilder::new(&self.collection, PAGE_FIELD)
+            .filter(document_filter(tenant, document, None))
+            .limit(MAX_COUNTED_PAGES)
+            .exact(true);
+        let response = self.client.facet(request).await.map_err(to_storage_error)?;
+        let mut pages: Vec<_> = response
+            .hits
+            .into_iter()
+            .filter_map(|hit| {
+                let Some(Variant::IntegerValue(page)) = hit.value?.variant else {
+                    return None;
+                };
+                let page = PageNumber::try_from(page).ok()?;
+                Some((page, u32::try_from(hit.count).unwrap_or(u32::MAX)))
+            })
+            .filter(|(page, _)| *page != SUMMARY_PAGE)
+            .collect();
+        pages.sort_unstable();
+        Ok(pages)
+    }
+
+    /// Returns at once: each change waited for the server.
+    async fn flush_points(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+/// Returns the name of the collection for the vectors of an embedding model. Characters that Qdrant could refuse are replaced.
+fn collection_name(model: &str, dimensions: usize) -> String {
+    let model: String = model
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    format!("weir-{model}-{dimensions}")
+}
