@@ -10,11 +10,11 @@ use tonic::Code;
 use weir_conformance::check_vector_store;
 use weir_core::ports::VectorStore;
 use weir_core::search::{IndexPoint, SearchQuery};
-use weir_core::{DocumentId, Rect, StorageError, TenantId};
+use weir_core::{StorageError, TenantId};
 use weir_qdrant_protocol::QdrantProtocolServer;
-use weir_storage::{QdrantConnection, QdrantVectorStore, Storage};
+use weir_storage::{QdrantConnection, QdrantVectorStore, Storage, remove_tenant_with_all_data};
 
-use fixture::{DIMENSIONS, MODEL};
+use fixture::{DIMENSIONS, MODEL, document_id, make_point, make_query, tenant_id, unit_vector};
 
 fn connection_to(server: &QdrantProtocolServer) -> QdrantConnection {
     QdrantConnection {
@@ -61,25 +61,17 @@ async fn hits_are_the_same_as_those_of_the_embedded_index() {
         "7.5 MPa at the third valve",
         "the of and",
     ];
-    let unit_vector = |angle: f32| {
-        let mut vector = vec![0.0; DIMENSIONS];
-        (vector[0], vector[1]) = (angle.cos(), angle.sin());
-        vector
-    };
-    let points: Vec<IndexPoint> = (0_u32..)
+    let points: Vec<IndexPoint> = (0_u8..)
         .zip(texts)
         .map(|(number, text)| IndexPoint {
-            id: uuid::Uuid::from_u128(number.into()),
-            document: DocumentId::from_content(b"document"),
-            document_name: "document.pdf".into(),
-            page: number + 1,
-            passage: 0,
-            text: text.into(),
-            rect: Rect::WHOLE_PAGE,
-            dense_vector: unit_vector(0.3 * number as f32),
             labels: vec![("language".into(), "en".into())],
-            image: Some(format!("image/{number}")),
-            lines: None,
+            ..make_point(
+                "document",
+                u32::from(number) + 1,
+                0,
+                text,
+                unit_vector(17.0 * f32::from(number)),
+            )
         })
         .collect();
     for store in [&remote as &dyn VectorStore, &*storage.vectors] {
@@ -88,18 +80,14 @@ async fn hits_are_the_same_as_those_of_the_embedded_index() {
             .await
             .unwrap();
     }
-    for (text, angle, top_k) in [
+    for (text, degrees, top_k) in [
         ("gates", 0.1, 10),
         ("which valve has 7.5 MPa", 0.8, 3),
         ("", 1.2, 2),
     ] {
         let query = SearchQuery {
-            query_text: text.into(),
-            dense_vector: unit_vector(angle),
-            top_k,
-            documents: Vec::new(),
             collection: Some("main".into()),
-            labels: Vec::new(),
+            ..make_query(text, unit_vector(degrees), top_k)
         };
         let hits = remote.search_by_vector_and_words(&tenant, &query).await.unwrap();
         let embedded = storage
@@ -179,17 +167,39 @@ async fn api_key_and_replication_factor_reach_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn removal_of_a_tenant_while_no_host_runs_removes_its_points_from_the_server() {
+    let (server, dir) = (QdrantProtocolServer::start(), tempfile::tempdir().unwrap());
+    let remote: Arc<dyn VectorStore> = Arc::new(connect(&server).await);
+    let storage = Storage::open_or_create_without_index(dir.path(), Arc::clone(&remote))
+        .await
+        .unwrap();
+    let (removed, kept) = (tenant_id("removed"), tenant_id("kept"));
+    for tenant in [&removed, &kept] {
+        let points = vec![make_point("document", 1, 0, "water", unit_vector(0.0))];
+        storage
+            .vectors
+            .upsert_points(tenant, "main", points)
+            .await
+            .unwrap();
+    }
+    storage.close().await.unwrap();
+    assert_eq!(server.collections()[0].1, 2);
+    remove_tenant_with_all_data(dir.path(), &removed, Some(&*remote))
+        .await
+        .unwrap();
+    for (tenant, passages) in [(&removed, vec![]), (&kept, vec![(1, 1)])] {
+        let found = remote
+            .count_passages_by_page(tenant, &document_id("document"))
+            .await;
+        assert_eq!(found.unwrap(), passages, "{tenant}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn vectors_of_another_length_are_refused_before_anything_is_written() {
     let server = QdrantProtocolServer::start();
     let store = connect(&server).await;
-    let query = SearchQuery {
-        query_text: "water".into(),
-        dense_vector: vec![1.0],
-        top_k: 1,
-        documents: Vec::new(),
-        collection: None,
-        labels: Vec::new(),
-    };
+    let query = make_query("water", vec![1.0], 1);
     let error = store
         .search_by_vector_and_words(&TenantId::default_tenant(), &query)
         .await

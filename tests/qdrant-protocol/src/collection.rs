@@ -1,6 +1,6 @@
 //! The points of one collection, and exact search in them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::{
@@ -28,6 +28,7 @@ struct StoredPoint {
 pub(crate) struct Collection {
     config: CreateCollection,
     points: BTreeMap<String, StoredPoint>,
+    indexed_fields: HashSet<String>,
 }
 
 impl Collection {
@@ -35,6 +36,7 @@ impl Collection {
         Self {
             config,
             points: BTreeMap::new(),
+            indexed_fields: HashSet::new(),
         }
     }
 
@@ -128,8 +130,17 @@ impl Collection {
         Ok(selected)
     }
 
+    pub(crate) fn create_field_index(&mut self, field: &str) {
+        self.indexed_fields.insert(field.to_owned());
+    }
+
     /// Returns how many selected points have each integer value of a field.
     pub(crate) fn facet(&self, field: &str, filter: Option<&Filter>) -> Result<BTreeMap<i64, u64>, Status> {
+        if !self.indexed_fields.contains(field) {
+            return Err(Status::invalid_argument(format!(
+                "Bad request: Index required but not found for \"{field}\""
+            )));
+        }
         let mut counts = BTreeMap::new();
         for (_, point) in self.select(filter)? {
             match point.payload.get(field).and_then(|value| value.kind.as_ref()) {

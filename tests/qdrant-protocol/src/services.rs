@@ -169,7 +169,11 @@ Points {
         request: Request<CreateFieldIndexCollection>,
     ) -> Answer<PointsOperationResponse> {
         let began = Instant::now();
-        self.with_collection(&request.get_ref().collection_name, |_| Ok(()))?;
+        let request = request.into_inner();
+        self.with_collection(&request.collection_name, |collection| {
+            collection.create_field_index(&request.field_name);
+            Ok(())
+        })?;
         completed(began)
     }
 

@@ -150,9 +150,11 @@ impl QdrantVectorStore {
         let requests = [
             new_index(TENANT_FIELD, FieldType::Keyword)
                 .field_index_params(KeywordIndexParamsBuilder::default().is_tenant(true)),
-            new_index(KEYS_FIELD, FieldType::Keyword),
+            // Only the tenant's index has a graph: a graph for each document and label would multiply the memory.
+            new_index(KEYS_FIELD, FieldType::Keyword)
+                .field_index_params(KeywordIndexParamsBuilder::default().enable_hnsw(false)),
             new_index(PAGE_FIELD, FieldType::Integer)
-                .field_index_params(IntegerIndexParamsBuilder::new(true, false)),
+                .field_index_params(IntegerIndexParamsBuilder::new(true, false).enable_hnsw(false)),
         ];
         for request in requests {
             self.client
