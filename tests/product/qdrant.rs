@@ -68,7 +68,7 @@ fn passages_are_on_the_qdrant_server_and_not_in_the_data_folder() {
 }
 
 #[test]
-fn jobs_fail_while_the_qdrant_server_is_unavailable_and_a_retry_completes_them() {
+fn retry_completes_a_job_that_failed_while_qdrant_was_down() {
     let (weir, qdrant) = (WeirFixture::new(), QdrantProtocolServer::start());
     let settings = format!("[storage]\nvectors = \"{}\"\n", qdrant.url());
     weir.write_file("weir.toml", settings.as_bytes());

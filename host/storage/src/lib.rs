@@ -21,6 +21,7 @@ mod blobs;
 mod changed_paths;
 mod component_store;
 mod data_folder;
+mod file_stores;
 mod ledger;
 mod path_with_public_name;
 mod response_cache;
@@ -46,7 +47,7 @@ pub use vectors::{EdgeVectorStore, MAX_HITS, QdrantConnection, QdrantVectorStore
 use weir_core::StorageError;
 use weir_core::ports::VectorStore;
 
-use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
+use crate::file_stores::FileStores;
 use crate::search_socket_server::SearchServer;
 
 /// A data folder that this process holds for writing.
@@ -76,10 +77,14 @@ impl Storage {
     pub async fn open_or_create(data: &Path, dimensions: usize, model: &str) -> Result<Self, StorageError> {
         let (folder, model) = (data.to_owned(), model.to_owned());
         let open_index = move |lock| EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock);
-        let (stores, index) = open_stores(data, open_index).await?;
+        let (stores, index) = FileStores::lock_folder_and_open(data, open_index).await?;
         let index = Arc::new(index);
         let search_server = SearchServer::bind_socket_and_start(data, &index)?;
-        Ok(stores.into_storage(index.clone(), Some((search_server, index))))
+        Ok(Self::from_stores(
+            stores,
+            index.clone(),
+            Some((search_server, index)),
+        ))
     }
 
     /// Like [`Storage::open_or_create`], with the passages in `vectors` instead of the data folder.
@@ -87,8 +92,25 @@ impl Storage {
         data: &Path,
         vectors: Arc<dyn VectorStore>,
     ) -> Result<Self, StorageError> {
-        let (stores, ()) = open_stores(data, |_| Ok(())).await?;
-        Ok(stores.into_storage(vectors, None))
+        let (stores, ()) = FileStores::lock_folder_and_open(data, |_| Ok(())).await?;
+        Ok(Self::from_stores(stores, vectors, None))
+    }
+
+    fn from_stores(
+        stores: FileStores,
+        vectors: Arc<dyn VectorStore>,
+        embedded_index: Option<(SearchServer, Arc<EdgeVectorStore>)>,
+    ) -> Self {
+        let (search_server, embedded_index) = embedded_index.unzip();
+        Self {
+            search_server,
+            embedded_index,
+            uploads: Arc::new(stores.uploads),
+            components: Arc::new(stores.components),
+            blobs: Arc::new(stores.blobs),
+            vectors,
+            ledger: Arc::new(stores.ledger),
+        }
     }
 
     /// Rewrites the files of the index in the data folder without removed passages, if there are any. Changes wait meanwhile, searches
@@ -117,59 +139,6 @@ impl Storage {
         self.ledger.close().await;
         blobs.and(vectors)
     }
-}
-
-/// The stores that are in the data folder whatever the settings are.
-struct FileStores {
-    uploads: FileUploadStore,
-    components: FileComponentStore,
-    blobs: FileBlobStore,
-    ledger: SqliteLedger,
-}
-
-impl FileStores {
-    fn into_storage(
-        self,
-        vectors: Arc<dyn VectorStore>,
-        embedded_index: Option<(SearchServer, Arc<EdgeVectorStore>)>,
-    ) -> Storage {
-        let (search_server, embedded_index) = embedded_index.unzip();
-        Storage {
-            search_server,
-            embedded_index,
-            uploads: Arc::new(self.uploads),
-            components: Arc::new(self.components),
-            blobs: Arc::new(self.blobs),
-            vectors,
-            ledger: Arc::new(self.ledger),
-        }
-    }
-}
-
-/// Locks a data folder and opens its stores, and its index with `open_index`, which gets the lock.
-async fn open_stores<I: Send + 'static>(
-    data: &Path,
-    open_index: impl FnOnce(Arc<FolderLock>) -> Result<I, StorageError> + Send + 'static,
-) -> Result<(FileStores, I), StorageError> {
-    let folder = data.to_owned();
-    let opened = tokio::task::spawn_blocking(move || {
-        create_private_folder(&folder)?;
-        let lock = Arc::new(FolderLock::acquire_with_timeout(&folder)?);
-        rename_entries_of_earlier_versions(&folder)?;
-        let ledger = SqliteLedger::open_or_create(&folder, Arc::clone(&lock))?;
-        let storage_usage = ledger.storage_usage();
-        let stores = FileStores {
-            uploads: FileUploadStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?,
-            components: FileComponentStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?,
-            blobs: FileBlobStore::open_and_remove_unfinished_files(&folder, storage_usage)?,
-            ledger,
-        };
-        Ok((stores, open_index(lock)?))
-    });
-    opened.await.map_err(|e| StorageError::Failed {
-        what: "opening the data folder".into(),
-        reason: e.to_string(),
-    })?
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
 
 use weir_core::component::ComponentStore as _;
 use weir_core::ports::{BlobStore, VectorStore};
@@ -14,13 +13,9 @@ use weir_core::tenancy::TenantStore;
 use weir_core::uploads::UploadStore;
 use weir_core::{StorageError, TenantId};
 
-use crate::blobs::FileBlobStore;
-use crate::component_store::FileComponentStore;
-use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
-use crate::ledger::SqliteLedger;
+use crate::file_stores::FileStores;
 use crate::path_with_public_name::PathWithPublicName;
 use crate::response_cache;
-use crate::uploads::FileUploadStore;
 use crate::vectors::EdgeVectorStore;
 
 fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
@@ -41,25 +36,19 @@ pub async fn remove_tenant_with_all_data(
     external_vectors: Option<&dyn VectorStore>,
 ) -> Result<bool, StorageError> {
     let (folder, removed_tenant) = (data.to_owned(), tenant.clone());
-    let opened = tokio::task::spawn_blocking(move || {
-        create_private_folder(&folder)?;
-        let lock = Arc::new(FolderLock::acquire_with_timeout(&folder)?);
-        rename_entries_of_earlier_versions(&folder)?;
-        let ledger = SqliteLedger::open_or_create(&folder, Arc::clone(&lock))?;
-        let storage_usage = ledger.storage_usage();
-        let uploads = FileUploadStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?;
-        let blobs = FileBlobStore::open_and_remove_unfinished_files(&folder, storage_usage.clone())?;
-        let components = FileComponentStore::open_and_remove_unfinished_files(&folder, storage_usage)?;
+    let open_index_and_remove_files = move |lock| {
         let vectors = EdgeVectorStore::open_existing(&folder, lock)?;
         response_cache::remove_tenant_from_closed_cache(&folder, &removed_tenant)?;
         remove_recordings_folder(&folder.join("recordings").join(removed_tenant.as_str()))?;
-        Ok((ledger, (uploads, components), blobs, vectors))
-    });
-    let (ledger, (uploads, components), blobs, vectors) =
-        opened.await.map_err(|e| StorageError::Failed {
-            what: "opening the data folder and removing cached responses and recordings".into(),
-            reason: e.to_string(),
-        })??;
+        Ok(vectors)
+    };
+    let (stores, vectors) = FileStores::lock_folder_and_open(data, open_index_and_remove_files).await?;
+    let FileStores {
+        uploads,
+        components,
+        blobs,
+        ledger,
+    } = stores;
     let removed = async {
         ledger.suspend_tenant_and_remove_keys(tenant).await?;
         if let Some(vectors) = external_vectors {

@@ -16,11 +16,13 @@
 mod bm25;
 mod hybrid_ranking;
 mod open_vector_index;
+mod passage_filter;
 mod passage_payload;
 mod qdrant_errors;
 mod qdrant_points;
 mod qdrant_vector_store;
 mod query_word_matcher;
+mod shard_points;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,7 +32,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use qdrant_edge::{
-    Filter, Fusion, NamedQuery, PointInsertOperations, PointOperations, Prefetch, QueryEnum, QueryRequest,
+    Fusion, NamedQuery, PointInsertOperations, PointOperations, Prefetch, QueryEnum, QueryRequest,
     ScoringQuery, UpdateOperation, VectorInternal, WithPayloadInterface, WithVector,
 };
 use tokio::sync::{Notify, Semaphore};
@@ -46,17 +48,18 @@ pub use self::qdrant_vector_store::{QdrantConnection, QdrantVectorStore};
 use self::bm25::Bm25Encoder;
 use self::hybrid_ranking::{RRF_K, candidate_count, sort_hits};
 use self::open_vector_index::{INDEX_NAME, OpenVectorIndex};
+use self::passage_filter::PassageFilter;
 use self::passage_payload::{
-    DENSE_VECTOR, SPARSE_VECTOR, SUMMARY_PAGE, check_dense_vector, document_filter, page_number_of_payload,
-    passage_page_numbers_request, search_filter, tenant_filter, to_passage_point, to_search_hit,
-    to_shard_point,
+    DENSE_VECTOR, SPARSE_VECTOR, SUMMARY_PAGE, check_query, split_into_updates, to_passage_point,
+    to_search_hit,
 };
 use self::query_word_matcher::QueryWordMatcher;
+use self::shard_points::{
+    page_number_of_payload, passage_page_numbers_request, to_found_point, to_shard_filter, to_shard_point,
+};
 use crate::data_folder::FolderLock;
 use crate::worker_thread::WorkerThread;
 
-/// Maximum number of points in one update of the shard, which limits the size of a log entry.
-const MAX_POINTS_PER_UPDATE: usize = 128;
 /// Concurrent searches. Further searches wait.
 const MAX_CONCURRENT_SEARCHES: usize = 8;
 
@@ -154,10 +157,12 @@ impl EdgeVectorStore {
 
     async fn remove_points_matching_filter(
         &self,
-        filter: Filter,
+        filter: PassageFilter,
         compact_soon: bool,
     ) -> Result<(), StorageError> {
-        let removed = self.writer.run(move |index| index.shard.remove_points(filter));
+        let removed = self
+            .writer
+            .run(move |index| index.shard.remove_points(to_shard_filter(filter)));
         if removed.await? && compact_soon {
             self.removal_notify.notify_one();
         }
@@ -229,8 +234,11 @@ impl VectorStore for EdgeVectorStore {
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError> {
         // Replaced pages are compacted with the next removed document, or when the shard is closed.
-        self.remove_points_matching_filter(document_filter(tenant, document, pages), pages.is_none())
-            .await
+        self.remove_points_matching_filter(
+            PassageFilter::of_document(tenant, document, pages),
+            pages.is_none(),
+        )
+        .await
     }
 
     async fn remove_document_summaries(
@@ -238,12 +246,15 @@ impl VectorStore for EdgeVectorStore {
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<(), StorageError> {
-        self.remove_points_matching_filter(document_filter(tenant, document, Some(&[SUMMARY_PAGE])), false)
-            .await
+        self.remove_points_matching_filter(
+            PassageFilter::of_document(tenant, document, Some(&[SUMMARY_PAGE])),
+            false,
+        )
+        .await
     }
 
     async fn remove_tenant_points(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.remove_points_matching_filter(tenant_filter(tenant), true)
+        self.remove_points_matching_filter(PassageFilter::of_tenant(tenant), true)
             .await
     }
 
@@ -299,7 +310,7 @@ impl VectorIndex {
         // Check all points before the first is written.
         let mut bytes = 0;
         let dimensions = self.shard.metadata().dimensions;
-        let mut points = points
+        let points = points
             .into_iter()
             .map(|point| {
                 bytes += point.text.len() + 4 * point.dense_vector.len();
@@ -307,9 +318,8 @@ impl VectorIndex {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        while !points.is_empty() {
-            let rest = points.split_off(points.len().min(MAX_POINTS_PER_UPDATE));
-            let list = PointInsertOperations::PointsList(std::mem::replace(&mut points, rest));
+        for update in split_into_updates(points) {
+            let list = PointInsertOperations::PointsList(update);
             let change = UpdateOperation::PointOperation(PointOperations::UpsertPoints(list));
             self.shard.apply_update(change, bytes)?;
         }
@@ -317,14 +327,9 @@ impl VectorIndex {
     }
 
     fn search_hybrid(&self, tenant: &TenantId, query: &SearchQuery) -> Result<Vec<SearchHit>, StorageError> {
-        check_dense_vector(&query.dense_vector, self.shard.metadata().dimensions).map_err(|reason| {
-            StorageError::Failed {
-                what: "searching".into(),
-                reason,
-            }
-        })?;
+        check_query(query, self.shard.metadata().dimensions)?;
         let limit = query.top_k.clamp(1, MAX_HITS);
-        let filter = search_filter(tenant, query);
+        let filter = to_shard_filter(PassageFilter::of_query(tenant, query));
         let ranking = |vector, name: &str| Prefetch {
             prefetches: Vec::new(),
             query: Some(ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery::new(
@@ -362,7 +367,7 @@ impl VectorIndex {
             .shard
             .call_open_engine(|edge| edge.query(request))?
             .into_iter()
-            .map(|point| to_search_hit(point.into(), &query.dense_vector, &mut matcher))
+            .map(|point| to_search_hit(to_found_point(point), &query.dense_vector, &mut matcher))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(sort_hits(hits))
     }

@@ -40,6 +40,10 @@ impl Collection {
         }
     }
 
+    pub(crate) const fn indexed_fields(&self) -> &HashSet<String> {
+        &self.indexed_fields
+    }
+
     pub(crate) const fn config(&self) -> &CreateCollection {
         &self.config
     }
@@ -123,7 +127,7 @@ impl Collection {
     fn select(&self, filter: Option<&Filter>) -> Result<Vec<(&String, &StoredPoint)>, Status> {
         let mut selected = Vec::new();
         for (key, point) in &self.points {
-            if filter.is_none_or_matches(&point.payload)? {
+            if matches_filter(filter, &point.payload)? {
                 selected.push((key, point));
             }
         }
@@ -173,7 +177,7 @@ impl Collection {
         let mut results = Vec::new();
         for (key, score) in found {
             let point = &self.points[key];
-            if request.filter.as_ref().is_none_or_matches(&point.payload)? {
+            if matches_filter(request.filter.as_ref(), &point.payload)? {
                 results.push(to_scored_point(point, score));
             }
         }
@@ -246,17 +250,6 @@ impl Collection {
             .collect();
         let containing = vectors.iter().filter(|words| words.contains_key(&index)).count() as f32;
         ((vectors.len() as f32 - containing + 0.5) / (containing + 0.5)).ln_1p()
-    }
-}
-
-/// A filter that may be absent.
-trait OptionalFilter {
-    fn is_none_or_matches(&self, payload: &HashMap<String, Value>) -> Result<bool, Status>;
-}
-
-impl OptionalFilter for Option<&Filter> {
-    fn is_none_or_matches(&self, payload: &HashMap<String, Value>) -> Result<bool, Status> {
-        self.map_or(Ok(true), |filter| matches_filter(filter, payload))
     }
 }
 

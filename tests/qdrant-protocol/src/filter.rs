@@ -8,8 +8,12 @@ use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::{Condition, Filter, Value};
 use tonic::Status;
 
-/// Returns whether a payload matches all `must` conditions of a filter. Other clauses are not implemented.
-pub(crate) fn matches_filter(filter: &Filter, payload: &HashMap<String, Value>) -> Result<bool, Status> {
+/// Returns whether a payload matches all `must` conditions of a filter, or there is no filter. Other clauses are not implemented.
+pub(crate) fn matches_filter(
+    filter: Option<&Filter>,
+    payload: &HashMap<String, Value>,
+) -> Result<bool, Status> {
+    let Some(filter) = filter else { return Ok(true) };
     if !filter.should.is_empty() || !filter.must_not.is_empty() || filter.min_should.is_some() {
         return Err(Status::unimplemented("only `must` is implemented in filters"));
     }
@@ -80,13 +84,13 @@ mod tests {
             ("page".to_owned(), Value::from(3_i64)),
         ]);
         let matches =
-            |conditions: Vec<Condition>| matches_filter(&Filter::must(conditions), &payload).unwrap();
+            |conditions: Vec<Condition>| matches_filter(Some(&Filter::must(conditions)), &payload).unwrap();
         let keyword = |field: &str, value: &str| Condition::matches(field, value.to_owned());
         assert!(matches(vec![keyword("tenant", "a"), keyword("keys", "y")]));
         assert!(!matches(vec![keyword("tenant", "a"), keyword("keys", "z")]));
         assert!(matches(vec![Condition::matches("page", vec![1_i64, 3])]));
         assert!(!matches(vec![Condition::matches("page", vec![1_i64])]));
         assert!(!matches(vec![keyword("absent", "a")]));
-        assert!(matches_filter(&Filter::must_not([keyword("tenant", "a")]), &payload).is_err());
+        assert!(matches_filter(Some(&Filter::must_not([keyword("tenant", "a")])), &payload).is_err());
     }
 }

@@ -66,67 +66,68 @@ fn completed(began: Instant) -> Answer<PointsOperationResponse> {
 }
 
 implement_service! {
-Collections {
-    async fn create(&self, request: Request<CreateCollection>) -> Answer<CollectionOperationResponse> {
-        let config = request.into_inner();
-        let mut state = self.state.lock();
-        let name = config.collection_name.clone();
-        if state.collections.contains_key(&name) {
-            return Err(Status::already_exists(format!(
-                "Wrong input: Collection `{name}` already exists!"
-            )));
+    Collections {
+        async fn create(&self, request: Request<CreateCollection>) -> Answer<CollectionOperationResponse> {
+            let config = request.into_inner();
+            let mut state = self.state.lock();
+            let name = config.collection_name.clone();
+            if state.collections.contains_key(&name) {
+                return Err(Status::already_exists(format!(
+                    "Wrong input: Collection `{name}` already exists!"
+                )));
+            }
+            state.collections.insert(name, Collection::new(config));
+            Ok(Response::new(CollectionOperationResponse {
+                result: true,
+                time: 0.0,
+            }))
         }
-        state.collections.insert(name, Collection::new(config));
-        Ok(Response::new(CollectionOperationResponse {
-            result: true,
-            time: 0.0,
-        }))
+
+        async fn collection_exists(
+            &self,
+            request: Request<CollectionExistsRequest>,
+        ) -> Answer<CollectionExistsResponse> {
+            let exists = self
+                .state
+                .lock()
+                .collections
+                .contains_key(&request.get_ref().collection_name);
+            Ok(Response::new(CollectionExistsResponse {
+                result: Some(CollectionExists { exists }),
+                time: 0.0,
+            }))
+        }
+
+        async fn get(&self, request: Request<GetCollectionInfoRequest>) -> Answer<GetCollectionInfoResponse> {
+            let info = self.with_collection(&request.get_ref().collection_name, |collection| {
+                let config = collection.config();
+                let fields = collection.indexed_fields().iter();
+                let indexed = fields.map(|field| (field.clone(), PayloadSchemaInfo::default()));
+                let params = CollectionParams {
+                    shard_number: config.shard_number.unwrap_or(1),
+                    vectors_config: config.vectors_config.clone(),
+                    replication_factor: config.replication_factor,
+                    sparse_vectors_config: config.sparse_vectors_config.clone(),
+                    ..CollectionParams::default()
+                };
+                Ok(CollectionInfo {
+                    status: CollectionStatus::Green.into(),
+                    segments_count: 1,
+                    config: Some(CollectionConfig {
+                        params: Some(params),
+                        ..CollectionConfig::default()
+                    }),
+                    points_count: u64::try_from(collection.len()).ok(),
+                    payload_schema: indexed.collect(),
+                    ..CollectionInfo::default()
+                })
+            })?;
+            Ok(Response::new(GetCollectionInfoResponse {
+                result: Some(info),
+                time: 0.0,
+            }))
+        }
     }
-
-    async fn collection_exists(
-        &self,
-        request: Request<CollectionExistsRequest>,
-    ) -> Answer<CollectionExistsResponse> {
-        let exists = self
-            .state
-            .lock()
-            .collections
-            .contains_key(&request.get_ref().collection_name);
-        Ok(Response::new(CollectionExistsResponse {
-            result: Some(CollectionExists { exists }),
-            time: 0.0,
-        }))
-    }
-
-    async fn get(&self, request: Request<GetCollectionInfoRequest>) -> Answer<GetCollectionInfoResponse> {
-        let info = self.with_collection(&request.get_ref().collection_name, |collection| {
-            let config = collection.config();
-            let params = CollectionParams {
-                shard_number: config.shard_number.unwrap_or(1),
-                vectors_config: config.vectors_config.clone(),
-                replication_factor: config.replication_factor,
-                sparse_vectors_config: config.sparse_vectors_config.clone(),
-                ..CollectionParams::default()
-            };
-            Ok(CollectionInfo {
-                status: CollectionStatus::Green.into(),
-                segments_count: 1,
-                config: Some(CollectionConfig {
-                    params: Some(params),
-                    ..CollectionConfig::default()
-                }),
-                points_count: u64::try_from(collection.len()).ok(),
-                ..CollectionInfo::default()
-            })
-        })?;
-        Ok(Response::new(GetCollectionInfoResponse {
-            result: Some(info),
-            time: 0.0,
-        }))
-    }
-
-}
-
     unimplemented {
         list: ListCollectionsRequest => ListCollectionsResponse;
         update: UpdateCollection => CollectionOperationResponse;
@@ -143,72 +144,70 @@ Collections {
 }
 
 implement_service! {
-Points {
-    async fn upsert(&self, request: Request<UpsertPoints>) -> Answer<PointsOperationResponse> {
-        let (began, request) = (Instant::now(), request.into_inner());
-        self.with_collection(&request.collection_name, |collection| {
-            collection.upsert(request.points)
-        })?;
-        completed(began)
+    Points {
+        async fn upsert(&self, request: Request<UpsertPoints>) -> Answer<PointsOperationResponse> {
+            let (began, request) = (Instant::now(), request.into_inner());
+            self.with_collection(&request.collection_name, |collection| {
+                collection.upsert(request.points)
+            })?;
+            completed(began)
+        }
+
+        async fn delete(&self, request: Request<DeletePoints>) -> Answer<PointsOperationResponse> {
+            let (began, request) = (Instant::now(), request.into_inner());
+            let selector = request.points.and_then(|points| points.points_selector_one_of);
+            let Some(PointsSelectorOneOf::Filter(filter)) = selector else {
+                return Err(Status::unimplemented(
+                    "only deletions by a filter are implemented",
+                ));
+            };
+            self.with_collection(&request.collection_name, |collection| collection.remove(&filter))?;
+            completed(began)
+        }
+
+        async fn create_field_index(
+            &self,
+            request: Request<CreateFieldIndexCollection>,
+        ) -> Answer<PointsOperationResponse> {
+            let began = Instant::now();
+            let request = request.into_inner();
+            self.with_collection(&request.collection_name, |collection| {
+                collection.create_field_index(&request.field_name);
+                Ok(())
+            })?;
+            completed(began)
+        }
+
+        async fn query(&self, request: Request<QueryPoints>) -> Answer<QueryResponse> {
+            let (began, request) = (Instant::now(), request.into_inner());
+            let result =
+                self.with_collection(&request.collection_name, |collection| collection.query(&request))?;
+            Ok(Response::new(QueryResponse {
+                result,
+                time: began.elapsed().as_secs_f64(),
+                usage: None,
+            }))
+        }
+
+        async fn facet(&self, request: Request<FacetCounts>) -> Answer<FacetResponse> {
+            let (began, request) = (Instant::now(), request.into_inner());
+            let counts = self.with_collection(&request.collection_name, |collection| {
+                collection.facet(&request.key, request.filter.as_ref())
+            })?;
+            let limit = usize::try_from(request.limit.unwrap_or(10)).unwrap_or(usize::MAX);
+            let hits = counts.into_iter().take(limit).map(|(value, count)| FacetHit {
+                value: Some(FacetValue {
+                    variant: Some(Variant::IntegerValue(value)),
+                }),
+                count,
+            });
+            Ok(Response::new(FacetResponse {
+                hits: hits.collect(),
+                time: began.elapsed().as_secs_f64(),
+                usage: None,
+            }))
+        }
     }
-
-    async fn delete(&self, request: Request<DeletePoints>) -> Answer<PointsOperationResponse> {
-        let (began, request) = (Instant::now(), request.into_inner());
-        let selector = request.points.and_then(|points| points.points_selector_one_of);
-        let Some(PointsSelectorOneOf::Filter(filter)) = selector else {
-            return Err(Status::unimplemented(
-                "only deletions by a filter are implemented",
-            ));
-        };
-        self.with_collection(&request.collection_name, |collection| collection.remove(&filter))?;
-        completed(began)
-    }
-
-    async fn create_field_index(
-        &self,
-        request: Request<CreateFieldIndexCollection>,
-    ) -> Answer<PointsOperationResponse> {
-        let began = Instant::now();
-        let request = request.into_inner();
-        self.with_collection(&request.collection_name, |collection| {
-            collection.create_field_index(&request.field_name);
-            Ok(())
-        })?;
-        completed(began)
-    }
-
-    async fn query(&self, request: Request<QueryPoints>) -> Answer<QueryResponse> {
-        let (began, request) = (Instant::now(), request.into_inner());
-        let result =
-            self.with_collection(&request.collection_name, |collection| collection.query(&request))?;
-        Ok(Response::new(QueryResponse {
-            result,
-            time: began.elapsed().as_secs_f64(),
-            usage: None,
-        }))
-    }
-
-    async fn facet(&self, request: Request<FacetCounts>) -> Answer<FacetResponse> {
-        let (began, request) = (Instant::now(), request.into_inner());
-        let counts = self.with_collection(&request.collection_name, |collection| {
-            collection.facet(&request.key, request.filter.as_ref())
-        })?;
-        let limit = usize::try_from(request.limit.unwrap_or(10)).unwrap_or(usize::MAX);
-        let hits = counts.into_iter().take(limit).map(|(value, count)| FacetHit {
-            value: Some(FacetValue {
-                variant: Some(Variant::IntegerValue(value)),
-            }),
-            count,
-        });
-        Ok(Response::new(FacetResponse {
-            hits: hits.collect(),
-            time: began.elapsed().as_secs_f64(),
-            usage: None,
-        }))
-    }
-
-}
-
     unimplemented {
         get: GetPoints => GetResponse;
         update_vectors: UpdatePointVectors => PointsOperationResponse;

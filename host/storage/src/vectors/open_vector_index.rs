@@ -29,7 +29,8 @@ use qdrant_edge::{
 use serde::{Deserialize, Serialize};
 use weir_core::StorageError;
 
-use super::passage_payload::{DENSE_VECTOR, SPARSE_VECTOR, keys_index_request};
+use super::passage_payload::{DENSE_VECTOR, SPARSE_VECTOR};
+use super::shard_points::keys_index_request;
 use crate::data_folder::{
     available_file_system_bytes, check_free_space, create_private_folder, sync_folder, sync_tree,
 };

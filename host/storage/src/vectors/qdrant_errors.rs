@@ -1,6 +1,7 @@
 //! Errors of the Qdrant client as errors of the storage.
 
 use qdrant_client::QdrantError;
+use tonic::Code;
 use weir_core::StorageError;
 
 /// The name of the server in errors.
@@ -16,7 +17,7 @@ pub(super) fn to_storage_error(error: QdrantError) -> StorageError {
                 true => status.code().to_string(),
                 false => reason.split_whitespace().collect::<Vec<_>>().join(" "),
             };
-            classify_response_error(i32::from(status.code()), what, reason)
+            classify_response_error(status.code(), what, reason)
         }
         QdrantError::ResourceExhaustedError { status, .. } => StorageError::Unavailable {
             what,
@@ -34,25 +35,18 @@ pub(super) fn to_storage_error(error: QdrantError) -> StorageError {
 }
 
 /// Converts a gRPC status code (<https://grpc.github.io/grpc/core/md_doc_statuscodes.html>) with its message.
-fn classify_response_error(code: i32, what: String, reason: String) -> StorageError {
-    const CANCELLED: i32 = 1;
-    const DEADLINE_EXCEEDED: i32 = 4;
-    const NOT_FOUND: i32 = 5;
-    const PERMISSION_DENIED: i32 = 7;
-    const RESOURCE_EXHAUSTED: i32 = 8;
-    const UNAVAILABLE: i32 = 14;
-    const UNAUTHENTICATED: i32 = 16;
+fn classify_response_error(code: Code, what: String, reason: String) -> StorageError {
     // The client's connection pool reports a failed connection as an internal error.
     if reason.starts_with("Failed to connect to ") {
         let reason = "it cannot be reached".into();
         return StorageError::Unavailable { what, reason };
     }
     match code {
-        CANCELLED | DEADLINE_EXCEEDED | RESOURCE_EXHAUSTED | UNAVAILABLE => {
+        Code::Cancelled | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Unavailable => {
             StorageError::Unavailable { what, reason }
         }
-        PERMISSION_DENIED | UNAUTHENTICATED => StorageError::PermissionDenied { what, reason },
-        NOT_FOUND => StorageError::Failed {
+        Code::PermissionDenied | Code::Unauthenticated => StorageError::PermissionDenied { what, reason },
+        Code::NotFound => StorageError::Failed {
             what,
             reason: format!("{reason} Restart weir, which creates the collection again."),
         },

@@ -7,12 +7,10 @@ use qdrant_client::qdrant::{
     Condition, Filter, NamedVectors, PointStruct, ScoredPoint, Vector, vector_output, vectors_output,
 };
 use serde_json::Value;
-use weir_core::search::SearchQuery;
-use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
+use weir_core::{StorageError, TenantId};
 
-use super::passage_payload::{
-    DENSE_VECTOR, FilterKey, FoundPoint, KEYS_FIELD, PAGE_FIELD, PassagePoint, SPARSE_VECTOR,
-};
+use super::passage_filter::PassageFilter;
+use super::passage_payload::{DENSE_VECTOR, FoundPoint, KEYS_FIELD, PAGE_FIELD, PassagePoint, SPARSE_VECTOR};
 
 /// The payload's field for the tenant.
 pub(super) const TENANT_FIELD: &str = "tenant";
@@ -68,50 +66,21 @@ fn exact_condition(field: &str, value: impl Into<String>) -> Condition {
     Condition::matches(field, MatchValue::Keyword(value.into()))
 }
 
-/// Selects the points of a tenant.
-pub(super) fn tenant_condition(tenant: &TenantId) -> Condition {
-    exact_condition(TENANT_FIELD, tenant.as_str())
-}
-
-fn key_condition(key: &FilterKey<'_>) -> Condition {
-    exact_condition(KEYS_FIELD, key.to_string())
-}
-
-/// Selects the passages of a document, or of some of its pages.
-pub(super) fn document_filter(
-    tenant: &TenantId,
-    document: &DocumentId,
-    pages: Option<&[PageNumber]>,
-) -> Filter {
-    let mut must = vec![
-        tenant_condition(tenant),
-        key_condition(&FilterKey::Document(document)),
-    ];
-    if let Some(pages) = pages {
-        let pages: Vec<i64> = pages.iter().map(|&page| i64::from(page)).collect();
+/// Converts a filter. The tenant has a field of its own, whose index is the tenant's.
+pub(super) fn to_server_filter(filter: PassageFilter) -> Filter {
+    let mut must = vec![exact_condition(TENANT_FIELD, filter.tenant.as_str())];
+    must.extend(
+        filter
+            .keys
+            .into_iter()
+            .map(|key| exact_condition(KEYS_FIELD, key)),
+    );
+    if !filter.any_key.is_empty() {
+        must.push(Condition::matches(KEYS_FIELD, filter.any_key));
+    }
+    if let Some(pages) = filter.pages {
+        let pages: Vec<i64> = pages.into_iter().map(i64::from).collect();
         must.push(Condition::matches(PAGE_FIELD, pages));
     }
-    Filter::must(must)
-}
-
-/// Returns the filter of a search.
-pub(super) fn search_filter(tenant: &TenantId, query: &SearchQuery) -> Filter {
-    let mut must = vec![tenant_condition(tenant)];
-    if let Some(collection) = &query.collection {
-        must.push(key_condition(&FilterKey::Collection(collection)));
-    }
-    if !query.documents.is_empty() {
-        let documents = query.documents.iter();
-        let keys: Vec<String> = documents
-            .map(|document| FilterKey::Document(document).to_string())
-            .collect();
-        must.push(Condition::matches(KEYS_FIELD, keys));
-    }
-    must.extend(
-        query
-            .labels
-            .iter()
-            .map(|label| key_condition(&FilterKey::Label(label))),
-    );
     Filter::must(must)
 }

@@ -15,11 +15,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use qdrant_client::Qdrant;
 use qdrant_client::qdrant::{
-    CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder, Distance,
-    FacetCountsBuilder, FieldType, Filter, HnswConfigDiffBuilder, IntegerIndexParamsBuilder,
+    CollectionInfo, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder,
+    Distance, FacetCountsBuilder, FieldType, HnswConfigDiffBuilder, IntegerIndexParamsBuilder,
     KeywordIndexParamsBuilder, Modifier, PrefetchQueryBuilder, Query, QueryPointsBuilder, RrfBuilder,
     SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, VectorInput,
-    VectorParamsBuilder, VectorsConfigBuilder, VectorsSelector, facet_value::Variant, vectors_config,
+    VectorParamsBuilder, VectorsConfigBuilder, VectorsSelector, facet_value::Variant,
+    payload_index_params::IndexParams, vectors_config,
 };
 use weir_core::ports::VectorStore;
 use weir_core::search::{IndexPoint, SearchHit, SearchQuery};
@@ -27,20 +28,17 @@ use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
 use super::bm25::Bm25Encoder;
 use super::hybrid_ranking::{MAX_HITS, RRF_K, candidate_count, sort_hits};
+use super::passage_filter::PassageFilter;
 use super::passage_payload::{
-    DENSE_VECTOR, KEYS_FIELD, PAGE_FIELD, SPARSE_VECTOR, SUMMARY_PAGE, check_dense_vector, to_passage_point,
-    to_search_hit,
+    DENSE_VECTOR, KEYS_FIELD, PAGE_FIELD, SPARSE_VECTOR, SUMMARY_PAGE, check_query, split_into_updates,
+    to_passage_point, to_search_hit,
 };
 use super::qdrant_errors::{SERVER_NAME, to_storage_error};
-use super::qdrant_points::{
-    TENANT_FIELD, document_filter, search_filter, tenant_condition, to_found_point, to_server_point,
-};
+use super::qdrant_points::{TENANT_FIELD, to_found_point, to_server_filter, to_server_point};
 use super::query_word_matcher::QueryWordMatcher;
 
 /// Links of a point to points of its tenant in the HNSW graph: Qdrant's value for graphs without tenants.
 const LINKS_PER_POINT: u64 = 16;
-/// Maximum number of points in one request.
-const MAX_POINTS_PER_REQUEST: usize = 128;
 /// Maximum number of pages of a document that are counted.
 const MAX_COUNTED_PAGES: u64 = 1_000_000;
 /// Maximum time to connect.
@@ -109,8 +107,15 @@ impl QdrantVectorStore {
         {
             store.create_collection(connection.replication_factor).await?;
         }
-        store.create_payload_indexes().await?;
-        store.check_dimensions().await?;
+        let info = store
+            .client
+            .collection_info(&store.collection)
+            .await
+            .map_err(to_storage_error)?
+            .result
+            .unwrap_or_default();
+        store.create_missing_payload_indexes(&info).await?;
+        store.check_dimensions(info)?;
         Ok(store)
     }
 
@@ -142,21 +147,24 @@ impl QdrantVectorStore {
         }
     }
 
-    /// Creates the payload indexes that do not exist.
-    async fn create_payload_indexes(&self) -> Result<(), StorageError> {
-        let new_index = |field: &str, kind| {
-            CreateFieldIndexCollectionBuilder::new(&self.collection, field, kind).wait(true)
-        };
-        let requests = [
-            new_index(TENANT_FIELD, FieldType::Keyword)
-                .field_index_params(KeywordIndexParamsBuilder::default().is_tenant(true)),
-            // Only the tenant's index has a graph: a graph for each document and label would multiply the memory.
-            new_index(KEYS_FIELD, FieldType::Keyword)
-                .field_index_params(KeywordIndexParamsBuilder::default().enable_hnsw(false)),
-            new_index(PAGE_FIELD, FieldType::Integer)
-                .field_index_params(IntegerIndexParamsBuilder::new(true, false).enable_hnsw(false)),
+    /// Creates the payload indexes that the collection does not have. It has none if its creator was killed.
+    async fn create_missing_payload_indexes(&self, info: &CollectionInfo) -> Result<(), StorageError> {
+        // Only the tenant's index has a graph: a graph for each document and label would multiply the memory.
+        let tenant = KeywordIndexParamsBuilder::default().is_tenant(true);
+        let keys = KeywordIndexParamsBuilder::default().enable_hnsw(false);
+        let page = IntegerIndexParamsBuilder::new(true, false).enable_hnsw(false);
+        let indexes: [(&str, FieldType, IndexParams); 3] = [
+            (TENANT_FIELD, FieldType::Keyword, tenant.into()),
+            (KEYS_FIELD, FieldType::Keyword, keys.into()),
+            (PAGE_FIELD, FieldType::Integer, page.into()),
         ];
-        for request in requests {
+        for (field, kind, params) in indexes {
+            if info.payload_schema.contains_key(field) {
+                continue;
+            }
+            let request = CreateFieldIndexCollectionBuilder::new(&self.collection, field, kind)
+                .field_index_params(params)
+                .wait(true);
             self.client
                 .create_field_index(request)
                 .await
@@ -165,15 +173,10 @@ impl QdrantVectorStore {
         Ok(())
     }
 
-    async fn check_dimensions(&self) -> Result<(), StorageError> {
-        let info = self
-            .client
-            .collection_info(&self.collection)
-            .await
-            .map_err(to_storage_error)?;
+    fn check_dimensions(&self, info: CollectionInfo) -> Result<(), StorageError> {
         let vectors = info
-            .result
-            .and_then(|info| info.config?.params?.vectors_config?.config);
+            .config
+            .and_then(|config| config.params?.vectors_config?.config);
         let size = match vectors {
             Some(vectors_config::Config::ParamsMap(named)) => {
                 named.map.get(DENSE_VECTOR).map(|params| params.size)
@@ -195,9 +198,9 @@ impl QdrantVectorStore {
         })
     }
 
-    async fn delete_points(&self, filter: Filter) -> Result<(), StorageError> {
+    async fn delete_points(&self, filter: PassageFilter) -> Result<(), StorageError> {
         let request = DeletePointsBuilder::new(&self.collection)
-            .points(filter)
+            .points(to_server_filter(filter))
             .wait(true);
         self.client
             .delete_points(request)
@@ -216,17 +219,15 @@ impl VectorStore for QdrantVectorStore {
         points: Vec<IndexPoint>,
     ) -> Result<(), StorageError> {
         // Check all points before the first is written.
-        let mut points = points
+        let points = points
             .into_iter()
             .map(|point| {
                 to_passage_point(tenant, collection, point, self.dimensions, &self.encoder)
                     .and_then(|point| to_server_point(tenant, point))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        while !points.is_empty() {
-            let rest = points.split_off(points.len().min(MAX_POINTS_PER_REQUEST));
-            let part = std::mem::replace(&mut points, rest);
-            let request = UpsertPointsBuilder::new(&self.collection, part).wait(true);
+        for update in split_into_updates(points) {
+            let request = UpsertPointsBuilder::new(&self.collection, update).wait(true);
             self.client
                 .upsert_points(request)
                 .await
@@ -241,11 +242,12 @@ impl VectorStore for QdrantVectorStore {
         document: &DocumentId,
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError> {
-        // An empty list of values would match every page.
+        // No request is needed.
         if pages.is_some_and(<[_]>::is_empty) {
             return Ok(());
         }
-        self.delete_points(document_filter(tenant, document, pages)).await
+        self.delete_points(PassageFilter::of_document(tenant, document, pages))
+            .await
     }
 
     async fn remove_document_summaries(
@@ -253,12 +255,16 @@ impl VectorStore for QdrantVectorStore {
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<(), StorageError> {
-        self.delete_points(document_filter(tenant, document, Some(&[SUMMARY_PAGE])))
-            .await
+        self.delete_points(PassageFilter::of_document(
+            tenant,
+            document,
+            Some(&[SUMMARY_PAGE]),
+        ))
+        .await
     }
 
     async fn remove_tenant_points(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.delete_points(Filter::must([tenant_condition(tenant)])).await
+        self.delete_points(PassageFilter::of_tenant(tenant)).await
     }
 
     async fn search_by_vector_and_words(
@@ -266,12 +272,9 @@ impl VectorStore for QdrantVectorStore {
         tenant: &TenantId,
         query: &SearchQuery,
     ) -> Result<Vec<SearchHit>, StorageError> {
-        check_dense_vector(&query.dense_vector, self.dimensions).map_err(|reason| StorageError::Failed {
-            what: "searching".into(),
-            reason,
-        })?;
+        check_query(query, self.dimensions)?;
         let limit = query.top_k.clamp(1, MAX_HITS);
-        let filter = search_filter(tenant, query);
+        let filter = to_server_filter(PassageFilter::of_query(tenant, query));
         let ranking = |vector: VectorInput, name: &str| {
             PrefetchQueryBuilder::default()
                 .query(Query::new_nearest(vector))
@@ -312,7 +315,9 @@ impl VectorStore for QdrantVectorStore {
         document: &DocumentId,
     ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
         let request = FacetCountsBuilder::new(&self.collection, PAGE_FIELD)
-            .filter(document_filter(tenant, document, None))
+            .filter(to_server_filter(PassageFilter::of_document(
+                tenant, document, None,
+            )))
             .limit(MAX_COUNTED_PAGES)
             .exact(true);
         let response = self.client.facet(request).await.map_err(to_storage_error)?;

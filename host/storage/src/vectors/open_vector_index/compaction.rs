@@ -7,7 +7,7 @@ use weir_core::StorageError;
 
 use super::{LOG_FILE_BYTES, MIN_FREE_BYTES, OpenVectorIndex};
 use crate::data_folder::{check_free_space, sync_folder};
-use crate::vectors::passage_payload::key_filter;
+use crate::vectors::shard_points::key_filter;
 
 /// The marker file, which exists while removed points may still be in the files.
 const REMOVED_MARKER_FILE: &str = "removed";

@@ -1,0 +1,49 @@
+//! Opening the stores that are in the data folder whatever the settings are.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use weir_core::StorageError;
+
+use crate::blobs::FileBlobStore;
+use crate::component_store::FileComponentStore;
+use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
+use crate::ledger::SqliteLedger;
+use crate::uploads::FileUploadStore;
+
+/// The stores of a data folder, without its index. The ledger holds the lock of the folder.
+pub(crate) struct FileStores {
+    pub(crate) uploads: FileUploadStore,
+    pub(crate) components: FileComponentStore,
+    pub(crate) blobs: FileBlobStore,
+    pub(crate) ledger: SqliteLedger,
+}
+
+impl FileStores {
+    /// Locks a data folder, creates it if it does not exist, and opens its stores. Then runs `open_others`, which may block and gets the
+    /// lock.
+    pub(crate) async fn lock_folder_and_open<R: Send + 'static>(
+        data: &Path,
+        open_others: impl FnOnce(Arc<FolderLock>) -> Result<R, StorageError> + Send + 'static,
+    ) -> Result<(Self, R), StorageError> {
+        let folder = data.to_owned();
+        let opened = tokio::task::spawn_blocking(move || {
+            create_private_folder(&folder)?;
+            let lock = Arc::new(FolderLock::acquire_with_timeout(&folder)?);
+            rename_entries_of_earlier_versions(&folder)?;
+            let ledger = SqliteLedger::open_or_create(&folder, Arc::clone(&lock))?;
+            let usage = ledger.storage_usage();
+            let stores = Self {
+                uploads: FileUploadStore::open_and_remove_unfinished_files(&folder, usage.clone())?,
+                components: FileComponentStore::open_and_remove_unfinished_files(&folder, usage.clone())?,
+                blobs: FileBlobStore::open_and_remove_unfinished_files(&folder, usage)?,
+                ledger,
+            };
+            Ok((stores, open_others(lock)?))
+        });
+        opened.await.map_err(|e| StorageError::Failed {
+            what: "opening the data folder".into(),
+            reason: e.to_string(),
+        })?
+    }
+}
