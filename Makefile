@@ -82,6 +82,7 @@ endif
 
 # nextest, if installed, runs the tests in parallel and reports slow ones. It does not run documentation tests.
 test: components build
+	@deploy/setup test
 	$(if $(shell command -v cargo-nextest),cargo nextest run --locked --workspace,cargo test --locked --workspace --all-targets)
 	cargo test --locked --workspace --doc --quiet
 	$(guests) OUT='$(target)/components' cargo test --locked --workspace --quiet

@@ -19,6 +19,7 @@ mod interrupt;
 mod kill_and_resume;
 mod language_models;
 mod memory_use;
+mod postgres;
 mod qdrant;
 mod serve;
 mod summaries;

@@ -2,16 +2,19 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use weir_core::component_log::{ComponentFailureReport, NumberedComponentLogRecord};
+use weir_core::ports::Ledger as _;
+use weir_core::settings::Settings;
 use weir_core::tenancy::KeyScope;
 use weir_core::{JobId, TenantId};
-use weir_storage::LedgerReader;
+use weir_storage::SqlLedger;
 
 use crate::app_folders::AppFolders;
 use crate::command_target::CommandTarget;
+use crate::ledger_access::open_ledger_to_read;
 use crate::server_client::ServerClient;
 use crate::terminal::{is_stdout_reader_gone, out_line};
 
@@ -74,10 +77,11 @@ pub(crate) fn reject_tenant_on_server(tenant: Option<&TenantId>, target: &Comman
 pub(crate) async fn run(
     log: &JobLogArgs,
     json: bool,
+    settings: &Settings,
     folders: &AppFolders,
     target: &CommandTarget,
 ) -> Result<ExitCode> {
-    let source = LogSource::open(log, folders, target).await?;
+    let source = LogSource::open(log, settings, folders, target).await?;
     let mut after = 0;
     loop {
         let (entries, next) = source.read_entries(log, after).await?;
@@ -96,18 +100,24 @@ pub(crate) async fn run(
 
 /// Source of the log entries. Both sources return entries in the format of the HTTP API.
 enum LogSource {
-    DataFolder(LedgerReader),
+    DataFolder(SqlLedger),
     Server(ServerClient),
 }
 
 impl LogSource {
-    async fn open(log: &JobLogArgs, folders: &AppFolders, target: &CommandTarget) -> Result<Self> {
+    async fn open(
+        log: &JobLogArgs,
+        settings: &Settings,
+        folders: &AppFolders,
+        target: &CommandTarget,
+    ) -> Result<Self> {
         if let Some(remote) = target.server_client(KeyScope::Read)? {
             return Ok(Self::Server(remote));
         }
         let tenant = log.tenant_or_default();
-        let reader =
-            LedgerReader::open(&folders.data).with_context(|| folders.data_folder_error_context())?;
+        let reader = open_ledger_to_read(settings, folders)
+            .await?
+            .ok_or_else(|| anyhow!("{} has no ledger", folders.data.display()))?;
         if reader.find_job(&tenant, &log.job).await?.is_none() {
             bail!(
                 "{} has no job {} of the tenant {}",

@@ -17,6 +17,7 @@ use weir_raster::{EnforcementLevel, RasterConfig, probe_sandbox};
 
 use crate::app_folders::AppFolders;
 use crate::host_services;
+use crate::ledger_access::connect_postgres;
 use crate::terminal::{EXIT_FAILED, await_with_progress, out_line};
 
 const LANGUAGE_MODEL_CHECK: &str = "language model";
@@ -46,6 +47,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
         check_default_component_files(&folders.default_components),
         check_data_folder(&folders.data),
     ];
+    findings.extend(check_postgres_server(settings).await);
     let (models, inference) = check_models_and_load_runtime(settings, folders);
     findings.extend(models);
     if let Some(inference) = &inference {
@@ -179,6 +181,22 @@ async fn check_qdrant_server(settings: &Settings, dimensions: usize) -> Option<F
             "index",
             CheckState::Missing,
             format!("{error:#}: start the server, or correct storage.vectors"),
+        )),
+    }
+}
+
+/// Connects to the PostgreSQL server of the settings. `None` if the ledger is in the data folder.
+async fn check_postgres_server(settings: &Settings) -> Option<Finding> {
+    match connect_postgres(settings).await.transpose()? {
+        Ok(_) => Some(new_finding(
+            "ledger",
+            CheckState::Ok,
+            settings.storage_ledger.clone(),
+        )),
+        Err(error) => Some(new_finding(
+            "ledger",
+            CheckState::Missing,
+            format!("{error:#}: start the server, or correct storage.ledger"),
         )),
     }
 }

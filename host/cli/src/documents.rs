@@ -7,11 +7,14 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use weir_core::id::TenantId;
 use weir_core::ledger::FinalPageState;
+use weir_core::ports::Ledger as _;
+use weir_core::settings::Settings;
 use weir_core::tenancy::KeyScope;
 
 use crate::app_folders::AppFolders;
 use crate::command_target::CommandTarget;
 use crate::host_services;
+use crate::ledger_access::open_ledger_to_read;
 use crate::server_client::ServerClient;
 use crate::terminal::{out_line, replace_control_characters};
 
@@ -19,10 +22,15 @@ use crate::terminal::{out_line, replace_control_characters};
 const DOCUMENTS_PER_REQUEST: usize = 1000;
 
 /// Lists the documents, newest first. The data folder may be in use by another process.
-pub(crate) async fn run(json: bool, folders: &AppFolders, target: &CommandTarget) -> Result<ExitCode> {
+pub(crate) async fn run(
+    json: bool,
+    settings: &Settings,
+    folders: &AppFolders,
+    target: &CommandTarget,
+) -> Result<ExitCode> {
     let rows = match target.server_client(KeyScope::Read)? {
         Some(remote) => list_on_server(&remote).await?,
-        None => list_in_data_folder(folders).await?,
+        None => list_in_data_folder(settings, folders).await?,
     };
     if json {
         out_line!("{}", json!({ "documents": rows }))?;
@@ -51,13 +59,13 @@ pub(crate) async fn list_on_server(remote: &ServerClient) -> Result<Vec<Value>> 
     }
 }
 
-async fn list_in_data_folder(folders: &AppFolders) -> Result<Vec<Value>> {
+async fn list_in_data_folder(settings: &Settings, folders: &AppFolders) -> Result<Vec<Value>> {
     let tenant = TenantId::default_tenant();
-    let Some(ledger) = host_services::open_ledger_reader(folders)? else {
+    let Some(ledger) = open_ledger_to_read(settings, folders).await? else {
         return Ok(Vec::new());
     };
     let mut rows = Vec::new();
-    for d in ledger.list_documents(&tenant).await? {
+    for d in ledger.list_tenant_documents(&tenant).await? {
         let pages = ledger.list_pages(&tenant, &d.id, None).await?;
         let failed = pages
             .iter()

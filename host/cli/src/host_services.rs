@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use weir_control::usage::UsageRecorder;
-use weir_core::StorageError;
 use weir_core::component::{ComponentStore, ComponentValidator};
 use weir_core::id::TenantId;
 use weir_core::llm::ResponseCache;
@@ -24,10 +23,11 @@ use weir_llm::UsageAccounting;
 use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 use weir_raster::{RasterConfig, RasterPool};
 use weir_storage::{
-    LedgerReader, QdrantConnection, QdrantVectorStore, SqliteLedger, SqliteResponseCache, Storage,
+    ExternalStores, QdrantConnection, QdrantVectorStore, SqlLedger, SqliteResponseCache, Storage,
 };
 
 use crate::app_folders::AppFolders;
+use crate::ledger_access::{connect_postgres, read_secret_variable};
 
 /// Hidden command that runs a PDF worker process.
 pub(crate) const RASTER_WORKER_COMMAND: &str = "raster-worker";
@@ -77,10 +77,14 @@ impl HostServices {
         inference.open_models_in_background(ModelKind::Embedding)?;
         let embedder = inference.embedder();
         let dimensions = embedder.vector_dimensions();
-        let opened = match connect_qdrant(settings, dimensions).await? {
-            Some(qdrant) => Storage::open_or_create_without_index(&folders.data, Arc::new(qdrant)).await,
-            None => Storage::open_or_create(&folders.data, dimensions, EMBEDDING_MODEL).await,
-        };
+        let external = connect_external_stores(settings, dimensions).await?;
+        let opened = Storage::open_or_create_with_external_stores(
+            &folders.data,
+            dimensions,
+            EMBEDDING_MODEL,
+            external,
+        )
+        .await;
         let storage = opened.with_context(|| folders.data_folder_error_context())?;
         let rasterizer = Arc::new(RasterPool::new(raster_config(settings, folders)?)?);
         rasterizer.check_worker_starts().await?;
@@ -185,8 +189,8 @@ impl HostServices {
         self.engine_services.close().await
     }
 
-    /// The SQLite ledger, with tenants, API keys, job requests and usage.
-    pub(crate) fn sqlite_ledger(&self) -> Arc<SqliteLedger> {
+    /// The ledger with its other ports: tenants, API keys, job requests and usage.
+    pub(crate) fn sql_ledger(&self) -> Arc<SqlLedger> {
         self.engine_services.storage.ledger.clone()
     }
 
@@ -208,6 +212,15 @@ impl ServicesUsedByEngine {
     }
 }
 
+/// Connects to the stores of the settings that are not in the data folder.
+async fn connect_external_stores(settings: &Settings, dimensions: usize) -> Result<ExternalStores> {
+    let qdrant = connect_qdrant(settings, dimensions).await?;
+    Ok(ExternalStores {
+        ledger: connect_postgres(settings).await?,
+        vectors: qdrant.map(|qdrant| Arc::new(qdrant) as Arc<dyn VectorStore>),
+    })
+}
+
 /// Connects to the Qdrant server of the settings and creates its collection for vectors of this length if it does not exist. `None`
 /// if the passages are in the data folder.
 pub(crate) async fn connect_qdrant(
@@ -217,15 +230,9 @@ pub(crate) async fn connect_qdrant(
     if settings.storage_vectors.is_empty() {
         return Ok(None);
     }
-    let api_key = match settings.storage_qdrant_key_env.as_str() {
-        "" => None,
-        name => Some(
-            std::env::var(name).context("the environment variable in storage.qdrant_key_env is not set")?,
-        ),
-    };
     let connection = QdrantConnection {
         url: settings.storage_vectors.clone(),
-        api_key,
+        api_key: read_secret_variable(&settings.storage_qdrant_key_env, "storage.qdrant_key_env")?,
         replication_factor: settings.storage_qdrant_replication_factor,
     };
     let connected =
@@ -241,9 +248,8 @@ pub(crate) async fn remove_tenant(
     folders: &AppFolders,
     tenant: &TenantId,
 ) -> Result<()> {
-    let qdrant = connect_qdrant(settings, weir_inference::EMBEDDING_DIMENSIONS).await?;
-    let external_vectors = qdrant.as_ref().map(|qdrant| qdrant as &dyn VectorStore);
-    weir_storage::remove_tenant_with_all_data(&folders.data, tenant, external_vectors)
+    let external = connect_external_stores(settings, weir_inference::EMBEDDING_DIMENSIONS).await?;
+    weir_storage::remove_tenant_with_all_data(&folders.data, tenant, external)
         .await
         .with_context(|| folders.data_folder_error_context())?;
     Ok(())
@@ -298,15 +304,6 @@ pub(crate) const fn recording_retention(settings: &Settings) -> Retention {
 pub(crate) fn hidden_command_line(name: &str) -> Result<Vec<OsString>> {
     let binary: PathBuf = std::env::current_exe().context("cannot find the weir binary itself")?;
     Ok(vec![binary.into(), name.into()])
-}
-
-/// Opens the ledger for reading, also while another process writes it. `None` if the data folder has no ledger.
-pub(crate) fn open_ledger_reader(folders: &AppFolders) -> Result<Option<LedgerReader>> {
-    match LedgerReader::open(&folders.data) {
-        Ok(ledger) => Ok(Some(ledger)),
-        Err(StorageError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error).with_context(|| folders.data_folder_error_context()),
-    }
 }
 
 /// Searches passages. Opens nothing for writing, so that it works while another process ingests.

@@ -15,6 +15,7 @@ mod doctor;
 mod documents;
 mod host_services;
 mod input_files;
+mod ledger_access;
 mod logging;
 #[cfg(all(feature = "local-llm", target_os = "linux"))]
 mod openmp_environment;
@@ -86,14 +87,16 @@ fn run_command(cli: &Cli) -> ExitCode {
         match &cli.command {
             Command::Run(run) => run::run(run, json, &settings, &folders).await,
             Command::Search(search) => search::run(search, json, &settings, &folders, &target).await,
-            Command::Documents => documents::run(json, &folders, &target).await,
+            Command::Documents => documents::run(json, &settings, &folders, &target).await,
             Command::Serve(_) => serve::run(json, &settings, &folders).await,
             Command::Tenant(command) => {
                 tenant_and_key_commands::run_tenant_command(command, json, &settings, &folders).await
             }
-            Command::Key(command) => tenant_and_key_commands::run_key_command(command, json, &folders).await,
+            Command::Key(command) => {
+                tenant_and_key_commands::run_key_command(command, json, &settings, &folders).await
+            }
             Command::Pipeline(command) => pipeline_commands::run(command, json, &target).await,
-            Command::Log(log) => component_log::run(log, json, &folders, &target).await,
+            Command::Log(log) => component_log::run(log, json, &settings, &folders, &target).await,
             Command::Replay(replay) => replay::run(replay, json, &settings, &folders, &target).await,
             Command::Component(command) => component::run(command, json, &settings, &folders, &target).await,
             Command::Dev(dev) => component::dev(dev, &settings, &folders).await,

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use weir_core::Rect;
 use weir_core::id::{DocumentId, TenantId};
+use weir_core::ports::Ledger as _;
 use weir_core::search::SearchHit;
 use weir_core::settings::Settings;
 use weir_core::tenancy::KeyScope;
@@ -16,6 +17,7 @@ use crate::app_folders::AppFolders;
 use crate::args::SearchArgs;
 use crate::command_target::CommandTarget;
 use crate::host_services;
+use crate::ledger_access::open_ledger_to_read;
 use crate::server_client::ServerClient;
 use crate::terminal::{out_line, replace_control_characters};
 
@@ -106,8 +108,8 @@ async fn search_data_folder(
     let tenant = TenantId::default_tenant();
     let mut documents = Vec::new();
     if let Some(prefix) = &search.document {
-        let known = match host_services::open_ledger_reader(folders)? {
-            Some(ledger) => ledger.list_documents(&tenant).await?,
+        let known = match open_ledger_to_read(settings, folders).await? {
+            Some(ledger) => ledger.list_tenant_documents(&tenant).await?,
             None => Vec::new(),
         };
         documents.push(find_document_by_id_prefix(

@@ -42,7 +42,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
     )
     .await?;
     let ledger = notifier.context("the engine was created without a ledger")?;
-    let store = host.sqlite_ledger();
+    let store = host.sql_ledger();
     let key = create_first_tenant_and_key(store.as_ref()).await?;
     print_address_and_admin_key(json, &listener, key.as_deref())?;
     let (uploads, components) = (host.upload_store(), host.component_store());

@@ -1,30 +1,24 @@
-//! `weir tenant` and `weir key`: manage tenants and API keys in the data folder.
+//! `weir tenant` and `weir key`: manage tenants and API keys in the ledger.
 //!
 //! The commands need no API key, because write access to the data folder already gives full control of the host. All commands
 //! but `weir tenant delete` work while a server uses the folder. The server applies a change from the next request on.
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use weir_control::api_key::{GeneratedApiKey, generate_api_key};
 use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
 use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore, TenantUpdate};
-use weir_storage::TenantAdmin;
 
 use crate::app_folders::AppFolders;
 use crate::args::{KeyCommand, TenantCommand};
 use crate::host_services;
+use crate::ledger_access::{open_ledger_to_change_tenants, open_or_create_ledger_to_change_tenants};
 use crate::terminal::{await_with_progress, out_line};
 
 const MILLIS_PER_DAY: u64 = 86_400_000;
-
-async fn open_tenant_admin(folders: &AppFolders) -> Result<TenantAdmin> {
-    TenantAdmin::open_existing(&folders.data)
-        .await
-        .with_context(|| folders.data_folder_error_context())
-}
 
 /// Returns the record of a new tenant with the default weight and the quotas of the host.
 pub(crate) fn new_tenant_record(id: &TenantId) -> Tenant {
@@ -65,9 +59,7 @@ pub(crate) async fn run_tenant_command(
             weight,
             quotas,
         } => {
-            let registry = TenantAdmin::open_or_create(&folders.data)
-                .await
-                .with_context(|| folders.data_folder_error_context())?;
+            let registry = open_or_create_ledger_to_change_tenants(settings, folders).await?;
             let mut record = new_tenant_record(tenant);
             record.weight = *weight;
             apply_quotas(&mut record.quotas, quotas)?;
@@ -84,13 +76,15 @@ pub(crate) async fn run_tenant_command(
             .await?;
             print_new_api_key(json, &key)?;
         }
-        TenantCommand::List => print_tenants(&open_tenant_admin(folders).await?, json).await?,
+        TenantCommand::List => {
+            print_tenants(&open_ledger_to_change_tenants(settings, folders).await?, json).await?
+        }
         TenantCommand::Set {
             tenant,
             weight,
             quotas,
         } => {
-            let registry = open_tenant_admin(folders).await?;
+            let registry = open_ledger_to_change_tenants(settings, folders).await?;
             apply_quotas(&mut Quotas::default(), quotas)?;
             let quotas = quotas.iter().map(|(name, limit)| (name.clone(), Some(*limit)));
             let update = TenantUpdate {
@@ -101,7 +95,7 @@ pub(crate) async fn run_tenant_command(
             update_tenant(&registry, tenant, &update).await?;
         }
         TenantCommand::RotateKeys { tenant } => {
-            let registry = open_tenant_admin(folders).await?;
+            let registry = open_ledger_to_change_tenants(settings, folders).await?;
             require_tenant(&registry, tenant).await?;
             let old = registry.list_api_keys(tenant).await?;
             let usable = |k: &&weir_core::tenancy::ApiKeyRecord| k.revoked_millis.is_none();
@@ -117,11 +111,13 @@ pub(crate) async fn run_tenant_command(
             print_new_api_key(json, &key)?;
         }
         TenantCommand::Suspend { tenant } => {
-            set_tenant_state(folders, tenant, TenantState::Suspended).await?
+            set_tenant_state(settings, folders, tenant, TenantState::Suspended).await?
         }
-        TenantCommand::Resume { tenant } => set_tenant_state(folders, tenant, TenantState::Active).await?,
+        TenantCommand::Resume { tenant } => {
+            set_tenant_state(settings, folders, tenant, TenantState::Active).await?
+        }
         TenantCommand::Delete { tenant } => {
-            require_tenant(&open_tenant_admin(folders).await?, tenant).await?;
+            require_tenant(&open_ledger_to_change_tenants(settings, folders).await?, tenant).await?;
             await_with_progress(
                 "deleting the tenant's documents",
                 host_services::remove_tenant(settings, folders, tenant),
@@ -136,9 +132,10 @@ pub(crate) async fn run_tenant_command(
 pub(crate) async fn run_key_command(
     command: &KeyCommand,
     json: bool,
+    settings: &Settings,
     folders: &AppFolders,
 ) -> Result<ExitCode> {
-    let registry = open_tenant_admin(folders).await?;
+    let registry = open_ledger_to_change_tenants(settings, folders).await?;
     match command {
         KeyCommand::Create {
             tenant,
@@ -194,8 +191,13 @@ async fn require_tenant(registry: &dyn TenantStore, tenant: &TenantId) -> Result
     }
 }
 
-async fn set_tenant_state(folders: &AppFolders, tenant: &TenantId, state: TenantState) -> Result<()> {
-    let registry = open_tenant_admin(folders).await?;
+async fn set_tenant_state(
+    settings: &Settings,
+    folders: &AppFolders,
+    tenant: &TenantId,
+    state: TenantState,
+) -> Result<()> {
+    let registry = open_ledger_to_change_tenants(settings, folders).await?;
     let update = TenantUpdate {
         state: Some(state),
         ..TenantUpdate::default()

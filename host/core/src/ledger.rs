@@ -110,3 +110,16 @@ pub enum LedgerEntry {
     /// A component of one of the tenant's jobs wrote to its log, or a call of it failed.
     ComponentLog(TenantId, NumberedComponentLogRecord),
 }
+
+impl LedgerEntry {
+    /// Returns the tenant whose rows the entry changes.
+    #[must_use]
+    pub const fn tenant(&self) -> &TenantId {
+        match self {
+            Self::Job(job) => &job.tenant,
+            Self::Document(document) => &document.tenant,
+            Self::Page(page) => &page.tenant,
+            Self::Event(tenant, _) | Self::ComponentLog(tenant, _) => tenant,
+        }
+    }
+}

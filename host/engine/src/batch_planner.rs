@@ -22,6 +22,7 @@ use crate::batch_tracker::BatchTracker;
 use crate::error::StageError;
 use crate::job_and_document_context::DocumentContext;
 use crate::page_task::PageTask;
+use crate::store_retry::retry_while_unavailable;
 
 /// The number of pages whose facts are fetched first.
 pub(crate) const FIRST_FETCH_PAGES: u32 = 8;
@@ -63,7 +64,13 @@ async fn try_reserve_quota_for_pages(
     };
     let tenant = &document.job.tenant;
     let max_pages = u32::try_from(max_pages).unwrap_or(u32::MAX);
-    match quotas.reserve_pages(tenant, max_pages).await {
+    let reserve = async || match quotas.reserve_pages(tenant, max_pages).await {
+        Ok(pages) => Ok(Ok(pages)),
+        Err(QuotaReserveError::Exhausted(exhausted)) => Ok(Err(exhausted)),
+        Err(QuotaReserveError::Storage(error)) => Err(error),
+    };
+    let reserved = retry_while_unavailable(reserve).await;
+    match reserved.map_err(|error| StageError::from(error).to_error_info())? {
         Ok(pages) => {
             let one = Usage {
                 pages: 1,
@@ -72,12 +79,11 @@ async fn try_reserve_quota_for_pages(
             let each = (0..pages).map(|_| Some(QuotaReservation::new(quotas, tenant, one)));
             Ok(Some(each.collect()))
         }
-        Err(QuotaReserveError::Exhausted(exhausted)) => {
+        Err(exhausted) => {
             // If several documents find an exhausted quota, the first one counts.
             let _ = document.job.exhausted_quota.set(exhausted);
             Ok(None)
         }
-        Err(QuotaReserveError::Storage(error)) => Err(StageError::from(error).to_error_info()),
     }
 }
 

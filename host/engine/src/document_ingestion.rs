@@ -30,6 +30,7 @@ use crate::job_spec::DocumentSpec;
 use crate::page_task_runner::{PageTally, PageTaskRunner};
 use crate::pages_of_earlier_runs::{PagesOfEarlierRuns, build_done_page_revocation};
 use crate::stage_busy_times::StageBusyTimes;
+use crate::store_retry::retry_while_unavailable;
 use crate::summarization;
 use crate::upsert_writer::{UpsertQueue, UpsertWriter};
 
@@ -92,7 +93,9 @@ impl DocumentIngestion<'_> {
             .run_unless_stopped(PagesOfEarlierRuns::load_from_ledger_and_index(job, &id))
             .await??;
         let known = job
-            .run_unless_stopped(ports.ledger.find_document(&job.tenant, &id))
+            .run_unless_stopped(retry_while_unavailable(|| {
+                ports.ledger.find_document(&job.tenant, &id)
+            }))
             .await??;
         let placement = match &known {
             Some(record) => job
@@ -159,7 +162,7 @@ impl DocumentIngestion<'_> {
         let engine = &job.engine;
         job.run_unless_stopped(engine.group_commit.commit_pending())
             .await??;
-        let known = engine.ports.ledger.find_document(&job.tenant, &id);
+        let known = retry_while_unavailable(|| engine.ports.ledger.find_document(&job.tenant, &id));
         let Some(record) = job.run_unless_stopped(known).await?? else {
             return Ok(());
         };
@@ -411,7 +414,10 @@ async fn relabel_document_and_revoke_pages(
 ) -> Result<(), StorageError> {
     let ports = &job.engine.ports;
     summarization::remove_summaries(job, &record.id).await?;
-    tokio::try_join!(ports.blobs.flush_blobs(), ports.vectors.flush_points())?;
+    tokio::try_join!(
+        retry_while_unavailable(|| ports.blobs.flush_blobs()),
+        retry_while_unavailable(|| ports.vectors.flush_points())
+    )?;
     // Pending entries of the document would otherwise be committed after this one.
     job.engine.group_commit.commit_pending().await?;
     let reason = build_error_info(
@@ -426,7 +432,7 @@ async fn relabel_document_and_revoke_pages(
         requested_collection_and_labels: placement.clone(),
         ..record.clone()
     }));
-    ports.ledger.commit_entries(entries).await
+    retry_while_unavailable(|| ports.ledger.commit_entries(entries.clone())).await
 }
 
 /// Hashes a tenant for the rasterizer, which must not know tenants. Tenants with the same hash share one flow of the

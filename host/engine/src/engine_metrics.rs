@@ -105,6 +105,11 @@ impl CommitMetrics {
             "Time of a group commit until it is durable"
         );
         metrics::describe_counter!(
+            "weir_store_retries_total",
+            Unit::Count,
+            "Calls of stores that were repeated because the store was not available"
+        );
+        metrics::describe_counter!(
             "weir_ledger_group_commits_total",
             Unit::Count,
             "Group commits to the ledger"

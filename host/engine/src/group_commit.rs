@@ -7,18 +7,21 @@
 //!
 //! A group whose commit fails is kept and retried, so a disk that is full for a minute loses no finished work. Meanwhile all
 //! jobs are stopped, since their further work could not be recorded. Each entry has its own key, so writing a group twice
-//! has the effect of writing it once.
+//! has the effect of writing it once. While a store on another machine does not respond, the jobs are not stopped: the writer waits, and
+//! takes no further entries, so the jobs wait too.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use weir_core::StorageError;
 use weir_core::ledger::LedgerEntry;
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
 
 use crate::engine_metrics::CommitMetrics;
+use crate::store_retry::StoreBackoff;
 
 /// Attempts of a commit before the jobs are stopped.
 const MAX_ATTEMPTS: u32 = 3;
@@ -33,6 +36,8 @@ const MAX_PENDING_ENTRIES: usize = 20_000;
 #[derive(Clone)]
 pub(crate) struct GroupCommit {
     requests: mpsc::Sender<CommitRequest>,
+    /// Set when the engine stops: then the writer waits for no store.
+    closing: CancellationToken,
     failure: watch::Receiver<Option<StorageError>>,
 }
 
@@ -65,8 +70,10 @@ impl GroupCommit {
         let max_entries = max_entries.max(1);
         let (request_sender, inbox) = mpsc::channel(max_entries);
         let (failure_sender, failure_receiver) = watch::channel(None);
+        let closing = CancellationToken::new();
         let writer = CommitWriter {
             inbox,
+            closing: closing.clone(),
             blobs,
             vectors,
             ledger,
@@ -79,6 +86,7 @@ impl GroupCommit {
         (
             Self {
                 requests: request_sender,
+                closing,
                 failure: failure_receiver,
             },
             writer.run_commit_loop(),
@@ -96,8 +104,9 @@ impl GroupCommit {
         self.send_request_and_await_reply(CommitRequest::Sync).await
     }
 
-    /// Commits the pending entries and ends the writer.
+    /// Commits the pending entries and ends the writer. Fails if a store is not available now.
     pub(crate) async fn commit_and_close(&self) -> Result<(), StorageError> {
+        self.closing.cancel();
         self.send_request_and_await_reply(CommitRequest::Close).await
     }
 
@@ -132,6 +141,7 @@ fn writer_stopped_error() -> StorageError {
 
 struct CommitWriter {
     inbox: mpsc::Receiver<CommitRequest>,
+    closing: CancellationToken,
     blobs: Arc<dyn BlobStore>,
     vectors: Arc<dyn VectorStore>,
     ledger: Arc<dyn Ledger>,
@@ -204,6 +214,7 @@ impl CommitWriter {
             return Ok(());
         }
         let mut attempt = 1;
+        let mut backoff = StoreBackoff::default();
         let error = loop {
             let began = Instant::now();
             match self.flush_and_commit().await {
@@ -224,6 +235,10 @@ impl CommitWriter {
                     tracing::warn!(%error, attempt, "a ledger commit failed and is retried");
                     attempt += 1;
                     sleep(RETRY_BACKOFF).await;
+                }
+                Err(error @ StorageError::Unavailable { .. }) if !self.closing.is_cancelled() => {
+                    let delay = sleep(backoff.next_delay(&error));
+                    self.closing.run_until_cancelled(delay).await;
                 }
                 Err(error) => break error,
             }

@@ -25,6 +25,7 @@ use crate::latency_boost::run_with_boost;
 use crate::model_request_tracker::ModelRequestTracker;
 use crate::stage_busy_times::StageBusyTimes;
 use crate::stop_signal::StopSignal;
+use crate::store_retry::retry_while_unavailable;
 
 /// Registers a job as active. Returns its handle and the future that runs it.
 pub(crate) fn register_and_prepare_job_run(
@@ -175,11 +176,11 @@ impl JobRun {
     async fn restore_job_from_ledger(&mut self) -> Result<(), StorageError> {
         let ledger = &*self.engine.ports.ledger;
         let (tenant, id) = (&self.spec.tenant, &self.record.id);
-        let Some(recovered) = ledger.find_job(tenant, id).await? else {
+        let Some(recovered) = retry_while_unavailable(|| ledger.find_job(tenant, id)).await? else {
             return Ok(());
         };
-        let last_event = ledger.last_job_event(tenant, id).await?;
-        let last_log_seq = ledger.last_component_log_seq(tenant, id).await?;
+        let last_event = retry_while_unavailable(|| ledger.last_job_event(tenant, id)).await?;
+        let last_log_seq = retry_while_unavailable(|| ledger.last_component_log_seq(tenant, id)).await?;
         self.record.created_millis = recovered.created_millis;
         let (seq, at) = last_event.map_or((0, 0), |event| (event.seq, event.since_job_created_millis));
         // The wall clock may have been set back, but event times must not go back.

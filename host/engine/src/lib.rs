@@ -54,6 +54,7 @@ mod stage_busy_times;
 mod stage_queue;
 mod stage_workers;
 mod stop_signal;
+mod store_retry;
 mod summarization;
 mod trace_spans;
 mod upsert_writer;

@@ -17,6 +17,7 @@ use crate::job_and_document_context::DocumentContext;
 use crate::page_task::{PageTask, PageTaskOutcome};
 use crate::rasterize_stage::{PageAfterRasterizeStage, PageQueuedForReading};
 use crate::stage_queue::{QueueReservation, QueuedPage};
+use crate::store_retry::retry_while_unavailable;
 
 /// Processes a page until it is done, has failed or is dropped, and records the result.
 pub(crate) async fn run_page_task(
@@ -156,13 +157,8 @@ impl PageTask {
         let (Some((encoded, queued_page)), Some(key)) = (encoded, key) else {
             return Ok(());
         };
-        let put = || {
-            document
-                .engine
-                .ports
-                .blobs
-                .put_blob(&document.job.tenant, key, &encoded.bytes)
-        };
+        let blobs = &document.engine.ports.blobs;
+        let put = || retry_while_unavailable(|| blobs.put_blob(&document.job.tenant, key, &encoded.bytes));
         self.run_in_slot_with_retries(document, Stage::Store, queued_page, None, put)
             .await?;
         Ok(())

@@ -11,6 +11,7 @@ use weir_core::ledger::{FinalPageState, LedgerEntry, PageRecord};
 use weir_core::{DocumentId, PageNumber, StorageError};
 
 use crate::job_and_document_context::JobContext;
+use crate::store_retry::retry_while_unavailable;
 
 /// The pages of one document in the ledger and in the index.
 pub(crate) struct PagesOfEarlierRuns {
@@ -28,8 +29,8 @@ impl PagesOfEarlierRuns {
     ) -> Result<Self, StorageError> {
         let ports = &job.engine.ports;
         let (pages, indexed) = tokio::try_join!(
-            ports.ledger.list_pages(&job.tenant, document, None),
-            ports.vectors.count_passages_by_page(&job.tenant, document),
+            retry_while_unavailable(|| ports.ledger.list_pages(&job.tenant, document, None)),
+            retry_while_unavailable(|| ports.vectors.count_passages_by_page(&job.tenant, document)),
         )?;
         Ok(Self {
             records: pages,

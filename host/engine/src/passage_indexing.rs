@@ -17,6 +17,7 @@ use crate::page_task::{PageTask, decide_failure_action};
 use crate::rasterize_stage::PageQueuedForReading;
 use crate::read_stage::EmbedAndLinesQueueReservations;
 use crate::stage_queue::{QueueReservation, QueuedPage};
+use crate::store_retry::retry_while_unavailable;
 use crate::trace_spans;
 use crate::upsert_writer::PagePassages;
 
@@ -73,13 +74,8 @@ impl PageTask {
         key: &str,
         blob: Vec<u8>,
     ) -> Result<(), PageStopReason> {
-        let put = || {
-            document
-                .engine
-                .ports
-                .blobs
-                .put_blob(&document.job.tenant, key, &blob)
-        };
+        let blobs = &document.engine.ports.blobs;
+        let put = || retry_while_unavailable(|| blobs.put_blob(&document.job.tenant, key, &blob));
         let mut queued_page = queued_page;
         let mut attempt = 1;
         loop {

@@ -18,6 +18,7 @@ use weir_core::{DocumentId, PageNumber, Stage, StorageError, TenantId};
 
 use crate::error::StageError;
 use crate::stage_queue::QueuedPage;
+use crate::store_retry::retry_while_unavailable;
 
 /// The most pages in a group.
 const MAX_GROUP_PAGES: usize = 64;
@@ -133,17 +134,21 @@ impl UpsertWriter {
     async fn write_group(&self, group: &[PagePassages]) -> Result<(), StorageError> {
         let known: Vec<_> = group.iter().filter(|p| p.replace).map(|p| p.page).collect();
         if !known.is_empty() {
-            self.vectors
-                .remove_document_or_page_points(&self.tenant, &self.document, Some(&known))
-                .await?;
+            retry_while_unavailable(|| {
+                self.vectors
+                    .remove_document_or_page_points(&self.tenant, &self.document, Some(&known))
+            })
+            .await?;
         }
         let points: Vec<_> = group.iter().flat_map(|p| p.points.iter().cloned()).collect();
         if points.is_empty() {
             return Ok(());
         }
-        self.vectors
-            .upsert_points(&self.tenant, &self.collection, points)
-            .await
+        retry_while_unavailable(|| {
+            self.vectors
+                .upsert_points(&self.tenant, &self.collection, points.clone())
+        })
+        .await
     }
 }
 

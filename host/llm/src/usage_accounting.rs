@@ -1,12 +1,17 @@
 //! Meters the language model calls of tenants and reserves them against the tenants' quotas.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::sleep;
+use weir_core::StorageError;
 use weir_core::llm::{LlmError, LlmRequest, ProviderError};
-use weir_core::usage::{QuotaReservation, Usage, UsageMeter, UsageQuotaLimiter};
+use weir_core::usage::{QuotaReservation, QuotaReserveError, Usage, UsageMeter, UsageQuotaLimiter};
 
 use crate::provider::{ProviderEntry, ProviderOptions, ProviderResponse};
 
+/// Time until a quota is read again from a store that was not available.
+const UNAVAILABLE_STORE_DELAY: Duration = Duration::from_secs(1);
 /// Estimated bytes per token, for providers that do not report token counts.
 const ESTIMATED_BYTES_PER_TOKEN: u64 = 4;
 /// Estimated tokens of an image.
@@ -46,7 +51,16 @@ impl UsageAccounting {
             ..Usage::default()
         };
         let tenant = &request.scheduling.tenant;
-        quotas.reserve_llm_call(tenant, &expected).await?;
+        // The timeout of the call ends the wait.
+        while let Err(error) = quotas.reserve_llm_call(tenant, &expected).await {
+            if !matches!(
+                error,
+                QuotaReserveError::Storage(StorageError::Unavailable { .. })
+            ) {
+                return Err(error.into());
+            }
+            sleep(UNAVAILABLE_STORE_DELAY).await;
+        }
         Ok(Some(QuotaReservation::new(quotas, tenant, expected)))
     }
 }

@@ -76,6 +76,11 @@ impl ChangedPaths {
             .any(|path| !path.is_marked)
     }
 
+    /// Returns whether a transaction would write anything.
+    pub(crate) fn has_pending_update(&self) -> bool {
+        !self.0.lock().paths.is_empty()
+    }
+
     /// Runs `change`, which changes files at one path and returns by how many bytes they grew. If it fails it must leave the files as
     /// they were. Returns `change` unused if the ledger has not marked the path.
     ///

@@ -80,11 +80,11 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::ledger::SqliteLedger;
+    use crate::ledger::SqlLedger;
 
     fn open_components() -> (tempfile::TempDir, StorageUsageTracker, FileComponentStore) {
         let folder = tempfile::tempdir().unwrap();
-        let usage = SqliteLedger::open_for_test(folder.path()).storage_usage();
+        let usage = SqlLedger::open_for_test(folder.path()).storage_usage();
         let components =
             FileComponentStore::open_and_remove_unfinished_files(folder.path(), usage.clone()).unwrap();
         (folder, usage, components)

@@ -8,22 +8,23 @@ use weir_core::StorageError;
 use crate::blobs::FileBlobStore;
 use crate::component_store::FileComponentStore;
 use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
-use crate::ledger::SqliteLedger;
+use crate::ledger::SqlLedger;
 use crate::uploads::FileUploadStore;
 
-/// The stores of a data folder, without its index. The ledger holds the lock of the folder.
+/// The stores of a data folder, without its index. A ledger in the folder holds its lock.
 pub(crate) struct FileStores {
     pub(crate) uploads: FileUploadStore,
     pub(crate) components: FileComponentStore,
     pub(crate) blobs: FileBlobStore,
-    pub(crate) ledger: SqliteLedger,
+    pub(crate) ledger: SqlLedger,
 }
 
 impl FileStores {
-    /// Locks a data folder, creates it if it does not exist, and opens its stores. Then runs `open_others`, which may block and gets the
+    /// Locks a data folder, creates it if it does not exist, and opens its stores, with `external_ledger` if there is one. Then runs `open_others`, which may block and gets the
     /// lock.
     pub(crate) async fn lock_folder_and_open<R: Send + 'static>(
         data: &Path,
+        external_ledger: Option<SqlLedger>,
         open_others: impl FnOnce(Arc<FolderLock>) -> Result<R, StorageError> + Send + 'static,
     ) -> Result<(Self, R), StorageError> {
         let folder = data.to_owned();
@@ -31,7 +32,10 @@ impl FileStores {
             create_private_folder(&folder)?;
             let lock = Arc::new(FolderLock::acquire_with_timeout(&folder)?);
             rename_entries_of_earlier_versions(&folder)?;
-            let ledger = SqliteLedger::open_or_create(&folder, Arc::clone(&lock))?;
+            let ledger = match external_ledger {
+                Some(ledger) => ledger,
+                None => SqlLedger::open_or_create(&folder, Arc::clone(&lock))?,
+            };
             let usage = ledger.storage_usage();
             let stores = Self {
                 uploads: FileUploadStore::open_and_remove_unfinished_files(&folder, usage.clone())?,

@@ -1,31 +1,29 @@
-//! The ledger in SQLite: `<data>/ledger.db`.
+//! The ledger: jobs, documents, pages, events, tenants and everything else that has rows, in SQLite or PostgreSQL.
 //!
-//! One thread writes over one connection, with one transaction for each group of entries. The file has a write-ahead log, and a
-//! commit returns after an fsync, as the port requires. This is why the engine commits in groups. Readers have connections of their
-//! own, which do not wait for the writer; another process can read too ([`LedgerReader`]). Another process can also change tenants and
-//! API keys ([`TenantAdmin`]).
+//! The functions that read and write rows exist once, over [`SqlConnection`]. [`sqlite`] and [`postgres`] open the database and run
+//! these functions, in transactions if they change rows.
 
 mod column_values;
 mod component_log;
 mod component_state;
-pub(crate) mod database;
 mod document_removals;
 mod job_and_document_rows;
 mod job_requests;
+mod ledger_database;
+mod locked_tenants;
 mod pipelines;
-mod reader;
-mod schema_renames;
+mod postgres;
 mod shadow_runs;
-mod sqlite_ledger;
+mod sql_connection;
+mod sql_ledger;
+mod sql_values;
+pub(crate) mod sqlite;
 mod storage_usage;
-mod tenant_admin;
-mod tenant_store_delegation;
+mod tenant_store;
 mod tenants;
 mod usage;
-mod writer;
 
 use async_trait::async_trait;
-use rusqlite::Transaction;
 use weir_core::component_log::NumberedComponentLogRecord;
 use weir_core::component_state_limits::{StateChange, StateSizes};
 use weir_core::event::{ErrorInfo, Event};
@@ -33,82 +31,32 @@ use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
 use weir_core::ports::{ComponentStateStore, Ledger};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
-pub use self::reader::LedgerReader;
-pub use self::sqlite_ledger::SqliteLedger;
-pub use self::tenant_admin::TenantAdmin;
-pub(crate) use self::writer::LedgerWriter;
+pub(crate) use self::ledger_database::LedgerDatabase;
+use self::locked_tenants::LockedTenants;
+pub use self::postgres::PostgresConnectionSettings;
+use self::sql_connection::{SqlConnection, SqlResult};
+pub use self::sql_ledger::SqlLedger;
 
+/// The name of the ledger in errors.
+const LEDGER_NAME: &str = "the ledger";
 /// Maximum number of events or log entries that one call returns.
 const MAX_LISTED_EVENTS: usize = 10_000;
 
-impl LedgerReader {
-    /// Like [`Ledger::find_document`].
-    pub async fn find_document(
-        &self,
-        tenant: &TenantId,
-        document: &DocumentId,
-    ) -> Result<Option<DocumentRecord>, StorageError> {
-        let (tenant, document) = (tenant.clone(), *document);
-        self.run_on_read_connection(move |c| job_and_document_rows::find_document(c, &tenant, &document))
-            .await
-    }
-
-    /// Like [`Ledger::list_tenant_documents`].
-    pub async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
-        let tenant = tenant.clone();
-        self.run_on_read_connection(move |c| job_and_document_rows::list_documents(c, &tenant))
-            .await
-    }
-
-    /// Like [`Ledger::list_pages`].
-    pub async fn list_pages(
-        &self,
-        tenant: &TenantId,
-        document: &DocumentId,
-        revision: Option<&RevisionId>,
-    ) -> Result<Vec<PageRecord>, StorageError> {
-        let (tenant, document, revision) = (tenant.clone(), *document, revision.copied());
-        self.run_on_read_connection(move |c| {
-            job_and_document_rows::list_pages(c, &tenant, &document, revision.as_ref())
-        })
-        .await
-    }
-
-    /// Like [`Ledger::find_job`].
-    pub async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
-        let (tenant, job) = (tenant.clone(), *job);
-        self.run_on_read_connection(move |c| job_and_document_rows::find_job(c, &tenant, &job))
-            .await
-    }
-
-    /// Like [`Ledger::list_component_log`].
-    pub async fn list_component_log(
-        &self,
-        tenant: &TenantId,
-        job: &JobId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<NumberedComponentLogRecord>, StorageError> {
-        let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_LISTED_EVENTS));
-        self.run_on_read_connection(move |c| component_log::list_log_entries(c, &tenant, &job, after, limit))
-            .await
-    }
-}
-
 #[async_trait]
-impl Ledger for SqliteLedger {
+impl Ledger for SqlLedger {
     async fn commit_entries(&self, entries: Vec<LedgerEntry>) -> Result<(), StorageError> {
         if entries.is_empty() {
             return Ok(());
         }
-        let write_all = move |t: &Transaction<'_>| {
+        let tenants = LockedTenants::many(entries.iter().map(LedgerEntry::tenant));
+        let write_all = move |t: &SqlConnection<'_>| {
             let mut entries = entries.iter();
             entries.try_fold(false, |removed, entry| {
                 Ok(write_ledger_entry(t, entry)? || removed)
             })
         };
-        if self.run_write_transaction(write_all).await? {
-            self.tenant_admin.schedule_wal_truncation();
+        if self.database.run_write_transaction(tenants, write_all).await? {
+            self.database.schedule_overwriting_of_removed_rows();
         }
         Ok(())
     }
@@ -118,11 +66,17 @@ impl Ledger for SqliteLedger {
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Option<DocumentRecord>, StorageError> {
-        self.reader.find_document(tenant, document).await
+        let (tenant, document) = (tenant.clone(), *document);
+        self.database
+            .run_query(move |c| job_and_document_rows::find_document(c, &tenant, &document))
+            .await
     }
 
     async fn list_tenant_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
-        self.reader.list_documents(tenant).await
+        let tenant = tenant.clone();
+        self.database
+            .run_query(move |c| job_and_document_rows::list_documents(c, &tenant))
+            .await
     }
 
     async fn list_pages(
@@ -131,16 +85,22 @@ impl Ledger for SqliteLedger {
         document: &DocumentId,
         revision: Option<&RevisionId>,
     ) -> Result<Vec<PageRecord>, StorageError> {
-        self.reader.list_pages(tenant, document, revision).await
+        let (tenant, document, revision) = (tenant.clone(), *document, revision.copied());
+        self.database
+            .run_query(move |c| job_and_document_rows::list_pages(c, &tenant, &document, revision.as_ref()))
+            .await
     }
 
     async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
-        self.reader.find_job(tenant, job).await
+        let (tenant, job) = (tenant.clone(), *job);
+        self.database
+            .run_query(move |c| job_and_document_rows::find_job(c, &tenant, &job))
+            .await
     }
 
     async fn list_unfinished_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
-        self.reader
-            .run_on_read_connection(job_and_document_rows::list_unfinished_jobs)
+        self.database
+            .run_query(job_and_document_rows::list_unfinished_jobs)
             .await
     }
 
@@ -152,17 +112,15 @@ impl Ledger for SqliteLedger {
         limit: usize,
     ) -> Result<Vec<Event>, StorageError> {
         let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_LISTED_EVENTS));
-        self.reader
-            .run_on_read_connection(move |c| {
-                job_and_document_rows::list_job_events(c, &tenant, &job, after, limit)
-            })
+        self.database
+            .run_query(move |c| job_and_document_rows::list_job_events(c, &tenant, &job, after, limit))
             .await
     }
 
     async fn last_job_event(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Event>, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
-        self.reader
-            .run_on_read_connection(move |c| job_and_document_rows::find_last_job_event(c, &tenant, &job))
+        self.database
+            .run_query(move |c| job_and_document_rows::find_last_job_event(c, &tenant, &job))
             .await
     }
 
@@ -173,10 +131,8 @@ impl Ledger for SqliteLedger {
         limit: usize,
     ) -> Result<Vec<(u64, Event)>, StorageError> {
         let (tenant, limit) = (tenant.clone(), limit.min(MAX_LISTED_EVENTS));
-        self.reader
-            .run_on_read_connection(move |c| {
-                job_and_document_rows::list_tenant_events(c, &tenant, after, limit)
-            })
+        self.database
+            .run_query(move |c| job_and_document_rows::list_tenant_events(c, &tenant, after, limit))
             .await
     }
 
@@ -187,15 +143,16 @@ impl Ledger for SqliteLedger {
         after: u64,
         limit: usize,
     ) -> Result<Vec<NumberedComponentLogRecord>, StorageError> {
-        self.reader.list_component_log(tenant, job, after, limit).await
+        let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_LISTED_EVENTS));
+        self.database
+            .run_query(move |c| component_log::list_log_entries(c, &tenant, &job, after, limit))
+            .await
     }
 
     async fn last_tenant_event_position(&self, tenant: &TenantId) -> Result<u64, StorageError> {
         let tenant = tenant.clone();
-        self.reader
-            .run_on_read_connection(move |c| {
-                job_and_document_rows::find_last_tenant_event_position(c, &tenant)
-            })
+        self.database
+            .run_query(move |c| job_and_document_rows::find_last_tenant_event_position(c, &tenant))
             .await
     }
 
@@ -206,10 +163,8 @@ impl Ledger for SqliteLedger {
         limit: usize,
     ) -> Result<Vec<DocumentRecord>, StorageError> {
         let tenant = tenant.clone();
-        self.reader
-            .run_on_read_connection(move |c| {
-                job_and_document_rows::list_documents_after(c, &tenant, after, limit)
-            })
+        self.database
+            .run_query(move |c| job_and_document_rows::list_documents_after(c, &tenant, after, limit))
             .await
     }
 
@@ -221,34 +176,33 @@ impl Ledger for SqliteLedger {
         limit: usize,
     ) -> Result<Vec<PageRecord>, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
-        self.reader
-            .run_on_read_connection(move |c| {
-                job_and_document_rows::list_pages_after(c, &tenant, &document, after, limit)
-            })
+        self.database
+            .run_query(move |c| job_and_document_rows::list_pages_after(c, &tenant, &document, after, limit))
             .await
     }
 
     async fn last_component_log_seq(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
-        self.reader
-            .run_on_read_connection(move |c| component_log::find_last_log_entry_seq(c, &tenant, &job))
+        self.database
+            .run_query(move |c| component_log::find_last_log_entry_seq(c, &tenant, &job))
             .await
     }
 
     async fn erase_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         let known = self
-            .run_write_transaction(move |t| {
+            .database
+            .run_write_transaction(LockedTenants::one(&tenant), move |t| {
                 document_removals::delete_document_and_redact_jobs(t, &tenant, &document)
             })
             .await?;
-        self.tenant_admin.truncate_wal_or_schedule().await?;
+        self.database.overwrite_removed_rows().await?;
         Ok(known)
     }
 }
 
 /// Writes one entry. Returns whether it removed a secret.
-fn write_ledger_entry(transaction: &Transaction<'_>, entry: &LedgerEntry) -> rusqlite::Result<bool> {
+fn write_ledger_entry(transaction: &SqlConnection<'_>, entry: &LedgerEntry) -> SqlResult<bool> {
     let written = match entry {
         LedgerEntry::Job(job) => {
             job_and_document_rows::write_job(transaction, job)?;
@@ -268,7 +222,7 @@ fn write_ledger_entry(transaction: &Transaction<'_>, entry: &LedgerEntry) -> rus
 }
 
 #[async_trait]
-impl ComponentStateStore for SqliteLedger {
+impl ComponentStateStore for SqlLedger {
     async fn get_component_state_value(
         &self,
         tenant: &TenantId,
@@ -276,10 +230,8 @@ impl ComponentStateStore for SqliteLedger {
         key: &str,
     ) -> Result<Option<Vec<u8>>, ErrorInfo> {
         let (tenant, pipeline, key) = (tenant.clone(), pipeline.to_owned(), key.to_owned());
-        self.reader
-            .run_on_read_connection(move |c| {
-                component_state::get_component_state_value(c, &tenant, &pipeline, &key)
-            })
+        self.database
+            .run_query(move |c| component_state::get_component_state_value(c, &tenant, &pipeline, &key))
             .await
             .map_err(to_error_info)
     }
@@ -290,10 +242,8 @@ impl ComponentStateStore for SqliteLedger {
         pipeline: &str,
     ) -> Result<StateSizes, ErrorInfo> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
-        self.reader
-            .run_on_read_connection(move |c| {
-                component_state::list_component_state_value_sizes(c, &tenant, &pipeline)
-            })
+        self.database
+            .run_query(move |c| component_state::list_component_state_value_sizes(c, &tenant, &pipeline))
             .await
             .map_err(to_error_info)
     }
@@ -305,11 +255,12 @@ impl ComponentStateStore for SqliteLedger {
         changes: Vec<StateChange>,
     ) -> Result<(), ErrorInfo> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
-        self.run_write_transaction(move |t| {
-            component_state::apply_component_state_changes(t, &tenant, &pipeline, &changes)
-        })
-        .await
-        .map_err(to_error_info)?
+        self.database
+            .run_write_transaction(LockedTenants::one(&tenant), move |t| {
+                component_state::apply_component_state_changes(t, &tenant, &pipeline, &changes)
+            })
+            .await
+            .map_err(to_error_info)?
     }
 }
 

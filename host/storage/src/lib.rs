@@ -1,6 +1,7 @@
-//! Storage: uploads and blobs in files, passages in an in-process Qdrant shard or on a Qdrant server, the ledger in SQLite.
+//! Storage: uploads and blobs in files, passages in an in-process Qdrant shard or on a Qdrant server, the ledger in SQLite or on a
+//! PostgreSQL server.
 //!
-//! Everything except the passages on a server is in one data folder. One process holds it at a time:
+//! Everything that is not on a server is in one data folder. One process holds it at a time:
 //!
 //! | name | content |
 //! |---|---|
@@ -9,13 +10,14 @@
 //! | `components/<tenant>/<digest>.wasm` | [`FileComponentStore`] |
 //! | `blobs/<tenant>/<key>` | [`FileBlobStore`] |
 //! | `vectors/` | [`EdgeVectorStore`]; absent with [`QdrantVectorStore`] |
-//! | `ledger.db` | [`SqliteLedger`] |
+//! | `ledger.db` | [`SqlLedger`]; absent with a PostgreSQL server |
 //! | `responses.db` | [`SqliteResponseCache`] |
 //! | `recordings/<tenant>` | recorded calls of jobs, written by `weir-policy`; removed with their tenant |
 //! | `weir.sock` | socket on which the holder runs searches of `vectors/` for other processes |
 //!
 //! [`Storage`] is for the process that holds the folder. Other processes can work at the same time, and also while no process holds the
-//! folder: [`search_data_folder`] finds passages, [`LedgerReader`] reads the ledger, and [`TenantAdmin`] changes tenants and API keys.
+//! folder: [`search_data_folder`] finds passages, [`SqlLedger::open_read_only`] reads the ledger, and [`SqlLedger::open_shared`] changes
+//! tenants and API keys.
 
 mod blobs;
 mod changed_paths;
@@ -38,7 +40,7 @@ use std::sync::Arc;
 
 pub use blobs::FileBlobStore;
 pub use component_store::FileComponentStore;
-pub use ledger::{LedgerReader, SqliteLedger, TenantAdmin};
+pub use ledger::{PostgresConnectionSettings, SqlLedger};
 pub use response_cache::SqliteResponseCache;
 pub use search_socket_server::search_data_folder;
 pub use tenant_removal::remove_tenant_with_all_data;
@@ -67,7 +69,16 @@ pub struct Storage {
     /// Passages.
     pub vectors: Arc<dyn VectorStore>,
     /// Documents, jobs, pages and events. Also the components' state, tenants, job requests, usage, and the revisions of pipelines.
-    pub ledger: Arc<SqliteLedger>,
+    pub ledger: Arc<SqlLedger>,
+}
+
+/// Stores on other machines, which take the place of those in the data folder.
+#[derive(Default)]
+pub struct ExternalStores {
+    /// The ledger on a PostgreSQL server.
+    pub ledger: Option<SqlLedger>,
+    /// The passages on a Qdrant server.
+    pub vectors: Option<Arc<dyn VectorStore>>,
 }
 
 impl Storage {
@@ -75,34 +86,36 @@ impl Storage {
     /// vectors; a folder with an index for another model is refused. While another process holds the folder, waits up to two seconds
     /// and then returns [`StorageError::InUse`].
     pub async fn open_or_create(data: &Path, dimensions: usize, model: &str) -> Result<Self, StorageError> {
-        let (folder, model) = (data.to_owned(), model.to_owned());
-        let open_index = move |lock| EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock);
-        let (stores, index) = FileStores::lock_folder_and_open(data, open_index).await?;
-        let index = Arc::new(index);
-        let search_server = SearchServer::bind_socket_and_start(data, &index)?;
-        Ok(Self::from_stores(
-            stores,
-            index.clone(),
-            Some((search_server, index)),
-        ))
+        Self::open_or_create_with_external_stores(data, dimensions, model, ExternalStores::default()).await
     }
 
-    /// Like [`Storage::open_or_create`], with the passages in `vectors` instead of the data folder.
-    pub async fn open_or_create_without_index(
+    /// Like [`Storage::open_or_create`], with some stores on other machines.
+    pub async fn open_or_create_with_external_stores(
         data: &Path,
-        vectors: Arc<dyn VectorStore>,
+        dimensions: usize,
+        model: &str,
+        external: ExternalStores,
     ) -> Result<Self, StorageError> {
-        let (stores, ()) = FileStores::lock_folder_and_open(data, |_| Ok(())).await?;
-        Ok(Self::from_stores(stores, vectors, None))
-    }
-
-    fn from_stores(
-        stores: FileStores,
-        vectors: Arc<dyn VectorStore>,
-        embedded_index: Option<(SearchServer, Arc<EdgeVectorStore>)>,
-    ) -> Self {
-        let (search_server, embedded_index) = embedded_index.unzip();
-        Self {
+        let (folder, model) = (data.to_owned(), model.to_owned());
+        let ExternalStores { ledger, vectors } = external;
+        let (stores, vectors, embedded_index) = match vectors {
+            Some(vectors) => {
+                let (stores, ()) = FileStores::lock_folder_and_open(data, ledger, |_| Ok(())).await?;
+                (stores, vectors, None)
+            }
+            None => {
+                let open_index =
+                    move |lock| EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock);
+                let (stores, index) = FileStores::lock_folder_and_open(data, ledger, open_index).await?;
+                let index = Arc::new(index);
+                (stores, Arc::clone(&index) as Arc<dyn VectorStore>, Some(index))
+            }
+        };
+        let search_server = match &embedded_index {
+            Some(index) => Some(SearchServer::bind_socket_and_start(data, index)?),
+            None => None,
+        };
+        Ok(Self {
             search_server,
             embedded_index,
             uploads: Arc::new(stores.uploads),
@@ -110,7 +123,7 @@ impl Storage {
             blobs: Arc::new(stores.blobs),
             vectors,
             ledger: Arc::new(stores.ledger),
-        }
+        })
     }
 
     /// Rewrites the files of the index in the data folder without removed passages, if there are any. Changes wait meanwhile, searches
@@ -190,7 +203,9 @@ mod tests {
         fs::rename(data.join("uploads"), data.join("originals")).unwrap();
         fs::create_dir(data.join("originals/default")).unwrap();
         fs::write(data.join("originals/default/file"), "upload").unwrap();
-        remove_tenant_with_all_data(data, &tenant, None).await.unwrap();
+        remove_tenant_with_all_data(data, &tenant, ExternalStores::default())
+            .await
+            .unwrap();
         assert!(!data.join("originals").exists() && !data.join("uploads/default").exists());
     }
 }

@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use weir_core::llm::{LlmResponse, ResponseCache, ResponseCacheKey};
 use weir_core::{DocumentId, StorageError, TenantId};
 
-use crate::ledger::database::{create_or_make_file_private, to_storage_error, truncate_wal};
+use crate::ledger::sqlite::database::{create_or_make_file_private, to_storage_error, truncate_wal};
 use crate::path_with_public_name::PathWithPublicName;
 use crate::worker_thread::WorkerThread;
 

@@ -4,7 +4,7 @@
 //! the process that has locked the folder runs searches that arrive at the socket `weir.sock` in the folder, and
 //! [`search_data_folder`] sends them there. If no process has locked the folder, [`search_data_folder`] opens the shard itself
 //! for a moment. The client embeds the query, so the server's models are not used. Reading the ledger needs no server (see
-//! [`LedgerReader`](crate::LedgerReader)).
+//! [`SqlLedger`](crate::SqlLedger)).
 //!
 //! A request is one JSON object and ends when the client closes its sending side. The response is one JSON object too. Only the owner of
 //! the folder can open the socket, and the owner can read all files of the folder. So the tenant of a request is not authenticated. The

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use weir_core::{StorageError, TenantId};
 
 use crate::changed_paths::ChangedPaths;
-use crate::ledger::LedgerWriter;
-use crate::worker_thread::WorkerThread;
+use crate::ledger::LedgerDatabase;
 
 /// Maximum number of paths that one transaction marks. Callers with more paths divide them.
 pub(crate) const MAX_MARKED_PATHS: usize = 1000;
@@ -18,17 +17,14 @@ pub(crate) const MAX_MARKED_PATHS: usize = 1000;
 #[derive(Clone)]
 pub(crate) struct StorageUsageTracker {
     changed_paths: Arc<ChangedPaths>,
-    writer: Arc<WorkerThread<LedgerWriter>>,
+    database: Arc<LedgerDatabase>,
 }
 
 impl StorageUsageTracker {
-    pub(crate) const fn new(
-        changed_paths: Arc<ChangedPaths>,
-        writer: Arc<WorkerThread<LedgerWriter>>,
-    ) -> Self {
+    pub(crate) const fn new(changed_paths: Arc<ChangedPaths>, database: Arc<LedgerDatabase>) -> Self {
         Self {
             changed_paths,
-            writer,
+            database,
         }
     }
 
@@ -41,8 +37,7 @@ impl StorageUsageTracker {
     ) -> Result<(), StorageError> {
         if self.changed_paths.add_changing_paths(tenant, paths) {
             // Callers that wait at the same time share a transaction.
-            self.writer
-                .run_and_block_caller(LedgerWriter::mark_changing_paths)?;
+            self.database.mark_changing_paths()?;
         }
         Ok(())
     }
@@ -68,8 +63,7 @@ impl StorageUsageTracker {
     /// Saves the sizes of changed files now and not with the next transaction. Removals end with it, so that a tenant can use the space.
     /// Blocks on the disk.
     pub(crate) fn save_changed_file_sizes(&self) -> Result<(), StorageError> {
-        self.writer
-            .run_and_block_caller(LedgerWriter::save_changed_file_sizes)
+        self.database.save_changed_file_sizes()
     }
 
     /// Runs `work`, which changes no sizes, while no file changes.
@@ -80,9 +74,7 @@ impl StorageUsageTracker {
     /// Returns the bytes that a tenant stores.
     #[cfg(test)]
     pub(crate) async fn count_stored_bytes(&self, tenant: &TenantId) -> u64 {
-        let tenant = tenant.clone();
-        let counted = self.writer.run(move |writer| writer.count_stored_bytes(&tenant));
-        counted.await.unwrap()
+        self.database.save_and_count_stored_bytes(tenant).await
     }
 }
 

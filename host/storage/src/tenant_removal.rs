@@ -8,11 +8,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use weir_core::component::ComponentStore as _;
-use weir_core::ports::{BlobStore, VectorStore};
+use weir_core::ports::{BlobStore, VectorStore as _};
 use weir_core::tenancy::TenantStore;
 use weir_core::uploads::UploadStore;
 use weir_core::{StorageError, TenantId};
 
+use crate::ExternalStores;
 use crate::file_stores::FileStores;
 use crate::path_with_public_name::PathWithPublicName;
 use crate::response_cache;
@@ -28,12 +29,12 @@ fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
 }
 
 /// Removes a tenant with all its data from a data folder. Returns whether the tenant existed. Fails with [`StorageError::InUse`]
-/// if another process has locked the folder, because jobs that run there would write new data of the tenant. `external_vectors` is the
-/// store of the passages if they are not in the data folder; an index that is there too is also emptied.
+/// if another process has locked the folder, because jobs that run there would write new data of the tenant. An index in the data folder is
+/// emptied even if `external` has the passages.
 pub async fn remove_tenant_with_all_data(
     data: &Path,
     tenant: &TenantId,
-    external_vectors: Option<&dyn VectorStore>,
+    external: ExternalStores,
 ) -> Result<bool, StorageError> {
     let (folder, removed_tenant) = (data.to_owned(), tenant.clone());
     let open_index_and_remove_files = move |lock| {
@@ -42,7 +43,8 @@ pub async fn remove_tenant_with_all_data(
         remove_recordings_folder(&folder.join("recordings").join(removed_tenant.as_str()))?;
         Ok(vectors)
     };
-    let (stores, vectors) = FileStores::lock_folder_and_open(data, open_index_and_remove_files).await?;
+    let (stores, vectors) =
+        FileStores::lock_folder_and_open(data, external.ledger, open_index_and_remove_files).await?;
     let FileStores {
         uploads,
         components,
@@ -51,7 +53,7 @@ pub async fn remove_tenant_with_all_data(
     } = stores;
     let removed = async {
         ledger.suspend_tenant_and_remove_keys(tenant).await?;
-        if let Some(vectors) = external_vectors {
+        if let Some(vectors) = &external.vectors {
             vectors.remove_tenant_points(tenant).await?;
             vectors.flush_points().await?;
         }

@@ -196,11 +196,11 @@ fn parse_staged_file_name(name: &str, path: PathBuf) -> Option<StagedUpload> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::SqliteLedger;
+    use crate::ledger::SqlLedger;
 
     fn open_uploads() -> (tempfile::TempDir, StorageUsageTracker, FileUploadStore) {
         let dir = tempfile::tempdir().unwrap();
-        let usage = SqliteLedger::open_for_test(dir.path()).storage_usage();
+        let usage = SqlLedger::open_for_test(dir.path()).storage_usage();
         let uploads = FileUploadStore::open_and_remove_unfinished_files(dir.path(), usage.clone()).unwrap();
         (dir, usage, uploads)
     }

@@ -15,7 +15,7 @@ use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::{BlobStore, Ledger};
 use weir_core::tenancy::TenantStore;
 use weir_core::usage::{Usage, UsageStore};
-use weir_storage::SqliteLedger;
+use weir_storage::SqlLedger;
 
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
@@ -131,7 +131,7 @@ async fn passwords_of_ended_jobs_leave_the_ledger_files() {
 }
 
 /// Commits the end of a job.
-async fn end_job(ledger: &SqliteLedger, record: &JobRecord) {
+async fn end_job(ledger: &SqlLedger, record: &JobRecord) {
     let ended = JobRecord {
         state: JobState::Failed,
         ..record.clone()

@@ -19,7 +19,7 @@ use weir_core::page::OutlineEntry;
 use weir_core::ports::{ComponentStateStore, Ledger};
 use weir_core::tenancy::TenantStore;
 use weir_core::{JobId, RevisionId, StorageError, TenantId};
-use weir_storage::LedgerReader;
+use weir_storage::SqlLedger;
 
 fn make_document_record(t: &TenantId, name: &str, created_millis: u64) -> DocumentRecord {
     DocumentRecord {
@@ -439,22 +439,22 @@ async fn policy_state_stays_within_its_quotas() {
 async fn separate_reader_sees_writes_and_can_open_after_close() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(
-        LedgerReader::open(dir.path()),
+        SqlLedger::open_read_only(dir.path()),
         Err(StorageError::NotFound { .. })
     ));
     let storage = open_storage(dir.path()).await;
     let t = TenantId::default_tenant();
-    let reader = LedgerReader::open(dir.path()).unwrap();
-    assert!(reader.list_documents(&t).await.unwrap().is_empty());
+    let reader = SqlLedger::open_read_only(dir.path()).unwrap();
+    assert!(reader.list_tenant_documents(&t).await.unwrap().is_empty());
     storage
         .ledger
         .commit_entries(vec![LedgerEntry::Document(make_document_record(&t, "d", 1))])
         .await
         .unwrap();
-    assert_eq!(reader.list_documents(&t).await.unwrap().len(), 1);
+    assert_eq!(reader.list_tenant_documents(&t).await.unwrap().len(), 1);
     storage.close().await.unwrap();
-    assert_eq!(reader.list_documents(&t).await.unwrap().len(), 1);
-    let second_reader = LedgerReader::open(dir.path()).unwrap();
+    assert_eq!(reader.list_tenant_documents(&t).await.unwrap().len(), 1);
+    let second_reader = SqlLedger::open_read_only(dir.path()).unwrap();
     assert_eq!(
         second_reader.find_document(&t, &document_id("d")).await.unwrap(),
         Some(make_document_record(&t, "d", 1))

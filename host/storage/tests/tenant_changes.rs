@@ -6,7 +6,7 @@ mod fixture;
 use fixture::{open_storage, tenant_id};
 use weir_conformance::records::make_tenant;
 use weir_core::tenancy::{TenantState, TenantStore, TenantUpdate};
-use weir_storage::TenantAdmin;
+use weir_storage::SqlLedger;
 
 fn weight_update(weight: f64) -> TenantUpdate {
     TenantUpdate {
@@ -20,7 +20,7 @@ async fn concurrent_changes_of_two_processes_are_all_applied() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let t = tenant_id("a");
-    let admin = TenantAdmin::open_existing(dir.path()).await.unwrap();
+    let admin = SqlLedger::open_shared(dir.path()).await.unwrap();
     assert!(admin.create_tenant(&make_tenant(&t)).await.unwrap());
     for n in 0..50_u32 {
         let state = [TenantState::Suspended, TenantState::Active][n as usize % 2];

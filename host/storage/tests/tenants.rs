@@ -35,7 +35,7 @@ use weir_core::tenancy::{TenantStore, TenantUpdate};
 use weir_core::uploads::UploadStore;
 use weir_core::usage::{Usage, UsageStore};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
-use weir_storage::{SqliteLedger, Storage, TenantAdmin, remove_tenant_with_all_data};
+use weir_storage::{ExternalStores, SqlLedger, Storage, remove_tenant_with_all_data};
 
 const DATA_VARIABLE: &str = "WEIR_TEST_DATA";
 
@@ -52,7 +52,7 @@ async fn sqlite_ledger_and_tenant_admin_pass_the_conformance_suite() {
     let storage = open_storage(dir.path()).await;
     weir_conformance::check_tenant_store(&*storage.ledger).await;
     // The tenant admin uses the folder at the same time.
-    let admin = TenantAdmin::open_existing(dir.path()).await.unwrap();
+    let admin = SqlLedger::open_shared(dir.path()).await.unwrap();
     weir_conformance::check_tenant_store(&admin).await;
     storage.close().await.unwrap();
 }
@@ -61,9 +61,9 @@ async fn sqlite_ledger_and_tenant_admin_pass_the_conformance_suite() {
 async fn tenant_admin_creates_a_ledger_that_a_server_opens() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let missing = TenantAdmin::open_existing(&data).await.err().unwrap();
+    let missing = SqlLedger::open_shared(&data).await.err().unwrap();
     assert!(matches!(missing, StorageError::NotFound { .. }), "{missing}");
-    let admin = TenantAdmin::open_or_create(&data).await.unwrap();
+    let admin = SqlLedger::open_or_create_shared(&data).await.unwrap();
     admin.create_tenant(&make_tenant(&tenant_id("a"))).await.unwrap();
     drop(admin);
     use std::os::unix::fs::PermissionsExt;
@@ -84,7 +84,7 @@ async fn tenant_writer_in_another_process() {
     let Ok(data) = std::env::var(DATA_VARIABLE) else {
         panic!("set {DATA_VARIABLE}");
     };
-    let admin = TenantAdmin::open_existing(Path::new(&data)).await.unwrap();
+    let admin = SqlLedger::open_shared(Path::new(&data)).await.unwrap();
     for n in 0..150 {
         let t = tenant_id(&format!("t{n}"));
         admin.create_tenant(&make_tenant(&t)).await.unwrap();
@@ -157,7 +157,7 @@ async fn changes_of_another_process_are_seen_at_once() {
     let storage = open_storage(dir.path()).await;
     let registry: &dyn TenantStore = &*storage.ledger;
     let t = tenant_id("a");
-    let admin = TenantAdmin::open_existing(dir.path()).await.unwrap();
+    let admin = SqlLedger::open_shared(dir.path()).await.unwrap();
     assert!(admin.create_tenant(&make_tenant(&t)).await.unwrap());
     for n in 0..50 {
         let mut record = make_tenant(&t);
@@ -260,7 +260,7 @@ async fn fill_every_store(storage: &Storage, t: &TenantId) {
 }
 
 /// Writes a pipeline with a component, and a job that is assigned to its revision.
-async fn fill_pipeline_tables(ledger: &SqliteLedger, t: &TenantId, digest: ComponentDigest) {
+async fn fill_pipeline_tables(ledger: &SqlLedger, t: &TenantId, digest: ComponentDigest) {
     let record = ComponentRecord {
         tenant: t.clone(),
         digest,
@@ -357,8 +357,16 @@ async fn removing_a_tenant_removes_only_its_data() {
         assert!(*count > 0, "{table} has no row to remove");
     }
 
-    assert!(remove_tenant_with_all_data(dir.path(), &a, None).await.unwrap());
-    assert!(!remove_tenant_with_all_data(dir.path(), &a, None).await.unwrap());
+    assert!(
+        remove_tenant_with_all_data(dir.path(), &a, ExternalStores::default())
+            .await
+            .unwrap()
+    );
+    assert!(
+        !remove_tenant_with_all_data(dir.path(), &a, ExternalStores::default())
+            .await
+            .unwrap()
+    );
     for (table, count) in count_rows(dir.path(), &a) {
         assert_eq!(count, 0, "{table}");
     }
@@ -397,7 +405,7 @@ async fn tenant_is_not_removed_while_a_server_runs() {
     let storage = open_storage(dir.path()).await;
     let t = tenant_id("a");
     storage.ledger.create_tenant(&make_tenant(&t)).await.unwrap();
-    let refused = remove_tenant_with_all_data(dir.path(), &t, None)
+    let refused = remove_tenant_with_all_data(dir.path(), &t, ExternalStores::default())
         .await
         .unwrap_err();
     assert!(matches!(refused, StorageError::InUse { .. }), "{refused}");
@@ -408,9 +416,13 @@ async fn tenant_is_not_removed_while_a_server_runs() {
 async fn tenant_is_removed_from_a_folder_without_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let t = tenant_id("a");
-    let admin = TenantAdmin::open_or_create(dir.path()).await.unwrap();
+    let admin = SqlLedger::open_or_create_shared(dir.path()).await.unwrap();
     admin.create_tenant(&make_tenant(&t)).await.unwrap();
-    assert!(remove_tenant_with_all_data(dir.path(), &t, None).await.unwrap());
+    assert!(
+        remove_tenant_with_all_data(dir.path(), &t, ExternalStores::default())
+            .await
+            .unwrap()
+    );
     assert!(admin.list_tenants().await.unwrap().is_empty());
     assert!(!dir.path().join("vectors").exists());
 }

@@ -1,7 +1,10 @@
 //! Records that suites and tests of stores write. Suites use unique names, so that they can check a store that already has data.
 
+use weir_core::component::ComponentsByRole;
 use weir_core::job_request::{JobRequest, JobRequestOptions, RequestedFile};
 use weir_core::ledger::{JobRecord, JobState};
+use weir_core::manifest::Manifest;
+use weir_core::revision::RevisionSpec;
 use weir_core::tenancy::{ApiKeyRecord, KeyScope, Quotas, Tenant, TenantState};
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 
@@ -72,5 +75,16 @@ pub fn make_job_request(record: &JobRecord, document: DocumentId) -> JobRequest 
         },
         webhook: None,
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+    }
+}
+
+/// Returns the specification of a revision that differs for each `number`.
+#[must_use]
+pub fn make_revision_spec(number: u32) -> RevisionSpec {
+    let mut manifest = Manifest::default_pipeline_manifest();
+    manifest.settings.insert("dpi".into(), i64::from(number).into());
+    RevisionSpec {
+        manifest,
+        components: ComponentsByRole::default(),
     }
 }

@@ -20,6 +20,8 @@ use crate::tenant_metric_labels::TenantMetricLabels;
 
 /// The interval between two writes.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
+/// Tenants in one write of usage: a store may lock each of them.
+const MAX_TENANTS_PER_WRITE: usize = 500;
 /// The maximum number of tenants whose stored usage is cached.
 const MAX_CACHED_TENANTS: usize = 10_000;
 
@@ -207,13 +209,15 @@ impl UsageRecorder {
         for ((day, tenant), usage) in &self.totals.lock().unwritten {
             days.entry(*day).or_default().push((tenant.clone(), *usage));
         }
-        for (day, amounts) in days {
-            usage_store
-                .add_daily_usage_of_tenants(day, amounts.clone())
-                .await?;
-            let mut state = self.totals.lock();
-            for (tenant, usage) in amounts {
-                state.mark_usage_written(day, tenant, &usage);
+        for (day, amounts) in &days {
+            for group in amounts.chunks(MAX_TENANTS_PER_WRITE) {
+                usage_store
+                    .add_daily_usage_of_tenants(*day, group.to_vec())
+                    .await?;
+                let mut state = self.totals.lock();
+                for (tenant, usage) in group {
+                    state.mark_usage_written(*day, tenant.clone(), usage);
+                }
             }
         }
         Ok(())

@@ -69,6 +69,15 @@ settings! {
     /// the loss of quality.
     "inference.use_quantized_model" => inference_use_quantized_model: bool = "true", "true or false" if |_v| true;
 
+    /// URL of a PostgreSQL database for jobs, documents, tenants and everything else that is not a file or a passage. With TLS
+    /// (`?sslmode=require`) the certificate is verified. Empty: the file `ledger.db` in the data folder. A change does not move
+    /// anything.
+    "storage.ledger" => storage_ledger: String = "", "a URL without a password such as postgres://weir@db/weir, or empty"
+        if |v| v.is_empty() || is_postgres_url_without_password(&v);
+    /// Environment variable with the password of the PostgreSQL user. Empty: no password is sent.
+    "storage.postgres_password_env" => storage_postgres_password_env: String = "", "a name" if |_v| true;
+    /// Maximum number of connections of this process to the PostgreSQL server.
+    "storage.postgres_max_connections" => storage_postgres_max_connections: u32 = "16", "connections, 2 to 1000" if |v| (2..=1000).contains(&v);
     /// URL of the gRPC port of a Qdrant server that stores the passages and their vectors. Empty: the passages are in an
     /// index in the data folder. A change does not move passages: ingest the documents again.
     "storage.vectors" => storage_vectors: String = "", "an http:// or https:// URL such as http://qdrant:6334, or empty"
@@ -318,4 +327,16 @@ settings! {
     /// URL for traces (OTLP over HTTP), such as `http://127.0.0.1:4318/v1/traces`. Empty: no traces.
     "otel.traces_endpoint" => otel_traces_endpoint: String = "", "an http or https address"
         if |v| v.is_empty() || v.starts_with("http://") || v.starts_with("https://");
+}
+
+/// The URL is shown in several places, so it must not contain a password.
+fn is_postgres_url_without_password(address: &str) -> bool {
+    let rest = address
+        .strip_prefix("postgres://")
+        .or_else(|| address.strip_prefix("postgresql://"));
+    rest.is_some_and(|rest| {
+        let host = rest.split(['/', '?']).next().unwrap_or_default();
+        let has_password = host.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
+        !host.is_empty() && !has_password && !rest.contains("password=")
+    })
 }

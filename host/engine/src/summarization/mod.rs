@@ -32,6 +32,7 @@ use weir_core::{DocumentId, Rect, StorageError, layout};
 
 use crate::error::{DocumentStopReason, StageError, build_error_info};
 use crate::job_and_document_context::JobContext;
+use crate::store_retry::retry_while_unavailable;
 
 use quote_locations::{JoinedSummaries, LocatableText, build_summary, locate_quotes};
 
@@ -48,7 +49,11 @@ pub(crate) async fn summarize_document(
 ) -> Result<(), DocumentStopReason> {
     let ports = &job.engine.ports;
     let key = document_summaries_blob_key(&record.id, &job.pipeline.revision);
-    if !job.force && ports.blobs.get_blob(&job.tenant, &key).await?.is_some() {
+    if !job.force
+        && retry_while_unavailable(|| ports.blobs.get_blob(&job.tenant, &key))
+            .await?
+            .is_some()
+    {
         return Ok(());
     }
     let Some(model) = ports.language_model.clone() else {
@@ -60,10 +65,8 @@ pub(crate) async fn summarize_document(
     };
     let pages = read_stored_page_texts(job, record).await?;
     // The text may have changed since: fewer sections, or sections that start elsewhere.
-    ports
-        .vectors
-        .remove_document_summaries(&job.tenant, &record.id)
-        .await?;
+    let vectors = &ports.vectors;
+    retry_while_unavailable(|| vectors.remove_document_summaries(&job.tenant, &record.id)).await?;
     let sections = split_document_into_sections(record, &pages);
     let task = SummaryTask {
         job,
@@ -91,8 +94,11 @@ pub(crate) async fn summarize_document(
     };
     let bytes = serde_json::to_vec(&stored_summary)
         .map_err(|e| DocumentStopReason::Failed(build_error_info("summary", e)))?;
-    ports.blobs.put_blob(&job.tenant, &key, &bytes).await?;
-    tokio::try_join!(ports.blobs.flush_blobs(), ports.vectors.flush_points())?;
+    retry_while_unavailable(|| ports.blobs.put_blob(&job.tenant, &key, &bytes)).await?;
+    tokio::try_join!(
+        retry_while_unavailable(|| ports.blobs.flush_blobs()),
+        retry_while_unavailable(|| vectors.flush_points())
+    )?;
     let event = EventKind::DocumentSummarized {
         sections: u32::try_from(stored_summary.sections.len()).unwrap_or(u32::MAX),
         summary: stored_summary.summary.map(|summary| summary.text),
@@ -106,14 +112,9 @@ pub(crate) async fn summarize_document(
 /// The blobs are removed first: while a summary is stored, its sections count as indexed.
 pub(crate) async fn remove_summaries(job: &JobContext, document: &DocumentId) -> Result<(), StorageError> {
     let ports = &job.engine.ports;
-    ports
-        .blobs
-        .delete_blobs_with_prefix(&job.tenant, &document_summaries_blob_key_prefix(document))
-        .await?;
-    ports
-        .vectors
-        .remove_document_summaries(&job.tenant, document)
-        .await
+    let prefix = document_summaries_blob_key_prefix(document);
+    retry_while_unavailable(|| ports.blobs.delete_blobs_with_prefix(&job.tenant, &prefix)).await?;
+    retry_while_unavailable(|| ports.vectors.remove_document_summaries(&job.tenant, document)).await
 }
 
 /// Reads the stored lines of the document's pages, in page order.
@@ -124,11 +125,12 @@ async fn read_stored_page_texts(
     let ports = &job.engine.ports;
     let revision = Some(&job.pipeline.revision);
     let mut pages = Vec::new();
-    for page in ports.ledger.list_pages(&job.tenant, &record.id, revision).await? {
+    let list = || ports.ledger.list_pages(&job.tenant, &record.id, revision);
+    for page in retry_while_unavailable(list).await? {
         let FinalPageState::Done { text: Some(key), .. } = page.state else {
             continue;
         };
-        let Some(bytes) = ports.blobs.get_blob(&job.tenant, &key).await? else {
+        let Some(bytes) = retry_while_unavailable(|| ports.blobs.get_blob(&job.tenant, &key)).await? else {
             return Err(StorageError::NotFound { what: key });
         };
         pages.push(serde_json::from_slice(&bytes).map_err(|e| StorageError::Damaged {
@@ -422,10 +424,12 @@ impl SummaryTask<'_> {
             image: None,
             lines: None,
         };
-        let upserted = ports
-            .vectors
-            .upsert_points(&self.job.tenant, &self.record.collection, vec![point])
-            .await;
+        let upserted = retry_while_unavailable(|| {
+            ports
+                .vectors
+                .upsert_points(&self.job.tenant, &self.record.collection, vec![point.clone()])
+        })
+        .await;
         upserted.map_err(|e| stage(e.into()))
     }
 }

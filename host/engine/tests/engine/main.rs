@@ -29,6 +29,7 @@ mod quota;
 mod real_threads;
 mod resume;
 mod search;
+mod store_outage;
 mod summaries;
 mod summary_index;
 mod vision;

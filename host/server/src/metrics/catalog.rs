@@ -81,6 +81,7 @@ metric_catalog! {
     "weir_stage_queue_capacity" Gauge Count "Capacity in pages of the queue in front of a stage, by stage; 0 without running jobs";
     "weir_pages_ended_total" Counter Count "Pages that ended, by outcome: done or failed";
     "weir_ledger_group_commits_total" Counter Count "Group commits to the ledger";
+    "weir_store_retries_total" Counter Count "Calls of stores that were repeated because the store was not available";
     "weir_ledger_commit_duration_seconds" Histogram(COMMIT_SECONDS) Seconds "Time of a group commit until it is durable";
 
     // Searches and streams

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ledger::SqliteLedger;
+use crate::ledger::SqlLedger;
 
 fn tenant_id(name: &str) -> TenantId {
     name.parse().unwrap()
@@ -12,7 +12,7 @@ fn open_blobs() -> (tempfile::TempDir, FileBlobStore) {
 }
 
 fn reopen_blobs(dir: &tempfile::TempDir) -> FileBlobStore {
-    let usage = SqliteLedger::open_for_test(dir.path()).storage_usage();
+    let usage = SqlLedger::open_for_test(dir.path()).storage_usage();
     FileBlobStore::open_and_remove_unfinished_files(dir.path(), usage).unwrap()
 }
 

@@ -4,7 +4,6 @@
 //! with one key, the second finds the job of the first.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
 use weir_core::job_request::{
     EarlierIdempotentRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, PutRequestOutcome,
 };
@@ -12,7 +11,10 @@ use weir_core::ledger::JobRecord;
 use weir_core::{JobId, StorageError, TenantId};
 
 use super::column_values::{read_and_parse_text, read_json, to_json, to_sql_integer};
-use super::sqlite_ledger::SqliteLedger;
+use super::locked_tenants::LockedTenants;
+use super::sql_connection::{SqlConnection, SqlResult};
+use super::sql_ledger::SqlLedger;
+use super::sql_values::params;
 use super::{document_removals, job_and_document_rows};
 
 /// Minimum time that an idempotency key is known, counted from its first request.
@@ -24,28 +26,29 @@ const MAX_DELETED_KEYS: i64 = 8;
 const MAX_LISTED_JOBS: usize = 10_000;
 
 #[async_trait]
-impl JobRequestStore for SqliteLedger {
+impl JobRequestStore for SqlLedger {
     async fn create_job_with_request(
         &self,
         record: &JobRecord,
         request: &JobRequest,
         idempotency: Option<&IdempotencyKey>,
-    ) -> std::result::Result<PutRequestOutcome, StorageError> {
+    ) -> Result<PutRequestOutcome, StorageError> {
         let (record, request, idempotency_key) = (record.clone(), request.clone(), idempotency.cloned());
-        self.run_write_transaction(move |t| {
-            try_insert_job_and_request(t, &record, &request, idempotency_key.as_ref())
-        })
-        .await
+        self.database
+            .run_write_transaction(LockedTenants::one(&record.tenant), move |t| {
+                try_insert_job_and_request(t, &record, &request, idempotency_key.as_ref())
+            })
+            .await
     }
 
     async fn find_request_by_idempotency_key(
         &self,
         tenant: &TenantId,
         idempotency_key: &str,
-    ) -> std::result::Result<Option<EarlierIdempotentRequest>, StorageError> {
+    ) -> Result<Option<EarlierIdempotentRequest>, StorageError> {
         let (tenant, idempotency_key) = (tenant.clone(), idempotency_key.to_owned());
-        self.reader
-            .run_on_read_connection(move |c| find_earlier_idempotent_request(c, &tenant, &idempotency_key))
+        self.database
+            .run_query(move |c| find_earlier_idempotent_request(c, &tenant, &idempotency_key))
             .await
     }
 
@@ -53,31 +56,23 @@ impl JobRequestStore for SqliteLedger {
         &self,
         tenant: &TenantId,
         job: &JobId,
-    ) -> std::result::Result<Option<JobRequest>, StorageError> {
+    ) -> Result<Option<JobRequest>, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
-        self.reader
-            .run_on_read_connection(move |c| find_job_request(c, &tenant, &job))
+        self.database
+            .run_query(move |c| find_job_request(c, &tenant, &job))
             .await
     }
 
-    async fn list_jobs(
-        &self,
-        tenant: &TenantId,
-        filter: &JobFilter,
-    ) -> std::result::Result<Vec<JobRecord>, StorageError> {
+    async fn list_jobs(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>, StorageError> {
         let (tenant, mut filter) = (tenant.clone(), filter.clone());
         filter.limit = filter.limit.min(MAX_LISTED_JOBS);
-        self.reader
-            .run_on_read_connection(move |c| job_and_document_rows::list_jobs(c, &tenant, &filter))
+        self.database
+            .run_query(move |c| job_and_document_rows::list_jobs(c, &tenant, &filter))
             .await
     }
 
-    async fn list_undelivered_webhooks(
-        &self,
-    ) -> std::result::Result<Vec<(TenantId, JobId, u32)>, StorageError> {
-        self.reader
-            .run_on_read_connection(list_undelivered_webhook_rows)
-            .await
+    async fn list_undelivered_webhooks(&self) -> Result<Vec<(TenantId, JobId, u32)>, StorageError> {
+        self.database.run_query(list_undelivered_webhook_rows).await
     }
 
     async fn record_webhook_attempts_or_end(
@@ -85,24 +80,27 @@ impl JobRequestStore for SqliteLedger {
         tenant: &TenantId,
         job: &JobId,
         tries: Option<u32>,
-    ) -> std::result::Result<(), StorageError> {
+    ) -> Result<(), StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
         let removed = tries.is_none();
-        self.run_write_transaction(move |t| write_webhook_attempts_or_end(t, &tenant, &job, tries))
+        self.database
+            .run_write_transaction(LockedTenants::one(&tenant), move |t| {
+                write_webhook_attempts_or_end(t, &tenant, &job, tries)
+            })
             .await?;
         if removed {
-            self.tenant_admin.schedule_wal_truncation();
+            self.database.schedule_overwriting_of_removed_rows();
         }
         Ok(())
     }
 }
 
 fn try_insert_job_and_request(
-    transaction: &Transaction<'_>,
+    transaction: &SqlConnection<'_>,
     record: &JobRecord,
     request: &JobRequest,
     idempotency_key: Option<&IdempotencyKey>,
-) -> Result<PutRequestOutcome> {
+) -> SqlResult<PutRequestOutcome> {
     if let Some(idempotency_key) = idempotency_key
         && let Some(earlier) =
             find_earlier_idempotent_request(transaction, &request.tenant, &idempotency_key.key)?
@@ -123,74 +121,68 @@ fn try_insert_job_and_request(
         document_removals::add_job_document(transaction, &request.tenant, &file.document, &request.job)?;
     }
     job_and_document_rows::write_job(transaction, record)?;
-    transaction
-        .prepare_cached(
-            "INSERT INTO job_requests (tenant, job, request, webhook_attempts) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![
+    transaction.execute(
+        "INSERT INTO job_requests (tenant, job, request, webhook_attempts) VALUES (?1, ?2, ?3, ?4)",
+        params![
             request.tenant.as_str(),
             request.job.to_string(),
             to_json(request)?,
-            request.webhook.as_ref().map(|_| 0),
-        ])?;
+            request.webhook.as_ref().map(|_| 0_i64),
+        ],
+    )?;
     Ok(PutRequestOutcome::Created)
 }
 
 fn find_earlier_idempotent_request(
-    c: &Connection,
+    c: &SqlConnection<'_>,
     tenant: &TenantId,
     idempotency_key: &str,
-) -> Result<Option<EarlierIdempotentRequest>> {
-    c.prepare_cached("SELECT request_digest, job FROM idempotency_keys WHERE tenant = ?1 AND key = ?2")?
-        .query_row(params![tenant.as_str(), idempotency_key], |row| {
+) -> SqlResult<Option<EarlierIdempotentRequest>> {
+    c.query_optional(
+        "SELECT request_digest, job FROM idempotency_keys WHERE tenant = ?1 AND key = ?2",
+        params![tenant.as_str(), idempotency_key],
+        |row| {
             Ok(EarlierIdempotentRequest {
                 request_digest: row.get(0)?,
                 job: read_and_parse_text(row, 1)?,
             })
-        })
-        .optional()
+        },
+    )
 }
 
 fn insert_idempotency_key(
-    transaction: &Transaction<'_>,
+    transaction: &SqlConnection<'_>,
     record: &JobRecord,
     idempotency_key: &IdempotencyKey,
-) -> Result<()> {
-    transaction
-        .prepare_cached(
-            "DELETE FROM idempotency_keys WHERE (tenant, key) IN
-             (SELECT tenant, key FROM idempotency_keys WHERE created_millis < ?1 ORDER BY created_millis LIMIT ?2)",
-        )?
-        .execute(params![
+) -> SqlResult<()> {
+    transaction.execute("DELETE FROM idempotency_keys WHERE (tenant, key) IN
+             (SELECT tenant, key FROM idempotency_keys WHERE created_millis < ?1 ORDER BY created_millis LIMIT ?2)", params![
             to_sql_integer(record.created_millis.saturating_sub(MIN_IDEMPOTENCY_KEY_MILLIS)),
             MAX_DELETED_KEYS,
         ])?;
-    transaction
-        .prepare_cached(
-            "INSERT INTO idempotency_keys (tenant, key, request_digest, job, created_millis) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![
+    transaction.execute("INSERT INTO idempotency_keys (tenant, key, request_digest, job, created_millis) VALUES (?1, ?2, ?3, ?4, ?5)", params![
             record.tenant.as_str(),
             idempotency_key.key,
             idempotency_key.request_digest.as_slice(),
             record.id.to_string(),
             to_sql_integer(record.created_millis),
         ])
-        .map(drop)
 }
 
-fn find_job_request(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<Option<JobRequest>> {
-    c.prepare_cached("SELECT request FROM job_requests WHERE tenant = ?1 AND job = ?2")?
-        .query_row(params![tenant.as_str(), job.to_string()], |row| read_json(row, 0))
-        .optional()
+fn find_job_request(c: &SqlConnection<'_>, tenant: &TenantId, job: &JobId) -> SqlResult<Option<JobRequest>> {
+    c.query_optional(
+        "SELECT request FROM job_requests WHERE tenant = ?1 AND job = ?2",
+        params![tenant.as_str(), job.to_string()],
+        |row| read_json(row, 0),
+    )
 }
 
 /// Removes the passwords of a job's files. Returns whether there were any.
 pub(super) fn remove_passwords(
-    transaction: &Transaction<'_>,
+    transaction: &SqlConnection<'_>,
     tenant: &TenantId,
     job: &JobId,
-) -> Result<bool> {
+) -> SqlResult<bool> {
     let Some(mut request) = find_job_request(transaction, tenant, job)? else {
         return Ok(false);
     };
@@ -205,17 +197,16 @@ pub(super) fn remove_passwords(
 }
 
 fn write_webhook_attempts_or_end(
-    transaction: &Transaction<'_>,
+    transaction: &SqlConnection<'_>,
     tenant: &TenantId,
     job: &JobId,
     tries: Option<u32>,
-) -> Result<()> {
-    transaction
-        .prepare_cached(
-            "UPDATE job_requests SET webhook_attempts = ?3
+) -> SqlResult<()> {
+    transaction.execute(
+        "UPDATE job_requests SET webhook_attempts = ?3
              WHERE tenant = ?1 AND job = ?2 AND webhook_attempts IS NOT NULL",
-        )?
-        .execute(params![tenant.as_str(), job.to_string(), tries])?;
+        params![tenant.as_str(), job.to_string(), tries],
+    )?;
     match find_job_request(transaction, tenant, job)? {
         Some(request) if tries.is_none() => replace_job_request(
             transaction,
@@ -228,31 +219,31 @@ fn write_webhook_attempts_or_end(
     }
 }
 
-fn replace_job_request(transaction: &Transaction<'_>, request: &JobRequest) -> Result<()> {
-    transaction
-        .prepare_cached("UPDATE job_requests SET request = ?3 WHERE tenant = ?1 AND job = ?2")?
-        .execute(params![
+fn replace_job_request(transaction: &SqlConnection<'_>, request: &JobRequest) -> SqlResult<()> {
+    transaction.execute(
+        "UPDATE job_requests SET request = ?3 WHERE tenant = ?1 AND job = ?2",
+        params![
             request.tenant.as_str(),
             request.job.to_string(),
             to_json(request)?
-        ])
-        .map(drop)
+        ],
+    )
 }
 
 /// Lists the jobs with undelivered webhooks, each with its number of attempts. A webhook becomes due when its job ends, without a write
 /// to its row.
-fn list_undelivered_webhook_rows(c: &Connection) -> Result<Vec<(TenantId, JobId, u32)>> {
-    c.prepare_cached(
+fn list_undelivered_webhook_rows(c: &SqlConnection<'_>) -> SqlResult<Vec<(TenantId, JobId, u32)>> {
+    c.query_rows(
         "SELECT r.tenant, r.job, r.webhook_attempts FROM job_requests r
          JOIN jobs ON jobs.tenant = r.tenant AND jobs.id = r.job
          WHERE r.webhook_attempts IS NOT NULL AND jobs.state NOT IN ('queued', 'running') ORDER BY r.job",
-    )?
-    .query_map([], |row| {
-        Ok((
-            read_and_parse_text(row, 0)?,
-            read_and_parse_text(row, 1)?,
-            row.get(2)?,
-        ))
-    })?
-    .collect()
+        &[],
+        |row| {
+            Ok((
+                read_and_parse_text(row, 0)?,
+                read_and_parse_text(row, 1)?,
+                row.get(2)?,
+            ))
+        },
+    )
 }

@@ -10,7 +10,6 @@ mod rollouts;
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use weir_core::canary_analysis::{CanaryEvidence, JobSample};
 use weir_core::component::{ComponentDigest, ComponentRecord};
 use weir_core::revision::{
@@ -26,25 +25,29 @@ use revision_assignments::{
 };
 use rollouts::{find_pipeline, list_pipelines, read_rollout, write_rollout};
 
-use super::column_values::{read_and_parse_text, read_json, read_u64, to_json, to_sql_integer, to_sql_limit};
-use super::sqlite_ledger::SqliteLedger;
+use super::column_values::{read_and_parse_text, read_json, to_json, to_sql_integer, to_sql_limit};
+use super::locked_tenants::LockedTenants;
+use super::sql_connection::{SqlConnection, SqlResult, SqlRow};
+use super::sql_ledger::SqlLedger;
+use super::sql_values::params;
 
 /// Maximum number of revisions or audit log entries in one list.
 const MAX_LISTED_ROWS: usize = 1000;
 
-type StorageResult<T> = std::result::Result<T, StorageError>;
+type StorageResult<T> = Result<T, StorageError>;
 
 #[async_trait]
-impl PipelineStore for SqliteLedger {
+impl PipelineStore for SqlLedger {
     async fn put_component_record(&self, record: &ComponentRecord) -> StorageResult<()> {
         let record = record.clone();
-        self.run_write_transaction(
-            move |t| match error_if_api_key_is_unknown(t, &record.pushed_by_key)? {
-                Some(refused) => Ok(Err(refused)),
-                None => write_component(t, &record).map(Ok),
-            },
-        )
-        .await?
+        self.database
+            .run_write_transaction(LockedTenants::one(&record.tenant), move |t| {
+                match error_if_api_key_is_unknown(t, &record.pushed_by_key)? {
+                    Some(refused) => Ok(Err(refused)),
+                    None => write_component(t, &record).map(Ok),
+                }
+            })
+            .await?
     }
 
     async fn find_component(
@@ -53,15 +56,15 @@ impl PipelineStore for SqliteLedger {
         digest: &ComponentDigest,
     ) -> StorageResult<Option<ComponentRecord>> {
         let (tenant, digest) = (tenant.clone(), *digest);
-        self.reader
-            .run_on_read_connection(move |c| find_component(c, &tenant, &digest))
+        self.database
+            .run_query(move |c| find_component(c, &tenant, &digest))
             .await
     }
 
     async fn list_components(&self, tenant: &TenantId) -> StorageResult<Vec<ComponentRecord>> {
         let tenant = tenant.clone();
-        self.reader
-            .run_on_read_connection(move |c| list_components(c, &tenant))
+        self.database
+            .run_query(move |c| list_components(c, &tenant))
             .await
     }
 
@@ -69,9 +72,12 @@ impl PipelineStore for SqliteLedger {
         &self,
         tenant: &TenantId,
         digest: &ComponentDigest,
-    ) -> StorageResult<std::result::Result<bool, (String, u32)>> {
+    ) -> StorageResult<Result<bool, (String, u32)>> {
         let (tenant, digest) = (tenant.clone(), *digest);
-        self.run_write_transaction(move |t| delete_component_if_unused(t, &tenant, &digest))
+        self.database
+            .run_write_transaction(LockedTenants::one(&tenant), move |t| {
+                delete_component_if_unused(t, &tenant, &digest)
+            })
             .await
     }
 
@@ -82,7 +88,7 @@ impl PipelineStore for SqliteLedger {
         spec: &RevisionSpec,
         by: &str,
         now_millis: u64,
-    ) -> StorageResult<std::result::Result<Revision, ComponentDigest>> {
+    ) -> StorageResult<Result<Revision, ComponentDigest>> {
         let draft = Revision {
             tenant: tenant.clone(),
             pipeline: pipeline.to_owned(),
@@ -91,13 +97,15 @@ impl PipelineStore for SqliteLedger {
             created_millis: now_millis,
             pushed_by_key: by.to_owned(),
         };
-        self.run_write_transaction(
-            move |t| match error_if_api_key_is_unknown(t, &draft.pushed_by_key)? {
-                Some(refused) => Ok(Err(refused)),
-                None => insert_revision_if_changed(t, draft).map(Ok),
-            },
-        )
-        .await?
+        self.database
+            .run_write_transaction(
+                LockedTenants::one(tenant),
+                move |t| match error_if_api_key_is_unknown(t, &draft.pushed_by_key)? {
+                    Some(refused) => Ok(Err(refused)),
+                    None => insert_revision_if_changed(t, draft).map(Ok),
+                },
+            )
+            .await?
     }
 
     async fn find_revision(
@@ -107,8 +115,8 @@ impl PipelineStore for SqliteLedger {
         number: u32,
     ) -> StorageResult<Option<Revision>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
-        self.reader
-            .run_on_read_connection(move |c| find_revision(c, &tenant, &pipeline, number))
+        self.database
+            .run_query(move |c| find_revision(c, &tenant, &pipeline, number))
             .await
     }
 
@@ -121,22 +129,20 @@ impl PipelineStore for SqliteLedger {
     ) -> StorageResult<Vec<Revision>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         let limit = limit.min(MAX_LISTED_ROWS);
-        self.reader
-            .run_on_read_connection(move |c| list_revisions(c, &tenant, &pipeline, before, limit))
+        self.database
+            .run_query(move |c| list_revisions(c, &tenant, &pipeline, before, limit))
             .await
     }
 
     async fn list_pipelines(&self, tenant: &TenantId) -> StorageResult<Vec<PipelineRecord>> {
         let tenant = tenant.clone();
-        self.reader
-            .run_on_read_connection(move |c| list_pipelines(c, &tenant))
-            .await
+        self.database.run_query(move |c| list_pipelines(c, &tenant)).await
     }
 
     async fn find_pipeline(&self, tenant: &TenantId, name: &str) -> StorageResult<Option<PipelineRecord>> {
         let (tenant, name) = (tenant.clone(), name.to_owned());
-        self.reader
-            .run_on_read_connection(move |c| find_pipeline(c, &tenant, &name))
+        self.database
+            .run_query(move |c| find_pipeline(c, &tenant, &name))
             .await
     }
 
@@ -149,41 +155,42 @@ impl PipelineStore for SqliteLedger {
         by: &str,
         evidence: Option<CanaryEvidence>,
         now_millis: u64,
-    ) -> StorageResult<std::result::Result<Rollout, RolloutError>> {
+    ) -> StorageResult<Result<Rollout, RolloutError>> {
         let (tenant, pipeline, change) = (tenant.clone(), pipeline.to_owned(), *change);
         let by = by.to_owned();
-        self.run_write_transaction(move |t| {
-            // Canary analysis, which gives evidence, has no API key.
-            if evidence.is_none()
-                && let Some(refused) = error_if_api_key_is_unknown(t, &by)?
-            {
-                return Ok(Err(refused));
-            }
-            let from = read_rollout(t, &tenant, &pipeline)?;
-            if version.is_some_and(|version| version != from.version) {
-                return Ok(Ok(Err(RolloutError::VersionConflict(from.version))));
-            }
-            let to = match from.apply_action(&change, now_millis) {
-                Ok(to) => to,
-                Err(refused) => return Ok(Ok(Err(refused))),
-            };
-            write_rollout(t, &tenant, &pipeline, &to)?;
-            let action = PipelineAuditAction::Changed {
-                change,
-                from,
-                to: to.clone(),
-            };
-            let entry = PipelineAuditRecord {
-                seq: 0,
-                at_millis: now_millis,
-                changed_by: by,
-                action,
-                evidence,
-            };
-            append_audit_entry(t, &tenant, &pipeline, entry)?;
-            Ok(Ok(Ok(to)))
-        })
-        .await?
+        self.database
+            .run_write_transaction(LockedTenants::one(&tenant), move |t| {
+                // Canary analysis, which gives evidence, has no API key.
+                if evidence.is_none()
+                    && let Some(refused) = error_if_api_key_is_unknown(t, &by)?
+                {
+                    return Ok(Err(refused));
+                }
+                let from = read_rollout(t, &tenant, &pipeline)?;
+                if version.is_some_and(|version| version != from.version) {
+                    return Ok(Ok(Err(RolloutError::VersionConflict(from.version))));
+                }
+                let to = match from.apply_action(&change, now_millis) {
+                    Ok(to) => to,
+                    Err(refused) => return Ok(Ok(Err(refused))),
+                };
+                write_rollout(t, &tenant, &pipeline, &to)?;
+                let action = PipelineAuditAction::Changed {
+                    change,
+                    from,
+                    to: to.clone(),
+                };
+                let entry = PipelineAuditRecord {
+                    seq: 0,
+                    at_millis: now_millis,
+                    changed_by: by,
+                    action,
+                    evidence,
+                };
+                append_audit_entry(t, &tenant, &pipeline, entry)?;
+                Ok(Ok(Ok(to)))
+            })
+            .await?
     }
 
     async fn list_audit_log(
@@ -195,8 +202,8 @@ impl PipelineStore for SqliteLedger {
     ) -> StorageResult<Vec<PipelineAuditRecord>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         let limit = limit.min(MAX_LISTED_ROWS);
-        self.reader
-            .run_on_read_connection(move |c| list_audit_entries(c, &tenant, &pipeline, before, limit))
+        self.database
+            .run_query(move |c| list_audit_entries(c, &tenant, &pipeline, before, limit))
             .await
     }
 
@@ -207,7 +214,10 @@ impl PipelineStore for SqliteLedger {
         job: &JobId,
     ) -> StorageResult<Option<RevisionAssignment>> {
         let (tenant, pipeline, job) = (tenant.clone(), pipeline.to_owned(), *job);
-        self.run_write_transaction(move |t| assign_revision_to_job(t, &tenant, &pipeline, &job))
+        self.database
+            .run_write_transaction(LockedTenants::one(&tenant), move |t| {
+                assign_revision_to_job(t, &tenant, &pipeline, &job)
+            })
             .await
     }
 
@@ -217,14 +227,17 @@ impl PipelineStore for SqliteLedger {
         job: &JobId,
     ) -> StorageResult<Option<RevisionAssignment>> {
         let (tenant, job) = (tenant.clone(), *job);
-        self.reader
-            .run_on_read_connection(move |c| find_assignment_of_job(c, &tenant, &job))
+        self.database
+            .run_query(move |c| find_assignment_of_job(c, &tenant, &job))
             .await
     }
 
     async fn record_job_outcome(&self, outcome: &RevisionJobOutcome) -> StorageResult<()> {
         let owned_outcome = outcome.clone();
-        self.run_write_transaction(move |t| write_job_outcome(t, &owned_outcome))
+        self.database
+            .run_write_transaction(LockedTenants::one(&outcome.tenant), move |t| {
+                write_job_outcome(t, &owned_outcome)
+            })
             .await
     }
 
@@ -237,21 +250,16 @@ impl PipelineStore for SqliteLedger {
         jobs: u32,
     ) -> StorageResult<Vec<JobSample>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
-        self.reader
-            .run_on_read_connection(move |c| {
-                sample_job_outcomes(c, &tenant, &pipeline, revision, &within_millis, jobs)
-            })
+        self.database
+            .run_query(move |c| sample_job_outcomes(c, &tenant, &pipeline, revision, &within_millis, jobs))
             .await
     }
 }
 
 /// Reads the ledger and returns an error if the API key `by` does not exist. Revoked keys still exist, and a key is deleted only
 /// with its tenant. So the change comes from a removed tenant and must not apply to a later tenant of the same name.
-fn error_if_api_key_is_unknown(t: &Transaction<'_>, by: &str) -> Result<Option<StorageError>> {
-    let known = t
-        .prepare_cached("SELECT 1 FROM api_keys WHERE id = ?1")?
-        .query_row([by], |_| Ok(()))
-        .optional()?;
+fn error_if_api_key_is_unknown(t: &SqlConnection<'_>, by: &str) -> SqlResult<Option<StorageError>> {
+    let known = t.query_optional("SELECT 1 FROM api_keys WHERE id = ?1", params![by], |_| Ok(()))?;
     Ok(match known {
         Some(()) => None,
         None => Some(StorageError::NotFound {
@@ -261,9 +269,9 @@ fn error_if_api_key_is_unknown(t: &Transaction<'_>, by: &str) -> Result<Option<S
 }
 
 fn insert_revision_if_changed(
-    t: &Transaction<'_>,
+    t: &SqlConnection<'_>,
     mut draft: Revision,
-) -> Result<std::result::Result<Revision, ComponentDigest>> {
+) -> SqlResult<Result<Revision, ComponentDigest>> {
     for digest in draft.spec.components.values() {
         if find_component(t, &draft.tenant, digest)?.is_none() {
             return Ok(Err(*digest));
@@ -276,18 +284,18 @@ fn insert_revision_if_changed(
         }
         draft.number = newest.number.saturating_add(1);
     }
-    t.prepare_cached(
+    t.execute(
         "INSERT INTO revisions (tenant, pipeline, number, spec, created_millis, api_key_id)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?
-    .execute(params![
-        draft.tenant.as_str(),
-        draft.pipeline,
-        draft.number,
-        to_json(&draft.spec)?,
-        to_sql_integer(draft.created_millis),
-        draft.pushed_by_key,
-    ])?;
+        params![
+            draft.tenant.as_str(),
+            draft.pipeline,
+            draft.number,
+            to_json(&draft.spec)?,
+            to_sql_integer(draft.created_millis),
+            draft.pushed_by_key,
+        ],
+    )?;
     if draft.number == 1 {
         write_rollout(t, &draft.tenant, &draft.pipeline, &Rollout::default())?;
     }
@@ -307,81 +315,77 @@ fn insert_revision_if_changed(
 const SELECT_REVISION: &str =
     "SELECT tenant, pipeline, number, spec, created_millis, api_key_id FROM revisions";
 
-fn find_revision(c: &Connection, tenant: &TenantId, pipeline: &str, number: u32) -> Result<Option<Revision>> {
-    c.prepare_cached(&format!(
-        "{SELECT_REVISION} WHERE tenant = ?1 AND pipeline = ?2 AND number = ?3"
-    ))?
-    .query_row(params![tenant.as_str(), pipeline, number], revision_from_row)
-    .optional()
+fn find_revision(
+    c: &SqlConnection<'_>,
+    tenant: &TenantId,
+    pipeline: &str,
+    number: u32,
+) -> SqlResult<Option<Revision>> {
+    c.query_optional(
+        &format!("{SELECT_REVISION} WHERE tenant = ?1 AND pipeline = ?2 AND number = ?3"),
+        params![tenant.as_str(), pipeline, number],
+        revision_from_row,
+    )
 }
 
 fn list_revisions(
-    c: &Connection,
+    c: &SqlConnection<'_>,
     tenant: &TenantId,
     pipeline: &str,
     before: Option<u32>,
     limit: usize,
-) -> Result<Vec<Revision>> {
-    c.prepare_cached(&format!(
+) -> SqlResult<Vec<Revision>> {
+    c.query_rows(&format!(
         "{SELECT_REVISION} WHERE tenant = ?1 AND pipeline = ?2 AND number < ?3 ORDER BY number DESC LIMIT ?4"
-    ))?
-    .query_map(
-        params![
+    ), params![
             tenant.as_str(),
             pipeline,
             before.unwrap_or(u32::MAX),
             to_sql_limit(limit)
-        ],
-        revision_from_row,
-    )?
-    .collect()
+        ], revision_from_row)
 }
 
-fn revision_from_row(row: &Row<'_>) -> Result<Revision> {
+fn revision_from_row(row: &SqlRow<'_>) -> SqlResult<Revision> {
     Ok(Revision {
         tenant: read_and_parse_text(row, 0)?,
         pipeline: row.get(1)?,
         number: row.get(2)?,
         spec: read_json(row, 3)?,
-        created_millis: read_u64(row, 4)?,
+        created_millis: row.get(4)?,
         pushed_by_key: row.get(5)?,
     })
 }
 
 fn append_audit_entry(
-    t: &Transaction<'_>,
+    t: &SqlConnection<'_>,
     tenant: &TenantId,
     pipeline: &str,
     mut entry: PipelineAuditRecord,
-) -> Result<()> {
-    let last: Option<i64> = t
-        .prepare_cached("SELECT max(seq) FROM pipeline_audit_log WHERE tenant = ?1 AND pipeline = ?2")?
-        .query_row(params![tenant.as_str(), pipeline], |row| row.get(0))?;
+) -> SqlResult<()> {
+    let last: Option<i64> = t.query_one(
+        "SELECT max(seq) FROM pipeline_audit_log WHERE tenant = ?1 AND pipeline = ?2",
+        params![tenant.as_str(), pipeline],
+        |row| row.get(0),
+    )?;
     let seq = last.unwrap_or(0).saturating_add(1);
     entry.seq = u64::try_from(seq).unwrap_or(0);
-    t.prepare_cached("INSERT INTO pipeline_audit_log (tenant, pipeline, seq, entry) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![tenant.as_str(), pipeline, seq, to_json(&entry)?])
-        .map(drop)
+    t.execute(
+        "INSERT INTO pipeline_audit_log (tenant, pipeline, seq, entry) VALUES (?1, ?2, ?3, ?4)",
+        params![tenant.as_str(), pipeline, seq, to_json(&entry)?],
+    )
 }
 
 fn list_audit_entries(
-    c: &Connection,
+    c: &SqlConnection<'_>,
     tenant: &TenantId,
     pipeline: &str,
     before: Option<u64>,
     limit: usize,
-) -> Result<Vec<PipelineAuditRecord>> {
-    c.prepare_cached(
-        "SELECT entry FROM pipeline_audit_log WHERE tenant = ?1 AND pipeline = ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4",
-    )?
-    .query_map(
-        params![
+) -> SqlResult<Vec<PipelineAuditRecord>> {
+    c.query_rows("SELECT entry FROM pipeline_audit_log WHERE tenant = ?1 AND pipeline = ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4", params![
             tenant.as_str(),
             pipeline,
             before.map_or(i64::MAX, to_sql_integer),
             to_sql_limit(limit)
-        ],
-        |row| read_json(row, 0),
-    )?
-    .collect()
+        ], |row| read_json(row, 0))
 }

@@ -4,97 +4,109 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
 use weir_core::{StorageError, TenantId};
 
-use super::column_values::{read_and_parse_text, read_u64};
+use super::column_values::read_and_parse_text;
+use super::sql_connection::{SqlConnection, SqlResult};
+use super::sql_values::{ToSqlValue as _, params};
 use crate::changed_paths::PathRowUpdate;
+use crate::data_folder::size_on_disk;
 use crate::path_with_public_name::PathWithPublicName;
 
 /// Folders of the data folder with a subfolder of stored files for each tenant.
 const COUNTED_FOLDERS: [&str; 3] = ["uploads", "blobs", "components"];
 
 /// Returns the bytes that a tenant stores.
-pub(super) fn find_stored_byte_count(c: &Connection, tenant: &TenantId) -> Result<u64> {
-    let bytes = c
-        .prepare_cached("SELECT bytes FROM storage_usage WHERE tenant = ?1")?
-        .query_row([tenant.as_str()], |row| read_u64(row, 0))
-        .optional()?;
+pub(super) fn find_stored_byte_count(c: &SqlConnection<'_>, tenant: &TenantId) -> SqlResult<u64> {
+    let bytes = c.query_optional(
+        "SELECT bytes FROM storage_usage WHERE tenant = ?1",
+        params![tenant.as_str()],
+        |row| row.get(0),
+    )?;
     Ok(bytes.unwrap_or(0))
 }
 
-pub(super) fn write_path_updates(t: &Transaction<'_>, updates: &[PathRowUpdate]) -> Result<()> {
+pub(super) fn write_path_updates(t: &SqlConnection<'_>, updates: &[PathRowUpdate]) -> SqlResult<()> {
     for update in updates {
-        let row = params![update.tenant.as_str(), update.path];
+        let row = &[update.tenant.as_str().to_sql_value(), update.path.to_sql_value()];
         if update.sets_changing_mark {
             insert_changing_path(t, &update.tenant, &update.path)?;
         }
-        if update.added_bytes != 0 {
-            let known = t
-                .prepare_cached(
-                    "UPDATE stored_path_sizes SET bytes = max(0, bytes + ?3) WHERE tenant = ?1 AND path = ?2",
-                )?
-                .execute(params![update.tenant.as_str(), update.path, update.added_bytes])?;
-            // The row was removed with its tenant, and a file arrived afterwards.
-            if known == 0 && update.added_bytes > 0 {
-                t.prepare_cached(
-                    "INSERT INTO stored_path_sizes (tenant, path, bytes, is_changing) VALUES (?1, ?2, ?3, TRUE)",
-                )?
-                .execute(params![
-                    update.tenant.as_str(),
-                    update.path,
-                    update.added_bytes
-                ])?;
-            }
+        if update.added_bytes > 0 {
+            // The row may have been removed with its tenant, and a file arrived afterwards.
+            t.execute(
+                "INSERT INTO stored_path_sizes (tenant, path, bytes, is_changing) VALUES (?1, ?2, ?3, TRUE)
+                 ON CONFLICT (tenant, path) DO UPDATE SET bytes = stored_path_sizes.bytes + ?3",
+                params![update.tenant.as_str(), update.path, update.added_bytes],
+            )?;
+        }
+        if update.added_bytes < 0 {
+            t.execute(
+                "UPDATE stored_path_sizes SET bytes = CASE WHEN bytes + ?3 > 0 THEN bytes + ?3 ELSE 0 END
+                 WHERE tenant = ?1 AND path = ?2",
+                params![update.tenant.as_str(), update.path, update.added_bytes],
+            )?;
         }
         if update.clears_changing_mark {
-            t.prepare_cached("DELETE FROM stored_path_sizes WHERE tenant = ?1 AND path = ?2 AND bytes = 0")?
-                .execute(row)?;
-            t.prepare_cached(
+            t.execute(
+                "DELETE FROM stored_path_sizes WHERE tenant = ?1 AND path = ?2 AND bytes = 0",
+                row,
+            )?;
+            t.execute(
                 "UPDATE stored_path_sizes SET is_changing = FALSE WHERE tenant = ?1 AND path = ?2",
-            )?
-            .execute(row)?;
+                row,
+            )?;
         }
     }
     Ok(())
 }
 
-fn insert_changing_path(t: &Transaction<'_>, tenant: &TenantId, path: &str) -> Result<()> {
-    t.prepare_cached(
+fn insert_changing_path(t: &SqlConnection<'_>, tenant: &TenantId, path: &str) -> SqlResult<()> {
+    t.execute(
         "INSERT INTO stored_path_sizes (tenant, path, bytes, is_changing) VALUES (?1, ?2, 0, TRUE)
-         ON CONFLICT DO UPDATE SET is_changing = TRUE",
-    )?
-    .execute(params![tenant.as_str(), path])
-    .map(drop)
+         ON CONFLICT (tenant, path) DO UPDATE SET is_changing = TRUE",
+        params![tenant.as_str(), path],
+    )
 }
 
-/// Lists the paths whose files may have changed since their bytes were written.
-pub(super) fn list_changing_paths(c: &Connection) -> Result<Vec<(TenantId, String)>> {
-    c.prepare("SELECT tenant, path FROM stored_path_sizes WHERE is_changing")?
-        .query_map([], |row| Ok((read_and_parse_text(row, 0)?, row.get(1)?)))?
-        .collect()
+/// Measures the paths below `data` that the last process was changing when it ended without closing the ledger.
+pub(super) fn measure_changing_paths(t: &SqlConnection<'_>, data: &Path) -> SqlResult<()> {
+    let changing: Vec<(TenantId, String)> = t.query_rows(
+        "SELECT tenant, path FROM stored_path_sizes WHERE is_changing",
+        params![],
+        |row| Ok((read_and_parse_text(row, 0)?, row.get(1)?)),
+    )?;
+    for (tenant, path) in changing {
+        match size_on_disk(&data.join(&path)) {
+            Ok(bytes) => write_measured_byte_count(t, &tenant, &path, bytes)?,
+            Err(error) => {
+                tracing::warn!(%tenant, path, %error, "stored files could not be measured: their last known size applies until the next start");
+            }
+        }
+    }
+    Ok(())
 }
 
-/// Writes the measured bytes of a path.
-pub(super) fn write_measured_byte_count(
-    t: &Transaction<'_>,
+fn write_measured_byte_count(
+    t: &SqlConnection<'_>,
     tenant: &TenantId,
     path: &str,
     bytes: i64,
-) -> Result<()> {
-    let sql = match bytes {
-        0 => "DELETE FROM stored_path_sizes WHERE tenant = ?1 AND path = ?2 AND ?3 = 0",
-        _ => "UPDATE stored_path_sizes SET bytes = ?3, is_changing = FALSE WHERE tenant = ?1 AND path = ?2",
-    };
-    t.prepare_cached(sql)?
-        .execute(params![tenant.as_str(), path, bytes])
-        .map(drop)
+) -> SqlResult<()> {
+    match bytes {
+        0 => t.execute(
+            "DELETE FROM stored_path_sizes WHERE tenant = ?1 AND path = ?2",
+            params![tenant.as_str(), path],
+        ),
+        _ => t.execute(
+            "UPDATE stored_path_sizes SET bytes = ?3, is_changing = FALSE WHERE tenant = ?1 AND path = ?2",
+            params![tenant.as_str(), path, bytes],
+        ),
+    }
 }
 
 /// Lists the paths of all stored files, for the upgrade of a ledger that has no rows for them.
-pub(super) fn list_stored_paths_on_disk(
-    data: &Path,
-) -> std::result::Result<Vec<(TenantId, String)>, StorageError> {
+pub(super) fn list_stored_paths_on_disk(data: &Path) -> Result<Vec<(TenantId, String)>, StorageError> {
     let mut paths = Vec::new();
     for folder in COUNTED_FOLDERS {
         for tenant in list_folder_entry_names(&data.join(folder))? {
@@ -114,7 +126,7 @@ pub(super) fn list_stored_paths_on_disk(
 }
 
 /// Lists the entries of a folder; none if it does not exist.
-fn list_folder_entry_names(folder: &Path) -> std::result::Result<Vec<String>, StorageError> {
+fn list_folder_entry_names(folder: &Path) -> Result<Vec<String>, StorageError> {
     let io = |e: io::Error| PathWithPublicName::new("the folder of tenants' files", folder).io_error(&e);
     let entries = match fs::read_dir(folder) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
@@ -129,9 +141,9 @@ fn list_folder_entry_names(folder: &Path) -> std::result::Result<Vec<String>, St
 
 /// Adds the paths as changing, so that they are measured.
 pub(super) fn insert_stored_paths_as_changing(
-    t: &Transaction<'_>,
+    t: &SqlConnection<'_>,
     paths: &[(TenantId, String)],
-) -> Result<()> {
+) -> SqlResult<()> {
     paths
         .iter()
         .try_for_each(|(tenant, path)| insert_changing_path(t, tenant, path))

@@ -7,7 +7,7 @@ use weir_core::usage::{Usage, UsageStore as _};
 
 use super::*;
 use crate::data_folder::size_on_disk;
-use crate::ledger::SqliteLedger;
+use crate::ledger::SqlLedger;
 
 /// Runs `work` on a thread that may block.
 async fn run_blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
@@ -48,7 +48,7 @@ fn remove_folder(usage: &StorageUsageTracker, data: &Path, tenant: &TenantId, pa
 async fn next_start_measures_only_paths_that_were_changing() {
     let dir = tempfile::tempdir().unwrap();
     let (data, t) = (dir.path().to_owned(), TenantId::default_tenant());
-    let ledger = SqliteLedger::open_for_test(&data);
+    let ledger = SqlLedger::open_for_test(&data);
     let usage = ledger.storage_usage();
     run_blocking({
         let (usage, data, t) = (usage.clone(), data.clone(), t.clone());
@@ -58,7 +58,7 @@ async fn next_start_measures_only_paths_that_were_changing() {
     ledger.close().await;
     fs::write(data.join("blobs/default/closed/stray"), "stray").unwrap();
 
-    let ledger = SqliteLedger::open_for_test(&data);
+    let ledger = SqlLedger::open_for_test(&data);
     assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 100);
     let usage = ledger.storage_usage();
     run_blocking({
@@ -74,7 +74,7 @@ async fn next_start_measures_only_paths_that_were_changing() {
     fs::write(data.join("blobs/default/changing/b"), "b").unwrap();
 
     for _ in 0..2 {
-        let ledger = SqliteLedger::open_for_test(&data);
+        let ledger = SqlLedger::open_for_test(&data);
         assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 111);
         drop(ledger);
     }
@@ -86,7 +86,7 @@ async fn changes_during_transactions_are_counted_once() {
     for round in 0..5_usize {
         let dir = tempfile::tempdir().unwrap();
         let (data, t) = (dir.path().to_owned(), TenantId::default_tenant());
-        let ledger = SqliteLedger::open_for_test(&data);
+        let ledger = SqlLedger::open_for_test(&data);
         let usage = ledger.storage_usage();
         let writing = tokio::task::spawn_blocking({
             let (data, t) = (data.clone(), t.clone());
@@ -117,7 +117,7 @@ async fn changes_during_transactions_are_counted_once() {
         let stored_bytes = u64::try_from(size_on_disk(&data.join("blobs")).unwrap()).unwrap();
         assert_eq!(ledger.storage_usage().count_stored_bytes(&t).await, stored_bytes);
         ledger.close().await;
-        let ledger = SqliteLedger::open_for_test(&data);
+        let ledger = SqlLedger::open_for_test(&data);
         assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), stored_bytes);
     }
 }
@@ -125,7 +125,7 @@ async fn changes_during_transactions_are_counted_once() {
 #[tokio::test]
 async fn file_change_after_ledger_close_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = SqliteLedger::open_for_test(dir.path());
+    let ledger = SqlLedger::open_for_test(dir.path());
     let usage = ledger.storage_usage();
     run_blocking({
         let (usage, data) = (usage.clone(), dir.path().to_owned());
@@ -159,7 +159,7 @@ async fn file_change_after_ledger_close_is_refused() {
 async fn file_that_arrives_after_its_tenant_was_removed_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     let (data, t) = (dir.path().to_owned(), "a".parse::<TenantId>().unwrap());
-    let ledger = SqliteLedger::open_for_test(&data);
+    let ledger = SqlLedger::open_for_test(&data);
     let tenant = Tenant {
         id: t.clone(),
         state: TenantState::Active,
@@ -181,6 +181,6 @@ async fn file_that_arrives_after_its_tenant_was_removed_is_counted() {
     ledger.add_daily_usage_of_tenants(1, used).await.unwrap();
     assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 15);
     drop(ledger);
-    let ledger = SqliteLedger::open_for_test(&data);
+    let ledger = SqlLedger::open_for_test(&data);
     assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 15);
 }

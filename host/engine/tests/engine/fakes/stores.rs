@@ -21,6 +21,10 @@ use super::{FakeStages, InjectedFault};
 fn to_storage_error(fault: InjectedFault, what: &str) -> StorageError {
     match fault {
         InjectedFault::Full => StorageError::NoSpace { what: what.into() },
+        InjectedFault::Unavailable => StorageError::Unavailable {
+            what: what.into(),
+            reason: "injected fault".into(),
+        },
         _ => StorageError::Failed {
             what: what.into(),
             reason: "injected fault".into(),
@@ -338,6 +342,8 @@ pub struct FakeLedger {
     pub commits: Mutex<Vec<usize>>,
     /// Whether every commit fails with `storage-full`.
     pub is_full: AtomicBool,
+    /// Whether the commits and the reads of a job's start fail with `storage-unavailable`.
+    pub is_unavailable: AtomicBool,
     /// The number of commits that are written but return an error.
     pub false_commit_errors: AtomicU32,
 }
@@ -361,6 +367,13 @@ impl FakeLedger {
         let all = state.events.range((job, 0)..=(job, u64::MAX));
         all.map(|(_, event)| event.clone()).collect()
     }
+
+    fn check_available(&self) -> Result<(), StorageError> {
+        match self.is_unavailable.load(Ordering::SeqCst) {
+            true => Err(to_storage_error(InjectedFault::Unavailable, "the ledger")),
+            false => Ok(()),
+        }
+    }
 }
 
 #[async_trait]
@@ -371,6 +384,7 @@ impl Ledger for FakeLedger {
                 what: "the ledger".into(),
             });
         }
+        self.check_available()?;
         self.commits.lock().push(entries.len());
         let mut state = self.state.lock();
         for entry in entries {
@@ -423,6 +437,7 @@ impl Ledger for FakeLedger {
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Option<DocumentRecord>, StorageError> {
+        self.check_available()?;
         let key = (tenant.clone(), *document);
         Ok(self.state.lock().documents.get(&key).cloned())
     }
@@ -475,6 +490,7 @@ impl Ledger for FakeLedger {
         document: &DocumentId,
         revision: Option<&RevisionId>,
     ) -> Result<Vec<PageRecord>, StorageError> {
+        self.check_available()?;
         let state = self.state.lock();
         let mut latest: BTreeMap<PageNumber, &(u64, PageRecord)> = BTreeMap::new();
         let all = state.pages.values().filter(|(_, r)| {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use rusqlite::Transaction;
 use weir_core::StorageError;
 
 use super::database::Database;
-use super::storage_usage;
 use crate::changed_paths::ChangedPaths;
 use crate::data_folder::FolderLock;
+use crate::ledger::sql_connection::{SqlConnection, SqlResult};
+use crate::ledger::storage_usage;
 
 /// The writing connection of the ledger.
 pub(crate) struct LedgerWriter {
@@ -23,7 +23,7 @@ impl LedgerWriter {
     /// Runs `work` in a transaction that also saves the sizes of changed files. The changes are durable when the call returns.
     pub(super) fn run_transaction_saving_file_sizes<R>(
         &mut self,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R>,
+        work: impl FnOnce(&SqlConnection<'_>) -> SqlResult<R>,
     ) -> Result<R, StorageError> {
         let updates = self.changed_paths.take_pending_updates();
         let result = self.database.run_transaction(|t| {
@@ -51,10 +51,5 @@ impl LedgerWriter {
     /// Saves the sizes of changed files.
     pub(crate) fn save_changed_file_sizes(&mut self) -> Result<(), StorageError> {
         self.run_transaction_saving_file_sizes(|_| Ok(()))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn count_stored_bytes(&mut self, tenant: &weir_core::TenantId) -> Result<u64, StorageError> {
-        self.run_transaction_saving_file_sizes(|t| storage_usage::find_stored_byte_count(t, tenant))
     }
 }

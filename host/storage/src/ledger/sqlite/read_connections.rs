@@ -4,25 +4,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rusqlite::Connection;
 use tokio::sync::Semaphore;
 use weir_core::StorageError;
 
-use super::database::{Database, LEDGER_NAME, ledger_path};
+use super::database::{Database, ledger_path};
+use crate::ledger::LEDGER_NAME;
+use crate::ledger::sql_connection::{SqlConnection, SqlResult};
 
 /// Concurrent reads of one reader. Further reads wait.
 const MAX_CONCURRENT_READS: usize = 4;
 
-/// Reads a ledger. Another process may write to it meanwhile.
-pub struct LedgerReader {
+/// Connections for reading. Another process may write to the file meanwhile.
+pub(super) struct ReadConnections {
     file: PathBuf,
     idle_connections: Arc<Mutex<Vec<Database>>>,
     read_permits: Arc<Semaphore>,
 }
 
-impl LedgerReader {
+impl ReadConnections {
     /// Opens `<data>/ledger.db` for reading. Returns [`StorageError::NotFound`] if there is none.
-    pub fn open(data: &Path) -> Result<Self, StorageError> {
+    pub(super) fn open(data: &Path) -> Result<Self, StorageError> {
         let reader = Self::for_file(ledger_path(data));
         reader
             .idle_connections
@@ -43,9 +44,9 @@ impl LedgerReader {
         self.idle_connections.lock().clear();
     }
 
-    pub(super) async fn run_on_read_connection<R: Send + 'static>(
+    pub(super) async fn run_query<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
+        work: impl FnOnce(&SqlConnection<'_>) -> SqlResult<R> + Send + 'static,
     ) -> Result<R, StorageError> {
         let failed = |reason: String| StorageError::Failed {
             what: LEDGER_NAME.into(),
@@ -60,7 +61,7 @@ impl LedgerReader {
                 Some(database) => database,
                 None => Database::open_read_only(&file)?,
             };
-            let result = database.with_connection(work)?;
+            let result = database.run_query(work)?;
             idle.lock().push(database);
             drop(permit);
             Ok(result)

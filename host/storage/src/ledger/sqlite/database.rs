@@ -14,12 +14,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use weir_core::StorageError;
 
 use super::schema_renames;
-use super::storage_usage::{insert_stored_paths_as_changing, list_stored_paths_on_disk};
+
 use crate::data_folder::available_file_system_bytes;
+use crate::ledger::LEDGER_NAME;
+use crate::ledger::sql_connection::{SqlConnection, SqlError, SqlResult};
+use crate::ledger::storage_usage::{insert_stored_paths_as_changing, list_stored_paths_on_disk};
 use crate::path_with_public_name::PathWithPublicName;
 
-/// The name of the ledger in errors.
-pub(super) const LEDGER_NAME: &str = "the ledger";
 /// The steps of the schema. The schema version of a file (`user_version`) is the number of steps that it has taken.
 const SCHEMA_STEPS: [&str; 14] = [
     include_str!("schema/1.sql"),
@@ -132,9 +133,9 @@ impl Database {
                 Some(data) if applied_steps < STORED_PATHS_STEP => list_stored_paths_on_disk(data)?,
                 _ => Vec::new(),
             };
-            self.run_transaction(|t| {
+            self.run_sqlite_transaction(|t| {
                 apply_schema_steps(t, applied_steps)?;
-                insert_stored_paths_as_changing(t, &stored_paths)
+                insert_stored_paths_as_changing(&SqlConnection::Sqlite(t), &stored_paths)
             })?;
         }
         if (1..SECURE_DELETE_STEP).contains(&applied_steps) {
@@ -149,14 +150,30 @@ impl Database {
     /// Runs `work` in a transaction, which is rolled back if it fails. The changes are durable when the call returns.
     pub(super) fn run_transaction<R>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R>,
+        work: impl FnOnce(&SqlConnection<'_>) -> SqlResult<R>,
     ) -> Result<R, StorageError> {
-        self.with_connection(|c| {
-            let transaction = Transaction::new_unchecked(c, TransactionBehavior::Immediate)?;
+        self.run_sqlite_transaction(|t| work(&SqlConnection::Sqlite(t)))
+    }
+
+    fn run_sqlite_transaction<R>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> SqlResult<R>,
+    ) -> Result<R, StorageError> {
+        let run = || -> SqlResult<R> {
+            let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
             let result = work(&transaction)?;
             transaction.commit()?;
             Ok(result)
-        })
+        };
+        run().map_err(|e| sql_to_storage_error(&self.location, &e))
+    }
+
+    /// Runs `work`, which only reads.
+    pub(super) fn run_query<R>(
+        &self,
+        work: impl FnOnce(&SqlConnection<'_>) -> SqlResult<R>,
+    ) -> Result<R, StorageError> {
+        work(&SqlConnection::Sqlite(&self.connection)).map_err(|e| sql_to_storage_error(&self.location, &e))
     }
 
     /// Runs `work` with the connection and converts its errors.
@@ -225,6 +242,16 @@ pub(crate) fn truncate_wal(c: &Connection) -> rusqlite::Result<bool> {
         Ok(busy) => Ok(!busy),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+fn sql_to_storage_error(location: &PathWithPublicName, error: &SqlError) -> StorageError {
+    match error {
+        SqlError::Sqlite(error) => to_storage_error(location, error),
+        SqlError::InvalidColumn { .. } => location.damaged_error(error),
+        SqlError::Postgres(_) | SqlError::NoResponse(_) | SqlError::Json(_) | SqlError::NoRow => {
+            location.failed_error(error)
+        }
     }
 }
 

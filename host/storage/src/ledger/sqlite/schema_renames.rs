@@ -3,7 +3,7 @@
 //! All steps use the new names. So a file of an earlier version gets the new names first and takes its remaining steps then, in one
 //! transaction.
 
-use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Result, params};
 
 /// The step that made the new names valid.
 const RENAME_STEP: u32 = 12;
@@ -45,7 +45,7 @@ const RENAMED_INDEXES: [(&str, &str); 4] = [
 ];
 
 /// Renames every table, column and index that exists under its old name. Rows stay as they are.
-pub(super) fn apply_schema_renames(transaction: &Transaction<'_>) -> Result<()> {
+pub(super) fn apply_schema_renames(transaction: &Connection) -> Result<()> {
     for (old, new) in RENAMED_TABLES {
         if find_schema_definition(transaction, "table", old)?.is_some() {
             transaction.execute_batch(&format!("ALTER TABLE {old} RENAME TO {new}"))?;
@@ -66,7 +66,7 @@ pub(super) fn apply_schema_renames(transaction: &Transaction<'_>) -> Result<()> 
 }
 
 /// Returns the name that `table` has in a file of schema version `version`.
-pub(super) fn table_name_in_version(version: u32, table: &'static str) -> &'static str {
+pub(in crate::ledger) fn table_name_in_version(version: u32, table: &'static str) -> &'static str {
     let renamed = RENAMED_TABLES.into_iter().find(|(_, new)| *new == table);
     match renamed {
         Some((old, _)) if version < RENAME_STEP => old,
@@ -75,7 +75,11 @@ pub(super) fn table_name_in_version(version: u32, table: &'static str) -> &'stat
 }
 
 /// Returns the name that `column` of `table` has in a file of schema version `version`.
-pub(super) fn column_name_in_version(version: u32, table: &str, column: &'static str) -> &'static str {
+pub(in crate::ledger) fn column_name_in_version(
+    version: u32,
+    table: &str,
+    column: &'static str,
+) -> &'static str {
     let renamed = RENAMED_COLUMNS
         .into_iter()
         .find(|(renamed_table, _, new)| *renamed_table == table && *new == column);

@@ -10,7 +10,7 @@ use weir_core::{DocumentId, JobId, TenantId};
 
 use super::*;
 use crate::data_folder::FolderLock;
-use crate::ledger::{LedgerReader, SqliteLedger, TenantAdmin};
+use crate::ledger::SqlLedger;
 
 const DOCUMENT_ID: &str = "2cd4850806f322eda26dd408bb5c3dc39ddd86bcec2d3746a8f5026db2b01b21";
 const REVISION_ID: &str = "149c9597429f170e7fae80e7b0ed97b08f3f9f444598037c8cd1e6e31ad52a75";
@@ -60,11 +60,11 @@ async fn upgrade_from_version_1_keeps_every_row() {
     let (document, revision) = (DOCUMENT_ID.parse().unwrap(), REVISION_ID.parse().unwrap());
     let jobs: [JobId; 2] = [EARLIER_JOB.parse().unwrap(), LATER_JOB.parse().unwrap()];
     // A reader does not need the upgrade.
-    let reader = LedgerReader::open(dir.path()).unwrap();
-    assert_eq!(reader.list_documents(&t).await.unwrap().len(), 1);
+    let reader = SqlLedger::open_read_only(dir.path()).unwrap();
+    assert_eq!(reader.list_tenant_documents(&t).await.unwrap().len(), 1);
 
     for _ in 0..2 {
-        let ledger = SqliteLedger::open_for_test(dir.path());
+        let ledger = SqlLedger::open_for_test(dir.path());
         let record = ledger.find_document(&t, &document).await.unwrap().unwrap();
         assert_eq!(
             (record.bytes, record.created_millis),
@@ -102,7 +102,7 @@ async fn upgrade_from_version_1_keeps_every_row() {
         assert_eq!(ledger.list_tenant_events(&t, 0, 10).await.unwrap(), all);
         ledger.close().await;
     }
-    assert_eq!(reader.list_documents(&t).await.unwrap().len(), 1);
+    assert_eq!(reader.list_tenant_documents(&t).await.unwrap().len(), 1);
 }
 
 /// The running job, the ended job and the document of `version_11.db`.
@@ -150,17 +150,17 @@ async fn upgrade_from_version_11_keeps_every_row() {
         fs::write(dir.path().join(folder).join("file"), vec![0; bytes]).unwrap();
     }
     // A reader does not need the upgrade.
-    let reader = LedgerReader::open(dir.path()).unwrap();
+    let reader = SqlLedger::open_read_only(dir.path()).unwrap();
     assert_eq!(
         reader.list_component_log(&t, &ended, 0, 10).await.unwrap().len(),
         1
     );
-    assert_eq!(reader.list_documents(&t).await.unwrap().len(), 1);
+    assert_eq!(reader.list_tenant_documents(&t).await.unwrap().len(), 1);
 
     // The same upgrade as that of a command.
-    TenantAdmin::open_existing(dir.path()).await.unwrap();
+    SqlLedger::open_shared(dir.path()).await.unwrap();
     for _ in 0..2 {
-        let ledger = SqliteLedger::open_for_test(dir.path());
+        let ledger = SqlLedger::open_for_test(dir.path());
         assert_eq!(ledger.list_tenants().await.unwrap().len(), 1);
         assert_eq!(ledger.list_api_keys(&t).await.unwrap()[0].display_name, "a key");
         assert_eq!(ledger.list_tenant_documents(&t).await.unwrap()[0].labels.len(), 1);
@@ -254,7 +254,7 @@ async fn upgrade_from_version_11_keeps_every_row() {
     );
 
     let fresh = tempfile::tempdir().unwrap();
-    SqliteLedger::open_for_test(fresh.path()).close().await;
+    SqlLedger::open_for_test(fresh.path()).close().await;
     assert_eq!(list_schema(dir.path()), list_schema(fresh.path()));
 }
 
@@ -263,10 +263,10 @@ async fn tenant_admin_upgrades_a_file_without_a_holder() {
     let dir = tempfile::tempdir().unwrap();
     write_version_1_file(dir.path());
     let held = FolderLock::acquire_with_timeout(dir.path()).unwrap();
-    let refused = TenantAdmin::open_existing(dir.path()).await.err().unwrap();
+    let refused = SqlLedger::open_shared(dir.path()).await.err().unwrap();
     assert!(matches!(refused, StorageError::InUse { .. }), "{refused}");
     drop(held);
-    TenantAdmin::open_existing(dir.path()).await.unwrap();
+    SqlLedger::open_shared(dir.path()).await.unwrap();
     let file = dir.path().join("ledger.db");
     assert_eq!(
         Database::open_shared_for_writing(&file)
@@ -281,7 +281,7 @@ async fn tenant_admin_upgrades_a_file_without_a_holder() {
 #[tokio::test]
 async fn file_of_a_later_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    SqliteLedger::open_for_test(dir.path()).close().await;
+    SqlLedger::open_for_test(dir.path()).close().await;
     let file = dir.path().join("ledger.db");
     let c = Connection::open(&file).unwrap();
     c.pragma_update(None, "user_version", 99).unwrap();

@@ -1,0 +1,102 @@
+//! The ledger. Each port is implemented beside its rows.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use weir_core::StorageError;
+
+use super::ledger_database::LedgerDatabase;
+use super::postgres::{PostgresConnectionSettings, PostgresDatabase};
+use super::sqlite::SqliteDatabase;
+use super::storage_usage::measure_changing_paths;
+use crate::changed_paths::ChangedPaths;
+use crate::data_folder::FolderLock;
+use crate::storage_usage::StorageUsageTracker;
+
+/// Implements [`Ledger`](weir_core::ports::Ledger), [`ComponentStateStore`](weir_core::ports::ComponentStateStore),
+/// [`TenantStore`](weir_core::tenancy::TenantStore), [`JobRequestStore`](weir_core::job_request::JobRequestStore), [`PipelineStore`](weir_core::revision::PipelineStore),
+/// [`ShadowStore`](weir_core::shadow::ShadowStore), [`UsageStore`](weir_core::usage::UsageStore) and
+/// [`DocumentRemovalStore`](weir_core::document_removal::DocumentRemovalStore) with a SQLite file or a PostgreSQL server.
+pub struct SqlLedger {
+    pub(super) database: Arc<LedgerDatabase>,
+    pub(super) changed_paths: Arc<ChangedPaths>,
+}
+
+impl SqlLedger {
+    /// Opens `<data>/ledger.db` and creates it if it does not exist. Measures the stored files that changed when the last process ended.
+    /// Blocks on the disk.
+    pub(crate) fn open_or_create(data: &Path, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
+        let changed_paths = Arc::<ChangedPaths>::default();
+        let database = SqliteDatabase::open_or_create(data, lock, Arc::clone(&changed_paths), |t| {
+            measure_changing_paths(t, data)
+        })?;
+        Ok(Self {
+            database: Arc::new(LedgerDatabase::Sqlite(database)),
+            changed_paths,
+        })
+    }
+
+    /// Opens `<data>/ledger.db`, which another process may hold, to look up and change tenants and API keys. Upgrades an earlier schema
+    /// first. Returns [`StorageError::NotFound`] if there is none.
+    pub async fn open_shared(data: &Path) -> Result<Self, StorageError> {
+        Self::open_on_blocking_thread(data, SqliteDatabase::open_shared).await
+    }
+
+    /// Like [`SqlLedger::open_shared`], but creates the folder and the ledger if they do not exist.
+    pub async fn open_or_create_shared(data: &Path) -> Result<Self, StorageError> {
+        Self::open_on_blocking_thread(data, SqliteDatabase::open_or_create_shared).await
+    }
+
+    /// Opens `<data>/ledger.db` for reading. Other processes may write to it, and no process has to hold the folder. Changes fail. Returns
+    /// [`StorageError::NotFound`] if there is none.
+    pub fn open_read_only(data: &Path) -> Result<Self, StorageError> {
+        SqliteDatabase::open_read_only(data).map(Self::from_sqlite_without_lock)
+    }
+
+    /// Connects to a PostgreSQL server and creates or upgrades its tables. Returns [`StorageError::Unavailable`] if it does not respond.
+    pub async fn connect_postgres(settings: &PostgresConnectionSettings) -> Result<Self, StorageError> {
+        let changed_paths = Arc::<ChangedPaths>::default();
+        let database = PostgresDatabase::connect_and_upgrade(settings, Arc::clone(&changed_paths)).await?;
+        Ok(Self {
+            database: Arc::new(LedgerDatabase::Postgres(database)),
+            changed_paths,
+        })
+    }
+
+    async fn open_on_blocking_thread(
+        data: &Path,
+        open: fn(&Path) -> Result<SqliteDatabase, StorageError>,
+    ) -> Result<Self, StorageError> {
+        let folder = data.to_owned();
+        let opened = tokio::task::spawn_blocking(move || open(&folder)).await;
+        let database = opened.map_err(|e| StorageError::Failed {
+            what: "opening the ledger".into(),
+            reason: e.to_string(),
+        })??;
+        Ok(Self::from_sqlite_without_lock(database))
+    }
+
+    fn from_sqlite_without_lock(database: SqliteDatabase) -> Self {
+        Self {
+            database: Arc::new(LedgerDatabase::Sqlite(database)),
+            changed_paths: Arc::default(),
+        }
+    }
+
+    /// Opens the ledger and the lock of a data folder.
+    #[cfg(test)]
+    pub(crate) fn open_for_test(data: &Path) -> Self {
+        Self::open_or_create(data, Arc::new(FolderLock::acquire_with_timeout(data).unwrap())).unwrap()
+    }
+
+    /// Returns the handle through which stored files are changed.
+    pub(crate) fn storage_usage(&self) -> StorageUsageTracker {
+        StorageUsageTracker::new(Arc::clone(&self.changed_paths), Arc::clone(&self.database))
+    }
+
+    /// Returns when all earlier commits are done and the ledger is closed. Every later commit fails, and so does every later change of a
+    /// tenant's stored files.
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
+}
