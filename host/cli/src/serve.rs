@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::system::uname;
 use tokio::signal::unix::{SignalKind, signal};
 use weir_control::pipelines::PipelineBuilder;
 use weir_control::usage::UsageRecorder;
-use weir_control::{CommitNotifier, Control, ControlParts};
+use weir_control::{CommitNotifier, Control, ControlParts, NodeClaims};
 use weir_core::TenantId;
+use weir_core::job_claim::NodeId;
 use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline, Role};
 use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyScope, TenantStore};
@@ -56,6 +59,11 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
         tenant_store: store.clone(),
         job_requests: store.clone(),
         document_removals: store.clone(),
+        claims: NodeClaims::new(
+            store.clone(),
+            NodeId::new_unique(&node_name(settings)),
+            Duration::from_secs(settings.cluster_lease_seconds.into()),
+        ),
         usage_store: store.clone(),
         usage_recorder,
         pipelines: store.clone(),
@@ -74,6 +82,14 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
     services.close().await?;
     served?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the name of this host among the nodes.
+fn node_name(settings: &Settings) -> String {
+    match settings.cluster_node.as_str() {
+        "" => uname().nodename().to_string_lossy().into_owned(),
+        name => name.to_owned(),
+    }
 }
 
 /// Raises the limit of open files to the maximum that the machine allows. Each connection needs a file descriptor, and the

@@ -9,7 +9,7 @@ use weir_core::StorageError;
 
 use crate::state::Control;
 use crate::webhook::{WebhookDelivery, WebhookSender};
-use crate::{admission, document_removal, staged_files};
+use crate::{admission, document_removal, job_takeover, staged_files};
 
 /// Recovers the uploads, document removals and jobs of the previous process. Call this once, before [`run_background_work_until_stopped`].
 pub async fn recover_state_of_previous_process(control: &Control) -> Result<(), StorageError> {
@@ -44,8 +44,20 @@ pub async fn run_background_work_until_stopped(
         control.engine.suspend_jobs_and_shutdown(grace).await
     };
     let work = async {
-        let dispatch = admission::run_dispatcher(Arc::clone(control), control.stop_signal.clone());
-        let ((), suspended, ()) = tokio::join!(requests, suspend_jobs, dispatch);
+        let jobs_have_ended = CancellationToken::new();
+        let dispatch = async {
+            admission::run_dispatcher(Arc::clone(control), control.stop_signal.clone()).await;
+            jobs_have_ended.cancel();
+        };
+        let renew = control
+            .claims
+            .renew_until_stopped(&control.engine, jobs_have_ended.clone());
+        let take_over = async {
+            if control.shares_ledger() {
+                job_takeover::take_over_jobs_until_stopped(control).await;
+            }
+        };
+        let ((), suspended, (), (), ()) = tokio::join!(requests, suspend_jobs, dispatch, renew, take_over);
         control.background_tasks.close();
         control.background_tasks.wait().await;
         deliveries.shutdown().await;

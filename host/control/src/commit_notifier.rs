@@ -56,7 +56,7 @@ impl CommitNotifier {
 #[async_trait]
 impl Ledger for CommitNotifier {
     async fn commit_entries(&self, entries: Vec<LedgerEntry>) -> Result<(), StorageError> {
-        let mut tenants: Vec<TenantId> = entries.iter().map(|entry| entry_tenant(entry).clone()).collect();
+        let mut tenants: Vec<TenantId> = entries.iter().map(|entry| entry.tenant().clone()).collect();
         tenants.sort_unstable();
         tenants.dedup();
         let ended =
@@ -166,15 +166,6 @@ impl Ledger for CommitNotifier {
     }
 }
 
-const fn entry_tenant(entry: &LedgerEntry) -> &TenantId {
-    match entry {
-        LedgerEntry::Job(record) => &record.tenant,
-        LedgerEntry::Document(record) => &record.tenant,
-        LedgerEntry::Page(record) => &record.tenant,
-        LedgerEntry::Event(tenant, _) | LedgerEntry::ComponentLog(tenant, _) => tenant,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +174,7 @@ mod tests {
     #[tokio::test]
     async fn fake_ledger_and_notifier_pass_the_conformance_suite() {
         weir_conformance::check_ledger(&FakeStore::default()).await;
+        weir_conformance::check_job_claim_store(&FakeStore::default()).await;
         let notifier = CommitNotifier::new(Arc::new(FakeStore::default()));
         weir_conformance::check_ledger(notifier.as_ref()).await;
     }

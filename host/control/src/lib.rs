@@ -9,6 +9,7 @@
 //! | state, background | the state that all operations share, and the background tasks |
 //! | submission, staged files | checks a submission, stores its files and commits its job |
 //! | admission | selects the next job, limits the number of running jobs and starts them |
+//! | job claims, job takeover | which jobs this node runs, if several nodes share a ledger |
 //! | jobs | progress, diagnosis, cancellation and retry of jobs |
 //! | quota limiter, usage | quotas of a tenant and what it has used |
 //! | upload reservations | counts bytes in flight against quotas and free disk space |
@@ -26,6 +27,8 @@ mod background;
 mod commit_notifier;
 pub mod document_removal;
 pub mod events;
+mod job_claims;
+mod job_takeover;
 pub mod jobs;
 pub mod pipelines;
 mod quota_limiter;
@@ -43,6 +46,7 @@ pub mod webhook;
 
 pub use background::{recover_state_of_previous_process, run_background_work_until_stopped};
 pub use commit_notifier::CommitNotifier;
+pub use job_claims::NodeClaims;
 pub use quota_limiter::{QuotaCheckError, QuotaExceeded, QuotaLimiter};
 pub use state::{Control, ControlParts, TaskPanicked};
 pub use upload_reservations::{UploadReservation, UploadReservationError, UploadReservations};

@@ -20,6 +20,7 @@ use weir_engine::Engine;
 use crate::admission::Admission;
 use crate::commit_notifier::CommitNotifier;
 use crate::events::TenantEventFeeds;
+use crate::job_claims::NodeClaims;
 use crate::jobs::ProgressCache;
 use crate::pipelines::{PipelineBuilder, TenantPipelineService};
 use crate::quota_limiter::QuotaLimiter;
@@ -39,6 +40,8 @@ pub struct ControlParts {
     pub job_requests: Arc<dyn JobRequestStore>,
     /// Document removals that have begun and not ended.
     pub document_removals: Arc<dyn DocumentRemovalStore>,
+    /// The claims of this node.
+    pub claims: NodeClaims,
     /// Recorded usage of tenants.
     pub usage_store: Arc<dyn UsageStore>,
     /// Collects the usage that the host causes on behalf of tenants.
@@ -73,6 +76,8 @@ pub struct Control {
     pub job_requests: Arc<dyn JobRequestStore>,
     /// Document removals that have begun and not ended.
     pub document_removals: Arc<dyn DocumentRemovalStore>,
+    /// The claims of this node.
+    pub claims: NodeClaims,
     /// Recorded usage of tenants.
     pub usage_store: Arc<dyn UsageStore>,
     /// Collects the usage that the host causes on behalf of tenants.
@@ -107,6 +112,11 @@ pub struct Control {
 pub struct TaskPanicked(String);
 
 impl Control {
+    /// Whether other nodes can have the same ledger.
+    pub(crate) fn shares_ledger(&self) -> bool {
+        !self.settings.storage_ledger.is_empty()
+    }
+
     /// Creates the state of a host without jobs.
     pub fn new(parts: ControlParts) -> Arc<Self> {
         let settings = parts.settings;
@@ -132,6 +142,7 @@ impl Control {
             tenant_store: parts.tenant_store,
             job_requests: parts.job_requests,
             document_removals: parts.document_removals,
+            claims: parts.claims,
             usage_store: parts.usage_store,
             usage_recorder: parts.usage_recorder,
             tenant_pipelines: TenantPipelineService::new(

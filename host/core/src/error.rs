@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::PageNumber;
+use crate::id::{JobId, PageNumber};
 
 /// An error in events and API responses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +206,12 @@ pub enum StorageError {
         /// Error from the connection or the store.
         reason: String,
     },
+    /// Another node has claimed the job.
+    #[error("job {job} is run by another node")]
+    ClaimLost {
+        /// The job.
+        job: JobId,
+    },
     /// The file or object does not exist.
     #[error("{what} does not exist")]
     NotFound {
@@ -238,6 +244,7 @@ impl StorageError {
             Self::PermissionDenied { .. } => "storage-denied",
             Self::InUse { .. } => "storage-in-use",
             Self::Unavailable { .. } => "storage-unavailable",
+            Self::ClaimLost { .. } => "claim-lost",
             Self::NotFound { .. } => "missing",
             Self::Damaged { .. } => "storage-damaged",
             Self::Failed { .. } => "storage-failed",

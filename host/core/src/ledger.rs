@@ -7,6 +7,7 @@ use crate::component_log::NumberedComponentLogRecord;
 use crate::decision::Label;
 use crate::event::{ErrorInfo, Event};
 use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
+use crate::job_claim::JobClaim;
 use crate::page::OutlineEntry;
 use crate::page_text::TextSource;
 
@@ -99,6 +100,9 @@ pub enum FinalPageState {
 /// An entry that the ledger writes. A group of entries is committed in one transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LedgerEntry {
+    /// Writes nothing. All entries of the commit are refused with [`StorageError::ClaimLost`](crate::StorageError::ClaimLost) if the job has
+    /// been claimed again since.
+    RequireClaim(JobClaim),
     /// A job was created or changed its state.
     Job(JobRecord),
     /// A document was added or changed. A known document keeps its `created_millis`.
@@ -116,6 +120,7 @@ impl LedgerEntry {
     #[must_use]
     pub const fn tenant(&self) -> &TenantId {
         match self {
+            Self::RequireClaim(claim) => &claim.tenant,
             Self::Job(job) => &job.tenant,
             Self::Document(document) => &document.tenant,
             Self::Page(page) => &page.tenant,

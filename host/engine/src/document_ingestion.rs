@@ -284,10 +284,8 @@ impl DocumentIngestion<'_> {
     }
 
     async fn write_document_record(&self, record: DocumentRecord) {
-        // If the group commit is closed, the job knows that already.
-        if let Some(reservation) = self.job.engine.group_commit.reserve_submission().await {
-            reservation.submit_entries(vec![LedgerEntry::Document(record)]);
-        }
+        let entries = vec![LedgerEntry::Document(record)];
+        self.job.log.submit_ledger_entries(entries).await;
     }
 
     /// Commits all results and writes the document's last event.

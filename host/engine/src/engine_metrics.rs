@@ -95,6 +95,8 @@ pub(crate) struct CommitMetrics {
     pub(crate) seconds: Histogram,
     /// Commits that succeeded.
     pub(crate) commits: Counter,
+    /// Submissions of jobs that another node had claimed.
+    pub(crate) refused: Counter,
 }
 
 impl CommitMetrics {
@@ -110,6 +112,11 @@ impl CommitMetrics {
             "Calls of stores that were repeated because the store was not available"
         );
         metrics::describe_counter!(
+            "weir_fenced_writes_total",
+            Unit::Count,
+            "Results of jobs that were not written because another node had claimed the job"
+        );
+        metrics::describe_counter!(
             "weir_ledger_group_commits_total",
             Unit::Count,
             "Group commits to the ledger"
@@ -117,6 +124,7 @@ impl CommitMetrics {
         Self {
             seconds: metrics::histogram!("weir_ledger_commit_duration_seconds"),
             commits: metrics::counter!("weir_ledger_group_commits_total"),
+            refused: metrics::counter!("weir_fenced_writes_total"),
         }
     }
 }

@@ -124,6 +124,14 @@ impl EventLog {
         self.last_seq.send_replace(last_seq);
     }
 
+    /// Submits ledger entries without an event.
+    pub(crate) async fn submit_ledger_entries(&self, entries: Vec<LedgerEntry>) {
+        // If the group commit is closed, the job knows that already.
+        if let Some(reservation) = self.group_commit.reserve_submission().await {
+            reservation.submit_entries(entries);
+        }
+    }
+
     /// Writes an event.
     pub(crate) async fn write_event(&self, document: Option<DocumentId>, kind: EventKind) {
         self.write_event_with_ledger_entries(Vec::new(), document, kind)

@@ -9,18 +9,23 @@
 //! jobs are stopped, since their further work could not be recorded. Each entry has its own key, so writing a group twice
 //! has the effect of writing it once. While a store on another machine does not respond, the jobs are not stopped: the writer waits, and
 //! takes no further entries, so the jobs wait too.
+//!
+//! The entries of a job that has a claim are committed only while the claim holds. If it is lost, the entries of this job are dropped, the
+//! job is stopped, and the rest of the group is committed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use weir_core::StorageError;
 use weir_core::ledger::LedgerEntry;
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
+use weir_core::{JobId, StorageError};
 
 use crate::engine_metrics::CommitMetrics;
+use crate::running_claim::RunningClaim;
 use crate::store_retry::StoreBackoff;
 
 /// Attempts of a commit before the jobs are stopped.
@@ -36,24 +41,37 @@ const MAX_PENDING_ENTRIES: usize = 20_000;
 #[derive(Clone)]
 pub(crate) struct GroupCommit {
     requests: mpsc::Sender<CommitRequest>,
+    /// The claim of the job that submits through this handle.
+    claim: Option<Arc<RunningClaim>>,
     /// Set when the engine stops: then the writer waits for no store.
     closing: CancellationToken,
     failure: watch::Receiver<Option<StorageError>>,
 }
 
 enum CommitRequest {
-    Entries(Vec<LedgerEntry>),
+    Entries(Submission),
     Sync(oneshot::Sender<Result<(), StorageError>>),
     Close(oneshot::Sender<Result<(), StorageError>>),
 }
 
+/// Entries that belong together, and the claim that they need.
+struct Submission {
+    claim: Option<Arc<RunningClaim>>,
+    entries: Vec<LedgerEntry>,
+}
+
 /// Reserved capacity for one submission. Submitting is immediate and keeps the order of the reservations.
-pub(crate) struct SubmissionReservation<'a>(mpsc::Permit<'a, CommitRequest>);
+pub(crate) struct SubmissionReservation<'a> {
+    permit: mpsc::Permit<'a, CommitRequest>,
+    claim: Option<Arc<RunningClaim>>,
+}
 
 impl SubmissionReservation<'_> {
     /// Submits entries that belong together: they are committed in one group.
     pub(crate) fn submit_entries(self, entries: Vec<LedgerEntry>) {
-        self.0.send(CommitRequest::Entries(entries));
+        let claim = self.claim;
+        self.permit
+            .send(CommitRequest::Entries(Submission { claim, entries }));
     }
 }
 
@@ -86,6 +104,7 @@ impl GroupCommit {
         (
             Self {
                 requests: request_sender,
+                claim: None,
                 closing,
                 failure: failure_receiver,
             },
@@ -93,10 +112,20 @@ impl GroupCommit {
         )
     }
 
+    /// Returns a handle for the entries of a job that runs under this claim.
+    pub(crate) fn with_claim(&self, claim: Option<Arc<RunningClaim>>) -> Self {
+        Self {
+            claim,
+            ..self.clone()
+        }
+    }
+
     /// Waits for the capacity to submit entries; `None` once the group commit is closed. This wait is the backpressure of a slow
     /// ledger.
     pub(crate) async fn reserve_submission(&self) -> Option<SubmissionReservation<'_>> {
-        self.requests.reserve().await.ok().map(SubmissionReservation)
+        let permit = self.requests.reserve().await.ok()?;
+        let claim = self.claim.clone();
+        Some(SubmissionReservation { permit, claim })
     }
 
     /// Commits all entries submitted before, and returns when they are durable.
@@ -147,7 +176,7 @@ struct CommitWriter {
     ledger: Arc<dyn Ledger>,
     max_delay: Duration,
     max_entries: usize,
-    group: Vec<LedgerEntry>,
+    group: Vec<Submission>,
     failure: watch::Sender<Option<StorageError>>,
     metrics: CommitMetrics,
 }
@@ -164,9 +193,9 @@ impl CommitWriter {
                 }
             };
             match message {
-                Some(CommitRequest::Entries(entries)) => {
-                    self.add_entries(entries);
-                    if self.group.len() >= self.max_entries && self.is_healthy() {
+                Some(CommitRequest::Entries(submission)) => {
+                    self.add_submission(submission);
+                    if self.pending_entries() >= self.max_entries && self.is_healthy() {
                         due = self
                             .commit_with_retries()
                             .await
@@ -198,24 +227,49 @@ impl CommitWriter {
         self.failure.borrow().is_none()
     }
 
-    fn add_entries(&mut self, entries: Vec<LedgerEntry>) {
-        if self.group.len() + entries.len() > MAX_PENDING_ENTRIES {
+    fn add_submission(&mut self, submission: Submission) {
+        if submission.claim.as_ref().is_some_and(|claim| claim.is_lost()) {
+            return;
+        }
+        if self.pending_entries() + submission.entries.len() > MAX_PENDING_ENTRIES {
             tracing::error!(
-                lost = entries.len(),
+                lost = submission.entries.len(),
                 "ledger entries are dropped: too many are pending while commits fail"
             );
         } else {
-            self.group.extend(entries);
+            self.group.push(submission);
         }
     }
 
+    fn pending_entries(&self) -> usize {
+        self.group.iter().map(|submission| submission.entries.len()).sum()
+    }
+
+    fn pending_claims(&self) -> impl Iterator<Item = &Arc<RunningClaim>> {
+        self.group
+            .iter()
+            .filter_map(|submission| submission.claim.as_ref())
+    }
+
+    /// Stops a job whose claim is lost, and drops its entries.
+    fn drop_entries_of_lost_claim(&mut self, job: JobId) {
+        self.pending_claims()
+            .filter(|claim| claim.claim().job == job)
+            .for_each(|claim| claim.mark_lost());
+        let before = self.group.len();
+        self.group
+            .retain(|submission| !submission.claim.as_ref().is_some_and(|claim| claim.is_lost()));
+        self.metrics.refused.increment((before - self.group.len()) as u64);
+    }
+
     async fn commit_with_retries(&mut self) -> Result<(), StorageError> {
-        if self.group.is_empty() {
-            return Ok(());
-        }
         let mut attempt = 1;
         let mut backoff = StoreBackoff::default();
         let error = loop {
+            if self.group.is_empty() {
+                self.failure.send_if_modified(|failure| failure.take().is_some());
+                return Ok(());
+            }
             let began = Instant::now();
             match self.flush_and_commit().await {
                 Ok(()) => {
@@ -223,7 +277,7 @@ impl CommitWriter {
                     self.metrics.seconds.record(took);
                     self.metrics.commits.increment(1);
                     tracing::debug!(
-                        entries = self.group.len(),
+                        entries = self.pending_entries(),
                         millis = took.as_millis() as u64,
                         "committed"
                     );
@@ -231,6 +285,7 @@ impl CommitWriter {
                     self.failure.send_if_modified(|failure| failure.take().is_some());
                     return Ok(());
                 }
+                Err(StorageError::ClaimLost { job }) => self.drop_entries_of_lost_claim(job),
                 Err(error @ StorageError::Failed { .. }) if attempt < MAX_ATTEMPTS => {
                     tracing::warn!(%error, attempt, "a ledger commit failed and is retried");
                     attempt += 1;
@@ -243,20 +298,21 @@ impl CommitWriter {
                 Err(error) => break error,
             }
         };
-        tracing::error!(%error, entries = self.group.len(), "ledger commits fail, all jobs are stopped");
+        tracing::error!(%error, entries = self.pending_entries(), "ledger commits fail, all jobs are stopped");
         self.failure.send_replace(Some(error.clone()));
         Err(error)
     }
 
     async fn flush_and_commit(&self) -> Result<(), StorageError> {
-        if self
-            .group
-            .iter()
-            .any(|entry| matches!(entry, LedgerEntry::Page(_)))
-        {
+        let entries = || self.group.iter().flat_map(|submission| &submission.entries);
+        if entries().any(|entry| matches!(entry, LedgerEntry::Page(_))) {
             self.blobs.flush_blobs().await?;
             self.vectors.flush_points().await?;
         }
-        self.ledger.commit_entries(self.group.clone()).await
+        // A HashSet, because a job has many submissions in a group.
+        let claims: HashSet<_> = self.pending_claims().map(|claim| claim.claim()).collect();
+        let claims = claims.into_iter().cloned().map(LedgerEntry::RequireClaim);
+        let entries = claims.chain(entries().cloned()).collect();
+        self.ledger.commit_entries(entries).await
     }
 }

@@ -16,6 +16,7 @@ use weir_core::{JobId, StorageError};
 use crate::error::{STAGE_DIED_KIND, build_error_info};
 use crate::event_log::EventLog;
 use crate::job_outcome::JobOutcome;
+use crate::running_claim::RunningClaim;
 use crate::stage_busy_times::StageBusyTimes;
 use crate::stop_signal::StopSignal;
 
@@ -26,6 +27,7 @@ pub struct JobHandle {
     log: Arc<EventLog>,
     stop_signal: StopSignal,
     busy_time: Arc<StageBusyTimes>,
+    claim: Option<Arc<RunningClaim>>,
     ended: watch::Receiver<Option<JobOutcome>>,
 }
 
@@ -36,6 +38,7 @@ impl JobHandle {
         log: Arc<EventLog>,
         stop_signal: StopSignal,
         busy_time: Arc<StageBusyTimes>,
+        claim: Option<Arc<RunningClaim>>,
     ) -> (Self, OutcomeSender) {
         let (outcome_sender, ended) = watch::channel(None);
         let end = OutcomeSender {
@@ -48,6 +51,7 @@ impl JobHandle {
             log,
             stop_signal,
             busy_time,
+            claim,
             ended,
         };
         (handle, end)
@@ -74,6 +78,14 @@ impl JobHandle {
     /// Returns the work of each stage for the job, since the job was started in this engine.
     pub fn stage_totals(&self) -> Vec<StageTotals> {
         self.busy_time.stage_totals()
+    }
+
+    /// Stops the job at once without committing anything further, because its claim has ended or may have ended. Does nothing if it has
+    /// no claim.
+    pub fn stop_without_claim(&self) {
+        if let Some(claim) = &self.claim {
+            claim.mark_lost();
+        }
     }
 
     /// Cancels the job: starts no further pages, and drops pages in flight after the grace period of the configuration. Finished

@@ -23,6 +23,7 @@ use crate::job_outcome::{DocumentEndState, DocumentOutcome, JobOutcome};
 use crate::job_spec::JobSpec;
 use crate::latency_boost::run_with_boost;
 use crate::model_request_tracker::ModelRequestTracker;
+use crate::running_claim::RunningClaim;
 use crate::stage_busy_times::StageBusyTimes;
 use crate::stop_signal::StopSignal;
 use crate::store_retry::retry_while_unavailable;
@@ -34,10 +35,12 @@ pub(crate) fn register_and_prepare_job_run(
 ) -> (JobHandle, impl Future<Output = ()> + Send) {
     let id = spec.id;
     let stop_signal = StopSignal::new(engine.config.cancel_grace);
+    let claim = spec.claim.clone();
+    let claim = claim.map(|claim| Arc::new(RunningClaim::new(claim, stop_signal.clone())));
     let (log, observer) = EventLog::new(
         id,
         spec.tenant.clone(),
-        engine.group_commit.clone(),
+        engine.group_commit.with_claim(claim.clone()),
         Arc::clone(&engine.ports.ledger),
         // The pending group of the group commit and its channel, with a margin.
         engine
@@ -48,7 +51,13 @@ pub(crate) fn register_and_prepare_job_run(
             .saturating_add(512),
     );
     let busy_time = StageBusyTimes::new();
-    let (handle, end) = JobHandle::new(id, Arc::clone(&log), stop_signal.clone(), Arc::clone(&busy_time));
+    let (handle, end) = JobHandle::new(
+        id,
+        Arc::clone(&log),
+        stop_signal.clone(),
+        Arc::clone(&busy_time),
+        claim.clone(),
+    );
     let registered = engine
         .active_jobs
         .register_active_job(handle.clone(), &engine.metrics.running_jobs);
@@ -68,6 +77,7 @@ pub(crate) fn register_and_prepare_job_run(
         log,
         stop_signal,
         busy_time,
+        claim,
     };
     let run = async move {
         let outcome = run_with_boost(
@@ -93,6 +103,7 @@ struct JobRun {
     log: Arc<EventLog>,
     stop_signal: StopSignal,
     busy_time: Arc<StageBusyTimes>,
+    claim: Option<Arc<RunningClaim>>,
 }
 
 impl JobRun {
@@ -108,10 +119,9 @@ impl JobRun {
                 policy: PolicyCallAndFailureCounts::default(),
             };
         }
-        // If the group commit is closed, the documents get that error.
-        if let Some(reservation) = self.engine.group_commit.reserve_submission().await {
-            reservation.submit_entries(vec![LedgerEntry::Job(self.record.clone())]);
-        }
+        self.log
+            .submit_ledger_entries(vec![LedgerEntry::Job(self.record.clone())])
+            .await;
         let work = AssertUnwindSafe(self.open_policy_and_run_documents(observer)).catch_unwind();
         let DocumentsResult {
             documents,
@@ -160,6 +170,11 @@ impl JobRun {
                 state = JobState::Failed;
             }
             error.get_or_insert_with(|| StageError::from(unwritten).to_error_info());
+        }
+        if self.claim.as_ref().is_some_and(|claim| claim.is_lost()) {
+            // Nothing of the end was committed. Another node runs the job.
+            state = JobState::Running;
+            error = Some(StageError::from(StorageError::ClaimLost { job: self.record.id }).to_error_info());
         }
         JobOutcome {
             id: self.record.id,

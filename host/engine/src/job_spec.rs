@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
+use weir_core::job_claim::JobClaim;
 use weir_core::manifest::ResolvedPipeline;
 use weir_core::{JobId, PageNumber, PriorityLane, TenantId};
 
@@ -35,6 +36,8 @@ pub struct JobSpec {
     /// Whether the job may get a latency boost. Pass `false` for a job that is expected to be long. A job for which the bulk lane is
     /// requested gets none.
     pub allow_latency_boost: bool,
+    /// The claim of this host to run the job, if its ledger has claims. The results of the job are committed only while it holds.
+    pub claim: Option<JobClaim>,
     /// The tenant's share of a busy host, relative to other tenants in the same lane. A value that is not above 0 counts as 1.
     pub weight: f64,
 }
@@ -52,6 +55,7 @@ impl JobSpec {
             requested_placement: CollectionAndLabelsRequest::default(),
             lane: None,
             allow_latency_boost: true,
+            claim: None,
             weight: 1.0,
         }
     }

@@ -49,6 +49,7 @@ mod progress_observer;
 mod rasterize_stage;
 mod read_stage;
 mod resizable_semaphore;
+mod running_claim;
 mod search;
 mod stage_busy_times;
 mod stage_queue;

@@ -8,6 +8,7 @@ mod component_log;
 mod component_state;
 mod document_removals;
 mod job_and_document_rows;
+mod job_claims;
 mod job_requests;
 mod ledger_database;
 mod locked_tenants;
@@ -204,6 +205,7 @@ impl Ledger for SqlLedger {
 /// Writes one entry. Returns whether it removed a secret.
 fn write_ledger_entry(transaction: &SqlConnection<'_>, entry: &LedgerEntry) -> SqlResult<bool> {
     let written = match entry {
+        LedgerEntry::RequireClaim(claim) => job_claims::require_claim(transaction, claim),
         LedgerEntry::Job(job) => {
             job_and_document_rows::write_job(transaction, job)?;
             return match job.state.is_terminal() {

@@ -35,6 +35,7 @@ async fn ledger_passes_all_conformance_suites() {
     let server = PostgresServer::start();
     let ledger = connect(&server).await;
     weir_conformance::check_ledger(&ledger).await;
+    weir_conformance::check_job_claim_store(&ledger).await;
     weir_conformance::check_component_state(&ledger).await;
     weir_conformance::check_job_request_store(&ledger).await;
     weir_conformance::check_document_removal_store(&ledger).await;

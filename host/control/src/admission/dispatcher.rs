@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use weir_core::event::ErrorInfo;
+use weir_core::job_claim::{ClaimOutcome, JobClaim};
 use weir_core::job_request::{JobRequest, JobRequestOptions};
 use weir_core::ledger::{JobRecord, JobState};
 use weir_core::ports::Ledger as _;
 use weir_core::rollout::RevisionAssignment;
 use weir_core::tenancy::TenantState;
-use weir_core::{PriorityLane, StorageError, TenantId};
+use weir_core::{JobId, PriorityLane, StorageError, TenantId};
 use weir_engine::{DocumentEndState, DocumentSpec, JobOutcome, JobSpec};
 
 use super::unstarted_job_end::{commit_failed_or_canceled_job, count_ended_job_in_metrics};
@@ -24,6 +25,8 @@ use crate::trace_context;
 
 /// The reason for holding jobs that cannot be read from the ledger or committed to it.
 const HELD_BY_STORAGE: &str = "storage";
+/// The reason for holding jobs while as many jobs of the tenant run on other nodes as it may have.
+const HELD_BY_JOB_LIMIT: &str = "concurrent_jobs";
 
 /// Starts jobs until `stop` is canceled, then returns once all started jobs have ended or the engine has suspended them.
 pub(crate) async fn run_dispatcher(control: Arc<Control>, stop: CancellationToken) {
@@ -47,9 +50,13 @@ pub(crate) async fn run_dispatcher(control: Arc<Control>, stop: CancellationToke
     while jobs.join_next().await.is_some() {}
 }
 
-/// Queues the jobs again that had not ended when the previous process did.
+/// Queues the jobs that have not ended and that no node runs, unless they are queued here already.
 pub(crate) async fn requeue_unfinished_jobs(control: &Control) -> Result<(), StorageError> {
-    for record in control.ledger.list_unfinished_jobs().await? {
+    for record in control.claims.list_claimable_jobs().await? {
+        let status = control.admission.unfinished_job_status(&record.tenant, record.id);
+        if status.is_some() {
+            continue;
+        }
         match control
             .job_requests
             .find_job_request(&record.tenant, &record.id)
@@ -58,6 +65,8 @@ pub(crate) async fn requeue_unfinished_jobs(control: &Control) -> Result<(), Sto
             Some(job_request) => control
                 .admission
                 .enqueue_job(control.admission.build_queued_job(&job_request, Duration::ZERO)),
+            // Another node's command may still run it.
+            None if control.shares_ledger() => {}
             None => {
                 tracing::warn!(job = %record.id, "a job without a job request cannot be resumed");
                 let error = new_error_info(
@@ -68,6 +77,26 @@ pub(crate) async fn requeue_unfinished_jobs(control: &Control) -> Result<(), Sto
             }
         }
     }
+    Ok(())
+}
+
+/// Ends a job whose runs have stopped several nodes.
+pub(crate) async fn fail_job_that_stops_nodes(
+    control: &Control,
+    tenant: &TenantId,
+    job: &JobId,
+    lost_claims: u32,
+) -> Result<(), StorageError> {
+    let (record, job_request) = tokio::try_join!(
+        control.ledger.find_job(tenant, job),
+        control.job_requests.find_job_request(tenant, job)
+    )?;
+    let Some(record) = record.filter(|record| !record.state.is_terminal()) else {
+        return Ok(());
+    };
+    let message = format!("{lost_claims} nodes have stopped while they ran this job");
+    let error = new_error_info("claim-lost", &message);
+    commit_failed_or_canceled_job(control, record, job_request.as_ref(), Some(error)).await?;
     Ok(())
 }
 
@@ -131,7 +160,7 @@ impl From<StorageError> for JobStartError {
 }
 
 async fn load_and_run_job(control: &Control, slot: JobSlot) {
-    let (tenant, job) = (&slot.job.tenant, slot.job.job_id);
+    let (tenant, job) = (&slot.job.tenant.clone(), slot.job.job_id);
     let load_records = async {
         let (record, job_request) = tokio::try_join!(
             control.ledger.find_job(tenant, &job),
@@ -155,17 +184,41 @@ async fn load_and_run_job(control: &Control, slot: JobSlot) {
         // The job was removed together with its tenant.
         Err(JobStartError::Permanent(_)) => return,
     };
+    let claim = match control
+        .claims
+        .claim_job(tenant, &job, slot.max_running_jobs)
+        .await
+    {
+        Ok(ClaimOutcome::Claimed(claim)) => claim,
+        // Another node runs it, or it has ended.
+        Ok(ClaimOutcome::NotClaimable) => return,
+        Ok(ClaimOutcome::TenantAtLimit) => {
+            let why = "jobs of the tenant run on other nodes";
+            return requeue_job_and_hold_tenant(control, slot, HELD_BY_JOB_LIMIT, why).await;
+        }
+        Err(error) => {
+            return requeue_job_and_hold_tenant(control, slot, HELD_BY_STORAGE, &error.to_string()).await;
+        }
+    };
     // At the error level, so that every log line of a job carries the span, whatever level the log has.
     let span = tracing::error_span!("job", %job, %tenant);
     trace_context::continue_trace(&span, job_request.traceparent.as_deref());
-    run_job_or_requeue(control, slot, record, job_request)
+    run_job_or_requeue(control, slot, claim, record, job_request)
         .instrument(span)
         .await;
+    control.claims.forget_claim(&job);
 }
 
-async fn run_job_or_requeue(control: &Control, slot: JobSlot, record: JobRecord, job_request: JobRequest) {
+async fn run_job_or_requeue(
+    control: &Control,
+    slot: JobSlot,
+    claim: JobClaim,
+    record: JobRecord,
+    job_request: JobRequest,
+) {
     match assign_revision_and_build_spec(control, &slot, &record, &job_request).await {
-        Ok((spec, assignment)) => {
+        Ok((mut spec, assignment)) => {
+            spec.claim = Some(claim);
             let is_first_run = record.state == JobState::Queued;
             run_job_and_handle_outcome(
                 control,
@@ -234,6 +287,7 @@ pub(super) async fn assign_revision_and_build_spec(
         requested_placement: job_request.options.collection_and_labels.clone(),
         // The lane of the queue entry is a guess by file size. The routing component knows the pages.
         lane: job_request.lane,
+        claim: None,
         allow_latency_boost: slot.job.lane == PriorityLane::Interactive,
         weight: slot.weight,
     };
@@ -299,6 +353,7 @@ async fn run_job_and_handle_outcome(
 /// Queues a job again and holds the jobs of its tenant for the reason `held`. A job that was canceled meanwhile ends instead. When
 /// the host is stopping, it does nothing: the next process finds the job in the ledger.
 async fn requeue_job_and_hold_tenant(control: &Control, slot: JobSlot, held: &'static str, why: &str) {
+    control.claims.release_claim(&slot.job.job_id).await;
     if control.stop_signal.is_cancelled() {
         return;
     }

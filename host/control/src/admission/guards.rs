@@ -45,6 +45,8 @@ pub(crate) struct JobSlot {
     pub(crate) job: QueuedJob,
     /// The weight of its tenant in the fair queue.
     pub(crate) weight: f64,
+    /// The maximum number of running jobs of its tenant on all nodes, if it is limited.
+    pub(crate) max_running_jobs: Option<u64>,
     /// Canceled when the job has to stop.
     pub(crate) cancel: CancellationToken,
 }

@@ -79,6 +79,12 @@ impl JobQueue {
             .map_or(0, |tenant_jobs| tenant_jobs.jobs.len())
     }
 
+    /// Returns whether a job is queued.
+    pub(super) fn contains_job(&self, tenant: &TenantId, job: JobId) -> bool {
+        let jobs = self.tenants.get(tenant).map(|tenant_jobs| &tenant_jobs.jobs);
+        jobs.is_some_and(|jobs| jobs.iter().any(|queued| queued.job_id == job))
+    }
+
     /// Adds a job.
     pub(super) fn push(&mut self, job: QueuedJob) {
         let tenant = self.tenants.entry(job.tenant.clone()).or_default();

@@ -25,7 +25,7 @@ use weir_core::settings::Settings;
 use weir_core::system_memory::SystemMemory;
 use weir_core::{JobId, TenantId};
 
-pub(crate) use dispatcher::{requeue_unfinished_jobs, run_dispatcher};
+pub(crate) use dispatcher::{fail_job_that_stops_nodes, requeue_unfinished_jobs, run_dispatcher};
 pub(crate) use guards::JobSlot;
 pub use guards::QueueReservation;
 use guards::TenantLockout;
@@ -184,6 +184,7 @@ impl Admission {
             shared: Arc::clone(&self.shared),
             job,
             weight: terms.weight,
+            max_running_jobs: terms.max_running_jobs,
             cancel,
         })
     }
@@ -202,8 +203,6 @@ impl Admission {
             } else {
                 TERMS_TTL
             };
-        let max_running_jobs =
-            max_running_jobs.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let terms = TenantSchedulingTerms {
             weight,
             max_running_jobs,

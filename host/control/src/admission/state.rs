@@ -50,8 +50,8 @@ pub(super) struct RunningJob {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct TenantSchedulingTerms {
     pub weight: f64,
-    /// The maximum number of running jobs.
-    pub max_running_jobs: usize,
+    /// The maximum number of running jobs, if it is limited.
+    pub max_running_jobs: Option<u64>,
     /// Why none of its jobs may start, if so: the name of a quota, `suspended`, `removed` or `storage`.
     pub held_reason: Option<&'static str>,
     /// When the terms expire, on the clock of the queue.
@@ -81,7 +81,9 @@ impl AdmissionState {
     pub(super) fn is_allowed_by_terms(&self, tenant: &TenantId, now: Duration) -> bool {
         self.terms_by_tenant.get(tenant).is_none_or(|terms| {
             (terms.held_reason.is_none() || now >= terms.valid_until)
-                && self.count_running_jobs_of_tenant(tenant) < terms.max_running_jobs
+                && terms
+                    .max_running_jobs
+                    .is_none_or(|max| (self.count_running_jobs_of_tenant(tenant) as u64) < max)
         })
     }
 }
@@ -106,10 +108,12 @@ impl SharedAdmissionState {
         self.state.lock()
     }
 
-    /// Adds an accepted job to the queue, unless its tenant is being removed.
+    /// Adds an accepted job to the queue, unless it is queued or running or its tenant is being removed.
     pub(super) fn enqueue_job(&self, job: QueuedJob) {
         let mut state = self.state.lock();
-        if !state.tenants_being_removed.contains(&job.tenant) {
+        let is_known =
+            state.running_jobs.contains_key(&job.job_id) || state.queue.contains_job(&job.tenant, job.job_id);
+        if !is_known && !state.tenants_being_removed.contains(&job.tenant) {
             state.queue.push(job);
         }
         self.wake_dispatcher_and_notify_subscribers(&state);

@@ -11,7 +11,7 @@ use weir_core::ports::Ledger as _;
 use crate::state::Control;
 
 /// Commits the end of a job in one transaction: as failed with `error`, or as canceled if there is none. The numbers of the new
-/// events continue after those of its existing events.
+/// events continue after those of its existing events. Fails with [`StorageError::ClaimLost`] if another node runs the job.
 pub(crate) async fn commit_failed_or_canceled_job(
     control: &Control,
     mut record: JobRecord,
@@ -62,7 +62,11 @@ pub(crate) async fn commit_failed_or_canceled_job(
         },
     );
     record.state = state;
-    let mut entries = vec![LedgerEntry::Job(record.clone())];
+    let claim = control
+        .claims
+        .claim_to_end_job(&record.tenant, &record.id)
+        .await?;
+    let mut entries = vec![LedgerEntry::RequireClaim(claim), LedgerEntry::Job(record.clone())];
     for (seq, (document, what)) in (progress.last_seq + 1..).zip(ends.chain([last])) {
         let event = Event {
             seq,
@@ -73,7 +77,11 @@ pub(crate) async fn commit_failed_or_canceled_job(
         };
         entries.push(LedgerEntry::Event(record.tenant.clone(), event));
     }
-    control.ledger.commit_entries(entries).await?;
+    if let Err(error) = control.ledger.commit_entries(entries).await {
+        control.claims.release_claim(&record.id).await;
+        return Err(error);
+    }
+    control.claims.forget_claim(&record.id);
     count_ended_job_in_metrics(state);
     Ok(record)
 }

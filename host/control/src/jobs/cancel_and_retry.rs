@@ -6,7 +6,7 @@ use weir_core::clock::unix_time_millis;
 use weir_core::job_request::{IdempotencyKey, JobRequest};
 use weir_core::ledger::{JobRecord, JobState};
 use weir_core::ports::Ledger as _;
-use weir_core::{DocumentId, JobId, StorageError};
+use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
 use crate::admission::{CancelOutcome, QueueReservation, commit_failed_or_canceled_job};
 use crate::staged_files::StagedFile;
@@ -26,7 +26,7 @@ pub enum JobCancelOutcome {
 /// Why a job cannot be canceled.
 #[derive(Debug, thiserror::Error)]
 pub enum CancelJobError {
-    /// The job is neither queued nor running in this process.
+    /// No node runs the job, and it is not queued in this process.
     #[error("this host does not run the job at the moment: cancel it again later")]
     NotRunningHere,
     /// The end of the job cannot be committed.
@@ -67,25 +67,43 @@ pub async fn cancel_job(
     if record.state.is_terminal() {
         return Ok(JobCancelOutcome::Ended(record));
     }
-    match control.admission.cancel_job(&record.tenant, record.id) {
+    let (tenant, job) = (record.tenant.clone(), record.id);
+    match control.admission.cancel_job(&tenant, job) {
         CancelOutcome::RemovedFromQueue(queued_job) => {
             let task_control = Arc::clone(control);
             let ending = async move {
                 let ended =
                     commit_failed_or_canceled_job(&task_control, record, job_request.as_ref(), None).await;
                 // If the end could not be committed, the job is queued again.
-                Ok::<_, CancelJobError>(
+                if matches!(ended, Err(StorageError::ClaimLost { .. })) {
+                    return Ok(None);
+                }
+                Ok::<_, CancelJobError>(Some(
                     ended.inspect_err(|_| task_control.admission.enqueue_job(queued_job))?,
-                )
+                ))
             };
-            Ok(JobCancelOutcome::Ended(control.run_to_completion(ending).await?))
+            match control.run_to_completion(ending).await? {
+                Some(record) => Ok(JobCancelOutcome::Ended(record)),
+                None => request_cancel_by_other_node(control, &tenant, &job).await,
+            }
         }
         CancelOutcome::StopRequested => Ok(JobCancelOutcome::StopRequested(record)),
-        CancelOutcome::NotFound => match control.ledger.find_job(&record.tenant, &record.id).await? {
-            // It has ended since it was read.
-            Some(record) if record.state.is_terminal() => Ok(JobCancelOutcome::Ended(record)),
-            _ => Err(CancelJobError::NotRunningHere),
-        },
+        CancelOutcome::NotFound => request_cancel_by_other_node(control, &tenant, &job).await,
+    }
+}
+
+/// Cancels a job that is neither queued nor running in this process.
+async fn request_cancel_by_other_node(
+    control: &Control,
+    tenant: &TenantId,
+    job: &JobId,
+) -> Result<JobCancelOutcome, CancelJobError> {
+    let is_running = control.claims.request_cancel(tenant, job).await?;
+    match control.ledger.find_job(tenant, job).await? {
+        // It has ended since it was read.
+        Some(record) if record.state.is_terminal() => Ok(JobCancelOutcome::Ended(record)),
+        Some(record) if is_running => Ok(JobCancelOutcome::StopRequested(record)),
+        _ => Err(CancelJobError::NotRunningHere),
     }
 }
 

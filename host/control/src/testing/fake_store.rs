@@ -1,5 +1,6 @@
 //! A ledger and the other stores, in memory.
 
+mod job_claims;
 mod job_requests;
 mod tenants;
 
@@ -16,6 +17,7 @@ use weir_core::tenancy::{ApiKeyRecord, Tenant};
 use weir_core::usage::{Usage, UsageDay, UsageStore};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
+use self::job_claims::FakeClaim;
 use super::pipeline_tables::PipelineTables;
 
 /// Implements the ledger and the stores of job requests, usage, tenants, keys, pipelines and shadows in memory.
@@ -25,6 +27,7 @@ pub struct FakeStore(Mutex<StoreTables>, Mutex<PipelineTables>);
 #[derive(Default)]
 struct StoreTables {
     jobs: Vec<JobRecord>,
+    claims: HashMap<JobId, FakeClaim>,
     documents: Vec<DocumentRecord>,
     pages: BTreeMap<(TenantId, DocumentId, PageNumber), PageRecord>,
     /// In the order of commits: the position of an event is its index plus one.
@@ -124,9 +127,18 @@ impl Ledger for FakeStore {
             let what = "the ledger".into();
             return Err(StorageError::NoSpace { what });
         }
+        for entry in &entries {
+            if let LedgerEntry::RequireClaim(claim) = entry {
+                tables.require_claim(claim)?;
+            }
+        }
         for entry in entries {
             match entry {
+                LedgerEntry::RequireClaim(_) => {}
                 LedgerEntry::Job(job) => {
+                    if job.state.is_terminal() {
+                        tables.claims.entry(job.id).or_default().owner = None;
+                    }
                     if job.state.is_terminal() {
                         tables.remove_passwords(&job);
                     }

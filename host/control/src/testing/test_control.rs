@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use weir_core::job_claim::NodeId;
 use weir_core::ledger::JobState;
 use weir_core::ports::Ledger as _;
 use weir_core::settings::Settings;
@@ -17,11 +18,15 @@ use super::{
 };
 use crate::admission::run_dispatcher;
 use crate::commit_notifier::CommitNotifier;
+use crate::job_claims::NodeClaims;
 use crate::state::{Control, ControlParts};
 use crate::usage::UsageRecorder;
 
 /// The timeout of waiting tests, longer than any test should take.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The lease of the host's claims.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// A host with fake ports in memory. Only its files are on disk, in a temporary folder.
 pub struct TestControl {
@@ -95,6 +100,7 @@ impl TestControl {
             tenant_store: store.clone(),
             job_requests: store.clone(),
             document_removals: store.clone(),
+            claims: NodeClaims::new(store.clone(), NodeId::new_unique("test"), LEASE),
             usage_store: store.clone(),
             usage_recorder,
             pipelines: store.clone(),

@@ -87,6 +87,11 @@ settings! {
     /// Number of copies of each passage in a cluster of Qdrant servers. It applies when the collection is created.
     "storage.qdrant_replication_factor" => storage_qdrant_replication_factor: u32 = "1", "copies, 1 to 32" if |v| (1..=32).contains(&v);
 
+    /// Name of this host among the nodes that share a PostgreSQL server. Empty: the name of the machine.
+    "cluster.node" => cluster_node: String = "", "a name of at most 64 characters" if |v| v.len() <= 64;
+    /// Time after which other nodes take over the jobs of a node that does not respond.
+    "cluster.lease_seconds" => cluster_lease_seconds: u32 = "30", "seconds, 3 to 600" if |v| (3..=600).contains(&v);
+
     /// Maximum number of documents of one job that are processed at once.
     "engine.max_concurrent_documents_per_job" => engine_max_concurrent_documents_per_job: u32 = "2", "documents, 1 to 64" if |v| (1..=64).contains(&v);
     /// Maximum number of page images that are written at once.

@@ -22,6 +22,7 @@ mod fairness;
 mod fakes;
 mod floor;
 mod group_commit;
+mod lost_claim;
 mod makespan;
 mod metering;
 mod model_waits;

@@ -81,6 +81,10 @@ metric_catalog! {
     "weir_stage_queue_capacity" Gauge Count "Capacity in pages of the queue in front of a stage, by stage; 0 without running jobs";
     "weir_pages_ended_total" Counter Count "Pages that ended, by outcome: done or failed";
     "weir_ledger_group_commits_total" Counter Count "Group commits to the ledger";
+    "weir_job_claims_total" Counter Count "Jobs that this node has claimed";
+    "weir_jobs_reclaimed_total" Counter Count "Claims of nodes that did not renew them in time, ended by this node";
+    "weir_lease_renew_seconds" Histogram(COMMIT_SECONDS) Seconds "Time of a renewal of all claims of this node";
+    "weir_fenced_writes_total" Counter Count "Results of jobs that were not written because another node had claimed the job";
     "weir_store_retries_total" Counter Count "Calls of stores that were repeated because the store was not available";
     "weir_ledger_commit_duration_seconds" Histogram(COMMIT_SECONDS) Seconds "Time of a group commit until it is durable";
 

@@ -16,7 +16,8 @@ const AFTER_ALL_IDS: &str = "~";
 
 pub(super) fn write_job(transaction: &SqlConnection<'_>, job: &JobRecord) -> SqlResult<()> {
     transaction.execute("INSERT INTO jobs (tenant, id, pipeline, revision, state, created_millis) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (tenant, id) DO UPDATE SET pipeline = ?3, revision = ?4, state = ?5, created_millis = ?6", params![
+             ON CONFLICT (tenant, id) DO UPDATE SET pipeline = ?3, revision = ?4, state = ?5, created_millis = ?6,
+             owner = CASE WHEN ?5 IN ('queued', 'running') THEN jobs.owner END", params![
             job.tenant.as_str(),
             job.id.to_string(),
             job.pipeline,
@@ -233,6 +234,16 @@ pub(super) fn list_unfinished_jobs(c: &SqlConnection<'_>) -> SqlResult<Vec<JobRe
     c.query_rows(
         &format!("{SELECT_JOB} WHERE state IN ('queued', 'running') ORDER BY created_millis, id"),
         &[],
+        job_from_row,
+    )
+}
+
+pub(super) fn list_claimable_jobs(c: &SqlConnection<'_>) -> SqlResult<Vec<JobRecord>> {
+    c.query_rows(
+        &format!(
+            "{SELECT_JOB} WHERE state IN ('queued', 'running') AND owner IS NULL ORDER BY created_millis, id"
+        ),
+        params![],
         job_from_row,
     )
 }

@@ -2,12 +2,13 @@
 //!
 //! The functions that read and write rows are written once, for both databases. They are synchronous: SQLite is, and a function over
 //! PostgreSQL runs on a blocking thread that it shares with no other. Their statements use the SQL that both databases understand,
-//! with parameters `?1`, `?2`. [`SqlConnection::json_text_field`] is the only difference that they see.
+//! with parameters `?1`, `?2`. [`SqlConnection::json_text_field`] and [`SqlConnection::now_millis`] are the only differences that they see.
 
 use std::borrow::Cow;
 
 use rusqlite::OptionalExtension as _;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use weir_core::JobId;
 
 use super::postgres::connection::PostgresConnection;
 use super::sql_values::{FromSqlValue, SqlValue};
@@ -28,6 +29,9 @@ pub(super) enum SqlError {
     Json(#[from] serde_json::Error),
     #[error("a statement that returns one row returned none")]
     NoRow,
+    /// Another node has claimed the job.
+    #[error("job {0} is run by another node")]
+    ClaimLost(JobId),
 }
 
 pub(super) type SqlResult<T> = Result<T, SqlError>;
@@ -140,6 +144,14 @@ impl SqlConnection<'_> {
         match self {
             Self::Sqlite(_) => format!("json_extract({column}, '$.{field}')"),
             Self::Postgres(_) => format!("({column}::json ->> '{field}')"),
+        }
+    }
+
+    /// Returns the expression for the time of the database's clock, in milliseconds since 1970.
+    pub(super) const fn now_millis(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+            Self::Postgres(_) => "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use weir_core::StorageError;
 
+use super::job_claims::release_all_claims;
 use super::ledger_database::LedgerDatabase;
 use super::postgres::{PostgresConnectionSettings, PostgresDatabase};
 use super::sqlite::SqliteDatabase;
@@ -28,6 +29,7 @@ impl SqlLedger {
     pub(crate) fn open_or_create(data: &Path, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
         let changed_paths = Arc::<ChangedPaths>::default();
         let database = SqliteDatabase::open_or_create(data, lock, Arc::clone(&changed_paths), |t| {
+            release_all_claims(t)?;
             measure_changing_paths(t, data)
         })?;
         Ok(Self {

@@ -344,6 +344,8 @@ pub struct FakeLedger {
     pub is_full: AtomicBool,
     /// Whether the commits and the reads of a job's start fail with `storage-unavailable`.
     pub is_unavailable: AtomicBool,
+    /// Jobs that another node has claimed.
+    pub jobs_with_lost_claim: Mutex<BTreeSet<JobId>>,
     /// The number of commits that are written but return an error.
     pub false_commit_errors: AtomicU32,
 }
@@ -368,6 +370,18 @@ impl FakeLedger {
         all.map(|(_, event)| event.clone()).collect()
     }
 
+    fn check_claims(&self, entries: &[LedgerEntry]) -> Result<(), StorageError> {
+        let lost = self.jobs_with_lost_claim.lock();
+        for entry in entries {
+            if let LedgerEntry::RequireClaim(claim) = entry
+                && lost.contains(&claim.job)
+            {
+                return Err(StorageError::ClaimLost { job: claim.job });
+            }
+        }
+        Ok(())
+    }
+
     fn check_available(&self) -> Result<(), StorageError> {
         match self.is_unavailable.load(Ordering::SeqCst) {
             true => Err(to_storage_error(InjectedFault::Unavailable, "the ledger")),
@@ -385,12 +399,14 @@ impl Ledger for FakeLedger {
             });
         }
         self.check_available()?;
+        self.check_claims(&entries)?;
         self.commits.lock().push(entries.len());
         let mut state = self.state.lock();
         for entry in entries {
             state.clock += 1;
             let clock = state.clock;
             match entry {
+                LedgerEntry::RequireClaim(_) => {}
                 LedgerEntry::Job(job) => {
                     state.jobs.insert(job.id, job);
                 }

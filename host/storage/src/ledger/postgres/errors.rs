@@ -20,6 +20,7 @@ pub(super) fn to_storage_error(error: &SqlError) -> StorageError {
             what,
             reason: error.to_string(),
         },
+        SqlError::ClaimLost(job) => StorageError::ClaimLost { job: *job },
         SqlError::Sqlite(_) | SqlError::Json(_) | SqlError::NoRow => StorageError::Failed {
             what,
             reason: error.to_string(),

@@ -24,9 +24,15 @@ CREATE TABLE jobs (
     revision       TEXT   NOT NULL,
     state          TEXT   NOT NULL,
     created_millis BIGINT NOT NULL,
+    owner          TEXT,   -- the node that runs the job, NULL while no node does
+    epoch          BIGINT NOT NULL DEFAULT 0, -- the number of claims of the job
+    lease_until_millis BIGINT,
+    lost_claims    BIGINT NOT NULL DEFAULT 0,
+    cancel_requested BOOLEAN NOT NULL DEFAULT FALSE,
     PRIMARY KEY (tenant, id)
 );
 
+CREATE INDEX jobs_claimed ON jobs (tenant, owner) WHERE owner IS NOT NULL;
 CREATE INDEX jobs_unfinished ON jobs (created_millis, id) WHERE state IN ('queued', 'running');
 CREATE INDEX jobs_by_state ON jobs (tenant, state, id);
 

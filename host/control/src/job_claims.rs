@@ -1,0 +1,171 @@
+//! The claims of this node: it claims a job before it runs it, and renews its claims.
+//!
+//! The renewal runs in a task of its own, for all claims at once. A claim that the ledger does not know any more is lost: its job stops.
+//! If the ledger does not respond for most of a lease, all jobs stop before another node may start them. The commits of a job name its claim,
+//! so this only saves work: a node that stops too late is refused by the ledger.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use weir_core::job_claim::{ClaimOutcome, ExpiredClaim, JobClaim, JobClaimStore, NodeId};
+use weir_core::ledger::JobRecord;
+use weir_core::{JobId, StorageError, TenantId};
+use weir_engine::Engine;
+
+/// Renewals in the time of a lease.
+const RENEWALS_PER_LEASE: u32 = 3;
+
+/// The claims of this node.
+pub struct NodeClaims {
+    store: Arc<dyn JobClaimStore>,
+    node: NodeId,
+    lease: Duration,
+    held: Mutex<HashMap<JobId, HeldClaim>>,
+}
+
+struct HeldClaim {
+    claim: JobClaim,
+    claimed_at: Instant,
+}
+
+impl NodeClaims {
+    /// Creates the claims of a node that has none.
+    pub fn new(store: Arc<dyn JobClaimStore>, node: NodeId, lease: Duration) -> Self {
+        Self {
+            store,
+            node,
+            lease,
+            held: Mutex::default(),
+        }
+    }
+
+    /// Claims a job. `max_claimed_jobs` is the maximum number of jobs of its tenant that run at once on all nodes.
+    pub(crate) async fn claim_job(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        max_claimed_jobs: Option<u64>,
+    ) -> Result<ClaimOutcome, StorageError> {
+        let claimed_at = Instant::now();
+        let claimed = self
+            .store
+            .claim_job(tenant, job, &self.node, self.lease, max_claimed_jobs)
+            .await?;
+        if let ClaimOutcome::Claimed(claim) = &claimed {
+            let held = HeldClaim {
+                claim: claim.clone(),
+                claimed_at,
+            };
+            self.held.lock().insert(*job, held);
+            counter!("weir_job_claims_total").increment(1);
+        }
+        Ok(claimed)
+    }
+
+    /// Returns the claim of a job that is to be ended without running it: the present one of this node, or a new one. Fails with
+    /// [`StorageError::ClaimLost`] if another node runs the job.
+    pub(crate) async fn claim_to_end_job(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<JobClaim, StorageError> {
+        let held = self.held.lock().get(job).map(|held| held.claim.clone());
+        if let Some(claim) = held {
+            return Ok(claim);
+        }
+        match self.claim_job(tenant, job, None).await? {
+            ClaimOutcome::Claimed(claim) => Ok(claim),
+            ClaimOutcome::NotClaimable | ClaimOutcome::TenantAtLimit => {
+                Err(StorageError::ClaimLost { job: *job })
+            }
+        }
+    }
+
+    /// Asks the node that runs a job to cancel it. Returns whether a node runs it.
+    pub(crate) async fn request_cancel(&self, tenant: &TenantId, job: &JobId) -> Result<bool, StorageError> {
+        self.store.request_cancel(tenant, job).await
+    }
+
+    /// Returns the jobs of this node that another node was asked to cancel.
+    pub(crate) async fn list_requested_cancels(&self) -> Result<Vec<JobClaim>, StorageError> {
+        self.store.list_requested_cancels(&self.node).await
+    }
+
+    /// Returns the jobs that have not ended and that no node runs, oldest first.
+    pub(crate) async fn list_claimable_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
+        self.store.list_claimable_jobs().await
+    }
+
+    /// Ends the claims of all nodes whose lease has ended, and returns them.
+    pub(crate) async fn release_expired_claims(&self) -> Result<Vec<ExpiredClaim>, StorageError> {
+        self.store.release_expired_claims().await
+    }
+
+    /// Forgets the claim of a job that has ended.
+    pub(crate) fn forget_claim(&self, job: &JobId) {
+        self.held.lock().remove(job);
+    }
+
+    /// Ends the claim of a job that has not ended, so that any node can go on with it. After an error the lease ends by itself.
+    pub(crate) async fn release_claim(&self, job: &JobId) {
+        let held = self.held.lock().remove(job);
+        if let Some(HeldClaim { claim, .. }) = held
+            && let Err(error) = self.store.release_claim(&claim).await
+        {
+            tracing::warn!(%job, %error, "a claim could not be released: it ends with its lease");
+        }
+    }
+
+    /// Renews all claims at once, and stops the jobs of those that are lost. Returns when the leases were known to hold.
+    async fn renew_claims(&self, engine: &Engine) -> Result<Instant, StorageError> {
+        let began = Instant::now();
+        let renewed = self.store.renew_claims(&self.node, self.lease).await?;
+        histogram!("weir_lease_renew_seconds").record(began.elapsed());
+        let lost: Vec<JobId> = {
+            let held = self.held.lock();
+            let older = held.values().filter(|held| held.claimed_at < began);
+            let lost = older.filter(|held| !renewed.contains(&held.claim));
+            lost.map(|held| held.claim.job).collect()
+        };
+        for job in lost {
+            self.stop_job(engine, &job);
+        }
+        Ok(began)
+    }
+
+    fn stop_job(&self, engine: &Engine, job: &JobId) {
+        self.forget_claim(job);
+        if let Some(handle) = engine.active_job(job) {
+            handle.stop_without_claim();
+        }
+    }
+
+    fn stop_all_jobs(&self, engine: &Engine) {
+        let jobs: Vec<JobId> = self.held.lock().keys().copied().collect();
+        for job in jobs {
+            self.stop_job(engine, &job);
+        }
+    }
+
+    /// Renews the claims until `stop` is canceled, which must happen after the last job has ended.
+    pub(crate) async fn renew_until_stopped(&self, engine: &Engine, stop: CancellationToken) {
+        let interval = self.lease / RENEWALS_PER_LEASE;
+        let mut renewed_at = Instant::now();
+        while stop.run_until_cancelled(sleep(interval)).await.is_some() {
+            let renewal = tokio::time::timeout(interval, self.renew_claims(engine)).await;
+            match renewal {
+                Ok(Ok(at)) => renewed_at = at,
+                Ok(Err(error)) => tracing::warn!(%error, "the claims could not be renewed"),
+                Err(_) => tracing::warn!("the renewal of the claims takes too long"),
+            }
+            if renewed_at.elapsed() + interval > self.lease {
+                self.stop_all_jobs(engine);
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Takes over jobs that other nodes have accepted or lost, and cancels jobs for other nodes.
+
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::time::sleep;
+use weir_core::StorageError;
+
+use crate::admission;
+use crate::state::Control;
+
+/// Time between two looks for jobs, on average.
+const TAKEOVER_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a job may lose its claim before it fails: it may be what stops the nodes.
+const MAX_LOST_CLAIMS: u32 = 3;
+
+/// Queues jobs that other nodes have accepted or lost, until the host stops. For a ledger that several nodes share.
+pub(crate) async fn take_over_jobs_until_stopped(control: &Control) {
+    let stop = &control.stop_signal;
+    let pause = || TAKEOVER_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64());
+    while stop.run_until_cancelled(sleep(pause())).await.is_some() {
+        if let Err(error) = take_over_jobs(control).await {
+            tracing::warn!(%error, "cannot look for jobs of other nodes");
+        }
+    }
+}
+
+async fn take_over_jobs(control: &Control) -> Result<(), StorageError> {
+    for expired in control.claims.release_expired_claims().await? {
+        let (tenant, job) = (&expired.claim.tenant, &expired.claim.job);
+        counter!("weir_jobs_reclaimed_total").increment(1);
+        tracing::warn!(%job, %tenant, times = expired.lost_claims, "a node has lost the claim of a job");
+        if expired.lost_claims >= MAX_LOST_CLAIMS {
+            admission::fail_job_that_stops_nodes(control, tenant, job, expired.lost_claims).await?;
+        }
+    }
+    for claim in control.claims.list_requested_cancels().await? {
+        control.admission.cancel_job(&claim.tenant, claim.job);
+    }
+    admission::requeue_unfinished_jobs(control).await
+}
