@@ -181,7 +181,7 @@ fn rebuild_recorded_pipeline(
         }
         ResolvedComponentFile {
             name: component.name.clone(),
-            path: path.unwrap_or_default(),
+            file: path.unwrap_or_default().into(),
             digest: component.digest,
         }
     });

@@ -6,7 +6,7 @@
 //! the next start removes unfinished files, commits the staged files whose job exists, and removes the other staged files.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -107,21 +107,20 @@ impl IncomingFile {
         // Sync this descriptor: it reports all write errors of the file, while a descriptor opened later may miss them.
         let synced = target.file.get_ref().sync_all().await;
         synced.map_err(|error| upload_io_error(&error))?;
-        let path = target
-            .upload_store
-            .stage_received_file_for_job(tenant, &target.path, job, &document)
-            .await?;
-        target.remove_guard.0 = Some(path.clone());
         let staged = StagedUpload {
             tenant: tenant.clone(),
             job: *job,
             document,
-            path,
         };
+        target
+            .upload_store
+            .stage_received_file(&target.path, &staged)
+            .await?;
+        target.remove_guard.0 = None;
         let staged_file = StagedFile {
             upload_store: target.upload_store,
-            remove_guard: target.remove_guard,
             staged,
+            is_discarded_on_drop: true,
             received_bytes: self.size_bytes,
         };
         Ok((document, self.size_bytes, Some(staged_file)))
@@ -131,10 +130,19 @@ impl IncomingFile {
 /// A complete and durable file that is staged for its job. Dropping it before the commit removes the file.
 pub struct StagedFile {
     upload_store: Arc<dyn UploadStore>,
-    remove_guard: RemoveFileOnDrop,
     staged: StagedUpload,
+    /// Whether dropping it removes the staged upload.
+    is_discarded_on_drop: bool,
     /// Number of received bytes. 0 for a document that was stored before.
     pub received_bytes: u64,
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if self.is_discarded_on_drop {
+            self.upload_store.discard_staged_upload(&self.staged);
+        }
+    }
 }
 
 impl StagedFile {
@@ -147,37 +155,29 @@ impl StagedFile {
         job: &JobId,
         document: &DocumentId,
     ) -> Result<Option<(Self, u64)>, StorageError> {
-        let Some(path) = uploads.stage_stored_upload_for_job(tenant, job, document).await? else {
-            return Ok(None);
+        let staged = StagedUpload {
+            tenant: tenant.clone(),
+            job: *job,
+            document: *document,
         };
-        let staged_file = Self {
-            upload_store: Arc::clone(uploads),
-            remove_guard: RemoveFileOnDrop(Some(path.clone())),
-            staged: StagedUpload {
-                tenant: tenant.clone(),
-                job: *job,
-                document: *document,
-                path: path.clone(),
-            },
-            received_bytes: 0,
+        let bytes = uploads.stage_stored_upload(&staged).await?;
+        let staged_file = |bytes| {
+            let staged_file = Self {
+                upload_store: Arc::clone(uploads),
+                staged,
+                is_discarded_on_drop: true,
+                received_bytes: 0,
+            };
+            (staged_file, bytes)
         };
-        let metadata = tokio::fs::metadata(&path)
-            .await
-            .map_err(|error| upload_io_error(&error))?;
-        Ok(Some((staged_file, metadata.len())))
+        Ok(bytes.map(staged_file))
     }
 
     /// Commits the file. Its job must be in the ledger; after a crash the next start does the same.
     pub async fn commit_file(mut self) -> Result<(), StorageError> {
-        self.remove_guard.0 = None;
-        commit_staged_upload(self.upload_store.as_ref(), &self.staged).await
+        self.is_discarded_on_drop = false;
+        self.upload_store.commit_staged_upload(&self.staged).await
     }
-}
-
-async fn commit_staged_upload(uploads: &dyn UploadStore, staged: &StagedUpload) -> Result<(), StorageError> {
-    uploads
-        .commit_upload(&staged.tenant, &staged.path, &staged.document)
-        .await
 }
 
 /// Recovers the staged files of an earlier process: commits those whose job exists and removes the others.
@@ -187,17 +187,8 @@ pub async fn recover_staged_files(
 ) -> Result<(), StorageError> {
     for staged in uploads.list_staged_uploads().await? {
         match job_requests.find_job_request(&staged.tenant, &staged.job).await? {
-            Some(_) => commit_staged_upload(uploads, &staged).await?,
-            None => {
-                let removed = tokio::fs::remove_file(&staged.path).await;
-                removed.map_err(|error| {
-                    staged_file_removal_error(
-                        &staged.path,
-                        format!("upload of document {}", staged.document),
-                        &error,
-                    )
-                })?;
-            }
+            Some(_) => uploads.commit_staged_upload(&staged).await?,
+            None => drop(uploads.remove_staged_upload(&staged).await?),
         }
     }
     Ok(())
@@ -205,12 +196,6 @@ pub async fn recover_staged_files(
 
 fn upload_io_error(error: &io::Error) -> StorageError {
     StorageError::from_io_error("the upload", error)
-}
-
-/// Creates an error without the path, since a tenant may read it, and logs the path.
-fn staged_file_removal_error(path: &Path, name: String, error: &io::Error) -> StorageError {
-    tracing::warn!(path = %path.display(), %error, "cannot remove a staged file");
-    StorageError::from_io_error(name, error)
 }
 
 #[cfg(test)]

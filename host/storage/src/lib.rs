@@ -145,8 +145,8 @@ impl Storage {
 mod tests {
     use std::fs;
 
+    use weir_core::TenantId;
     use weir_core::uploads::UploadStore as _;
-    use weir_core::{DocumentId, TenantId};
 
     use super::*;
 
@@ -158,15 +158,8 @@ mod tests {
     async fn data_folder_with_former_names_keeps_its_files() {
         let dir = tempfile::tempdir().unwrap();
         let (data, tenant) = (dir.path(), TenantId::default_tenant());
-        let document = DocumentId::from_content(b"upload");
         let storage = open_test_storage(data).await;
-        let unfinished = storage.uploads.new_temporary_path();
-        fs::write(&unfinished, b"upload").unwrap();
-        storage
-            .uploads
-            .commit_upload(&tenant, &unfinished, &document)
-            .await
-            .unwrap();
+        let document = weir_conformance::store_upload(&*storage.uploads, &tenant, b"upload").await;
         storage.close().await.unwrap();
         fs::rename(data.join("uploads"), data.join("originals")).unwrap();
         fs::write(data.join("answers.db"), "cache").unwrap();

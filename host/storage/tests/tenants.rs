@@ -32,9 +32,8 @@ use weir_core::revision::{PipelineStore, RevisionSpec};
 use weir_core::rollout::RolloutAction;
 use weir_core::shadow::{ShadowRun, ShadowStore};
 use weir_core::tenancy::{TenantStore, TenantUpdate};
-use weir_core::uploads::UploadStore;
 use weir_core::usage::{Usage, UsageStore};
-use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
+use weir_core::{JobId, RevisionId, StorageError, TenantId};
 use weir_storage::{SqliteLedger, Storage, TenantAdmin, remove_tenant_with_all_data};
 
 const DATA_VARIABLE: &str = "WEIR_TEST_DATA";
@@ -234,13 +233,7 @@ async fn fill_every_store(storage: &Storage, t: &TenantId) {
         .put_blob(t, "d/1/image/150.jpg", b"image")
         .await
         .unwrap();
-    let unfinished = storage.uploads.new_temporary_path();
-    std::fs::write(&unfinished, "d").unwrap();
-    storage
-        .uploads
-        .commit_upload(t, &unfinished, &DocumentId::from_content(b"d"))
-        .await
-        .unwrap();
+    weir_conformance::store_upload(&*storage.uploads, t, b"d").await;
     let unfinished = storage.components.new_temporary_path();
     std::fs::write(&unfinished, "wasm").unwrap();
     let digest = ComponentDigest::from_content(b"wasm");

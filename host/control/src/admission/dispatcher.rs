@@ -14,7 +14,7 @@ use weir_core::ports::Ledger as _;
 use weir_core::rollout::RevisionAssignment;
 use weir_core::tenancy::TenantState;
 use weir_core::{PriorityLane, StorageError, TenantId};
-use weir_engine::{DocumentEndState, DocumentSpec, JobOutcome, JobSpec};
+use weir_engine::{DocumentEndState, DocumentSource, DocumentSpec, JobOutcome, JobSpec};
 
 use super::unstarted_job_end::{commit_failed_or_canceled_job, count_ended_job_in_metrics};
 use super::{DispatcherAction, HELD_TERMS_TTL, JobSlot};
@@ -216,9 +216,11 @@ pub(super) async fn assign_revision_and_build_spec(
     })?;
     let pages = job_request.options.pages.map(|(first, last)| first..=last);
     let documents = job_request.files.iter().map(|file| DocumentSpec {
-        path: control
-            .upload_store
-            .upload_path(&job_request.tenant, &file.document),
+        source: DocumentSource::Upload {
+            store: Arc::clone(&control.upload_store),
+            document: file.document,
+            bytes: file.bytes,
+        },
         name: file.name.clone(),
         password: file.password.clone(),
         pages: pages.clone(),
