@@ -1,4 +1,4 @@
-//! Opening the stores that are in the data folder whatever the settings are.
+//! Opening the stores of a data folder, and those on an S3 server instead of it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,13 +9,16 @@ use crate::blobs::FileBlobStore;
 use crate::component_store::FileComponentStore;
 use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
 use crate::ledger::SqliteLedger;
+use crate::s3::{S3Bucket, S3Stores};
 use crate::uploads::FileUploadStore;
 
-/// The stores of a data folder, without its index. The ledger holds the lock of the folder.
+/// The stores of a data folder, without its index, and those that replace some of them. The ledger holds the lock of the folder.
 pub(crate) struct FileStores {
     pub(crate) uploads: FileUploadStore,
     pub(crate) components: FileComponentStore,
     pub(crate) blobs: FileBlobStore,
+    /// Uploads, components and blobs, if they are on an S3 server.
+    pub(crate) s3: Option<S3Stores>,
     pub(crate) ledger: SqliteLedger,
 }
 
@@ -24,6 +27,7 @@ impl FileStores {
     /// lock.
     pub(crate) async fn lock_folder_and_open<R: Send + 'static>(
         data: &Path,
+        bucket: Option<Arc<S3Bucket>>,
         open_others: impl FnOnce(Arc<FolderLock>) -> Result<R, StorageError> + Send + 'static,
     ) -> Result<(Self, R), StorageError> {
         let folder = data.to_owned();
@@ -36,7 +40,10 @@ impl FileStores {
             let stores = Self {
                 uploads: FileUploadStore::open_and_remove_unfinished_files(&folder, usage.clone())?,
                 components: FileComponentStore::open_and_remove_unfinished_files(&folder, usage.clone())?,
-                blobs: FileBlobStore::open_and_remove_unfinished_files(&folder, usage)?,
+                blobs: FileBlobStore::open_and_remove_unfinished_files(&folder, usage.clone())?,
+                s3: bucket
+                    .map(|bucket| S3Stores::open_cache(bucket, &folder, usage))
+                    .transpose()?,
                 ledger,
             };
             Ok((stores, open_others(lock)?))

@@ -1,6 +1,7 @@
-//! Storage: uploads and blobs in files, passages in an in-process Qdrant shard or on a Qdrant server, the ledger in SQLite.
+//! Storage: uploads and blobs in files or on an S3 server, passages in an in-process Qdrant shard or on a Qdrant server, the ledger in
+//! SQLite.
 //!
-//! Everything except the passages on a server is in one data folder. One process holds it at a time:
+//! Everything that is not on a server is in one data folder. One process holds it at a time:
 //!
 //! | name | content |
 //! |---|---|
@@ -8,6 +9,7 @@
 //! | `uploads/<tenant>/<document>` | [`FileUploadStore`] |
 //! | `components/<tenant>/<digest>.wasm` | [`FileComponentStore`] |
 //! | `blobs/<tenant>/<key>` | [`FileBlobStore`] |
+//! | `cache/<kind>/<tenant>/<name>` | copies of uploads and components that are on an [`S3Bucket`], instead of the three folders above |
 //! | `vectors/` | [`EdgeVectorStore`]; absent with [`QdrantVectorStore`] |
 //! | `ledger.db` | [`SqliteLedger`] |
 //! | `responses.db` | [`SqliteResponseCache`] |
@@ -25,6 +27,7 @@ mod file_stores;
 mod ledger;
 mod path_with_public_name;
 mod response_cache;
+mod s3;
 mod search_socket_server;
 mod storage_usage;
 mod tenant_files;
@@ -40,15 +43,31 @@ pub use blobs::FileBlobStore;
 pub use component_store::FileComponentStore;
 pub use ledger::{LedgerReader, SqliteLedger, TenantAdmin};
 pub use response_cache::SqliteResponseCache;
+pub use s3::{S3Bucket, S3Connection, S3Credentials, S3Location, S3LocationError, ServerSideEncryption};
 pub use search_socket_server::search_data_folder;
 pub use tenant_removal::remove_tenant_with_all_data;
 pub use uploads::FileUploadStore;
 pub use vectors::{EdgeVectorStore, MAX_HITS, QdrantConnection, QdrantVectorStore};
 use weir_core::StorageError;
-use weir_core::ports::VectorStore;
+use weir_core::component::ComponentStore;
+use weir_core::ports::{BlobStore, VectorStore};
+use weir_core::uploads::UploadStore;
 
 use crate::file_stores::FileStores;
 use crate::search_socket_server::SearchServer;
+
+/// Where passages are stored.
+pub enum PassageIndex {
+    /// In the data folder.
+    InDataFolder {
+        /// The length of the vectors.
+        dimensions: usize,
+        /// The embedding model.
+        model: String,
+    },
+    /// On a server.
+    OnServer(Arc<dyn VectorStore>),
+}
 
 /// A data folder that this process holds for writing.
 ///
@@ -59,11 +78,11 @@ pub struct Storage {
     /// The index in the data folder; `None` if the passages are on a Qdrant server.
     embedded_index: Option<Arc<EdgeVectorStore>>,
     /// Uploaded files.
-    pub uploads: Arc<FileUploadStore>,
-    /// Component files that tenants pushed.
-    pub components: Arc<FileComponentStore>,
+    pub uploads: Arc<dyn UploadStore>,
+    /// Components that tenants pushed.
+    pub components: Arc<dyn ComponentStore>,
     /// Page images and texts.
-    pub blobs: Arc<FileBlobStore>,
+    pub blobs: Arc<dyn BlobStore>,
     /// Passages.
     pub vectors: Arc<dyn VectorStore>,
     /// Documents, jobs, pages and events. Also the components' state, tenants, job requests, usage, and the revisions of pipelines.
@@ -75,25 +94,32 @@ impl Storage {
     /// vectors; a folder with an index for another model is refused. While another process holds the folder, waits up to two seconds
     /// and then returns [`StorageError::InUse`].
     pub async fn open_or_create(data: &Path, dimensions: usize, model: &str) -> Result<Self, StorageError> {
-        let (folder, model) = (data.to_owned(), model.to_owned());
-        let open_index = move |lock| EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock);
-        let (stores, index) = FileStores::lock_folder_and_open(data, open_index).await?;
-        let index = Arc::new(index);
-        let search_server = SearchServer::bind_socket_and_start(data, &index)?;
-        Ok(Self::from_stores(
-            stores,
-            index.clone(),
-            Some((search_server, index)),
-        ))
+        let model = model.to_owned();
+        Self::open_or_create_with_stores(data, PassageIndex::InDataFolder { dimensions, model }, None).await
     }
 
-    /// Like [`Storage::open_or_create`], with the passages in `vectors` instead of the data folder.
-    pub async fn open_or_create_without_index(
+    /// Like [`Storage::open_or_create`], with the passages in `index`, and the uploads, components and blobs in `bucket` if there is one.
+    pub async fn open_or_create_with_stores(
         data: &Path,
-        vectors: Arc<dyn VectorStore>,
+        index: PassageIndex,
+        bucket: Option<Arc<S3Bucket>>,
     ) -> Result<Self, StorageError> {
-        let (stores, ()) = FileStores::lock_folder_and_open(data, |_| Ok(())).await?;
-        Ok(Self::from_stores(stores, vectors, None))
+        match index {
+            PassageIndex::InDataFolder { dimensions, model } => {
+                let folder = data.to_owned();
+                let open_index =
+                    move |lock| EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock);
+                let (stores, index) = FileStores::lock_folder_and_open(data, bucket, open_index).await?;
+                let index = Arc::new(index);
+                let search_server = SearchServer::bind_socket_and_start(data, &index)?;
+                let embedded_index = Some((search_server, index.clone()));
+                Ok(Self::from_stores(stores, index, embedded_index))
+            }
+            PassageIndex::OnServer(vectors) => {
+                let (stores, ()) = FileStores::lock_folder_and_open(data, bucket, |_| Ok(())).await?;
+                Ok(Self::from_stores(stores, vectors, None))
+            }
+        }
     }
 
     fn from_stores(
@@ -102,12 +128,24 @@ impl Storage {
         embedded_index: Option<(SearchServer, Arc<EdgeVectorStore>)>,
     ) -> Self {
         let (search_server, embedded_index) = embedded_index.unzip();
+        let (uploads, components, blobs): (
+            Arc<dyn UploadStore>,
+            Arc<dyn ComponentStore>,
+            Arc<dyn BlobStore>,
+        ) = match stores.s3 {
+            Some(s3) => (Arc::new(s3.uploads), Arc::new(s3.components), Arc::new(s3.blobs)),
+            None => (
+                Arc::new(stores.uploads),
+                Arc::new(stores.components),
+                Arc::new(stores.blobs),
+            ),
+        };
         Self {
             search_server,
             embedded_index,
-            uploads: Arc::new(stores.uploads),
-            components: Arc::new(stores.components),
-            blobs: Arc::new(stores.blobs),
+            uploads,
+            components,
+            blobs,
             vectors,
             ledger: Arc::new(stores.ledger),
         }
@@ -124,7 +162,6 @@ impl Storage {
 
     /// Flushes everything and releases the folder. Returns when another process can open it. Later calls to the stores fail.
     pub async fn close(mut self) -> Result<(), StorageError> {
-        use weir_core::ports::BlobStore;
         if let Some(search_server) = self.search_server.take() {
             search_server.close().await;
         }
@@ -146,7 +183,6 @@ mod tests {
     use std::fs;
 
     use weir_core::TenantId;
-    use weir_core::uploads::UploadStore as _;
 
     use super::*;
 
@@ -183,7 +219,9 @@ mod tests {
         fs::rename(data.join("uploads"), data.join("originals")).unwrap();
         fs::create_dir(data.join("originals/default")).unwrap();
         fs::write(data.join("originals/default/file"), "upload").unwrap();
-        remove_tenant_with_all_data(data, &tenant, None).await.unwrap();
+        remove_tenant_with_all_data(data, &tenant, None, None)
+            .await
+            .unwrap();
         assert!(!data.join("originals").exists() && !data.join("uploads/default").exists());
     }
 }

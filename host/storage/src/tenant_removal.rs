@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use weir_core::component::ComponentStore as _;
 use weir_core::ports::{BlobStore, VectorStore};
@@ -16,6 +17,7 @@ use weir_core::{StorageError, TenantId};
 use crate::file_stores::FileStores;
 use crate::path_with_public_name::PathWithPublicName;
 use crate::response_cache;
+use crate::s3::S3Bucket;
 use crate::vectors::EdgeVectorStore;
 
 fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
@@ -29,11 +31,13 @@ fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
 
 /// Removes a tenant with all its data from a data folder. Returns whether the tenant existed. Fails with [`StorageError::InUse`]
 /// if another process has locked the folder, because jobs that run there would write new data of the tenant. `external_vectors` is the
-/// store of the passages if they are not in the data folder; an index that is there too is also emptied.
+/// store of the passages if they are not in the data folder, and `bucket` has the uploads, components and blobs if they are not. Data of
+/// the tenant that is in the data folder too is also removed.
 pub async fn remove_tenant_with_all_data(
     data: &Path,
     tenant: &TenantId,
     external_vectors: Option<&dyn VectorStore>,
+    bucket: Option<Arc<S3Bucket>>,
 ) -> Result<bool, StorageError> {
     let (folder, removed_tenant) = (data.to_owned(), tenant.clone());
     let open_index_and_remove_files = move |lock| {
@@ -42,11 +46,13 @@ pub async fn remove_tenant_with_all_data(
         remove_recordings_folder(&folder.join("recordings").join(removed_tenant.as_str()))?;
         Ok(vectors)
     };
-    let (stores, vectors) = FileStores::lock_folder_and_open(data, open_index_and_remove_files).await?;
+    let (stores, vectors) =
+        FileStores::lock_folder_and_open(data, bucket, open_index_and_remove_files).await?;
     let FileStores {
         uploads,
         components,
         blobs,
+        s3,
         ledger,
     } = stores;
     let removed = async {
@@ -59,6 +65,11 @@ pub async fn remove_tenant_with_all_data(
             vectors.remove_tenant_points(tenant).await?;
             vectors.flush_points().await?;
             vectors.compact().await?;
+        }
+        if let Some(s3) = &s3 {
+            s3.blobs.delete_blobs_with_prefix(tenant, "").await?;
+            s3.uploads.remove_all_uploads_of_tenant(tenant).await?;
+            s3.components.remove_all_components_of_tenant(tenant).await?;
         }
         blobs.delete_blobs_with_prefix(tenant, "").await?;
         uploads.remove_all_uploads_of_tenant(tenant).await?;

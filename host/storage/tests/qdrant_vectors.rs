@@ -12,7 +12,7 @@ use weir_core::ports::VectorStore;
 use weir_core::search::{IndexPoint, SearchQuery};
 use weir_core::{StorageError, TenantId};
 use weir_qdrant_protocol::QdrantProtocolServer;
-use weir_storage::{QdrantConnection, QdrantVectorStore, Storage, remove_tenant_with_all_data};
+use weir_storage::{PassageIndex, QdrantConnection, QdrantVectorStore, Storage, remove_tenant_with_all_data};
 
 use fixture::{DIMENSIONS, MODEL, document_id, make_point, make_query, tenant_id, unit_vector};
 
@@ -170,9 +170,10 @@ async fn api_key_and_replication_factor_reach_the_server() {
 async fn offline_removal_of_a_tenant_removes_its_points() {
     let (server, dir) = (QdrantProtocolServer::start(), tempfile::tempdir().unwrap());
     let remote: Arc<dyn VectorStore> = Arc::new(connect(&server).await);
-    let storage = Storage::open_or_create_without_index(dir.path(), Arc::clone(&remote))
-        .await
-        .unwrap();
+    let storage =
+        Storage::open_or_create_with_stores(dir.path(), PassageIndex::OnServer(Arc::clone(&remote)), None)
+            .await
+            .unwrap();
     let (removed, kept) = (tenant_id("removed"), tenant_id("kept"));
     for tenant in [&removed, &kept] {
         let points = vec![make_point("document", 1, 0, "water", unit_vector(0.0))];
@@ -184,7 +185,7 @@ async fn offline_removal_of_a_tenant_removes_its_points() {
     }
     storage.close().await.unwrap();
     assert_eq!(server.collections()[0].1, 2);
-    remove_tenant_with_all_data(dir.path(), &removed, Some(&*remote))
+    remove_tenant_with_all_data(dir.path(), &removed, Some(&*remote), None)
         .await
         .unwrap();
     for (tenant, passages) in [(&removed, vec![]), (&kept, vec![(1, 1)])] {

@@ -350,8 +350,16 @@ async fn removing_a_tenant_removes_only_its_data() {
         assert!(*count > 0, "{table} has no row to remove");
     }
 
-    assert!(remove_tenant_with_all_data(dir.path(), &a, None).await.unwrap());
-    assert!(!remove_tenant_with_all_data(dir.path(), &a, None).await.unwrap());
+    assert!(
+        remove_tenant_with_all_data(dir.path(), &a, None, None)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !remove_tenant_with_all_data(dir.path(), &a, None, None)
+            .await
+            .unwrap()
+    );
     for (table, count) in count_rows(dir.path(), &a) {
         assert_eq!(count, 0, "{table}");
     }
@@ -390,7 +398,7 @@ async fn tenant_is_not_removed_while_a_server_runs() {
     let storage = open_storage(dir.path()).await;
     let t = tenant_id("a");
     storage.ledger.create_tenant(&make_tenant(&t)).await.unwrap();
-    let refused = remove_tenant_with_all_data(dir.path(), &t, None)
+    let refused = remove_tenant_with_all_data(dir.path(), &t, None, None)
         .await
         .unwrap_err();
     assert!(matches!(refused, StorageError::InUse { .. }), "{refused}");
@@ -403,7 +411,11 @@ async fn tenant_is_removed_from_a_folder_without_an_index() {
     let t = tenant_id("a");
     let admin = TenantAdmin::open_or_create(dir.path()).await.unwrap();
     admin.create_tenant(&make_tenant(&t)).await.unwrap();
-    assert!(remove_tenant_with_all_data(dir.path(), &t, None).await.unwrap());
+    assert!(
+        remove_tenant_with_all_data(dir.path(), &t, None, None)
+            .await
+            .unwrap()
+    );
     assert!(admin.list_tenants().await.unwrap().is_empty());
     assert!(!dir.path().join("vectors").exists());
 }
