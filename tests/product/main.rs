@@ -20,6 +20,7 @@ mod kill_and_resume;
 mod language_models;
 mod memory_use;
 mod qdrant;
+mod s3;
 mod serve;
 mod summaries;
 mod vision;

@@ -24,7 +24,8 @@ use weir_llm::UsageAccounting;
 use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 use weir_raster::{RasterConfig, RasterPool};
 use weir_storage::{
-    LedgerReader, QdrantConnection, QdrantVectorStore, SqliteLedger, SqliteResponseCache, Storage,
+    LedgerReader, PassageIndex, QdrantConnection, QdrantVectorStore, S3Bucket, S3Connection,
+    ServerSideEncryption, SqliteLedger, SqliteResponseCache, Storage,
 };
 
 use crate::app_folders::AppFolders;
@@ -77,10 +78,15 @@ impl HostServices {
         inference.open_models_in_background(ModelKind::Embedding)?;
         let embedder = inference.embedder();
         let dimensions = embedder.vector_dimensions();
-        let opened = match connect_qdrant(settings, dimensions).await? {
-            Some(qdrant) => Storage::open_or_create_without_index(&folders.data, Arc::new(qdrant)).await,
-            None => Storage::open_or_create(&folders.data, dimensions, EMBEDDING_MODEL).await,
+        let index = match connect_qdrant(settings, dimensions).await? {
+            Some(qdrant) => PassageIndex::OnServer(Arc::new(qdrant)),
+            None => PassageIndex::InDataFolder {
+                dimensions,
+                model: EMBEDDING_MODEL.to_owned(),
+            },
         };
+        let bucket = connect_s3_bucket(settings).await?;
+        let opened = Storage::open_or_create_with_stores(&folders.data, index, bucket).await;
         let storage = opened.with_context(|| folders.data_folder_error_context())?;
         let rasterizer = Arc::new(RasterPool::new(raster_config(settings, folders)?)?);
         rasterizer.check_worker_starts().await?;
@@ -235,6 +241,34 @@ pub(crate) async fn connect_qdrant(
     Ok(Some(store))
 }
 
+/// Connects to the S3 bucket of the settings. `None` if uploads, components and blobs are in the data folder.
+pub(crate) async fn connect_s3_bucket(settings: &Settings) -> Result<Option<Arc<S3Bucket>>> {
+    if settings.storage_blobs.is_empty() {
+        return Ok(None);
+    }
+    let context = || format!("cannot use {} (storage.blobs)", settings.storage_blobs);
+    let connection = S3Connection {
+        location: settings.storage_blobs.parse().with_context(context)?,
+        endpoint: non_empty(&settings.storage_s3_endpoint),
+        region: non_empty(&settings.storage_s3_region),
+        path_style: settings.storage_s3_path_style,
+        credentials: None,
+        server_side_encryption: match settings.storage_s3_server_side_encryption.as_str() {
+            "AES256" => ServerSideEncryption::S3Keys,
+            "aws:kms" => ServerSideEncryption::KmsKey,
+            _ => ServerSideEncryption::BucketDefault,
+        },
+        max_cache_bytes: settings.storage_s3_cache_bytes,
+        attempt_timeout: S3Connection::ATTEMPT_TIMEOUT,
+    };
+    let bucket = S3Bucket::connect(&connection).await.with_context(context)?;
+    Ok(Some(Arc::new(bucket)))
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 /// Removes a tenant with all its data. Fails if another process uses the data folder.
 pub(crate) async fn remove_tenant(
     settings: &Settings,
@@ -243,7 +277,8 @@ pub(crate) async fn remove_tenant(
 ) -> Result<()> {
     let qdrant = connect_qdrant(settings, weir_inference::EMBEDDING_DIMENSIONS).await?;
     let external_vectors = qdrant.as_ref().map(|qdrant| qdrant as &dyn VectorStore);
-    weir_storage::remove_tenant_with_all_data(&folders.data, tenant, external_vectors)
+    let bucket = connect_s3_bucket(settings).await?;
+    weir_storage::remove_tenant_with_all_data(&folders.data, tenant, external_vectors, bucket)
         .await
         .with_context(|| folders.data_folder_error_context())?;
     Ok(())

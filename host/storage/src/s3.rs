@@ -16,6 +16,7 @@
 
 mod blob_store;
 mod bucket;
+mod component_key;
 mod component_store;
 mod connection;
 mod errors;

@@ -20,11 +20,16 @@ use crate::response_cache;
 use crate::s3::S3Bucket;
 use crate::vectors::EdgeVectorStore;
 
-fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
+/// Folders of tenants' files that no store opens here, each with its name in errors. An S3 server may have been in use earlier.
+const FOLDERS_WITHOUT_A_STORE: [(&str, &str); 3] = [
+    ("the recordings", "recordings"),
+    ("the cached uploads", "cache/uploads"),
+    ("the cached components", "cache/components"),
+];
+
+fn remove_folder(name: &str, folder: &Path) -> Result<(), StorageError> {
     match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(PathWithPublicName::new("the recordings", folder).io_error(&e))
-        }
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(PathWithPublicName::new(name, folder).io_error(&e)),
         _ => Ok(()),
     }
 }
@@ -43,7 +48,9 @@ pub async fn remove_tenant_with_all_data(
     let open_index_and_remove_files = move |lock| {
         let vectors = EdgeVectorStore::open_existing(&folder, lock)?;
         response_cache::remove_tenant_from_closed_cache(&folder, &removed_tenant)?;
-        remove_recordings_folder(&folder.join("recordings").join(removed_tenant.as_str()))?;
+        for (name, parent) in FOLDERS_WITHOUT_A_STORE {
+            remove_folder(name, &folder.join(parent).join(removed_tenant.as_str()))?;
+        }
         Ok(vectors)
     };
     let (stores, vectors) =

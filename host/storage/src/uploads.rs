@@ -99,7 +99,15 @@ impl UploadStore for FileUploadStore {
     ) -> Result<Option<LocalFile>, StorageError> {
         let (tenant, name) = (tenant.clone(), document.to_string());
         self.0
-            .run_blocking(move |files| files.open_file(&tenant, &name))
+            .run_blocking(move |files| {
+                let opened = files.open_file(&tenant, &name)?;
+                if opened.is_none() {
+                    // A job that needs the upload fails with an error without the path.
+                    let path = files.file_path(&tenant, &name);
+                    tracing::warn!(path = %path.display(), "an upload does not exist");
+                }
+                Ok(opened)
+            })
             .await
     }
 

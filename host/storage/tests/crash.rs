@@ -21,8 +21,7 @@ use fixture::{
 use weir_conformance::records::make_job;
 use weir_core::job_request::{JobFilter, JobRequestStore, PutRequestOutcome};
 use weir_core::ledger::JobState;
-use weir_core::ports::{BlobStore, Ledger};
-use weir_core::uploads::UploadStore;
+use weir_core::ports::Ledger;
 use weir_core::usage::UsageStore;
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 

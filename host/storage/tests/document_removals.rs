@@ -10,7 +10,7 @@ use weir_conformance::records::make_job;
 use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore};
 use weir_core::job_request::PutRequestOutcome;
 use weir_core::ledger::JobState;
-use weir_core::uploads::{StagedUpload, UploadStore};
+use weir_core::uploads::StagedUpload;
 use weir_core::{JobId, StorageError};
 
 #[tokio::test]

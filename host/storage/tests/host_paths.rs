@@ -13,9 +13,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use weir_core::ports::{BlobStore, Ledger};
+use weir_core::ports::Ledger;
 use weir_core::tenancy::TenantStore;
-use weir_core::uploads::{StagedUpload, UploadStore};
+use weir_core::uploads::StagedUpload;
 use weir_core::{JobId, StorageError};
 
 use self::fixture::{document_id, make_point, make_query, open_storage, tenant_id, unit_vector};

@@ -18,7 +18,7 @@ use fixture::{
 };
 use weir_conformance::records::{make_api_key, make_job, make_tenant};
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
-use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord, ComponentStore};
+use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord};
 use weir_core::component_log::{
     ComponentLogRecord, ComponentLogRecordKind, LogLevel, NumberedComponentLogRecord,
 };
@@ -27,7 +27,7 @@ use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore as _
 use weir_core::job_request::JobRequestStore;
 use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::manifest::{Manifest, Role};
-use weir_core::ports::{BlobStore, ComponentStateStore, Ledger};
+use weir_core::ports::{ComponentStateStore, Ledger};
 use weir_core::revision::{PipelineStore, RevisionSpec};
 use weir_core::rollout::RolloutAction;
 use weir_core::shadow::{ShadowRun, ShadowStore};

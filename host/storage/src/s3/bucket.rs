@@ -14,8 +14,10 @@ use aws_sdk_s3::types::{Delete, ObjectIdentifier, ServerSideEncryption as SseHea
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
-use weir_core::StorageError;
+use weir_core::component::ComponentDigest;
+use weir_core::{StorageError, TenantId};
 
+use super::component_key::{component_key, component_name};
 use super::connection::{S3Connection, S3Location, ServerSideEncryption};
 use super::errors::{ErrorMapper, SERVER_NAME, http_status, is_missing_object, unavailable};
 
@@ -93,6 +95,16 @@ impl S3Bucket {
                 reason: format!("{SERVER_NAME} does not return or list an object that it has stored"),
             })
         }
+    }
+
+    /// Reads a component of a tenant without a cache; `None` if it is not stored.
+    pub async fn read_component(
+        &self,
+        tenant: &TenantId,
+        digest: &ComponentDigest,
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        self.get_bytes(&component_key(tenant, digest), &component_name(digest))
+            .await
     }
 
     pub(super) fn name(&self) -> &str {

@@ -9,12 +9,10 @@ use weir_core::local_file::LocalFile;
 use weir_core::{StorageError, TenantId};
 
 use super::bucket::{MAX_KEYS_PER_DELETION, S3Bucket, WriteOnceOutcome};
+use super::component_key::{COMPONENTS, component_key, component_name};
 use super::local_cache::{CachedObject, LocalCache};
 use super::stored_bytes::StoredBytes;
 use crate::component_store::component_file_name;
-
-/// The first part of the keys, and the folder in the cache.
-const COMPONENTS: &str = "components";
 
 /// Implements [`ComponentStore`] with objects.
 pub(crate) struct S3ComponentStore {
@@ -99,12 +97,4 @@ impl ComponentStore for S3ComponentStore {
         self.cache.remove_prefix(&prefix);
         self.stored_bytes.save().await
     }
-}
-
-fn component_key(tenant: &TenantId, digest: &ComponentDigest) -> String {
-    format!("{COMPONENTS}/{tenant}/{}", component_file_name(digest))
-}
-
-fn component_name(digest: &ComponentDigest) -> String {
-    format!("component {digest}")
 }
