@@ -78,8 +78,8 @@ settings! {
     /// Number of copies of each passage in a cluster of Qdrant servers. It applies when the collection is created.
     "storage.qdrant_replication_factor" => storage_qdrant_replication_factor: u32 = "1", "copies, 1 to 32" if |v| (1..=32).contains(&v);
     /// Location on an S3 server of uploads, components, page images and texts, such as `s3://bucket/prefix`. Empty: they are in the
-    /// data folder. A change moves nothing: ingest the documents and push the components again. Credentials come from the
-    /// environment, a profile, a web identity or an instance, as for AWS's own tools.
+    /// data folder. A change moves nothing: push the components again, and ingest the documents again with `force`.
+    /// Credentials come from the environment, a profile, a web identity or an instance, as for AWS's own tools.
     "storage.blobs" => storage_blobs: String = "", "s3://bucket or s3://bucket/prefix, or empty"
         if |v| v.is_empty() || v.strip_prefix("s3://").is_some_and(|location| !location.is_empty());
     /// URL of the S3 server. Empty: AWS.

@@ -165,6 +165,8 @@ impl S3Connection {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_s3::presigning::PresigningConfig;
+
     use super::*;
 
     #[test]
@@ -181,6 +183,63 @@ mod tests {
                 (bucket, prefix)
             );
             assert_eq!(location.to_string(), text.trim_end_matches('/'));
+        }
+    }
+
+    /// Returns the URL of an object as the client requests it.
+    async fn object_url(endpoint: Option<&str>, region: Option<&str>, path_style: bool) -> String {
+        let connection = S3Connection {
+            location: "s3://documents".parse().unwrap(),
+            endpoint: endpoint.map(str::to_owned),
+            region: region.map(str::to_owned),
+            path_style,
+            credentials: Some(S3Credentials {
+                access_key: "key".into(),
+                secret_key: "secret".into(),
+            }),
+            server_side_encryption: ServerSideEncryption::BucketDefault,
+            max_cache_bytes: 0,
+            attempt_timeout: S3Connection::ATTEMPT_TIMEOUT,
+        };
+        let request = connection.build_client().await.get_object();
+        let valid = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+        let signed = request.bucket("documents").key("a/b").presigned(valid).await;
+        signed.unwrap().uri().to_owned()
+    }
+
+    #[tokio::test]
+    async fn url_follows_endpoint_region_and_style() {
+        for (endpoint, region, path_style, start) in [
+            (
+                None,
+                Some("eu-central-1"),
+                false,
+                "https://documents.s3.eu-central-1.amazonaws.com/a/b?",
+            ),
+            (
+                None,
+                Some("eu-central-1"),
+                true,
+                "https://s3.eu-central-1.amazonaws.com/documents/a/b?",
+            ),
+            (
+                Some("http://minio:9000"),
+                None,
+                true,
+                "http://minio:9000/documents/a/b?",
+            ),
+            (
+                Some("https://s3.example.com"),
+                Some("x"),
+                false,
+                "https://documents.s3.example.com/a/b?",
+            ),
+        ] {
+            let url = object_url(endpoint, region, path_style).await;
+            assert!(url.starts_with(start), "{url}");
+            if let Some(region) = region {
+                assert!(url.contains(&format!("%2F{region}%2Fs3%2F")), "{url}");
+            }
         }
     }
 
