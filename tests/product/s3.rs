@@ -46,6 +46,19 @@ fn assert_page_is_served(client: &ApiClient, document: &str) {
     assert_eq!(text.status, 200, "{}", text.body);
 }
 
+/// Pushes a pipeline with a component of the tenant.
+fn push_and_activate_pipeline(client: &ApiClient) {
+    let routing = std::fs::read(test_component_path("text-only")).unwrap();
+    let pushed = client.push_component("ours", &routing);
+    assert_eq!(pushed.status, 201, "{}", pushed.body);
+    let new = json!({ "components": { "routing": "ours" } });
+    let revision = client.post("/v1/pipelines/ours/revisions", &new);
+    assert_eq!(revision.status, 201, "{}", revision.body);
+    let activate = json!({ "action": "activate", "revision": 1 });
+    let activated = client.post("/v1/pipelines/ours/rollout", &activate);
+    assert_eq!(activated.status, 200, "{}", activated.body);
+}
+
 #[test]
 fn objects_are_on_the_s3_server_and_not_in_the_data_folder() {
     let s3 = S3TestServer::start();
@@ -68,15 +81,7 @@ fn objects_are_on_the_s3_server_and_not_in_the_data_folder() {
 
     let server = TestServer::start(&weir, &[]);
     let client = server.create_tenant_with_scopes("ours", json!({}), &["read", "ingest", "components"]);
-    let routing = std::fs::read(test_component_path("text-only")).unwrap();
-    let pushed = client.push_component("ours", &routing);
-    assert_eq!(pushed.status, 201, "{}", pushed.body);
-    let new = json!({ "components": { "routing": "ours" } });
-    let revision = client.post("/v1/pipelines/ours/revisions", &new);
-    assert_eq!(revision.status, 201, "{}", revision.body);
-    let activate = json!({ "action": "activate", "revision": 1 });
-    let activated = client.post("/v1/pipelines/ours/rollout", &activate);
-    assert_eq!(activated.status, 200, "{}", activated.body);
+    push_and_activate_pipeline(&client);
     let submitted = client.submit_files(&[("a.pdf", &book[..])], &json!({ "pipeline": "ours" }), &[]);
     assert_eq!(submitted.status, 202, "{}", submitted.body);
     let job = submitted.body["id"].as_str().unwrap().to_owned();
@@ -174,4 +179,32 @@ fn jobs_survive_an_unavailable_s3_server() {
         "{}",
         refused.stderr
     );
+}
+
+#[test]
+fn job_waits_while_its_component_cannot_be_read() {
+    let s3 = S3TestServer::start();
+    let weir = fixture_on(&s3, "");
+    let server = TestServer::start(&weir, &[]);
+    let client = server.create_tenant_with_scopes("ours", json!({}), &["read", "ingest", "components"]);
+    push_and_activate_pipeline(&client);
+    let book = weir_samples::generate_book(40, 7);
+    let submitted = client.submit_files(&[("a.pdf", &book[..])], &json!({ "pipeline": "ours" }), &[]);
+    assert_eq!(submitted.status, 202, "{}", submitted.body);
+    let path = format!("/v1/jobs/{}", submitted.body["id"].as_str().unwrap());
+    server.kill();
+    std::fs::remove_dir_all(weir.data_folder().join("cache")).unwrap();
+    s3.fail_requests(Fault::SlowDown, "/components/", u32::MAX);
+
+    let server = TestServer::start(&weir, &[]);
+    let client = server.client_with_key(client.key());
+    weir_tests::wait_until(|| match client.get(&path).body {
+        view if view["held"] == "storage" => Ok(()),
+        view => Err(format!("the job is not held: {view}")),
+    });
+    s3.fail_with(None);
+    weir_tests::wait_until(|| match client.get(&path).body {
+        view if view["state"] == "done" => Ok(()),
+        view => Err(format!("the job is not done: {view}")),
+    });
 }

@@ -1,6 +1,6 @@
 //! Uploads, components and blobs on SeaweedFS, an S3 server that others wrote. `tests/seaweedfs/run` starts the server and these tests.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod fixture;
 
