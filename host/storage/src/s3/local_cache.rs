@@ -1,8 +1,8 @@
 //! Copies of uploads and components in `<data>/cache/<kind>/<tenant>/<name>`, because workers read files.
 //!
 //! The names are hashes, so a copy never becomes outdated. Each tenant has copies of its own: a tenant that has not stored a file must
-//! not open it by knowing its hash. The least recently used copies are removed above a limit, but not those in use, so the folder can be
-//! larger for the time that jobs need. One task downloads an object and all others wait for it. A copy is written under a temporary
+//! not open it by knowing its hash. Each new copy removes the least recently used ones above a limit, but not those in use, so the folder
+//! can be larger for the time that jobs need. One task downloads an object and all others wait for it. A copy is written under a temporary
 //! name, synced, compared with its hash and renamed, so that a complete name has complete bytes even after a power failure.
 
 use std::collections::HashMap;
