@@ -20,6 +20,7 @@ export WEIR_BIN := $(weir)
 test bench: export WEIR_PATHS_DEFAULT_COMPONENTS := $(target)/components
 test bench: export WEIR_HOSTILE_COMPONENTS := $(target)/components
 export WEIR_BENCH_VENV := $(target)/bench-venv
+export WEIR_SEAWEEDFS_VENV := $(target)/seaweedfs-venv
 
 # There is a default question for the sample documents only; for other files, set ASK.
 samples := $(target)/samples
@@ -85,6 +86,7 @@ test: components build
 	@deploy/setup test
 	$(if $(shell command -v cargo-nextest),cargo nextest run --locked --workspace,cargo test --locked --workspace --all-targets)
 	cargo test --locked --workspace --doc --quiet
+	tests/seaweedfs/run
 	$(guests) OUT='$(target)/components' cargo test --locked --workspace --quiet
 
 # Not part of `make test`: compiling llama.cpp needs clang and about ten minutes, for an optional feature.

@@ -64,7 +64,12 @@ impl Cluster {
             .query("SELECT sum((state::json ->> 'passages')::bigint) FROM pages")
             .parse()
             .unwrap();
-        let indexed: usize = self.qdrant.collections().iter().map(|(_, points, _)| points).sum();
+        let indexed: usize = self
+            .qdrant
+            .collections()
+            .iter()
+            .map(|(_, points, _)| points)
+            .sum();
         assert_eq!(i64::try_from(indexed).unwrap(), expected);
         let keys = self.s3.keys();
         let images: BTreeSet<&String> = keys.iter().filter(|key| key.contains("/image/")).collect();
@@ -73,12 +78,19 @@ impl Cluster {
     }
 
     fn owners(&self) -> Vec<String> {
-        let owners = self.postgres.query("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL ORDER BY 1");
-        owners.lines().map(|owner| owner.split('/').next().unwrap().to_owned()).collect()
+        let owners = self
+            .postgres
+            .query("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL ORDER BY 1");
+        owners
+            .lines()
+            .map(|owner| owner.split('/').next().unwrap().to_owned())
+            .collect()
     }
 
     fn owner_of(&self, job: &str) -> String {
-        let owner = self.postgres.query(&format!("SELECT owner FROM jobs WHERE id = '{job}'"));
+        let owner = self
+            .postgres
+            .query(&format!("SELECT owner FROM jobs WHERE id = '{job}'"));
         owner.split('/').next().unwrap().to_owned()
     }
 }
@@ -86,11 +98,23 @@ impl Cluster {
 /// Waits for the end of a job and checks its events: numbers without a gap, each page once, one end.
 fn assert_job_is_complete(client: &ApiClient, job: &str, pages: usize) {
     let events = client.wait_for_job(job);
-    let numbers: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    let numbers: Vec<u64> = events
+        .iter()
+        .map(|event| event["seq"].as_u64().unwrap())
+        .collect();
     assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>(), "{job}");
-    let of_type = |kind: &str| events.iter().filter(|event| event["type"] == kind).collect::<Vec<_>>();
+    let of_type = |kind: &str| {
+        events
+            .iter()
+            .filter(|event| event["type"] == kind)
+            .collect::<Vec<_>>()
+    };
     let ends = of_type("job-ended");
-    assert_eq!((ends.len(), &ends[0]["state"]), (1, &json!("done")), "{job}: {events:#?}");
+    assert_eq!(
+        (ends.len(), &ends[0]["state"]),
+        (1, &json!("done")),
+        "{job}: {events:#?}"
+    );
     let mut done = BTreeMap::<u64, usize>::new();
     for event in of_type("page-done") {
         *done.entry(event["page"].as_u64().unwrap()).or_default() += 1;
@@ -99,11 +123,14 @@ fn assert_job_is_complete(client: &ApiClient, job: &str, pages: usize) {
     assert!(done.values().all(|&times| times == 1), "{job}: {done:?}");
 }
 
-fn submit_books(clients: &[&ApiClient], jobs: u64, pages: u32) -> Vec<String> {
+fn submit_books(clients: &[&ApiClient], jobs: u64, pages: usize) -> Vec<String> {
     (0..jobs)
         .map(|number| {
             let client = clients[usize::try_from(number).unwrap() % clients.len()];
-            client.submit_file(&format!("{number}.pdf"), &weir_samples::generate_book(pages, number))
+            client.submit_file(
+                &format!("{number}.pdf"),
+                &weir_samples::generate_book(pages, number),
+            )
         })
         .collect()
 }
@@ -160,7 +187,11 @@ fn frozen_node_writes_nothing_after_its_lease() {
     for job in &jobs {
         assert_job_is_complete(&on_b, job, 30);
     }
-    let events = || cluster.postgres.query("SELECT count(*), max(position) FROM events");
+    let events = || {
+        cluster
+            .postgres
+            .query("SELECT count(*), max(position) FROM events")
+    };
     let before = events();
     kill_process(frozen, Signal::CONT).unwrap();
     // The woken node notices that its claims are gone, and goes on with new work.
@@ -170,7 +201,9 @@ fn frozen_node_writes_nothing_after_its_lease() {
         running => Err(format!("{running} jobs run on node a")),
     });
     assert_job_is_complete(&on_a, &late[0], 2);
-    let of_late = cluster.postgres.query(&format!("SELECT count(*) FROM events WHERE job = '{}'", late[0]));
+    let of_late = cluster
+        .postgres
+        .query(&format!("SELECT count(*) FROM events WHERE job = '{}'", late[0]));
     let count = |text: &str| text.split('|').next().unwrap().parse::<u64>().unwrap();
     assert_eq!(count(&events()), count(&before) + count(&of_late));
     for job in &jobs {
@@ -185,17 +218,29 @@ fn frozen_node_writes_nothing_after_its_lease() {
 fn any_node_shows_and_cancels_the_jobs_of_another() {
     let cluster = Cluster::start();
     let (a, b) = (cluster.start_node("a"), cluster.start_node("b"));
-    let on_a = a.server.create_tenant("acme", json!({ "quotas": { "concurrent_jobs": 1 } }));
+    let on_a = a
+        .server
+        .create_tenant("acme", json!({ "quotas": { "concurrent_jobs": 1 } }));
     let on_b = b.server.client_with_key(on_a.key());
     let jobs = submit_books(&[&on_a], 3, 100);
     wait_until(|| match cluster.owners().len() {
         1 => Ok(()),
         owners => Err(format!("{owners} nodes run jobs")),
     });
-    let running = jobs.iter().find(|job| !cluster.owner_of(job).is_empty()).unwrap().clone();
-    let other = if cluster.owner_of(&running) == "a" { &on_b } else { &on_a };
+    let running = jobs
+        .iter()
+        .find(|job| !cluster.owner_of(job).is_empty())
+        .unwrap()
+        .clone();
+    let other = if cluster.owner_of(&running) == "a" {
+        &on_b
+    } else {
+        &on_a
+    };
     // Events of the other node arrive while they are written.
-    let seen = other.follow_events(&running, 0).find(|(_, event)| event["type"] == "page-done");
+    let seen = other
+        .follow_events(&running, 0)
+        .find(|(_, event)| event["type"] == "page-done");
     assert!(seen.is_some());
     let canceled = other.delete(&format!("/v1/jobs/{running}"));
     assert!(canceled.status < 300, "{}: {}", canceled.status, canceled.body);
@@ -203,10 +248,16 @@ fn any_node_shows_and_cancels_the_jobs_of_another() {
     assert_eq!(events.last().unwrap()["state"], "cancelled");
     // The quota of one running job holds on both nodes together.
     wait_until(|| {
-        let claimed = cluster.postgres.query("SELECT count(*) FROM jobs WHERE owner IS NOT NULL");
+        let claimed = cluster
+            .postgres
+            .query("SELECT count(*) FROM jobs WHERE owner IS NOT NULL");
         assert!(claimed == "0" || claimed == "1", "{claimed} jobs run at once");
-        let started = cluster.postgres.query("SELECT count(*) FROM jobs WHERE epoch > 0");
-        (started.parse::<u32>().unwrap() >= 2).then_some(()).ok_or_else(|| "no further job has started".into())
+        let started = cluster
+            .postgres
+            .query("SELECT count(*) FROM jobs WHERE epoch > 0");
+        (started.parse::<u32>().unwrap() >= 2)
+            .then_some(())
+            .ok_or_else(|| "no further job has started".into())
     });
     for job in jobs.iter().filter(|job| **job != running) {
         wait_until(|| match on_b.delete(&format!("/v1/jobs/{job}")) {
@@ -214,7 +265,10 @@ fn any_node_shows_and_cancels_the_jobs_of_another() {
             response => Err(response.body.to_string()),
         });
         let end: Value = on_b.wait_for_job(job).pop().unwrap();
-        assert!(["cancelled", "done"].contains(&end["state"].as_str().unwrap()), "{end}");
+        assert!(
+            ["cancelled", "done"].contains(&end["state"].as_str().unwrap()),
+            "{end}"
+        );
     }
     // A node that stops gives its jobs back at once.
     let last = submit_books(&[&on_a], 1, 60);
@@ -222,7 +276,11 @@ fn any_node_shows_and_cancels_the_jobs_of_another() {
         false => Ok(()),
         true => Err("the job does not run".into()),
     });
-    let (stopped, rest) = if cluster.owner_of(&last[0]) == "a" { (a, b) } else { (b, a) };
+    let (stopped, rest) = if cluster.owner_of(&last[0]) == "a" {
+        (a, b)
+    } else {
+        (b, a)
+    };
     stopped.server.stop();
     let client = rest.server.client_with_key(on_a.key());
     assert_job_is_complete(&client, &last[0], 60);

@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod closed_pipes;
+mod cluster;
 mod command_output;
 mod components;
 mod doctor;
@@ -21,6 +22,7 @@ mod language_models;
 mod memory_use;
 mod postgres;
 mod qdrant;
+mod s3;
 mod serve;
 mod summaries;
 mod vision;

@@ -85,12 +85,14 @@ pub fn test_component_path(name: &str) -> PathBuf {
 /// A temporary data folder and the `weir` commands that run on it.
 pub struct WeirFixture {
     folder: TempDir,
+    environment: Vec<(String, String)>,
 }
 
 impl Default for WeirFixture {
     fn default() -> Self {
         Self {
             folder: TempDir::new().unwrap(),
+            environment: Vec::new(),
         }
     }
 }
@@ -107,6 +109,11 @@ impl WeirFixture {
 
     pub fn data_folder(&self) -> PathBuf {
         self.folder().join("data")
+    }
+
+    /// Sets an environment variable of later commands.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Writes a file into the temporary folder and returns its path.
@@ -127,6 +134,7 @@ impl WeirFixture {
             }
         }
         command
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(arguments)
             .arg("--data")
             .arg(self.data_folder())

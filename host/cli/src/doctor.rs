@@ -48,6 +48,8 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
         check_data_folder(&folders.data),
     ];
     findings.extend(check_postgres_server(settings).await);
+    let checked_bucket = await_with_progress("checking the S3 bucket", check_s3_bucket(settings)).await;
+    findings.extend(checked_bucket);
     let (models, inference) = check_models_and_load_runtime(settings, folders);
     findings.extend(models);
     if let Some(inference) = &inference {
@@ -199,6 +201,23 @@ async fn check_postgres_server(settings: &Settings) -> Option<Finding> {
             format!("{error:#}: start the server, or correct storage.ledger"),
         )),
     }
+}
+
+/// Connects to the S3 bucket of the settings, and writes, reads, lists and deletes an object. `None` if `storage.blobs` is empty.
+async fn check_s3_bucket(settings: &Settings) -> Option<Finding> {
+    let connected = host_services::connect_s3_bucket(settings).await;
+    let checked = match connected.transpose()? {
+        Ok(bucket) => bucket.check_access().await.map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    Some(match checked {
+        Ok(()) => new_finding("blobs", CheckState::Ok, settings.storage_blobs.clone()),
+        Err(error) => new_finding(
+            "blobs",
+            CheckState::Missing,
+            format!("{error:#}: correct storage.blobs and storage.s3_*, or the server and its permissions"),
+        ),
+    })
 }
 
 /// Checks each language model of the settings separately, so that a provider with invalid settings does not hide the others.

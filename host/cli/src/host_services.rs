@@ -23,7 +23,8 @@ use weir_llm::UsageAccounting;
 use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 use weir_raster::{RasterConfig, RasterPool};
 use weir_storage::{
-    ExternalStores, QdrantConnection, QdrantVectorStore, SqlLedger, SqliteResponseCache, Storage,
+    ExternalStores, QdrantConnection, QdrantVectorStore, S3Bucket, S3Connection, ServerSideEncryption,
+    SqlLedger, SqliteResponseCache, Storage,
 };
 
 use crate::app_folders::AppFolders;
@@ -218,6 +219,7 @@ async fn connect_external_stores(settings: &Settings, dimensions: usize) -> Resu
     Ok(ExternalStores {
         ledger: connect_postgres(settings).await?,
         vectors: qdrant.map(|qdrant| Arc::new(qdrant) as Arc<dyn VectorStore>),
+        bucket: connect_s3_bucket(settings).await?,
     })
 }
 
@@ -240,6 +242,34 @@ pub(crate) async fn connect_qdrant(
     let store =
         connected.with_context(|| format!("cannot use {} (storage.vectors)", settings.storage_vectors))?;
     Ok(Some(store))
+}
+
+/// Connects to the S3 bucket of the settings. `None` if uploads, components and blobs are in the data folder.
+pub(crate) async fn connect_s3_bucket(settings: &Settings) -> Result<Option<Arc<S3Bucket>>> {
+    if settings.storage_blobs.is_empty() {
+        return Ok(None);
+    }
+    let context = || format!("cannot use {} (storage.blobs)", settings.storage_blobs);
+    let connection = S3Connection {
+        location: settings.storage_blobs.parse().with_context(context)?,
+        endpoint: non_empty(&settings.storage_s3_endpoint),
+        region: non_empty(&settings.storage_s3_region),
+        path_style: settings.storage_s3_path_style,
+        credentials: None,
+        server_side_encryption: match settings.storage_s3_server_side_encryption.as_str() {
+            "AES256" => ServerSideEncryption::S3Keys,
+            "aws:kms" => ServerSideEncryption::KmsKey,
+            _ => ServerSideEncryption::BucketDefault,
+        },
+        max_cache_bytes: settings.storage_s3_cache_bytes,
+        attempt_timeout: S3Connection::ATTEMPT_TIMEOUT,
+    };
+    let bucket = S3Bucket::connect(&connection).await.with_context(context)?;
+    Ok(Some(Arc::new(bucket)))
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Removes a tenant with all its data. Fails if another process uses the data folder.

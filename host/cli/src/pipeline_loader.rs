@@ -64,7 +64,7 @@ pub(crate) fn hash_component_file(path: &Path) -> Result<ResolvedComponentFile> 
         .unwrap_or_default();
     Ok(ResolvedComponentFile {
         name,
-        path: path.to_owned(),
+        file: path.to_owned().into(),
         digest: Sha256::digest(&bytes).into(),
     })
 }

@@ -10,19 +10,20 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use weir_core::component::ComponentValidator as _;
+use weir_core::component::{ComponentDigest, ComponentValidator as _};
+use weir_core::local_file::LocalFile;
 use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::replay::{DecidedActionCounts, ReplayError, ReplayReport};
 use weir_core::settings::Settings;
 use weir_core::tenancy::KeyScope;
 use weir_core::{JobId, TenantId};
-use weir_policy::{PolicyHost, RecordingFrame, SessionHeader, read_recording};
+use weir_policy::{PolicyHost, RecordedComponent, RecordingFrame, SessionHeader, read_recording};
 
 use crate::app_folders::AppFolders;
 use crate::command_target::CommandTarget;
 use crate::component_log::reject_tenant_on_server;
-use crate::host_services::{policy_config, recording_retention};
+use crate::host_services::{connect_s3_bucket, policy_config, recording_retention};
 use crate::pipeline_loader;
 use crate::terminal::{await_with_progress, out_line};
 
@@ -129,7 +130,7 @@ async fn replay_in_data_folder(
     let state = Arc::new(MemoryComponentState::default());
     let host = PolicyHost::new(policy_config(settings, folders, state)?)?;
     let pipeline = match &replay.with {
-        None => rebuild_recorded_pipeline(&session_header, replay, folders)?,
+        None => rebuild_recorded_pipeline(&session_header, replay, settings, folders).await?,
         Some(path) if path.extension().is_some_and(|end| end == "toml") => {
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -141,7 +142,7 @@ async fn replay_in_data_folder(
         Some(path) => {
             let file = pipeline_loader::hash_component_file(path)?;
             let facts = host.inspect_component(&replay.tenant_or_default(), &file).await?;
-            let mut pipeline = rebuild_recorded_pipeline(&session_header, replay, folders)?;
+            let mut pipeline = rebuild_recorded_pipeline(&session_header, replay, settings, folders).await?;
             pipeline.manifest.capabilities.grant.extend(facts.capabilities);
             for role in facts.roles {
                 pipeline.components.insert(role, file.clone());
@@ -157,9 +158,10 @@ async fn replay_in_data_folder(
 }
 
 /// Returns the pipeline of the recorded job, with the component files that have the recorded digests. Fails if a file is missing.
-fn rebuild_recorded_pipeline(
+async fn rebuild_recorded_pipeline(
     session_header: &SessionHeader,
     replay: &ReplayArgs,
+    settings: &Settings,
     folders: &AppFolders,
 ) -> Result<ResolvedPipeline> {
     let pushed = folders
@@ -170,26 +172,71 @@ fn rebuild_recorded_pipeline(
     for folder in [&folders.default_components, &pushed] {
         for path in list_wasm_files(folder)? {
             let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            files.insert(<[u8; 32]>::from(Sha256::digest(&bytes)), path);
+            files.insert(<[u8; 32]>::from(Sha256::digest(&bytes)), LocalFile::from(path));
         }
     }
-    let mut missing = None;
-    let pipeline = session_header.to_pipeline(|component| {
-        let path = files.get(&component.digest).cloned();
-        if path.is_none() {
-            missing.get_or_insert_with(|| component.name.clone());
+    let mut missing = BTreeMap::new();
+    session_header.to_pipeline(|component| {
+        if !files.contains_key(&component.digest) {
+            missing.insert(component.digest, component.name.clone());
         }
-        ResolvedComponentFile {
-            name: component.name.clone(),
-            path: path.unwrap_or_default(),
-            digest: component.digest,
-        }
+        resolve_recorded_component(component, &files)
     });
-    match missing {
-        Some(name) => bail!(
-            "the component '{name}' of the job is no longer in the data folder: use --with pipeline.toml"
-        ),
-        None => Ok(pipeline),
+    if !missing.is_empty() {
+        let bucket = connect_s3_bucket(settings).await?;
+        for (digest, name) in missing {
+            let digest = ComponentDigest(digest);
+            let stored = match &bucket {
+                Some(bucket) => {
+                    bucket
+                        .read_component(&replay.tenant_or_default(), &digest)
+                        .await?
+                }
+                None => None,
+            };
+            let bytes = stored.with_context(|| {
+                format!("the component '{name}' of the job is no longer stored: use --with pipeline.toml")
+            })?;
+            files.insert(digest.0, write_temporary_component(folders, &digest, &bytes)?);
+        }
+    }
+    Ok(session_header.to_pipeline(|component| resolve_recorded_component(component, &files)))
+}
+
+fn resolve_recorded_component(
+    component: &RecordedComponent,
+    files: &BTreeMap<[u8; 32], LocalFile>,
+) -> ResolvedComponentFile {
+    let file = files.get(&component.digest).cloned();
+    ResolvedComponentFile {
+        name: component.name.clone(),
+        file: file.unwrap_or_else(|| PathBuf::new().into()),
+        digest: component.digest,
+    }
+}
+
+/// Writes a component to a file that is removed after the replay.
+fn write_temporary_component(
+    folders: &AppFolders,
+    digest: &ComponentDigest,
+    bytes: &[u8],
+) -> Result<LocalFile> {
+    let digits = digest.to_string().replace("sha256:", "");
+    let path = folders
+        .cache
+        .join(format!("replay-{}-{digits}.wasm", std::process::id()));
+    let remove_guard = Arc::new(RemoveFileOnDrop(path.clone()));
+    std::fs::create_dir_all(&folders.cache)
+        .and_then(|()| std::fs::write(&path, bytes))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(LocalFile::with_lease(path, remove_guard))
+}
+
+struct RemoveFileOnDrop(PathBuf);
+
+impl Drop for RemoveFileOnDrop {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

@@ -36,7 +36,11 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
     weir_server::install_metrics_recorder();
     let mut notifier = None;
     let usage_recorder = UsageRecorder::new();
-    let wrap_ledger = |ledger| notifier.insert(CommitNotifier::new(ledger)).clone() as _;
+    let new_notifier = match settings.storage_ledger.is_empty() {
+        true => CommitNotifier::new,
+        false => CommitNotifier::for_shared_ledger,
+    };
+    let wrap_ledger = |ledger| notifier.insert(new_notifier(ledger)).clone() as _;
     let host = HostServices::open_with_ledger_wrapper_and_usage(
         settings,
         folders,
@@ -136,9 +140,11 @@ async fn create_first_tenant_and_key(registry: &dyn TenantStore) -> Result<Optio
         return Ok(None);
     }
     let tenant = TenantId::default_tenant();
-    registry
-        .create_tenant(&tenant_and_key_commands::new_tenant_record(&tenant))
-        .await?;
+    let record = tenant_and_key_commands::new_tenant_record(&tenant);
+    if !registry.create_tenant(&record).await? {
+        // Another node has just done it.
+        return Ok(None);
+    }
     let key =
         tenant_and_key_commands::create_api_key(registry, &tenant, KeyScope::ALL.to_vec(), "first key", None)
             .await?;

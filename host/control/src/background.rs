@@ -11,9 +11,17 @@ use crate::state::Control;
 use crate::webhook::{WebhookDelivery, WebhookSender};
 use crate::{admission, document_removal, job_takeover, staged_files};
 
+/// Age of a staged file from which no other node can be receiving it, with a margin for wrong clocks.
+const MIN_STAGED_FILE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Recovers the uploads, document removals and jobs of the previous process. Call this once, before [`run_background_work_until_stopped`].
 pub async fn recover_state_of_previous_process(control: &Control) -> Result<(), StorageError> {
-    staged_files::recover_staged_files(control.upload_store.as_ref(), control.job_requests.as_ref()).await?;
+    let min_age = match control.shares_ledger() {
+        true => MIN_STAGED_FILE_AGE,
+        false => Duration::ZERO,
+    };
+    let (uploads, job_requests) = (control.upload_store.as_ref(), control.job_requests.as_ref());
+    staged_files::recover_staged_files(uploads, job_requests, min_age).await?;
     document_removal::resume_removals(control).await?;
     admission::requeue_unfinished_jobs(control).await
 }

@@ -6,21 +6,28 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use weir_core::component_log::NumberedComponentLogRecord;
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
 use weir_core::ports::Ledger;
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
+/// Time after which the event streams of a tenant look for events that other nodes have committed.
+const SHARED_LEDGER_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
 /// A ledger that notifies the subscribers of a tenant after each commit with entries of that tenant.
 pub struct CommitNotifier {
     ledger: Arc<dyn Ledger>,
     subscribers: Mutex<HashMap<TenantId, watch::Sender<()>>>,
     job_end: Notify,
+    /// Time after which the subscribers look for commits of other nodes; `None` if there are no other nodes.
+    poll_interval: Option<Duration>,
 }
 
 impl CommitNotifier {
@@ -30,7 +37,29 @@ impl CommitNotifier {
             ledger,
             subscribers: Mutex::default(),
             job_end: Notify::new(),
+            poll_interval: None,
         })
+    }
+
+    /// Wraps a ledger to which other nodes commit without a notification.
+    pub fn for_shared_ledger(ledger: Arc<dyn Ledger>) -> Arc<Self> {
+        Arc::new(Self {
+            ledger,
+            subscribers: Mutex::default(),
+            job_end: Notify::new(),
+            poll_interval: Some(SHARED_LEDGER_POLL_INTERVAL),
+        })
+    }
+
+    /// Waits until entries of the tenant of `commits` may have been committed. Returns an error if there is no notifier any more.
+    pub(crate) async fn wait_for_commit(
+        &self,
+        commits: &mut watch::Receiver<()>,
+    ) -> Result<(), watch::error::RecvError> {
+        match self.poll_interval {
+            None => commits.changed().await,
+            Some(interval) => timeout(interval, commits.changed()).await.unwrap_or(Ok(())),
+        }
     }
 
     /// Returns a receiver that changes after each commit with entries of this tenant.

@@ -6,12 +6,14 @@
 //! the next start removes unfinished files, commits the staged files whose job exists, and removes the other staged files.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt as _, BufWriter};
+use weir_core::clock::unix_time_millis;
 use weir_core::job_request::JobRequestStore;
 use weir_core::uploads::{StagedUpload, UploadStore};
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
@@ -107,21 +109,20 @@ impl IncomingFile {
         // Sync this descriptor: it reports all write errors of the file, while a descriptor opened later may miss them.
         let synced = target.file.get_ref().sync_all().await;
         synced.map_err(|error| upload_io_error(&error))?;
-        let path = target
-            .upload_store
-            .stage_received_file_for_job(tenant, &target.path, job, &document)
-            .await?;
-        target.remove_guard.0 = Some(path.clone());
         let staged = StagedUpload {
             tenant: tenant.clone(),
             job: *job,
             document,
-            path,
         };
+        target
+            .upload_store
+            .stage_received_file(&target.path, &staged)
+            .await?;
+        target.remove_guard.0 = None;
         let staged_file = StagedFile {
             upload_store: target.upload_store,
-            remove_guard: target.remove_guard,
             staged,
+            is_discarded_on_drop: true,
             received_bytes: self.size_bytes,
         };
         Ok((document, self.size_bytes, Some(staged_file)))
@@ -131,10 +132,19 @@ impl IncomingFile {
 /// A complete and durable file that is staged for its job. Dropping it before the commit removes the file.
 pub struct StagedFile {
     upload_store: Arc<dyn UploadStore>,
-    remove_guard: RemoveFileOnDrop,
     staged: StagedUpload,
+    /// Whether dropping it removes the staged upload.
+    is_discarded_on_drop: bool,
     /// Number of received bytes. 0 for a document that was stored before.
     pub received_bytes: u64,
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if self.is_discarded_on_drop {
+            self.upload_store.discard_staged_upload(&self.staged);
+        }
+    }
 }
 
 impl StagedFile {
@@ -147,57 +157,51 @@ impl StagedFile {
         job: &JobId,
         document: &DocumentId,
     ) -> Result<Option<(Self, u64)>, StorageError> {
-        let Some(path) = uploads.stage_stored_upload_for_job(tenant, job, document).await? else {
-            return Ok(None);
+        let staged = StagedUpload {
+            tenant: tenant.clone(),
+            job: *job,
+            document: *document,
         };
-        let staged_file = Self {
-            upload_store: Arc::clone(uploads),
-            remove_guard: RemoveFileOnDrop(Some(path.clone())),
-            staged: StagedUpload {
-                tenant: tenant.clone(),
-                job: *job,
-                document: *document,
-                path: path.clone(),
-            },
-            received_bytes: 0,
+        let bytes = uploads.stage_stored_upload(&staged).await?;
+        let staged_file = |bytes| {
+            let staged_file = Self {
+                upload_store: Arc::clone(uploads),
+                staged,
+                is_discarded_on_drop: true,
+                received_bytes: 0,
+            };
+            (staged_file, bytes)
         };
-        let metadata = tokio::fs::metadata(&path)
-            .await
-            .map_err(|error| upload_io_error(&error))?;
-        Ok(Some((staged_file, metadata.len())))
+        Ok(bytes.map(staged_file))
     }
 
     /// Commits the file. Its job must be in the ledger; after a crash the next start does the same.
     pub async fn commit_file(mut self) -> Result<(), StorageError> {
-        self.remove_guard.0 = None;
-        commit_staged_upload(self.upload_store.as_ref(), &self.staged).await
+        self.is_discarded_on_drop = false;
+        match self.upload_store.commit_staged_upload(&self.staged).await {
+            // Another node runs the job already and has committed its files.
+            Err(StorageError::NotFound { .. }) => Ok(()),
+            committed => committed,
+        }
     }
 }
 
-async fn commit_staged_upload(uploads: &dyn UploadStore, staged: &StagedUpload) -> Result<(), StorageError> {
-    uploads
-        .commit_upload(&staged.tenant, &staged.path, &staged.document)
-        .await
-}
-
-/// Recovers the staged files of an earlier process: commits those whose job exists and removes the others.
+/// Recovers the staged files of an earlier process: commits those whose job exists and removes the others. Files of jobs that are younger
+/// than `min_age` stay, because another node may be receiving them.
 pub async fn recover_staged_files(
     uploads: &dyn UploadStore,
     job_requests: &dyn JobRequestStore,
+    min_age: Duration,
 ) -> Result<(), StorageError> {
+    let min_age_millis = u64::try_from(min_age.as_millis()).unwrap_or(u64::MAX);
+    let newest_millis = unix_time_millis().saturating_sub(min_age_millis);
     for staged in uploads.list_staged_uploads().await? {
+        if staged.job.created_millis() > newest_millis {
+            continue;
+        }
         match job_requests.find_job_request(&staged.tenant, &staged.job).await? {
-            Some(_) => commit_staged_upload(uploads, &staged).await?,
-            None => {
-                let removed = tokio::fs::remove_file(&staged.path).await;
-                removed.map_err(|error| {
-                    staged_file_removal_error(
-                        &staged.path,
-                        format!("upload of document {}", staged.document),
-                        &error,
-                    )
-                })?;
-            }
+            Some(_) => uploads.commit_staged_upload(&staged).await?,
+            None => drop(uploads.remove_staged_upload(&staged).await?),
         }
     }
     Ok(())
@@ -205,12 +209,6 @@ pub async fn recover_staged_files(
 
 fn upload_io_error(error: &io::Error) -> StorageError {
     StorageError::from_io_error("the upload", error)
-}
-
-/// Creates an error without the path, since a tenant may read it, and logs the path.
-fn staged_file_removal_error(path: &Path, name: String, error: &io::Error) -> StorageError {
-    tracing::warn!(path = %path.display(), %error, "cannot remove a staged file");
-    StorageError::from_io_error(name, error)
 }
 
 #[cfg(test)]
@@ -286,7 +284,9 @@ mod tests {
         leak(stage_test_file(&uploads, &tenant, known, b"accepted").await);
         leak(stage_test_file(&uploads, &tenant, unknown, b"not accepted").await);
         assert_eq!(uploads.list_staged_uploads().await.unwrap().len(), 2);
-        recover_staged_files(&*uploads, &*host.store).await.unwrap();
+        recover_staged_files(&*uploads, &*host.store, Duration::ZERO)
+            .await
+            .unwrap();
         assert_eq!(uploads.list_staged_uploads().await.unwrap(), []);
         assert_eq!(
             uploads.list_uploads(&tenant).await.unwrap(),

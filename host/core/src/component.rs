@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{PolicyError, StorageError};
 use crate::id::{TenantId, decode_digest};
+use crate::local_file::LocalFile;
 use crate::manifest::{Capability, ResolvedComponentFile, ResolvedPipeline, Role};
 
 /// SHA-256 of a component's bytes, written `sha256:` and 64 hexadecimal digits.
@@ -98,16 +99,16 @@ pub struct ComponentRecord {
     pub pushed_by_key: String,
 }
 
-/// Stores the bytes of tenants' components as files. Tenants with equal components have a file each.
+/// Stores the bytes of tenants' components. Tenants with equal components have a copy each.
 #[async_trait]
 pub trait ComponentStore: Send + Sync {
-    /// Returns a new path to write a component to before it is validated. The caller removes the file unless it commits
-    /// it. Files left there are removed at the next start.
+    /// Returns a new path on this machine to write a component to before it is validated. The caller removes the file unless
+    /// it commits it. Files left there are removed at the next start.
     fn new_temporary_path(&self) -> PathBuf;
 
-    /// Stores the file at `unfinished`, which has this digest. It is durable when this returns. The file is moved away
-    /// from its old path, and replaces the component if it was stored already. Returns [`StorageError::NotFound`] if
-    /// there is no file at `unfinished`.
+    /// Stores the file at `unfinished`, which has this digest. It is durable when this returns, and the file at `unfinished` is
+    /// gone. Replaces the component if it was stored already. Returns [`StorageError::NotFound`] if there is no file at
+    /// `unfinished`.
     async fn commit_component(
         &self,
         tenant: &TenantId,
@@ -115,11 +116,15 @@ pub trait ComponentStore: Send + Sync {
         digest: &ComponentDigest,
     ) -> Result<(), StorageError>;
 
-    /// Returns where a component is or would be stored.
-    fn component_path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf;
+    /// Opens a component; `None` if it is not stored.
+    async fn open_component(
+        &self,
+        tenant: &TenantId,
+        digest: &ComponentDigest,
+    ) -> Result<Option<LocalFile>, StorageError>;
 
     /// Removes a component. Returns whether it existed.
-    async fn remove_component_file(
+    async fn remove_component(
         &self,
         tenant: &TenantId,
         digest: &ComponentDigest,

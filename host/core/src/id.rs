@@ -173,6 +173,15 @@ impl JobId {
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// Returns when the id was created by the clock of its creator, in milliseconds since 1970; 0 if the id has no time.
+    #[must_use]
+    pub fn created_millis(&self) -> u64 {
+        self.0.get_timestamp().map_or(0, |timestamp| {
+            let (seconds, nanos) = timestamp.to_unix();
+            seconds.saturating_mul(1000) + u64::from(nanos / 1_000_000)
+        })
+    }
 }
 
 impl fmt::Display for JobId {

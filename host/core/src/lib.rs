@@ -23,6 +23,7 @@ pub mod job_request;
 pub mod layout;
 pub mod ledger;
 pub mod llm;
+pub mod local_file;
 pub mod manifest;
 pub mod markdown;
 pub mod memory_component_state;

@@ -30,6 +30,7 @@ use sha2::{Digest, Sha256};
 
 use crate::canary_analysis::CanaryAnalysisConfig;
 use crate::id::{RevisionId, is_valid_name};
+use crate::local_file::LocalFile;
 
 /// The kind of decisions that a component makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -291,8 +292,8 @@ impl Manifest {
 pub struct ResolvedComponentFile {
     /// Name in errors: the file name without its extension.
     pub name: String,
-    /// Path of the file.
-    pub path: PathBuf,
+    /// The file.
+    pub file: LocalFile,
     /// SHA-256 of its bytes.
     pub digest: [u8; 32],
 }
@@ -436,7 +437,7 @@ mod tests {
     fn a_revision_changes_with_settings_and_components() {
         let file = |d: u8| ResolvedComponentFile {
             name: "c".into(),
-            path: "c".into(),
+            file: LocalFile::from(PathBuf::from("c")),
             digest: [d; 32],
         };
         let make = |text: &str, d: u8| {

@@ -73,14 +73,19 @@ impl DocumentIngestion<'_> {
             let reason = reason.clone();
             Err(RasterError::FileUnreadable { reason })?;
         }
+        let opened = job.run_unless_stopped(spec.source.open(&job.tenant)).await??;
+        // Kept until the document has ended: the rasterizer can open its path again.
+        let file = opened.ok_or_else(|| RasterError::FileUnreadable {
+            reason: "the upload is not stored".into(),
+        })?;
         let (id, bytes) = job
-            .run_unless_stopped(compute_document_id_and_size(&spec.path))
+            .run_unless_stopped(compute_document_id_and_size(file.path()))
             .await??;
         self.id = Some(id);
         let lock = job.engine.document_locks.lock_document(&job.tenant, id);
         self.document_lock = Some(job.run_unless_stopped(lock).await?);
         let source = PdfFileToOpen {
-            path: spec.path.clone(),
+            path: file.path().to_owned(),
             password: spec.password.clone(),
             flow_id: hash_tenant_to_flow_id(&job.tenant),
         };

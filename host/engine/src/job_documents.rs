@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::{Id, JoinError, JoinSet};
@@ -174,7 +173,7 @@ impl DocumentQueue {
     pub(crate) async fn new_sorted_by_file_size(specs: Vec<DocumentSpec>) -> Self {
         let mut sized = Vec::with_capacity(specs.len());
         for (index, spec) in specs.into_iter().enumerate() {
-            sized.push((file_size(&spec.path).await, index, spec));
+            sized.push((spec.source.size_bytes().await, index, spec));
         }
         sized.sort_by_key(|(bytes, index, _)| (*bytes, *index));
         Self {
@@ -197,9 +196,4 @@ impl DocumentQueue {
             self.waiting.pop_front()
         }
     }
-}
-
-/// Returns the size of a file in bytes; 0 on an error, which opening the file will report.
-async fn file_size(path: &Path) -> u64 {
-    tokio::fs::metadata(path).await.map_or(0, |m| m.len())
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::job_claim::JobClaim;
+use weir_core::local_file::LocalFile;
 use weir_core::manifest::ResolvedPipeline;
-use weir_core::{JobId, PageNumber, PriorityLane, TenantId};
+use weir_core::uploads::UploadStore;
+use weir_core::{DocumentId, JobId, PageNumber, PriorityLane, StorageError, TenantId};
 
 /// The specification of a job.
 ///
@@ -61,11 +63,54 @@ impl JobSpec {
     }
 }
 
+/// Where the file of a document is.
+#[derive(Clone)]
+pub enum DocumentSource {
+    /// A file on this machine, which need not exist.
+    LocalPath(PathBuf),
+    /// A stored upload. It is opened when its document is started, and closed when the document has ended.
+    Upload {
+        /// The store of the upload.
+        store: Arc<dyn UploadStore>,
+        /// The document.
+        document: DocumentId,
+        /// Size of the upload in bytes.
+        bytes: u64,
+    },
+}
+
+impl DocumentSource {
+    /// Opens the file. `None` if an upload is not stored.
+    pub(crate) async fn open(&self, tenant: &TenantId) -> Result<Option<LocalFile>, StorageError> {
+        match self {
+            Self::LocalPath(path) => Ok(Some(path.clone().into())),
+            Self::Upload { store, document, .. } => store.open_upload(tenant, document).await,
+        }
+    }
+
+    /// Returns the size of the file in bytes; 0 on an error, which opening the file will report.
+    pub(crate) async fn size_bytes(&self) -> u64 {
+        match self {
+            Self::LocalPath(path) => tokio::fs::metadata(path).await.map_or(0, |m| m.len()),
+            Self::Upload { bytes, .. } => *bytes,
+        }
+    }
+}
+
+impl std::fmt::Debug for DocumentSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::LocalPath(path) => path.fmt(f),
+            Self::Upload { document, .. } => document.fmt(f),
+        }
+    }
+}
+
 /// A file to ingest.
 #[derive(Clone)]
 pub struct DocumentSpec {
-    /// The path of the file.
-    pub path: PathBuf,
+    /// Where the file is.
+    pub source: DocumentSource,
     /// The name of the document in events and search results.
     pub name: String,
     /// The password of the file, if it is encrypted.
@@ -83,7 +128,7 @@ impl DocumentSpec {
         let name = path.file_name().unwrap_or(path.as_os_str());
         Self {
             name: name.to_string_lossy().into_owned(),
-            path,
+            source: DocumentSource::LocalPath(path),
             password: None,
             pages: None,
             missing: None,
@@ -94,7 +139,7 @@ impl DocumentSpec {
 impl std::fmt::Debug for DocumentSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DocumentSpec")
-            .field("path", &self.path)
+            .field("source", &self.source)
             .field("pages", &self.pages)
             .finish_non_exhaustive()
     }

@@ -67,5 +67,5 @@ pub use engine_state::{EngineConfig, PortImplementations, VisionConfig};
 pub use error::FAILURE_LOG_TARGET;
 pub use job_handle::JobHandle;
 pub use job_outcome::{DocumentEndState, DocumentOutcome, JobOutcome};
-pub use job_spec::{DocumentSpec, JobSpec};
+pub use job_spec::{DocumentSource, DocumentSpec, JobSpec};
 pub use search::{SearchError, SearchRequest};

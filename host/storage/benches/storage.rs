@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 use weir_core::ledger::{FinalPageState, LedgerEntry, PageRecord};
 use weir_core::page_text::TextSource;
-use weir_core::ports::{BlobStore, Ledger};
+use weir_core::ports::Ledger;
 use weir_core::search::{IndexPoint, SearchQuery};
 use weir_core::{DocumentId, JobId, Rect, RevisionId, TenantId};
 use weir_storage::Storage;

@@ -30,6 +30,8 @@ struct PathState {
     unsaved_bytes: i64,
     /// The ledger has the path marked as changing.
     is_marked: bool,
+    /// No file can be measured after a crash, so the row never has a mark.
+    is_never_marked: bool,
     changed_at: Instant,
 }
 
@@ -59,11 +61,27 @@ impl ChangedPaths {
             let state = known.entry(path).or_insert(PathState {
                 unsaved_bytes: 0,
                 is_marked: false,
+                is_never_marked: false,
                 changed_at,
             });
             state.changed_at = changed_at;
             needs_mark || !state.is_marked
         })
+    }
+
+    /// Adds to the bytes of a path that has no file on this machine. It needs no mark.
+    pub(crate) fn add_bytes_without_mark(&self, tenant: &TenantId, path: &str, bytes: i64) {
+        let mut state = self.0.lock();
+        let paths = state.paths.entry(tenant.clone()).or_default();
+        let changed_at = Instant::now();
+        let path = paths.entry(path.to_owned()).or_insert(PathState {
+            unsaved_bytes: 0,
+            is_marked: true,
+            is_never_marked: true,
+            changed_at,
+        });
+        path.unsaved_bytes = path.unsaved_bytes.saturating_add(bytes);
+        path.changed_at = changed_at;
     }
 
     /// Returns whether a path waits for its mark.
@@ -144,7 +162,7 @@ impl ChangedPaths {
                         path: path.clone(),
                         sets_changing_mark: !state.is_marked,
                         added_bytes: state.unsaved_bytes,
-                        clears_changing_mark: is_settled,
+                        clears_changing_mark: is_settled || state.is_never_marked,
                     });
                 }
                 !is_settled
@@ -263,6 +281,22 @@ mod tests {
                 .is_err()
         );
         assert!(paths.add_changing_paths(&t, ["a".to_owned()]));
+    }
+
+    #[test]
+    fn bytes_without_a_file_never_have_a_mark() {
+        let (paths, t) = (ChangedPaths::default(), TenantId::default_tenant());
+        for bytes in [3, 4] {
+            paths.add_bytes_without_mark(&t, "a", bytes);
+        }
+        assert!(!paths.has_unmarked_path());
+        assert_eq!(paths.count_unsaved_bytes(&t), 7);
+        let updates = paths.take_pending_updates();
+        assert_eq!(updates, [update("a", false, 7, true)]);
+        paths.mark_updates_saved(&updates);
+        assert_eq!(paths.take_pending_updates(), []);
+        paths.add_bytes_without_mark(&t, "a", -7);
+        assert_eq!(paths.take_pending_updates(), [update("a", false, -7, true)]);
     }
 
     #[test]

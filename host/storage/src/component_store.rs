@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use weir_core::component::{ComponentDigest, ComponentStore};
+use weir_core::local_file::LocalFile;
 use weir_core::{StorageError, TenantId};
 
 use crate::storage_usage::StorageUsageTracker;
@@ -29,7 +30,7 @@ impl FileComponentStore {
 }
 
 /// Returns the file name of a component: its digest without the colon, which some file systems do not allow.
-fn component_file_name(digest: &ComponentDigest) -> String {
+pub(crate) fn component_file_name(digest: &ComponentDigest) -> String {
     let text = digest.to_string();
     format!("{}.wasm", text.strip_prefix("sha256:").unwrap_or(&text))
 }
@@ -52,11 +53,18 @@ impl ComponentStore for FileComponentStore {
             .await
     }
 
-    fn component_path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf {
-        self.0.file_path(tenant, &component_file_name(digest))
+    async fn open_component(
+        &self,
+        tenant: &TenantId,
+        digest: &ComponentDigest,
+    ) -> Result<Option<LocalFile>, StorageError> {
+        let (tenant, name) = (tenant.clone(), component_file_name(digest));
+        self.0
+            .run_blocking(move |files| files.open_file(&tenant, &name))
+            .await
     }
 
-    async fn remove_component_file(
+    async fn remove_component(
         &self,
         tenant: &TenantId,
         digest: &ComponentDigest,
@@ -116,8 +124,8 @@ mod tests {
             ),
             (9, 9)
         );
-        assert!(components.remove_component_file(&a, &digest).await.unwrap());
-        assert!(!components.remove_component_file(&a, &digest).await.unwrap());
+        assert!(components.remove_component(&a, &digest).await.unwrap());
+        assert!(!components.remove_component(&a, &digest).await.unwrap());
         components.remove_all_components_of_tenant(&b).await.unwrap();
         assert_eq!(
             (

@@ -1,4 +1,4 @@
-//! Opening the stores that are in the data folder whatever the settings are.
+//! Opening the stores of a data folder, and those on an S3 server instead of it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,13 +9,17 @@ use crate::blobs::FileBlobStore;
 use crate::component_store::FileComponentStore;
 use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
 use crate::ledger::SqlLedger;
+use crate::s3::{S3Bucket, S3Stores};
 use crate::uploads::FileUploadStore;
 
-/// The stores of a data folder, without its index. A ledger in the folder holds its lock.
+/// The stores of a data folder, without its index, and those that replace some of them.
 pub(crate) struct FileStores {
+    pub(crate) folder_lock: Arc<FolderLock>,
     pub(crate) uploads: FileUploadStore,
     pub(crate) components: FileComponentStore,
     pub(crate) blobs: FileBlobStore,
+    /// Uploads, components and blobs, if they are on an S3 server.
+    pub(crate) s3: Option<S3Stores>,
     pub(crate) ledger: SqlLedger,
 }
 
@@ -25,6 +29,7 @@ impl FileStores {
     pub(crate) async fn lock_folder_and_open<R: Send + 'static>(
         data: &Path,
         external_ledger: Option<SqlLedger>,
+        bucket: Option<Arc<S3Bucket>>,
         open_others: impl FnOnce(Arc<FolderLock>) -> Result<R, StorageError> + Send + 'static,
     ) -> Result<(Self, R), StorageError> {
         let folder = data.to_owned();
@@ -38,9 +43,13 @@ impl FileStores {
             };
             let usage = ledger.storage_usage();
             let stores = Self {
+                folder_lock: Arc::clone(&lock),
                 uploads: FileUploadStore::open_and_remove_unfinished_files(&folder, usage.clone())?,
                 components: FileComponentStore::open_and_remove_unfinished_files(&folder, usage.clone())?,
-                blobs: FileBlobStore::open_and_remove_unfinished_files(&folder, usage)?,
+                blobs: FileBlobStore::open_and_remove_unfinished_files(&folder, usage.clone())?,
+                s3: bucket
+                    .map(|bucket| S3Stores::open_cache(bucket, &folder, usage))
+                    .transpose()?,
                 ledger,
             };
             Ok((stores, open_others(lock)?))

@@ -1,5 +1,5 @@
-//! Storage: uploads and blobs in files, passages in an in-process Qdrant shard or on a Qdrant server, the ledger in SQLite or on a
-//! PostgreSQL server.
+//! Storage: uploads and blobs in files or on an S3 server, passages in an in-process Qdrant shard or on a Qdrant server, the ledger in
+//! SQLite or on a PostgreSQL server.
 //!
 //! Everything that is not on a server is in one data folder. One process holds it at a time:
 //!
@@ -9,6 +9,7 @@
 //! | `uploads/<tenant>/<document>` | [`FileUploadStore`] |
 //! | `components/<tenant>/<digest>.wasm` | [`FileComponentStore`] |
 //! | `blobs/<tenant>/<key>` | [`FileBlobStore`] |
+//! | `cache/<kind>/<tenant>/<name>` | copies of uploads and components that are on an [`S3Bucket`], instead of the three folders above |
 //! | `vectors/` | [`EdgeVectorStore`]; absent with [`QdrantVectorStore`] |
 //! | `ledger.db` | [`SqlLedger`]; absent with a PostgreSQL server |
 //! | `responses.db` | [`SqliteResponseCache`] |
@@ -27,6 +28,7 @@ mod file_stores;
 mod ledger;
 mod path_with_public_name;
 mod response_cache;
+mod s3;
 mod search_socket_server;
 mod storage_usage;
 mod tenant_files;
@@ -42,13 +44,17 @@ pub use blobs::FileBlobStore;
 pub use component_store::FileComponentStore;
 pub use ledger::{PostgresConnectionSettings, SqlLedger};
 pub use response_cache::SqliteResponseCache;
+pub use s3::{S3Bucket, S3Connection, S3Credentials, S3Location, S3LocationError, ServerSideEncryption};
 pub use search_socket_server::search_data_folder;
 pub use tenant_removal::remove_tenant_with_all_data;
 pub use uploads::FileUploadStore;
 pub use vectors::{EdgeVectorStore, MAX_HITS, QdrantConnection, QdrantVectorStore};
 use weir_core::StorageError;
-use weir_core::ports::VectorStore;
+use weir_core::component::ComponentStore;
+use weir_core::ports::{BlobStore, VectorStore};
+use weir_core::uploads::UploadStore;
 
+use crate::data_folder::FolderLock;
 use crate::file_stores::FileStores;
 use crate::search_socket_server::SearchServer;
 
@@ -61,15 +67,17 @@ pub struct Storage {
     /// The index in the data folder; `None` if the passages are on a Qdrant server.
     embedded_index: Option<Arc<EdgeVectorStore>>,
     /// Uploaded files.
-    pub uploads: Arc<FileUploadStore>,
-    /// Component files that tenants pushed.
-    pub components: Arc<FileComponentStore>,
+    pub uploads: Arc<dyn UploadStore>,
+    /// Components that tenants pushed.
+    pub components: Arc<dyn ComponentStore>,
     /// Page images and texts.
-    pub blobs: Arc<FileBlobStore>,
+    pub blobs: Arc<dyn BlobStore>,
     /// Passages.
     pub vectors: Arc<dyn VectorStore>,
     /// Documents, jobs, pages and events. Also the components' state, tenants, job requests, usage, and the revisions of pipelines.
     pub ledger: Arc<SqlLedger>,
+    /// Held until everything is closed, also if no store is in the folder.
+    _folder_lock: Arc<FolderLock>,
 }
 
 /// Stores on other machines, which take the place of those in the data folder.
@@ -79,6 +87,8 @@ pub struct ExternalStores {
     pub ledger: Option<SqlLedger>,
     /// The passages on a Qdrant server.
     pub vectors: Option<Arc<dyn VectorStore>>,
+    /// The uploads, components and blobs on an S3 server.
+    pub bucket: Option<Arc<S3Bucket>>,
 }
 
 impl Storage {
@@ -97,16 +107,21 @@ impl Storage {
         external: ExternalStores,
     ) -> Result<Self, StorageError> {
         let (folder, model) = (data.to_owned(), model.to_owned());
-        let ExternalStores { ledger, vectors } = external;
+        let ExternalStores {
+            ledger,
+            vectors,
+            bucket,
+        } = external;
         let (stores, vectors, embedded_index) = match vectors {
             Some(vectors) => {
-                let (stores, ()) = FileStores::lock_folder_and_open(data, ledger, |_| Ok(())).await?;
+                let (stores, ()) = FileStores::lock_folder_and_open(data, ledger, bucket, |_| Ok(())).await?;
                 (stores, vectors, None)
             }
             None => {
                 let open_index =
                     move |lock| EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock);
-                let (stores, index) = FileStores::lock_folder_and_open(data, ledger, open_index).await?;
+                let (stores, index) =
+                    FileStores::lock_folder_and_open(data, ledger, bucket, open_index).await?;
                 let index = Arc::new(index);
                 (stores, Arc::clone(&index) as Arc<dyn VectorStore>, Some(index))
             }
@@ -115,14 +130,27 @@ impl Storage {
             Some(index) => Some(SearchServer::bind_socket_and_start(data, index)?),
             None => None,
         };
+        let (uploads, components, blobs): (
+            Arc<dyn UploadStore>,
+            Arc<dyn ComponentStore>,
+            Arc<dyn BlobStore>,
+        ) = match stores.s3 {
+            Some(s3) => (Arc::new(s3.uploads), Arc::new(s3.components), Arc::new(s3.blobs)),
+            None => (
+                Arc::new(stores.uploads),
+                Arc::new(stores.components),
+                Arc::new(stores.blobs),
+            ),
+        };
         Ok(Self {
             search_server,
             embedded_index,
-            uploads: Arc::new(stores.uploads),
-            components: Arc::new(stores.components),
-            blobs: Arc::new(stores.blobs),
+            uploads,
+            components,
+            blobs,
             vectors,
             ledger: Arc::new(stores.ledger),
+            _folder_lock: stores.folder_lock,
         })
     }
 
@@ -137,7 +165,6 @@ impl Storage {
 
     /// Flushes everything and releases the folder. Returns when another process can open it. Later calls to the stores fail.
     pub async fn close(mut self) -> Result<(), StorageError> {
-        use weir_core::ports::BlobStore;
         if let Some(search_server) = self.search_server.take() {
             search_server.close().await;
         }
@@ -158,8 +185,7 @@ impl Storage {
 mod tests {
     use std::fs;
 
-    use weir_core::uploads::UploadStore as _;
-    use weir_core::{DocumentId, TenantId};
+    use weir_core::TenantId;
 
     use super::*;
 
@@ -171,15 +197,8 @@ mod tests {
     async fn data_folder_with_former_names_keeps_its_files() {
         let dir = tempfile::tempdir().unwrap();
         let (data, tenant) = (dir.path(), TenantId::default_tenant());
-        let document = DocumentId::from_content(b"upload");
         let storage = open_test_storage(data).await;
-        let unfinished = storage.uploads.new_temporary_path();
-        fs::write(&unfinished, b"upload").unwrap();
-        storage
-            .uploads
-            .commit_upload(&tenant, &unfinished, &document)
-            .await
-            .unwrap();
+        let document = weir_conformance::store_upload(&*storage.uploads, &tenant, b"upload").await;
         storage.close().await.unwrap();
         fs::rename(data.join("uploads"), data.join("originals")).unwrap();
         fs::write(data.join("answers.db"), "cache").unwrap();

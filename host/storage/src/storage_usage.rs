@@ -60,6 +60,17 @@ impl StorageUsageTracker {
         }
     }
 
+    /// Adds to the counted bytes of a path that has no file on this machine. The next transaction of the ledger saves them. They are lost
+    /// if the process is killed before.
+    pub(crate) fn add_bytes_without_mark(&self, tenant: &TenantId, path: &str, bytes: i64) {
+        self.changed_paths.add_bytes_without_mark(tenant, path, bytes);
+    }
+
+    /// Like [`StorageUsageTracker::save_changed_file_sizes`], without blocking the caller.
+    pub(crate) async fn save_changed_sizes(&self) -> Result<(), StorageError> {
+        self.database.save_changed_file_sizes_async().await
+    }
+
     /// Saves the sizes of changed files now and not with the next transaction. Removals end with it, so that a tenant can use the space.
     /// Blocks on the disk.
     pub(crate) fn save_changed_file_sizes(&self) -> Result<(), StorageError> {

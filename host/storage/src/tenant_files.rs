@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use weir_core::local_file::LocalFile;
 use weir_core::{StorageError, TenantId};
 
 use crate::data_folder::{create_private_folder, size_on_disk, sync_folder};
@@ -137,6 +138,16 @@ impl TenantFiles {
             sync_folder(&self.root).map_err(io)?;
         }
         Ok(())
+    }
+
+    /// Returns a stored file; `None` if it does not exist.
+    pub(crate) fn open_file(&self, tenant: &TenantId, name: &str) -> Result<Option<LocalFile>, StorageError> {
+        let path = self.file_path(tenant, name);
+        match path.try_exists() {
+            Ok(true) => Ok(Some(path.into())),
+            Ok(false) => Ok(None),
+            Err(error) => Err(self.path_with_error_name(&path).io_error(&error)),
+        }
     }
 
     /// Removes a file. Returns whether it existed.

@@ -19,18 +19,23 @@ use crate::path_with_public_name::PathWithPublicName;
 use crate::response_cache;
 use crate::vectors::EdgeVectorStore;
 
-fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
+/// Folders of tenants' files that no store opens here, each with its name in errors. An S3 server may have been in use earlier.
+const FOLDERS_WITHOUT_A_STORE: [(&str, &str); 3] = [
+    ("the recordings", "recordings"),
+    ("the cached uploads", "cache/uploads"),
+    ("the cached components", "cache/components"),
+];
+
+fn remove_folder(name: &str, folder: &Path) -> Result<(), StorageError> {
     match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(PathWithPublicName::new("the recordings", folder).io_error(&e))
-        }
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(PathWithPublicName::new(name, folder).io_error(&e)),
         _ => Ok(()),
     }
 }
 
 /// Removes a tenant with all its data from a data folder. Returns whether the tenant existed. Fails with [`StorageError::InUse`]
-/// if another process has locked the folder, because jobs that run there would write new data of the tenant. An index in the data folder is
-/// emptied even if `external` has the passages.
+/// if another process has locked the folder, because jobs that run there would write new data of the tenant. Data of the
+/// tenant in the data folder is removed even if `external` has such data too.
 pub async fn remove_tenant_with_all_data(
     data: &Path,
     tenant: &TenantId,
@@ -40,15 +45,24 @@ pub async fn remove_tenant_with_all_data(
     let open_index_and_remove_files = move |lock| {
         let vectors = EdgeVectorStore::open_existing(&folder, lock)?;
         response_cache::remove_tenant_from_closed_cache(&folder, &removed_tenant)?;
-        remove_recordings_folder(&folder.join("recordings").join(removed_tenant.as_str()))?;
+        for (name, parent) in FOLDERS_WITHOUT_A_STORE {
+            remove_folder(name, &folder.join(parent).join(removed_tenant.as_str()))?;
+        }
         Ok(vectors)
     };
-    let (stores, vectors) =
-        FileStores::lock_folder_and_open(data, external.ledger, open_index_and_remove_files).await?;
+    let (stores, vectors) = FileStores::lock_folder_and_open(
+        data,
+        external.ledger,
+        external.bucket,
+        open_index_and_remove_files,
+    )
+    .await?;
     let FileStores {
+        folder_lock: _folder_lock,
         uploads,
         components,
         blobs,
+        s3,
         ledger,
     } = stores;
     let removed = async {
@@ -61,6 +75,11 @@ pub async fn remove_tenant_with_all_data(
             vectors.remove_tenant_points(tenant).await?;
             vectors.flush_points().await?;
             vectors.compact().await?;
+        }
+        if let Some(s3) = &s3 {
+            s3.blobs.delete_blobs_with_prefix(tenant, "").await?;
+            s3.uploads.remove_all_uploads_of_tenant(tenant).await?;
+            s3.components.remove_all_components_of_tenant(tenant).await?;
         }
         blobs.delete_blobs_with_prefix(tenant, "").await?;
         uploads.remove_all_uploads_of_tenant(tenant).await?;

@@ -21,8 +21,7 @@ use fixture::{
 use weir_conformance::records::make_job;
 use weir_core::job_request::{JobFilter, JobRequestStore, PutRequestOutcome};
 use weir_core::ledger::JobState;
-use weir_core::ports::{BlobStore, Ledger};
-use weir_core::uploads::UploadStore;
+use weir_core::ports::Ledger;
 use weir_core::usage::UsageStore;
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 
@@ -240,14 +239,7 @@ async fn request_writer_in_another_process() {
     loop {
         let record = make_job(&t, JobState::Queued, 1);
         let bytes = record.id.to_string().repeat(50);
-        let unfinished = storage.uploads.new_temporary_path();
-        std::fs::write(&unfinished, &bytes).unwrap();
-        let document = DocumentId::from_content(bytes.as_bytes());
-        storage
-            .uploads
-            .commit_upload(&t, &unfinished, &document)
-            .await
-            .unwrap();
+        let document = weir_conformance::store_upload(&*storage.uploads, &t, bytes.as_bytes()).await;
         let mut request = make_job_request(&record);
         request.files[0].document = document;
         let idempotency = make_idempotency(&record.id.to_string(), 1);
@@ -308,7 +300,8 @@ async fn five_kills_lose_no_job_request_and_no_byte() {
             let record = storage.ledger.find_job(&t, job).await.unwrap().unwrap();
             let request = storage.ledger.find_job_request(&t, job).await.unwrap().unwrap();
             assert_eq!(request.files[0].document, *document);
-            let upload = std::fs::read(storage.uploads.upload_path(&t, document)).unwrap();
+            let upload = storage.uploads.open_upload(&t, document).await.unwrap().unwrap();
+            let upload = std::fs::read(upload.path()).unwrap();
             assert_eq!(DocumentId::from_content(&upload), *document);
             let idempotency = make_idempotency(&job.to_string(), 1);
             let put = storage

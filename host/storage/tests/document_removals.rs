@@ -10,7 +10,7 @@ use weir_conformance::records::make_job;
 use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore};
 use weir_core::job_request::PutRequestOutcome;
 use weir_core::ledger::JobState;
-use weir_core::uploads::UploadStore;
+use weir_core::uploads::StagedUpload;
 use weir_core::{JobId, StorageError};
 
 #[tokio::test]
@@ -55,33 +55,37 @@ async fn removal_in_progress_refuses_requests_after_a_crash() {
 async fn staged_upload_survives_the_removal_of_its_document() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
-    let (uploads, a, job) = (&storage.uploads, tenant_id("a"), JobId::new());
+    let (uploads, a) = (&*storage.uploads, tenant_id("a"));
     let document = document_id("a");
-    let stage = || uploads.stage_stored_upload_for_job(&a, &job, &document);
-    assert_eq!(stage().await.unwrap(), None);
-    let unfinished = uploads.new_temporary_path();
-    fs::write(&unfinished, "a").unwrap();
-    uploads.commit_upload(&a, &unfinished, &document).await.unwrap();
-    let (first, second) = (stage().await.unwrap().unwrap(), stage().await.unwrap().unwrap());
-    assert_ne!(first, second);
+    let [first, second] = [JobId::new(), JobId::new()].map(|job| StagedUpload {
+        tenant: a.clone(),
+        job,
+        document,
+    });
+    let stage = async |staged| uploads.stage_stored_upload(staged).await.unwrap();
+    assert_eq!(stage(&first).await, None);
+    weir_conformance::store_upload(uploads, &a, b"a").await;
+    assert_eq!((stage(&first).await, stage(&second).await), (Some(1), Some(1)));
     assert!(uploads.remove_upload(&a, &document).await.unwrap());
-    assert_eq!(stage().await.unwrap(), None);
-    for staged in [first, second] {
-        assert_eq!(fs::read(&staged).unwrap(), b"a");
-        uploads.commit_upload(&a, &staged, &document).await.unwrap();
-        assert!(!staged.exists(), "the staged name must be gone");
-        assert_eq!(fs::read(uploads.upload_path(&a, &document)).unwrap(), b"a");
+    for staged in [&first, &second] {
+        uploads.commit_staged_upload(staged).await.unwrap();
+        let stored = uploads.open_upload(&a, &document).await.unwrap().unwrap();
+        assert_eq!(fs::read(stored.path()).unwrap(), b"a");
     }
+    assert_eq!(uploads.list_staged_uploads().await.unwrap(), []);
     // Staged uploads are removed with their tenant only.
-    let left = stage().await.unwrap().unwrap();
+    assert_eq!(stage(&first).await, Some(1));
     uploads
         .remove_all_uploads_of_tenant(&tenant_id("b"))
         .await
         .unwrap();
-    assert!(left.exists());
+    assert_eq!(
+        uploads.list_staged_uploads().await.unwrap(),
+        std::slice::from_ref(&first)
+    );
     uploads.remove_all_uploads_of_tenant(&a).await.unwrap();
-    assert!(!left.exists());
-    let missing = uploads.commit_upload(&a, &left, &document).await;
+    assert_eq!(uploads.list_staged_uploads().await.unwrap(), []);
+    let missing = uploads.commit_staged_upload(&first).await;
     assert!(
         matches!(missing, Err(StorageError::NotFound { .. })),
         "{missing:?}"

@@ -15,7 +15,7 @@ use std::process::Command;
 
 use fixture::{document_id, make_point, open_storage, page_done_entry, unit_vector};
 use weir_core::ledger::LedgerEntry;
-use weir_core::ports::{BlobStore, Ledger};
+use weir_core::ports::Ledger;
 use weir_core::{RevisionId, StorageError, TenantId};
 
 const DATA_VARIABLE: &str = "WEIR_TEST_DATA";

@@ -13,10 +13,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use weir_core::StorageError;
-use weir_core::ports::{BlobStore, Ledger};
+use weir_core::ports::Ledger;
 use weir_core::tenancy::TenantStore;
-use weir_core::uploads::UploadStore;
+use weir_core::uploads::StagedUpload;
+use weir_core::{JobId, StorageError};
 
 use self::fixture::{document_id, make_point, make_query, open_storage, tenant_id, unit_vector};
 
@@ -52,8 +52,12 @@ async fn upload_errors_name_the_document() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let (t, uploads) = (tenant_id("acme"), &storage.uploads);
-    let never_written = uploads.new_temporary_path();
-    let committed = uploads.commit_upload(&t, &never_written, &document_id("d")).await;
+    let never_staged = StagedUpload {
+        tenant: t.clone(),
+        job: JobId::new(),
+        document: document_id("d"),
+    };
+    let committed = uploads.commit_staged_upload(&never_staged).await;
     let error = error_without_path(dir.path(), committed);
     assert!(error.contains(&document_id("d").to_string()), "{error}");
     replace_by_symlink_loop(&dir.path().join("uploads/acme"));

@@ -12,7 +12,7 @@ use weir_conformance::records::{make_job, make_tenant};
 use weir_core::TenantId;
 use weir_core::job_request::{JobRequest, JobRequestStore, PutRequestOutcome, RequestedFile, WebhookTarget};
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
-use weir_core::ports::{BlobStore, Ledger};
+use weir_core::ports::Ledger;
 use weir_core::tenancy::TenantStore;
 use weir_core::usage::{Usage, UsageStore};
 use weir_storage::SqlLedger;

@@ -18,7 +18,7 @@ use fixture::{
 };
 use weir_conformance::records::{make_api_key, make_job, make_tenant};
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
-use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord, ComponentStore};
+use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord};
 use weir_core::component_log::{
     ComponentLogRecord, ComponentLogRecordKind, LogLevel, NumberedComponentLogRecord,
 };
@@ -27,14 +27,13 @@ use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore as _
 use weir_core::job_request::JobRequestStore;
 use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::manifest::{Manifest, Role};
-use weir_core::ports::{BlobStore, ComponentStateStore, Ledger};
+use weir_core::ports::{ComponentStateStore, Ledger};
 use weir_core::revision::{PipelineStore, RevisionSpec};
 use weir_core::rollout::RolloutAction;
 use weir_core::shadow::{ShadowRun, ShadowStore};
 use weir_core::tenancy::{TenantStore, TenantUpdate};
-use weir_core::uploads::UploadStore;
 use weir_core::usage::{Usage, UsageStore};
-use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
+use weir_core::{JobId, RevisionId, StorageError, TenantId};
 use weir_storage::{ExternalStores, SqlLedger, Storage, remove_tenant_with_all_data};
 
 const DATA_VARIABLE: &str = "WEIR_TEST_DATA";
@@ -234,13 +233,7 @@ async fn fill_every_store(storage: &Storage, t: &TenantId) {
         .put_blob(t, "d/1/image/150.jpg", b"image")
         .await
         .unwrap();
-    let unfinished = storage.uploads.new_temporary_path();
-    std::fs::write(&unfinished, "d").unwrap();
-    storage
-        .uploads
-        .commit_upload(t, &unfinished, &DocumentId::from_content(b"d"))
-        .await
-        .unwrap();
+    weir_conformance::store_upload(&*storage.uploads, t, b"d").await;
     let unfinished = storage.components.new_temporary_path();
     std::fs::write(&unfinished, "wasm").unwrap();
     let digest = ComponentDigest::from_content(b"wasm");

@@ -32,6 +32,6 @@ pub use pipeline_store::check_pipeline_store;
 pub use response_cache::check_response_cache;
 pub use shadow_store::check_shadow_store;
 pub use tenant_store::check_tenant_store;
-pub use upload_store::check_upload_store;
+pub use upload_store::{check_upload_store, store_upload};
 pub use usage_store::check_usage_store;
 pub use vector_store::check_vector_store;

@@ -14,8 +14,9 @@ use weir_core::ledger::{JobRecord, JobState};
 use weir_core::ports::Ledger as _;
 use weir_core::rollout::RevisionAssignment;
 use weir_core::tenancy::TenantState;
+use weir_core::uploads::StagedUpload;
 use weir_core::{JobId, PriorityLane, StorageError, TenantId};
-use weir_engine::{DocumentEndState, DocumentSpec, JobOutcome, JobSpec};
+use weir_engine::{DocumentEndState, DocumentSource, DocumentSpec, JobOutcome, JobSpec};
 
 use super::unstarted_job_end::{commit_failed_or_canceled_job, count_ended_job_in_metrics};
 use super::{DispatcherAction, HELD_TERMS_TTL, JobSlot};
@@ -200,6 +201,11 @@ async fn load_and_run_job(control: &Control, slot: JobSlot) {
             return requeue_job_and_hold_tenant(control, slot, HELD_BY_STORAGE, &error.to_string()).await;
         }
     };
+    if control.shares_ledger()
+        && let Err(error) = commit_staged_files(control, &job_request).await
+    {
+        return requeue_job_and_hold_tenant(control, slot, HELD_BY_STORAGE, &error.to_string()).await;
+    }
     // At the error level, so that every log line of a job carries the span, whatever level the log has.
     let span = tracing::error_span!("job", %job, %tenant);
     trace_context::continue_trace(&span, job_request.traceparent.as_deref());
@@ -207,6 +213,22 @@ async fn load_and_run_job(control: &Control, slot: JobSlot) {
         .instrument(span)
         .await;
     control.claims.forget_claim(&job);
+}
+
+/// Commits the staged files of a job, whose node has not done it yet or has stopped before.
+async fn commit_staged_files(control: &Control, job_request: &JobRequest) -> Result<(), StorageError> {
+    for file in &job_request.files {
+        let staged = StagedUpload {
+            tenant: job_request.tenant.clone(),
+            job: job_request.job,
+            document: file.document,
+        };
+        match control.upload_store.commit_staged_upload(&staged).await {
+            Ok(()) | Err(StorageError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 async fn run_job_or_requeue(
@@ -269,9 +291,11 @@ pub(super) async fn assign_revision_and_build_spec(
     })?;
     let pages = job_request.options.pages.map(|(first, last)| first..=last);
     let documents = job_request.files.iter().map(|file| DocumentSpec {
-        path: control
-            .upload_store
-            .upload_path(&job_request.tenant, &file.document),
+        source: DocumentSource::Upload {
+            store: Arc::clone(&control.upload_store),
+            document: file.document,
+            bytes: file.bytes,
+        },
         name: file.name.clone(),
         password: file.password.clone(),
         pages: pages.clone(),

@@ -225,7 +225,7 @@ impl FeedState {
                         position = *last;
                         self.publish_events(&events);
                     }
-                    if all && commits.changed().await.is_err() {
+                    if all && self.ledger.wait_for_commit(&mut commits).await.is_err() {
                         return;
                     }
                 }

@@ -177,7 +177,7 @@ async fn inspect_and_store_component_file(
     let pipelines = &control.tenant_pipelines;
     let component = ResolvedComponentFile {
         name: name.to_owned(),
-        path: file.path.clone(),
+        file: file.path.clone().into(),
         digest: digest.0,
     };
     let interface = pipelines
@@ -205,7 +205,7 @@ async fn put_component_record(control: &Control, record: &ComponentRecord) -> Re
     {
         pipelines
             .component_store
-            .remove_component_file(&record.tenant, &record.digest)
+            .remove_component(&record.tenant, &record.digest)
             .await?;
     }
     Err(match error {

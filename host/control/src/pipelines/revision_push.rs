@@ -8,6 +8,7 @@ use weir_core::manifest::{Manifest, Role};
 use weir_core::revision::{Revision, RevisionSpec};
 use weir_core::{PolicyError, StorageError, TenantId};
 
+use super::tenant_pipeline_service::BuildRevisionError;
 use crate::state::Control;
 
 /// The maximum number of characters of a component's name in an error message.
@@ -50,7 +51,10 @@ pub async fn push_revision(
     let components = resolve_component_digests(control, tenant, components).await?;
     let spec = RevisionSpec { manifest, components };
     let built = pipelines.build_revision_pipeline(tenant, spec.clone()).await;
-    let built = built.map_err(PushRevisionError::Invalid)?;
+    let built = built.map_err(|error| match error {
+        BuildRevisionError::Unusable(reason) => PushRevisionError::Invalid(reason),
+        BuildRevisionError::Storage(error) => error.into(),
+    })?;
     pipelines
         .component_validator
         .dry_run_pipeline(tenant, &built)

@@ -53,6 +53,17 @@ pub enum PipelineUnavailableError {
     Storage(#[from] StorageError),
 }
 
+/// Why the pipeline of a revision cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuildRevisionError {
+    /// A component is missing, or the default components cannot be used.
+    #[error("{0}")]
+    Unusable(String),
+    /// A component cannot be read now.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 /// Stores, loads and assigns the pipelines of tenants.
 pub struct TenantPipelineService {
     /// Pipelines, revisions and rollouts.
@@ -178,7 +189,10 @@ impl TenantPipelineService {
         );
         self.build_revision_pipeline(tenant, revision_spec)
             .await
-            .map_err(unusable)
+            .map_err(|error| match error {
+                BuildRevisionError::Unusable(reason) => unusable(reason),
+                BuildRevisionError::Storage(error) => error.into(),
+            })
     }
 
     /// Builds a pipeline from a revision and the files of its components.
@@ -186,15 +200,16 @@ impl TenantPipelineService {
         &self,
         tenant: &TenantId,
         revision_spec: RevisionSpec,
-    ) -> Result<Arc<ResolvedPipeline>, String> {
+    ) -> Result<Arc<ResolvedPipeline>, BuildRevisionError> {
         let mut files = BTreeMap::new();
         for (role, digest) in &revision_spec.components {
-            let record = self.pipeline_store.find_component(tenant, digest).await;
-            let record = record.map_err(|error| error.to_string())?;
+            let record = self.pipeline_store.find_component(tenant, digest).await?;
             let name = record.map_or_else(|| role.name().to_owned(), |record| record.name);
+            let opened = self.component_store.open_component(tenant, digest).await?;
+            let missing = || BuildRevisionError::Unusable(format!("component {name} is not stored"));
             let file = ResolvedComponentFile {
+                file: opened.ok_or_else(missing)?,
                 name,
-                path: self.component_store.component_path(tenant, digest),
                 digest: digest.0,
             };
             files.insert(*role, file);
@@ -202,5 +217,6 @@ impl TenantPipelineService {
         self.pipeline_builder
             .build_pipeline(revision_spec.manifest, files)
             .await
+            .map_err(BuildRevisionError::Unusable)
     }
 }

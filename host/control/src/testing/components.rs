@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use weir_core::component::{ComponentDigest, ComponentInterface, ComponentStore, ComponentValidator};
+use weir_core::local_file::LocalFile;
 use weir_core::manifest::{ResolvedComponentFile, ResolvedPipeline, Role};
 use weir_core::replay::{JobReplayer, ReplayError, ReplayReport};
 use weir_core::{JobId, PolicyError, StorageError, TenantId};
@@ -26,6 +27,11 @@ impl FakeComponentStore {
             folder: folder.to_owned(),
             next: AtomicU64::new(0),
         })
+    }
+
+    fn component_path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf {
+        // The name of a tenant contains no dot, so this prefix belongs to one tenant.
+        self.folder.join(format!("{tenant}.{digest}"))
     }
 
     /// Returns the names of all files.
@@ -54,12 +60,16 @@ impl ComponentStore for FakeComponentStore {
             .map_err(|e| StorageError::from_io_error("a file", &e))
     }
 
-    fn component_path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf {
-        // The name of a tenant contains no dot, so this prefix belongs to one tenant.
-        self.folder.join(format!("{tenant}.{digest}"))
+    async fn open_component(
+        &self,
+        tenant: &TenantId,
+        digest: &ComponentDigest,
+    ) -> Result<Option<LocalFile>, StorageError> {
+        let path = self.component_path(tenant, digest);
+        Ok(path.exists().then(|| path.into()))
     }
 
-    async fn remove_component_file(
+    async fn remove_component(
         &self,
         tenant: &TenantId,
         digest: &ComponentDigest,
@@ -93,7 +103,7 @@ impl ComponentValidator for FakeProcessing {
         _: &TenantId,
         file: &ResolvedComponentFile,
     ) -> Result<ComponentInterface, PolicyError> {
-        let text = std::fs::read_to_string(&file.path).unwrap_or_default();
+        let text = std::fs::read_to_string(&file.file).unwrap_or_default();
         let has = |role: &Role| text.split(' ').any(|word| word == role.name());
         let roles: Vec<Role> = Role::ALL.into_iter().filter(has).collect();
         if roles.is_empty() {
@@ -110,7 +120,7 @@ impl ComponentValidator for FakeProcessing {
 
     async fn dry_run_pipeline(&self, _: &TenantId, pipeline: &ResolvedPipeline) -> Result<(), PolicyError> {
         for (role, file) in &pipeline.components {
-            let text = std::fs::read_to_string(&file.path).unwrap_or_default();
+            let text = std::fs::read_to_string(&file.file).unwrap_or_default();
             if !text.contains(role.name()) || text.contains("traps") {
                 return Err(PolicyError::Unusable {
                     component: file.name.clone(),

@@ -6,7 +6,6 @@ use weir_core::job_request::{JobRequest, JobRequestOptions, JobRequestStore as _
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::Ledger;
 use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore as _};
-use weir_core::uploads::UploadStore as _;
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 
 use super::{FakeStore, TestControl};

@@ -7,15 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use weir_core::local_file::LocalFile;
 use weir_core::uploads::{StagedUpload, UploadStore};
-use weir_core::{DocumentId, JobId, StorageError, TenantId};
+use weir_core::{DocumentId, StorageError, TenantId};
 
 use super::fake_store::FakeStore;
 
-/// A store of uploads in one folder, with the files `unfinished-<n>`, `staged-<n>` and `<tenant>-<document>`.
+/// A store of uploads in one folder, with the files `unfinished-<n>`, `staged-<tenant>-<job>-<document>` and `<tenant>-<document>`.
 pub struct FakeUploadStore {
     folder: PathBuf,
-    staged: Mutex<Vec<StagedUpload>>,
+    staged: Mutex<BTreeSet<StagedUpload>>,
     next_file_number: AtomicU64,
     /// Counts the stored bytes of tenants.
     store: Arc<FakeStore>,
@@ -52,6 +53,20 @@ impl FakeUploadStore {
         ))
     }
 
+    /// Returns the path of a document's upload, whether or not it exists.
+    pub fn upload_path(&self, tenant: &TenantId, document: &DocumentId) -> PathBuf {
+        self.folder.join(format!("{tenant}-{document}"))
+    }
+
+    fn staged_path(&self, staged: &StagedUpload) -> PathBuf {
+        let StagedUpload {
+            tenant,
+            job,
+            document,
+        } = staged;
+        self.folder.join(format!("staged-{tenant}-{job}-{document}"))
+    }
+
     /// Returns the names of all files.
     pub fn file_names(&self) -> Vec<String> {
         let files = std::fs::read_dir(&self.folder).unwrap();
@@ -62,75 +77,71 @@ impl FakeUploadStore {
     }
 }
 
+fn file_error(error: std::io::Error) -> StorageError {
+    StorageError::from_io_error("a file", &error)
+}
+
 #[async_trait]
 impl UploadStore for FakeUploadStore {
     fn new_temporary_path(&self) -> PathBuf {
         self.new_path("unfinished")
     }
 
-    async fn stage_received_file_for_job(
-        &self,
-        tenant: &TenantId,
-        unfinished: &Path,
-        job: &JobId,
-        document: &DocumentId,
-    ) -> Result<PathBuf, StorageError> {
-        let path = self.new_path("staged");
-        std::fs::rename(unfinished, &path).map_err(|e| StorageError::from_io_error("a file", &e))?;
-        self.staged.lock().push(StagedUpload {
-            tenant: tenant.clone(),
-            job: *job,
-            document: *document,
-            path: path.clone(),
-        });
-        Ok(path)
+    async fn stage_received_file(&self, received: &Path, staged: &StagedUpload) -> Result<(), StorageError> {
+        std::fs::rename(received, self.staged_path(staged)).map_err(file_error)?;
+        self.staged.lock().insert(staged.clone());
+        Ok(())
     }
 
-    async fn stage_stored_upload_for_job(
-        &self,
-        tenant: &TenantId,
-        job: &JobId,
-        document: &DocumentId,
-    ) -> Result<Option<PathBuf>, StorageError> {
+    async fn stage_stored_upload(&self, staged: &StagedUpload) -> Result<Option<u64>, StorageError> {
         let copy = self.new_temporary_path();
-        match std::fs::copy(self.upload_path(tenant, document), &copy) {
-            Ok(_) => self
-                .stage_received_file_for_job(tenant, &copy, job, document)
-                .await
-                .map(Some),
+        match std::fs::copy(self.upload_path(&staged.tenant, &staged.document), &copy) {
+            Ok(bytes) => {
+                self.stage_received_file(&copy, staged).await?;
+                Ok(Some(bytes))
+            }
             Err(_) => Ok(None),
         }
     }
 
     async fn list_staged_uploads(&self) -> Result<Vec<StagedUpload>, StorageError> {
-        let staged = self.staged.lock();
-        Ok(staged
-            .iter()
-            .filter(|staged| staged.path.exists())
-            .cloned()
-            .collect())
+        Ok(self.staged.lock().iter().cloned().collect())
     }
 
-    async fn commit_upload(
-        &self,
-        tenant: &TenantId,
-        from: &Path,
-        document: &DocumentId,
-    ) -> Result<(), StorageError> {
-        let to = self.upload_path(tenant, document);
+    async fn commit_staged_upload(&self, staged: &StagedUpload) -> Result<(), StorageError> {
+        let to = self.upload_path(&staged.tenant, &staged.document);
+        if !self.staged.lock().remove(staged) && to.exists() {
+            return Ok(());
+        }
         let before = Self::file_size(&to);
-        std::fs::rename(from, &to).map_err(|e| StorageError::from_io_error("a file", &e))?;
+        std::fs::rename(self.staged_path(staged), &to).map_err(file_error)?;
         self.store
-            .change_stored_bytes(tenant, before, Self::file_size(&to));
+            .change_stored_bytes(&staged.tenant, before, Self::file_size(&to));
         Ok(())
+    }
+
+    async fn remove_staged_upload(&self, staged: &StagedUpload) -> Result<bool, StorageError> {
+        let existed = self.staged.lock().remove(staged);
+        self.discard_staged_upload(staged);
+        Ok(existed)
+    }
+
+    fn discard_staged_upload(&self, staged: &StagedUpload) {
+        self.staged.lock().remove(staged);
+        let _ = std::fs::remove_file(self.staged_path(staged));
     }
 
     fn available_disk_bytes(&self) -> Option<u64> {
         Some(self.free_bytes.load(Ordering::Relaxed))
     }
 
-    fn upload_path(&self, tenant: &TenantId, document: &DocumentId) -> PathBuf {
-        self.folder.join(format!("{tenant}-{document}"))
+    async fn open_upload(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<Option<LocalFile>, StorageError> {
+        let path = self.upload_path(tenant, document);
+        Ok(path.exists().then(|| path.into()))
     }
 
     async fn remove_upload(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
@@ -149,7 +160,7 @@ impl UploadStore for FakeUploadStore {
     async fn remove_all_uploads_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
         for staged in self.list_staged_uploads().await? {
             if staged.tenant == *tenant {
-                std::fs::remove_file(&staged.path).map_err(|e| StorageError::from_io_error("a file", &e))?;
+                self.discard_staged_upload(&staged);
             }
         }
         for document in self.list_uploads(tenant).await? {

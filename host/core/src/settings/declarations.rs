@@ -86,6 +86,27 @@ settings! {
     "storage.qdrant_key_env" => storage_qdrant_key_env: String = "", "a name" if |_v| true;
     /// Number of copies of each passage in a cluster of Qdrant servers. It applies when the collection is created.
     "storage.qdrant_replication_factor" => storage_qdrant_replication_factor: u32 = "1", "copies, 1 to 32" if |v| (1..=32).contains(&v);
+    /// Location on an S3 server of uploads, components, page images and texts, such as `s3://bucket/prefix`. Empty: they are in the
+    /// data folder. A change moves nothing: push the components again, and ingest the documents again with `force`.
+    /// Credentials come from the environment, a profile, a web identity or an instance, as for AWS's own tools.
+    "storage.blobs" => storage_blobs: String = "", "s3://bucket or s3://bucket/prefix, or empty"
+        if |v| v.is_empty() || v.strip_prefix("s3://").is_some_and(|location| !location.is_empty());
+    /// URL of the S3 server. Empty: AWS.
+    "storage.s3_endpoint" => storage_s3_endpoint: String = "", "an http:// or https:// URL such as http://minio:9000, or empty"
+        if |v| v.is_empty() || v.starts_with("http://") || v.starts_with("https://");
+    /// Region of the bucket. Empty: the region of the environment or the profile, or else `us-east-1`.
+    "storage.s3_region" => storage_s3_region: String = "", "a region" if |_v| true;
+    /// Whether requests name the bucket in the path of the URL and not in the name of the host. Most S3 servers other than AWS
+    /// need it.
+    "storage.s3_path_style" => storage_s3_path_style: bool = "false", "true or false" if |_v| true;
+    /// How the S3 server encrypts new objects: `AES256` with its own keys, `aws:kms` with the bucket's key in the key management
+    /// service. Empty: as the bucket is configured.
+    "storage.s3_server_side_encryption" => storage_s3_server_side_encryption: String = "", "AES256 or aws:kms, or empty"
+        if |v| ["", "AES256", "aws:kms"].contains(&v.as_str());
+    /// Maximum bytes of uploads and components from the S3 server that are cached in the data folder. The least recently used are
+    /// removed first. Files of running jobs stay and can exceed it.
+    "storage.s3_cache_bytes" => storage_s3_cache_bytes: u64 = "8589934592", "bytes, 1048576 to 1099511627776"
+        if |v| (1 << 20..=1 << 40).contains(&v);
 
     /// Name of this host among the nodes that share a PostgreSQL server. Empty: the name of the machine.
     "cluster.node" => cluster_node: String = "", "a name of at most 64 characters" if |v| v.len() <= 64;

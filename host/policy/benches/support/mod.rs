@@ -64,7 +64,7 @@ pub(crate) fn component_file(path: PathBuf) -> ResolvedComponentFile {
     ResolvedComponentFile {
         name: path.file_stem().unwrap().to_string_lossy().into_owned(),
         digest: Sha256::digest(bytes).into(),
-        path,
+        file: path.into(),
     }
 }
 

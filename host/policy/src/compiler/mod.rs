@@ -142,9 +142,9 @@ impl ComponentCompiler {
 
     /// Copies the component to a private file and checks that the bytes match the digest.
     async fn copy_and_verify_component(&self, file: &ResolvedComponentFile) -> Result<TempPath, PolicyError> {
-        let (cache, path, digest) = (Arc::clone(&self.cache), file.path.clone(), file.digest);
+        let (cache, source, digest) = (Arc::clone(&self.cache), file.file.clone(), file.digest);
         tokio::task::spawn_blocking(move || {
-            let bytes = read_component_file(&path)?;
+            let bytes = read_component_file(source.path())?;
             if <[u8; 32]>::from(Sha256::digest(&bytes)) != digest {
                 return Err(String::from("its file has changed: its digest differs"));
             }

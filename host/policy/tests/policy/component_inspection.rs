@@ -12,7 +12,7 @@ use crate::support::*;
 /// Copies a built component and replaces every `from` in its bytes by `to`.
 fn component_with_replaced_bytes(folder: &Path, name: &str, from: &str, to: &str) -> ResolvedComponentFile {
     assert_eq!(from.len(), to.len(), "the replacement must keep the length");
-    let mut bytes = fs::read(built_component(name).path).unwrap();
+    let mut bytes = fs::read(built_component(name).file).unwrap();
     let offsets: Vec<usize> = (0..bytes.len() - from.len())
         .filter(|at| &bytes[*at..at + from.len()] == from.as_bytes())
         .collect();

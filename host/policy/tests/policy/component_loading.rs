@@ -145,7 +145,7 @@ async fn files_that_are_not_components_are_rejected() {
         fs::write(&path, bytes).unwrap();
         component_file(&path)
     };
-    let whole = fs::read(built_component("routing").path).unwrap();
+    let whole = fs::read(built_component("routing").file).unwrap();
     for (file, word) in [
         (write("empty.wasm", b""), "unexpected end"),
         (write("text.wasm", b"hello, this is no WebAssembly"), "magic"),
@@ -157,7 +157,7 @@ async fn files_that_are_not_components_are_rejected() {
     }
     let missing = ResolvedComponentFile {
         name: "missing".into(),
-        path: folder.path().join("missing.wasm"),
+        file: folder.path().join("missing.wasm").into(),
         digest: [0; 32],
     };
     assert!(
@@ -166,7 +166,7 @@ async fn files_that_are_not_components_are_rejected() {
             .contains("cannot be read")
     );
     let changed = write("changed.wasm", &whole);
-    fs::write(&changed.path, b"something else").unwrap();
+    fs::write(&changed.file, b"something else").unwrap();
     assert!(
         open_error(&host, &changed, Role::Routing)
             .await

@@ -162,7 +162,7 @@ fn add_endless_start_function(component: &[u8]) -> Vec<u8> {
 async fn an_endless_start_function_times_out_and_is_metered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("starting.wasm");
-    let routing = std::fs::read(built_component("routing").path).unwrap();
+    let routing = std::fs::read(built_component("routing").file).unwrap();
     std::fs::write(&path, add_endless_start_function(&routing)).unwrap();
     let usage_log = Arc::new(UsageLog::default());
     let mut config = test_config();

@@ -38,7 +38,7 @@ pub(crate) fn built_component(name: &str) -> ResolvedComponentFile {
 pub(crate) fn component_file(path: &Path) -> ResolvedComponentFile {
     ResolvedComponentFile {
         name: path.file_stem().unwrap().to_string_lossy().into_owned(),
-        path: path.to_owned(),
+        file: path.to_owned().into(),
         digest: Sha256::digest(std::fs::read(path).unwrap()).into(),
     }
 }

@@ -52,7 +52,6 @@ pub(crate) async fn delete_document(
 mod tests {
     use weir_control::document_removal::resume_removals;
     use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore as _};
-    use weir_core::uploads::UploadStore as _;
 
     use super::*;
     use crate::fakes::TestHost;

@@ -11,7 +11,6 @@ use weir_core::page_text::{Line, StoredPageText, TextSource};
 use weir_core::ports::{BlobStore as _, Ledger as _};
 use weir_core::search::{page_image_blob_key, page_lines_blob_key};
 use weir_core::tenancy::KeyScope;
-use weir_core::uploads::UploadStore as _;
 use weir_core::{DocumentId, JobId, Rect, RevisionId, TenantId};
 
 use crate::fakes::{TestHost, job_record, parse_json};

@@ -246,7 +246,7 @@ pub(crate) async fn remove_component(
             control
                 .tenant_pipelines
                 .component_store
-                .remove_component_file(caller.tenant_id(), &digest)
+                .remove_component(caller.tenant_id(), &digest)
                 .await?;
             Ok(StatusCode::NO_CONTENT)
         }

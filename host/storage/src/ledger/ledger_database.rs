@@ -67,6 +67,14 @@ impl LedgerDatabase {
         }
     }
 
+    /// Like [`LedgerDatabase::save_changed_file_sizes`], for async code.
+    pub(crate) async fn save_changed_file_sizes_async(&self) -> Result<(), StorageError> {
+        match self {
+            Self::Sqlite(database) => database.run_write_transaction(|_| Ok(())).await,
+            Self::Postgres(database) => database.save_changed_file_sizes_async().await,
+        }
+    }
+
     /// Makes removed rows leave the disk. PostgreSQL's autovacuum does this by itself.
     pub(super) async fn overwrite_removed_rows(&self) -> Result<(), StorageError> {
         match self {

@@ -166,10 +166,14 @@ impl PostgresDatabase {
 
     /// Saves the sizes of changed files. Blocks the calling thread, which must not run async code.
     pub(super) fn save_changed_file_sizes(&self) -> Result<(), StorageError> {
-        self.runtime.clone().block_on(async {
-            let saved_at = self.sizes_saved_at.lock().await;
-            self.save_file_sizes(saved_at).await
-        })
+        self.runtime
+            .clone()
+            .block_on(self.save_changed_file_sizes_async())
+    }
+
+    pub(super) async fn save_changed_file_sizes_async(&self) -> Result<(), StorageError> {
+        let saved_at = self.sizes_saved_at.lock().await;
+        self.save_file_sizes(saved_at).await
     }
 
     /// Saves the sizes of changed files unless this has happened just now.
