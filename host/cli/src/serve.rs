@@ -63,11 +63,11 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
         tenant_store: store.clone(),
         job_requests: store.clone(),
         document_removals: store.clone(),
-        claims: NodeClaims::new(
+        claims: Arc::new(NodeClaims::new(
             store.clone(),
             NodeId::new_unique(&node_name(settings)),
             Duration::from_secs(settings.cluster_lease_seconds.into()),
-        ),
+        )),
         usage_store: store.clone(),
         usage_recorder,
         pipelines: store.clone(),

@@ -41,6 +41,7 @@ pub async fn run_background_work_until_stopped(
         Arc::clone(&control.ledger),
         Arc::clone(&control.job_requests),
         sender,
+        Arc::clone(&control.claims),
         &control.settings,
     );
     deliveries.spawn(delivery.run_delivery_loop());

@@ -4,7 +4,7 @@
 //! If the ledger does not respond for most of a lease, all jobs stop before another node may start them. The commits of a job name its claim,
 //! so this only saves work: a node that stops too late is refused by the ledger.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +12,14 @@ use metrics::{counter, histogram};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use weir_core::job_claim::{ClaimOutcome, ExpiredClaim, JobClaim, JobClaimStore, NodeId};
+use weir_core::job_claim::{ClaimOutcome, ExpiredClaim, JobClaim, NodeId};
+use weir_core::job_claim_store::JobClaimStore;
 use weir_core::ledger::JobRecord;
 use weir_core::{JobId, StorageError, TenantId};
 use weir_engine::Engine;
 
 /// Renewals in the time of a lease.
-const RENEWALS_PER_LEASE: u32 = 3;
+const RENEWALS_PER_LEASE: u32 = 4;
 
 /// The claims of this node.
 pub struct NodeClaims {
@@ -26,6 +27,8 @@ pub struct NodeClaims {
     node: NodeId,
     lease: Duration,
     held: Mutex<HashMap<JobId, HeldClaim>>,
+    /// Jobs for which a call of the store is in progress.
+    in_progress: Mutex<HashSet<JobId>>,
 }
 
 struct HeldClaim {
@@ -41,6 +44,7 @@ impl NodeClaims {
             node,
             lease,
             held: Mutex::default(),
+            in_progress: Mutex::default(),
         }
     }
 
@@ -51,20 +55,21 @@ impl NodeClaims {
         job: &JobId,
         max_claimed_jobs: Option<u64>,
     ) -> Result<ClaimOutcome, StorageError> {
-        let claimed_at = Instant::now();
+        self.in_progress.lock().insert(*job);
         let claimed = self
             .store
             .claim_job(tenant, job, &self.node, self.lease, max_claimed_jobs)
-            .await?;
-        if let ClaimOutcome::Claimed(claim) = &claimed {
+            .await;
+        if let Ok(ClaimOutcome::Claimed(claim)) = &claimed {
             let held = HeldClaim {
                 claim: claim.clone(),
-                claimed_at,
+                claimed_at: Instant::now(),
             };
             self.held.lock().insert(*job, held);
             counter!("weir_job_claims_total").increment(1);
         }
-        Ok(claimed)
+        self.in_progress.lock().remove(job);
+        claimed
     }
 
     /// Returns the claim of a job that is to be ended without running it: the present one of this node, or a new one. Fails with
@@ -106,6 +111,11 @@ impl NodeClaims {
         self.store.release_expired_claims().await
     }
 
+    /// Claims or renews a duty, which one node has at a time. Returns whether this node has it.
+    pub(crate) async fn claim_duty(&self, duty: &str) -> Result<bool, StorageError> {
+        self.store.claim_duty(duty, &self.node, self.lease).await
+    }
+
     /// Forgets the claim of a job that has ended.
     pub(crate) fn forget_claim(&self, job: &JobId) {
         self.held.lock().remove(job);
@@ -117,7 +127,7 @@ impl NodeClaims {
         if let Some(HeldClaim { claim, .. }) = held
             && let Err(error) = self.store.release_claim(&claim).await
         {
-            tracing::warn!(%job, %error, "a claim could not be released: it ends with its lease");
+            tracing::warn!(%job, %error, "a claim could not be released: the next renewal releases it");
         }
     }
 
@@ -135,7 +145,33 @@ impl NodeClaims {
         for job in lost {
             self.stop_job(engine, &job);
         }
+        self.release_unknown_claims(renewed).await?;
         Ok(began)
+    }
+
+    /// Releases claims that this node does not know: the response to a claim was lost, or a release has failed.
+    async fn release_unknown_claims(&self, renewed: Vec<JobClaim>) -> Result<(), StorageError> {
+        for claim in renewed {
+            let is_known =
+                self.held.lock().contains_key(&claim.job) || self.in_progress.lock().contains(&claim.job);
+            if !is_known {
+                tracing::warn!(job = %claim.job, "a claim of a job that does not run here is released");
+                self.store.release_claim(&claim).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the job of a claim of this node that has ended, if it runs.
+    pub(crate) fn stop_job_of_claim(&self, engine: &Engine, claim: &JobClaim) {
+        let is_held = self
+            .held
+            .lock()
+            .get(&claim.job)
+            .is_some_and(|held| held.claim == *claim);
+        if is_held {
+            self.stop_job(engine, &claim.job);
+        }
     }
 
     fn stop_job(&self, engine: &Engine, job: &JobId) {
@@ -163,7 +199,8 @@ impl NodeClaims {
                 Ok(Err(error)) => tracing::warn!(%error, "the claims could not be renewed"),
                 Err(_) => tracing::warn!("the renewal of the claims takes too long"),
             }
-            if renewed_at.elapsed() + interval > self.lease {
+            // The next check comes after two intervals at the latest: one sleep and one timeout.
+            if renewed_at.elapsed() + 2 * interval > self.lease {
                 self.stop_all_jobs(engine);
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::time::sleep;
 use weir_core::StorageError;
+use weir_core::job_claim::ExpiredClaim;
 
 use crate::admission;
 use crate::state::Control;
@@ -26,16 +27,19 @@ pub(crate) async fn take_over_jobs_until_stopped(control: &Control) {
 }
 
 async fn take_over_jobs(control: &Control) -> Result<(), StorageError> {
-    for expired in control.claims.release_expired_claims().await? {
-        let (tenant, job) = (&expired.claim.tenant, &expired.claim.job);
+    for ExpiredClaim { claim, lost_claims } in control.claims.release_expired_claims().await? {
+        let (tenant, job) = (&claim.tenant, &claim.job);
         counter!("weir_jobs_reclaimed_total").increment(1);
-        tracing::warn!(%job, %tenant, times = expired.lost_claims, "a node has lost the claim of a job");
-        if expired.lost_claims >= MAX_LOST_CLAIMS {
-            admission::fail_job_that_stops_nodes(control, tenant, job, expired.lost_claims).await?;
+        tracing::warn!(%job, %tenant, lost_claims, "a node has lost the claim of a job");
+        control.claims.stop_job_of_claim(&control.engine, &claim);
+        if lost_claims >= MAX_LOST_CLAIMS
+            && let Err(error) = admission::fail_job_that_stops_nodes(control, tenant, job, lost_claims).await
+        {
+            tracing::warn!(%job, %error, "a job that has stopped several nodes could not be ended");
         }
     }
     for claim in control.claims.list_requested_cancels().await? {
         control.admission.cancel_job(&claim.tenant, claim.job);
     }
-    admission::requeue_unfinished_jobs(control).await
+    admission::synchronize_queue_with_ledger(control).await
 }

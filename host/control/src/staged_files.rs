@@ -175,6 +175,11 @@ impl StagedFile {
         Ok(bytes.map(staged_file))
     }
 
+    /// Keeps the staged upload, because its job may be in the ledger.
+    pub(crate) fn keep_for_recovery(mut self) {
+        self.is_discarded_on_drop = false;
+    }
+
     /// Commits the file. Its job must be in the ledger; after a crash the next start does the same.
     pub async fn commit_file(mut self) -> Result<(), StorageError> {
         self.is_discarded_on_drop = false;
@@ -196,11 +201,15 @@ pub async fn recover_staged_files(
     let min_age_millis = u64::try_from(min_age.as_millis()).unwrap_or(u64::MAX);
     let newest_millis = unix_time_millis().saturating_sub(min_age_millis);
     for staged in uploads.list_staged_uploads().await? {
-        if staged.job.created_millis() > newest_millis {
+        if !min_age.is_zero() && staged.job.created_millis() > newest_millis {
             continue;
         }
         match job_requests.find_job_request(&staged.tenant, &staged.job).await? {
-            Some(_) => uploads.commit_staged_upload(&staged).await?,
+            Some(_) => match uploads.commit_staged_upload(&staged).await {
+                // Another node has committed it meanwhile.
+                Ok(()) | Err(StorageError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            },
             None => drop(uploads.remove_staged_upload(&staged).await?),
         }
     }

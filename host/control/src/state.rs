@@ -41,7 +41,7 @@ pub struct ControlParts {
     /// Document removals that have begun and not ended.
     pub document_removals: Arc<dyn DocumentRemovalStore>,
     /// The claims of this node.
-    pub claims: NodeClaims,
+    pub claims: Arc<NodeClaims>,
     /// Recorded usage of tenants.
     pub usage_store: Arc<dyn UsageStore>,
     /// Collects the usage that the host causes on behalf of tenants.
@@ -77,7 +77,7 @@ pub struct Control {
     /// Document removals that have begun and not ended.
     pub document_removals: Arc<dyn DocumentRemovalStore>,
     /// The claims of this node.
-    pub claims: NodeClaims,
+    pub claims: Arc<NodeClaims>,
     /// Recorded usage of tenants.
     pub usage_store: Arc<dyn UsageStore>,
     /// Collects the usage that the host causes on behalf of tenants.

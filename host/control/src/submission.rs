@@ -107,11 +107,19 @@ pub async fn commit_and_enqueue_job(
 ) -> Result<(JobId, bool), CommitJobError> {
     let deadline = Instant::now() + DOCUMENT_REMOVAL_TIMEOUT;
     loop {
-        match control
+        let created = control
             .job_requests
             .create_job_with_request(record, job_request, idempotency)
-            .await?
-        {
+            .await;
+        let created = match created {
+            Err(error @ StorageError::Unavailable { .. }) => {
+                // The response may have been lost after the commit.
+                staged_files.into_iter().for_each(StagedFile::keep_for_recovery);
+                return Err(error.into());
+            }
+            created => created?,
+        };
+        match created {
             PutRequestOutcome::Created => break,
             PutRequestOutcome::AlreadyCreated(job) => return Ok((job, true)),
             PutRequestOutcome::KeyConflict => return Err(CommitJobError::IdempotencyKeyReused),

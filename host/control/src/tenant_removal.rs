@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::{sleep, timeout};
+use weir_core::ports::Ledger as _;
 use weir_core::tenancy::{TenantState, TenantUpdate};
 use weir_core::{StorageError, TenantId};
 
@@ -24,6 +26,25 @@ pub enum RemoveTenantError {
     Storage(#[from] StorageError),
 }
 
+/// Time between two looks for jobs that other nodes still run.
+const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Asks other nodes to cancel the jobs of a suspended tenant, and returns when none of them runs one.
+async fn cancel_jobs_of_other_nodes(control: &Control, tenant: &TenantId) -> Result<(), StorageError> {
+    loop {
+        let mut is_active = false;
+        for record in control.ledger.list_unfinished_jobs().await? {
+            if record.tenant == *tenant {
+                is_active |= control.claims.request_cancel(tenant, &record.id).await?;
+            }
+        }
+        if !is_active {
+            return Ok(());
+        }
+        sleep(CANCEL_POLL_INTERVAL).await;
+    }
+}
+
 /// Removes a tenant: cancels its jobs, revokes its keys and deletes its data. If it is interrupted, the tenant stays suspended.
 pub async fn remove_tenant(control: &Control, tenant: &TenantId) -> Result<(), RemoveTenantError> {
     let suspend = TenantUpdate {
@@ -32,8 +53,16 @@ pub async fn remove_tenant(control: &Control, tenant: &TenantId) -> Result<(), R
     };
     let suspended = control.tenant_store.update_tenant(tenant, &suspend).await?;
     suspended.ok_or(RemoveTenantError::NotFound)?;
-    let lockout = tokio::time::timeout(TENANT_REMOVAL_TIMEOUT, control.admission.drain_tenant(tenant)).await;
+    let lockout = timeout(TENANT_REMOVAL_TIMEOUT, control.admission.drain_tenant(tenant)).await;
     let _lockout = lockout.map_err(|_late| RemoveTenantError::StillActive)?;
+    if control.shares_ledger() {
+        let canceled = timeout(
+            TENANT_REMOVAL_TIMEOUT,
+            cancel_jobs_of_other_nodes(control, tenant),
+        )
+        .await;
+        canceled.map_err(|_late| RemoveTenantError::StillActive)??;
+    }
     // From here on a component push in progress is refused, and the push removes its own file.
     control
         .tenant_store

@@ -19,6 +19,7 @@ pub mod fair_queue;
 pub mod grounding;
 pub mod id;
 pub mod job_claim;
+pub mod job_claim_store;
 pub mod job_request;
 pub mod layout;
 pub mod ledger;

@@ -126,6 +126,28 @@ mod tests {
     }
 
     #[test]
+    fn password_in_the_ledger_url_is_refused_and_not_shown() {
+        let mut settings = Settings::default();
+        for url in [
+            "postgres://weir@db/weir",
+            "postgresql://db:5432/weir?sslmode=require",
+        ] {
+            settings.set("storage.ledger", url).unwrap();
+        }
+        for url in [
+            "postgres://weir:secret@db/weir",
+            "postgres://weir:se/cret@db/weir",
+            "postgres://weir:se@cret@db/weir",
+            "postgres://weir@db/weir?password=secret",
+            "mysql://db/weir",
+        ] {
+            let refused = settings.set("storage.ledger", url).unwrap_err().to_string();
+            assert!(refused.contains("storage.ledger"), "{refused}");
+            assert!(!refused.contains("cret@"), "{refused}");
+        }
+    }
+
+    #[test]
     fn invalid_value_error_states_accepted_values() {
         let mut settings = Settings::default();
         let error = settings

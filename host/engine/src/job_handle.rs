@@ -80,8 +80,8 @@ impl JobHandle {
         self.busy_time.stage_totals()
     }
 
-    /// Stops the job at once without committing anything further, because its claim has ended or may have ended. Does nothing if it has
-    /// no claim.
+    /// Stops the job at once, because its claim has ended or may have ended. Nothing that it does from here on is committed. Does nothing if
+    /// it has no claim.
     pub fn stop_without_claim(&self) {
         if let Some(claim) = &self.claim {
             claim.mark_lost();

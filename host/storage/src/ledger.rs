@@ -3,6 +3,7 @@
 //! The functions that read and write rows exist once, over [`SqlConnection`]. [`sqlite`] and [`postgres`] open the database and run
 //! these functions, in transactions if they change rows.
 
+mod claim_rows;
 mod column_values;
 mod component_log;
 mod component_state;
@@ -11,11 +12,13 @@ mod job_and_document_rows;
 mod job_claims;
 mod job_requests;
 mod ledger_database;
+mod ledger_name;
 mod locked_tenants;
 mod pipelines;
 mod postgres;
 mod shadow_runs;
 mod sql_connection;
+mod sql_error;
 mod sql_ledger;
 mod sql_values;
 pub(crate) mod sqlite;
@@ -37,9 +40,6 @@ use self::locked_tenants::LockedTenants;
 pub use self::postgres::PostgresConnectionSettings;
 use self::sql_connection::{SqlConnection, SqlResult};
 pub use self::sql_ledger::SqlLedger;
-
-/// The name of the ledger in errors.
-const LEDGER_NAME: &str = "the ledger";
 /// Maximum number of events or log entries that one call returns.
 const MAX_LISTED_EVENTS: usize = 10_000;
 
@@ -205,7 +205,7 @@ impl Ledger for SqlLedger {
 /// Writes one entry. Returns whether it removed a secret.
 fn write_ledger_entry(transaction: &SqlConnection<'_>, entry: &LedgerEntry) -> SqlResult<bool> {
     let written = match entry {
-        LedgerEntry::RequireClaim(claim) => job_claims::require_claim(transaction, claim),
+        LedgerEntry::RequireClaim(claim) => claim_rows::require_claim(transaction, claim),
         LedgerEntry::Job(job) => {
             job_and_document_rows::write_job(transaction, job)?;
             return match job.state.is_terminal() {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use weir_core::job_claim::{ClaimOutcome, JobClaim, JobClaimStore, NodeId};
+use weir_core::job_claim::{ClaimOutcome, JobClaim, NodeId};
+use weir_core::job_claim_store::JobClaimStore;
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::Ledger;
 use weir_core::{StorageError, TenantId};
 
-use crate::records::{make_job, unique_tenant_id};
+use crate::records::{make_job, unique_name, unique_tenant_id};
 
 const LONG_LEASE: Duration = Duration::from_secs(3600);
 
@@ -19,6 +20,8 @@ pub async fn check_job_claim_store(store: &(impl JobClaimStore + Ledger)) {
     check_renewal_and_expiry(store).await;
     check_requested_cancels(store).await;
     check_commits_of_a_lost_claim(store).await;
+    check_order_of_claimable_jobs(store).await;
+    check_duties(store).await;
     check_concurrent_claims(store).await;
 }
 
@@ -117,25 +120,23 @@ async fn check_ended_jobs(store: &(impl JobClaimStore + Ledger)) {
 async fn check_limit_of_a_tenant(store: &(impl JobClaimStore + Ledger)) {
     let (a, b) = (NodeId::new_unique("a"), NodeId::new_unique("b"));
     let tenant = unique_tenant_id("claims");
-    let mut jobs = Vec::new();
-    for _ in 0..3 {
-        jobs.push(create_job(store, &tenant).await);
-    }
+    let (x, y) = (create_job(store, &tenant).await, create_job(store, &tenant).await);
+    let z = create_job(store, &tenant).await;
     let claim = async |job: &JobRecord, node: &NodeId, max| {
         store
             .claim_job(&tenant, &job.id, node, LONG_LEASE, Some(max))
             .await
             .unwrap()
     };
-    let first = claim_with_epoch(&jobs[0], 1);
-    assert_eq!(claim(&jobs[0], &a, 2).await, ClaimOutcome::Claimed(first.clone()));
-    assert_eq!(claim(&jobs[1], &b, 1).await, ClaimOutcome::TenantAtLimit);
-    let second = claim_with_epoch(&jobs[1], 1);
-    assert_eq!(claim(&jobs[1], &b, 2).await, ClaimOutcome::Claimed(second));
-    assert_eq!(claim(&jobs[2], &a, 2).await, ClaimOutcome::TenantAtLimit);
+    let first = claim_with_epoch(&x, 1);
+    assert_eq!(claim(&x, &a, 2).await, ClaimOutcome::Claimed(first.clone()));
+    assert_eq!(claim(&y, &b, 1).await, ClaimOutcome::TenantAtLimit);
+    let second = claim_with_epoch(&y, 1);
+    assert_eq!(claim(&y, &b, 2).await, ClaimOutcome::Claimed(second));
+    assert_eq!(claim(&z, &a, 2).await, ClaimOutcome::TenantAtLimit);
     store.release_claim(&first).await.unwrap();
-    let third = claim_with_epoch(&jobs[2], 1);
-    assert_eq!(claim(&jobs[2], &b, 2).await, ClaimOutcome::Claimed(third));
+    let third = claim_with_epoch(&z, 1);
+    assert_eq!(claim(&z, &b, 2).await, ClaimOutcome::Claimed(third));
 }
 
 async fn check_renewal_and_expiry(store: &(impl JobClaimStore + Ledger)) {
@@ -182,7 +183,8 @@ async fn check_requested_cancels(store: &(impl JobClaimStore + Ledger)) {
     assert_eq!(store.list_requested_cancels(&a).await.unwrap(), []);
     assert!(store.request_cancel(&tenant, &job.id).await.unwrap());
     let first = claim_with_epoch(&job, 1);
-    assert_eq!(store.list_requested_cancels(&a).await.unwrap(), [first.clone()]);
+    let requested = store.list_requested_cancels(&a).await.unwrap();
+    assert_eq!(requested.as_slice(), std::slice::from_ref(&first));
     // The request stays valid for the next node.
     store.release_claim(&first).await.unwrap();
     assert_eq!(store.list_requested_cancels(&a).await.unwrap(), []);
@@ -227,6 +229,30 @@ async fn check_commits_of_a_lost_claim(store: &(impl JobClaimStore + Ledger)) {
         assert_eq!(found.pipeline, "released");
     }
     rename(&second, "second").await.unwrap();
+}
+
+async fn check_order_of_claimable_jobs(store: &(impl JobClaimStore + Ledger)) {
+    let tenant = unique_tenant_id("claims");
+    let jobs = [3, 1, 2].map(|created_millis| make_job(&tenant, JobState::Queued, created_millis));
+    let entries = jobs.iter().cloned().map(LedgerEntry::Job).collect();
+    store.commit_entries(entries).await.unwrap();
+    let listed = store.list_claimable_jobs().await.unwrap();
+    let own = listed.into_iter().filter(|job| job.tenant == tenant);
+    let created: Vec<_> = own.map(|job| job.created_millis).collect();
+    assert_eq!(created, [1, 2, 3]);
+}
+
+async fn check_duties(store: &impl JobClaimStore) {
+    let (a, b) = (NodeId::new_unique("a"), NodeId::new_unique("b"));
+    let (duty, other) = (unique_name("duty"), unique_name("duty"));
+    let claim = async |duty: &str, node: &NodeId, lease| store.claim_duty(duty, node, lease).await.unwrap();
+    assert!(claim(&duty, &a, LONG_LEASE).await);
+    assert!(!claim(&duty, &b, LONG_LEASE).await);
+    assert!(claim(&other, &b, LONG_LEASE).await);
+    // Each call of the holder renews the lease.
+    assert!(claim(&duty, &a, Duration::ZERO).await);
+    while !claim(&duty, &b, LONG_LEASE).await {}
+    assert!(!claim(&duty, &a, LONG_LEASE).await);
 }
 
 async fn check_concurrent_claims(store: &(impl JobClaimStore + Ledger)) {

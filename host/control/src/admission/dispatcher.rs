@@ -1,7 +1,6 @@
 //! Starts queued jobs on the engine in their fair order, and processes the end of each.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -15,10 +14,10 @@ use weir_core::ports::Ledger as _;
 use weir_core::rollout::RevisionAssignment;
 use weir_core::tenancy::TenantState;
 use weir_core::uploads::StagedUpload;
-use weir_core::{JobId, PriorityLane, StorageError, TenantId};
+use weir_core::{PriorityLane, StorageError, TenantId};
 use weir_engine::{DocumentEndState, DocumentSource, DocumentSpec, JobOutcome, JobSpec};
 
-use super::unstarted_job_end::{commit_failed_or_canceled_job, count_ended_job_in_metrics};
+use super::unstarted_job_end::{commit_failed_or_canceled_job, count_ended_job_in_metrics, new_error_info};
 use super::{DispatcherAction, HELD_TERMS_TTL, JobSlot};
 use crate::pipelines::{self, EndedJob, JobToCompare, PipelineUnavailableError};
 use crate::state::Control;
@@ -49,56 +48,6 @@ pub(crate) async fn run_dispatcher(control: Arc<Control>, stop: CancellationToke
         }
     }
     while jobs.join_next().await.is_some() {}
-}
-
-/// Queues the jobs that have not ended and that no node runs, unless they are queued here already.
-pub(crate) async fn requeue_unfinished_jobs(control: &Control) -> Result<(), StorageError> {
-    for record in control.claims.list_claimable_jobs().await? {
-        let status = control.admission.unfinished_job_status(&record.tenant, record.id);
-        if status.is_some() {
-            continue;
-        }
-        match control
-            .job_requests
-            .find_job_request(&record.tenant, &record.id)
-            .await?
-        {
-            Some(job_request) => control
-                .admission
-                .enqueue_job(control.admission.build_queued_job(&job_request, Duration::ZERO)),
-            // Another node's command may still run it.
-            None if control.shares_ledger() => {}
-            None => {
-                tracing::warn!(job = %record.id, "a job without a job request cannot be resumed");
-                let error = new_error_info(
-                    "no-job-request",
-                    "the command that ran this job has ended: run it again; finished pages are not processed again",
-                );
-                commit_failed_or_canceled_job(control, record, None, Some(error)).await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Ends a job whose runs have stopped several nodes.
-pub(crate) async fn fail_job_that_stops_nodes(
-    control: &Control,
-    tenant: &TenantId,
-    job: &JobId,
-    lost_claims: u32,
-) -> Result<(), StorageError> {
-    let (record, job_request) = tokio::try_join!(
-        control.ledger.find_job(tenant, job),
-        control.job_requests.find_job_request(tenant, job)
-    )?;
-    let Some(record) = record.filter(|record| !record.state.is_terminal()) else {
-        return Ok(());
-    };
-    let message = format!("{lost_claims} nodes have stopped while they ran this job");
-    let error = new_error_info("claim-lost", &message);
-    commit_failed_or_canceled_job(control, record, job_request.as_ref(), Some(error)).await?;
-    Ok(())
 }
 
 /// Reads the current terms of a tenant and passes them to the admission.
@@ -434,11 +383,4 @@ fn count_processed_pages(outcome: &JobOutcome) -> f64 {
         .iter()
         .map(|document| processed_pages_of(&document.end))
         .sum()
-}
-
-fn new_error_info(kind: &str, message: &str) -> ErrorInfo {
-    ErrorInfo {
-        kind: kind.into(),
-        message: message.into(),
-    }
 }

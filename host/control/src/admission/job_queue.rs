@@ -10,7 +10,7 @@
 //! interactive lane multiplies the ratio by its weight ([`PriorityLane::lane_weight`]). So a bulk job overtakes newly queued interactive jobs once
 //! it has waited seven times as long as it takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use weir_core::fair_queue::FairClock;
@@ -141,6 +141,22 @@ impl JobQueue {
         self.queued_jobs -= 1;
         self.drop_idle_tenants();
         Some(job)
+    }
+
+    /// Removes the jobs that are not in `jobs` and were queued before `queued_before`. Returns how many.
+    pub(super) fn remove_jobs_except(&mut self, jobs: &HashSet<JobId>, queued_before: Duration) -> usize {
+        let before = self.queued_jobs;
+        let stays = |job: &QueuedJob| jobs.contains(&job.job_id) || job.queued_at >= queued_before;
+        for tenant_jobs in self.tenants.values_mut() {
+            tenant_jobs.jobs.retain(stays);
+        }
+        self.queued_jobs = self
+            .tenants
+            .values()
+            .map(|tenant_jobs| tenant_jobs.jobs.len())
+            .sum();
+        self.drop_idle_tenants();
+        before - self.queued_jobs
     }
 
     /// Removes all jobs of a tenant.
@@ -387,6 +403,25 @@ mod tests {
         assert_eq!(queue.remove_job(&tenant_id("a"), jobs[1].job_id), None);
         assert_eq!(queue.remove_job(&tenant_id("b"), jobs[0].job_id), None);
         assert_eq!(queue.remove_tenant_jobs(&tenant_id("a")).len(), 2);
+        assert_eq!((queue.len(), queue.tenants.len()), (0, 0));
+    }
+
+    #[test]
+    fn jobs_that_other_nodes_have_claimed_are_removed() {
+        let mut queue = JobQueue::default();
+        let [a, b] = ["a", "b"].map(|tenant| queued_job(tenant, PriorityLane::Bulk, 1.0, 1));
+        let new = queued_job("a", PriorityLane::Bulk, 1.0, 5);
+        for job in [&a, &b, &new] {
+            queue.push(job.clone());
+        }
+        // `new` was queued after the ledger was read.
+        let known = HashSet::from([a.job_id]);
+        assert_eq!(queue.remove_jobs_except(&known, Duration::from_secs(5)), 1);
+        assert_eq!((queue.len(), queue.tenants.len()), (2, 1));
+        assert_eq!(
+            queue.remove_jobs_except(&HashSet::new(), Duration::from_secs(6)),
+            2
+        );
         assert_eq!((queue.len(), queue.tenants.len()), (0, 0));
     }
 

@@ -11,8 +11,10 @@ mod job_queue;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unfinished_jobs;
 mod unstarted_job_end;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +27,15 @@ use weir_core::settings::Settings;
 use weir_core::system_memory::SystemMemory;
 use weir_core::{JobId, TenantId};
 
-pub(crate) use dispatcher::{fail_job_that_stops_nodes, requeue_unfinished_jobs, run_dispatcher};
+pub(crate) use dispatcher::run_dispatcher;
 pub(crate) use guards::JobSlot;
 pub use guards::QueueReservation;
 use guards::TenantLockout;
 pub use job_queue::QueuedJob;
 use state::{AdmissionState, RunningJob, SharedAdmissionState, TenantSchedulingTerms};
+pub(crate) use unfinished_jobs::{
+    fail_job_that_stops_nodes, requeue_unfinished_jobs, synchronize_queue_with_ledger,
+};
 pub(crate) use unstarted_job_end::commit_failed_or_canceled_job;
 
 /// How long the terms of a tenant are valid before they are read again.
@@ -145,6 +150,19 @@ impl Admission {
     /// Returns the queue entry of a job request: its lane and its estimated pages. `since` is on the clock of the queue.
     pub(crate) fn build_queued_job(&self, job_request: &JobRequest, since: Duration) -> QueuedJob {
         self.shared.build_queued_job(job_request, since)
+    }
+
+    /// Returns the time on the clock of the queue.
+    pub(crate) fn queue_time(&self) -> Duration {
+        self.shared.time_since_clock_start()
+    }
+
+    /// Removes the queued jobs that are not in `jobs` and were queued before `queued_before`.
+    pub(crate) fn remove_queued_jobs_except(&self, jobs: &HashSet<JobId>, queued_before: Duration) {
+        let mut state = self.shared.lock();
+        if state.queue.remove_jobs_except(jobs, queued_before) > 0 {
+            self.shared.wake_dispatcher_and_notify_subscribers(&state);
+        }
     }
 
     /// Returns the next action of the dispatcher. A job to start counts as running from here on.

@@ -4,6 +4,7 @@ use metrics::counter;
 use weir_core::StorageError;
 use weir_core::clock::unix_time_millis;
 use weir_core::event::{ErrorInfo, Event, EventKind};
+use weir_core::job_claim::JobClaim;
 use weir_core::job_request::JobRequest;
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::Ledger as _;
@@ -14,6 +15,27 @@ use crate::state::Control;
 /// events continue after those of its existing events. Fails with [`StorageError::ClaimLost`] if another node runs the job.
 pub(crate) async fn commit_failed_or_canceled_job(
     control: &Control,
+    record: JobRecord,
+    job_request: Option<&JobRequest>,
+    error: Option<ErrorInfo>,
+) -> Result<JobRecord, StorageError> {
+    // First, so that no other node adds events after the last one has been read.
+    let claim = control
+        .claims
+        .claim_to_end_job(&record.tenant, &record.id)
+        .await?;
+    let job = record.id;
+    let ended = commit_end_of_claimed_job(control, claim, record, job_request, error).await;
+    match ended {
+        Ok(_) => control.claims.forget_claim(&job),
+        Err(_) => control.claims.release_claim(&job).await,
+    }
+    ended
+}
+
+async fn commit_end_of_claimed_job(
+    control: &Control,
+    claim: JobClaim,
     mut record: JobRecord,
     job_request: Option<&JobRequest>,
     error: Option<ErrorInfo>,
@@ -62,10 +84,6 @@ pub(crate) async fn commit_failed_or_canceled_job(
         },
     );
     record.state = state;
-    let claim = control
-        .claims
-        .claim_to_end_job(&record.tenant, &record.id)
-        .await?;
     let mut entries = vec![LedgerEntry::RequireClaim(claim), LedgerEntry::Job(record.clone())];
     for (seq, (document, what)) in (progress.last_seq + 1..).zip(ends.chain([last])) {
         let event = Event {
@@ -77,11 +95,7 @@ pub(crate) async fn commit_failed_or_canceled_job(
         };
         entries.push(LedgerEntry::Event(record.tenant.clone(), event));
     }
-    if let Err(error) = control.ledger.commit_entries(entries).await {
-        control.claims.release_claim(&record.id).await;
-        return Err(error);
-    }
-    control.claims.forget_claim(&record.id);
+    control.ledger.commit_entries(entries).await?;
     count_ended_job_in_metrics(state);
     Ok(record)
 }
@@ -95,4 +109,11 @@ pub(crate) fn count_ended_job_in_metrics(state: JobState) {
         JobState::Queued | JobState::Running => return,
     };
     counter!("weir_jobs_ended_total", "state" => state).increment(1);
+}
+
+pub(super) fn new_error_info(kind: &str, message: &str) -> ErrorInfo {
+    ErrorInfo {
+        kind: kind.into(),
+        message: message.into(),
+    }
 }

@@ -103,6 +103,14 @@ async fn request_cancel_by_other_node(
         // It has ended since it was read.
         Some(record) if record.state.is_terminal() => Ok(JobCancelOutcome::Ended(record)),
         Some(record) if is_running => Ok(JobCancelOutcome::StopRequested(record)),
+        // Another node has just accepted or released it.
+        Some(record) if control.shares_ledger() => {
+            match commit_failed_or_canceled_job(control, record, None, None).await {
+                Ok(record) => Ok(JobCancelOutcome::Ended(record)),
+                Err(StorageError::ClaimLost { .. }) => Err(CancelJobError::NotRunningHere),
+                Err(error) => Err(error.into()),
+            }
+        }
         _ => Err(CancelJobError::NotRunningHere),
     }
 }

@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::time::Instant;
 use weir_core::component_log::NumberedComponentLogRecord;
 use weir_core::event::Event;
+use weir_core::job_claim::NodeId;
 use weir_core::job_request::JobRequest;
 use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
 use weir_core::ports::Ledger;
@@ -17,7 +19,7 @@ use weir_core::tenancy::{ApiKeyRecord, Tenant};
 use weir_core::usage::{Usage, UsageDay, UsageStore};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
-use self::job_claims::FakeClaim;
+use super::fake_claim::FakeClaim;
 use super::pipeline_tables::PipelineTables;
 
 /// Implements the ledger and the stores of job requests, usage, tenants, keys, pipelines and shadows in memory.
@@ -28,6 +30,8 @@ pub struct FakeStore(Mutex<StoreTables>, Mutex<PipelineTables>);
 struct StoreTables {
     jobs: Vec<JobRecord>,
     claims: HashMap<JobId, FakeClaim>,
+    /// The holder of each duty, and the end of its lease.
+    duties: HashMap<String, (NodeId, Instant)>,
     documents: Vec<DocumentRecord>,
     pages: BTreeMap<(TenantId, DocumentId, PageNumber), PageRecord>,
     /// In the order of commits: the position of an event is its index plus one.
@@ -87,6 +91,11 @@ impl FakeStore {
     /// Sets whether reads of events and writes of usage fail.
     pub fn set_failing(&self, failing: bool) {
         self.0.lock().fail_reads = failing;
+    }
+
+    /// Ends all claims and duties, as the start of a process does that has the ledger for itself.
+    pub(crate) fn release_all_claims(&self) {
+        self.0.lock().release_all_claims();
     }
 
     /// Sets whether commits fail because storage is full.

@@ -9,6 +9,7 @@
 )]
 
 mod components;
+mod fake_claim;
 mod fake_store;
 mod pipeline_tables;
 mod pipelines;

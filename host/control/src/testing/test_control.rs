@@ -71,6 +71,7 @@ impl TestControl {
     /// Creates the next process of the host, with the same stored data and settings.
     pub fn restart(&self) -> Self {
         let (store, data) = (Arc::clone(&self.store), Arc::clone(&self.data));
+        store.release_all_claims();
         Self::build(store, data, self.control.settings.clone())
     }
 
@@ -100,7 +101,7 @@ impl TestControl {
             tenant_store: store.clone(),
             job_requests: store.clone(),
             document_removals: store.clone(),
-            claims: NodeClaims::new(store.clone(), NodeId::new_unique("test"), LEASE),
+            claims: Arc::new(NodeClaims::new(store.clone(), NodeId::new_unique("test"), LEASE)),
             usage_store: store.clone(),
             usage_recorder,
             pipelines: store.clone(),

@@ -28,12 +28,15 @@ use weir_core::settings::Settings;
 use weir_core::{JobId, TenantId};
 
 use crate::commit_notifier::CommitNotifier;
+use crate::job_claims::NodeClaims;
 use delivery_queue::{DeliveryKey, DeliveryQueue, PendingDelivery};
 use webhook_request::WebhookBuildOutcome;
 pub use webhook_request::WebhookRequest;
 
 /// The interval at which pending deliveries are looked up without a notification.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
+/// The interval if jobs also end on other nodes. It is shorter than a lease, because a lookup renews it.
+const SHARED_LOOKUP_INTERVAL: Duration = Duration::from_secs(2);
 /// The factor by which the backoff grows with each attempt.
 const BACKOFF_FACTOR: u32 = 4;
 /// The longest backoff.
@@ -57,11 +60,16 @@ enum AttemptOutcome {
     Failed,
 }
 
+/// The duty of the node that sends the webhooks of all nodes.
+const WEBHOOK_DUTY: &str = "webhooks";
+
 /// Delivers webhooks until it is dropped.
 pub(crate) struct WebhookDelivery {
     ledger: Arc<CommitNotifier>,
     job_requests: Arc<dyn JobRequestStore>,
     sender: Arc<dyn WebhookSender>,
+    claims: Arc<NodeClaims>,
+    lookup_interval: Duration,
     max_attempts: u32,
     initial_backoff: Duration,
     response_timeout: Duration,
@@ -72,12 +80,18 @@ impl WebhookDelivery {
         ledger: Arc<CommitNotifier>,
         job_requests: Arc<dyn JobRequestStore>,
         sender: Arc<dyn WebhookSender>,
+        claims: Arc<NodeClaims>,
         settings: &Settings,
     ) -> Self {
         Self {
             ledger,
             job_requests,
             sender,
+            claims,
+            lookup_interval: match settings.storage_ledger.is_empty() {
+                true => LOOKUP_INTERVAL,
+                false => SHARED_LOOKUP_INTERVAL,
+            },
             max_attempts: settings.webhook_max_attempts,
             initial_backoff: Duration::from_secs(settings.webhook_initial_backoff_seconds.into()),
             response_timeout: Duration::from_secs(settings.webhook_response_timeout_seconds.into()),
@@ -93,7 +107,7 @@ impl WebhookDelivery {
         let mut next_lookup = Instant::now();
         loop {
             if next_lookup <= Instant::now() {
-                next_lookup = Instant::now() + LOOKUP_INTERVAL;
+                next_lookup = Instant::now() + this.lookup_interval;
                 this.load_pending_deliveries(&mut queue).await;
             }
             while let Some(key) = queue.start_next_due_delivery(Instant::now()) {
@@ -122,6 +136,12 @@ impl WebhookDelivery {
 
     /// Loads the pending deliveries from the store.
     async fn load_pending_deliveries(&self, queue: &mut DeliveryQueue) {
+        match self.claims.claim_duty(WEBHOOK_DUTY).await {
+            Ok(true) => {}
+            // Another node sends the webhooks.
+            Ok(false) => return queue.remove_no_longer_pending(&[]),
+            Err(error) => return tracing::warn!(%error, "cannot look up the pending webhooks"),
+        }
         let pending_webhooks = match self.job_requests.list_undelivered_webhooks().await {
             Ok(pending_webhooks) => pending_webhooks,
             Err(error) => return tracing::warn!(%error, "cannot look up the pending webhooks"),

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weir_core::event::{ErrorInfo, Event, EventKind};
+use weir_core::job_claim::NodeId;
 use weir_core::job_request::{JobRequest, JobRequestOptions, JobRequestStore as _, WebhookTarget};
 use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::ports::Ledger as _;
@@ -16,7 +17,10 @@ use weir_core::{DocumentId, JobId, TenantId};
 use super::webhook_request::{WebhookRequest, sign_body};
 use super::{WebhookDelivery, WebhookSender};
 use crate::commit_notifier::CommitNotifier;
+use crate::job_claims::NodeClaims;
 use crate::testing::{FakeStore, commit_events, job_record};
+
+const LEASE: Duration = Duration::from_secs(30);
 
 /// Fake receivers, selected by the host in the URL. `ok` responds with 204, `gone` with 410, and `moved` with 302. `slow` never
 /// responds. `fails-N` fails N times and then responds with 200.
@@ -86,7 +90,13 @@ impl Drop for DeliveryHarness {
 impl DeliveryHarness {
     fn new(memory: Arc<FakeStore>, receivers: Arc<FakeReceivers>, settings: &Settings) -> Self {
         let ledger = CommitNotifier::new(memory.clone());
-        let webhooks = WebhookDelivery::new(Arc::clone(&ledger), memory.clone(), receivers.clone(), settings);
+        let webhooks = WebhookDelivery::new(
+            Arc::clone(&ledger),
+            memory.clone(),
+            receivers.clone(),
+            Arc::new(NodeClaims::new(memory.clone(), NodeId::new_unique("test"), LEASE)),
+            settings,
+        );
         Self {
             memory,
             ledger,
@@ -338,6 +348,29 @@ async fn tenant_with_bad_receivers_does_not_block_other_tenants() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_of_two_nodes_sends_each_webhook_and_the_other_takes_over() {
+    let settings = Settings {
+        storage_ledger: "postgres://db/weir".into(),
+        ..Settings::default()
+    };
+    let first = DeliveryHarness::new(Arc::default(), Arc::default(), &settings);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let second = DeliveryHarness::new(Arc::clone(&first.memory), Arc::clone(&first.receivers), &settings);
+    // The job ends on the node that does not send webhooks.
+    let job = first.create_job("a", "ok").await;
+    second.end_job(&job).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(first.request_times(&job.1).len(), 1);
+
+    first.delivery_task.abort();
+    let late = second.create_job("a", "ok").await;
+    second.end_job(&late).await;
+    tokio::time::sleep(LEASE + Duration::from_secs(10)).await;
+    assert_eq!(second.request_times(&late.1).len(), 1);
+    assert_eq!(second.request_times(&job.1).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pending_delivery_survives_a_restart() {
     let bench = DeliveryHarness::with_defaults();
     let (failed, early) = (
@@ -350,6 +383,7 @@ async fn pending_delivery_survives_a_restart() {
     // The host is killed; one job ends just before that.
     bench.delivery_task.abort();
     bench.end_job(&early).await;
+    bench.memory.release_all_claims();
     let bench = DeliveryHarness::new(
         Arc::clone(&bench.memory),
         Arc::clone(&bench.receivers),

@@ -361,8 +361,8 @@ fn is_postgres_url_without_password(address: &str) -> bool {
         .strip_prefix("postgres://")
         .or_else(|| address.strip_prefix("postgresql://"));
     rest.is_some_and(|rest| {
-        let host = rest.split(['/', '?']).next().unwrap_or_default();
-        let has_password = host.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
-        !host.is_empty() && !has_password && !rest.contains("password=")
+        // A password may contain any character, and the host follows the last `@`.
+        let has_password = rest.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
+        !rest.is_empty() && !has_password && !rest.contains("password=")
     })
 }

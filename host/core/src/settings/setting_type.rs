@@ -3,6 +3,16 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// Replaces user and password of a URL, because errors are logged.
+fn mask_password(value: &str) -> String {
+    match (value.split_once("://"), value.rsplit_once('@')) {
+        (Some((scheme, _)), Some((user, rest))) if user.len() > scheme.len() => {
+            format!("{scheme}://***@{rest}")
+        }
+        _ => value.to_owned(),
+    }
+}
+
 /// A setting is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
@@ -23,7 +33,10 @@ pub enum SettingError {
         present: &'static str,
     },
     /// The value has the wrong type or is out of range.
-    #[error("invalid value '{value}' for the setting {name}: expected {accepted_values}")]
+    #[error(
+        "invalid value '{}' for the setting {name}: expected {accepted_values}",
+        mask_password(value)
+    )]
     InvalidValue {
         /// Name of the setting.
         name: &'static str,

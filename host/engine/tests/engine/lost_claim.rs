@@ -42,10 +42,10 @@ async fn job_without_claim_stops_and_writes_nothing_more() {
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     assert_eq!(outcome.state, JobState::Running);
     assert_eq!(outcome.error.unwrap().kind, "claim-lost");
-    assert_eq!(fakes.stages.live_images.in_flight(), 0);
 
     // The other job of the same group commits is not affected.
     assert_eq!(handles[1].await_outcome().await.state, JobState::Done);
+    assert_eq!(fakes.stages.live_images.in_flight(), 0);
     let last = fakes.ledger.job_events(kept_id).pop().unwrap();
     assert_eq!(last.kind.name(), "job-ended");
     assert_eq!(fakes.ledger.job_events(lost_id), before);

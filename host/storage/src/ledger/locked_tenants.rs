@@ -8,7 +8,7 @@ use weir_core::TenantId;
 pub(super) struct LockedTenants(BTreeSet<TenantId>);
 
 impl LockedTenants {
-    /// For a transaction of one statement, which needs no lock.
+    /// For a transaction of one statement, whose rows PostgreSQL locks itself.
     pub(super) const fn none() -> Self {
         Self(BTreeSet::new())
     }

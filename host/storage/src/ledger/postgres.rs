@@ -33,7 +33,7 @@ use weir_core::StorageError;
 
 use self::connection::PostgresConnection;
 use self::errors::{from_pool_error, to_storage_error};
-use super::LEDGER_NAME;
+use super::ledger_name::LEDGER_NAME;
 use super::locked_tenants::LockedTenants;
 use super::sql_connection::{SqlConnection, SqlResult};
 use super::sql_values::params;
@@ -53,6 +53,8 @@ const STATEMENT_TIMEOUT: &str = "30000";
 /// Time after which the server ends a transaction whose client sends nothing, in milliseconds. It is shorter than a job's lease, so that
 /// a node that takes over a job does not wait for the locks of the node that lost it.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "5000";
+/// Further connections of this process.
+const CONNECTIONS_WITHOUT_TENANTS: u32 = 2;
 /// Minimum time between two transactions that save the sizes of stored files.
 const SIZES_SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -80,6 +82,8 @@ impl std::fmt::Debug for PostgresConnectionSettings {
 #[derive(Clone)]
 pub(crate) struct PostgresDatabase {
     pool: Pool,
+    /// For transactions without a tenant, such as the renewal of claims. They must not wait behind those that wait for a tenant.
+    pool_without_tenants: Pool,
     runtime: Handle,
     /// Stored files of this process that changed.
     changed_paths: Arc<ChangedPaths>,
@@ -94,7 +98,8 @@ impl PostgresDatabase {
         changed_paths: Arc<ChangedPaths>,
     ) -> Result<Self, StorageError> {
         let database = Self {
-            pool: create_pool(settings)?,
+            pool: create_pool(settings, settings.max_connections)?,
+            pool_without_tenants: create_pool(settings, CONNECTIONS_WITHOUT_TENANTS)?,
             runtime: Handle::current(),
             changed_paths,
             sizes_saved_at: Arc::default(),
@@ -141,7 +146,11 @@ impl PostgresDatabase {
         locks: Vec<String>,
         work: impl FnOnce(&SqlConnection<'_>) -> SqlResult<R> + Send + 'static,
     ) -> Result<R, StorageError> {
-        let client = self.pool.get().await.map_err(|e| from_pool_error(&e))?;
+        let pool = match locks.is_empty() {
+            true => &self.pool_without_tenants,
+            false => &self.pool,
+        };
+        let client = pool.get().await.map_err(|e| from_pool_error(&e))?;
         let runtime = self.runtime.clone();
         run_on_blocking_thread(move || {
             let done = catch_unwind(AssertUnwindSafe(|| {
@@ -214,10 +223,11 @@ impl PostgresDatabase {
             tracing::warn!(%error, "the sizes of the last changed files could not be saved");
         }
         self.pool.close();
+        self.pool_without_tenants.close();
     }
 }
 
-fn create_pool(settings: &PostgresConnectionSettings) -> Result<Pool, StorageError> {
+fn create_pool(settings: &PostgresConnectionSettings, max_connections: u32) -> Result<Pool, StorageError> {
     let failed = |reason: String| StorageError::Failed {
         what: LEDGER_NAME.into(),
         reason,
@@ -255,7 +265,7 @@ fn create_pool(settings: &PostgresConnectionSettings) -> Result<Pool, StorageErr
         }
     };
     Pool::builder(manager)
-        .max_size(usize::try_from(settings.max_connections).unwrap_or(usize::MAX))
+        .max_size(usize::try_from(max_connections).unwrap_or(usize::MAX))
         .runtime(Runtime::Tokio1)
         .timeouts(Timeouts {
             wait: Some(POOL_WAIT_TIMEOUT),

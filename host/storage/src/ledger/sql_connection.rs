@@ -2,39 +2,16 @@
 //!
 //! The functions that read and write rows are written once, for both databases. They are synchronous: SQLite is, and a function over
 //! PostgreSQL runs on a blocking thread that it shares with no other. Their statements use the SQL that both databases understand,
-//! with parameters `?1`, `?2`. [`SqlConnection::json_text_field`] and [`SqlConnection::now_millis`] are the only differences that they see.
+//! with parameters `?1`, `?2`. The clock ([`SqlConnection::now_millis`]) is the only part with two forms.
 
 use std::borrow::Cow;
 
 use rusqlite::OptionalExtension as _;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use weir_core::JobId;
 
 use super::postgres::connection::PostgresConnection;
+pub(super) use super::sql_error::{SqlError, SqlResult};
 use super::sql_values::{FromSqlValue, SqlValue};
-
-/// An error of the database, or a row that cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SqlError {
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    #[error(transparent)]
-    Postgres(#[from] tokio_postgres::Error),
-    /// PostgreSQL did not respond in time.
-    #[error("no response within {0} seconds")]
-    NoResponse(u64),
-    #[error("column {column}: {reason}")]
-    InvalidColumn { column: usize, reason: String },
-    #[error("a value cannot be written as JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("a statement that returns one row returned none")]
-    NoRow,
-    /// Another node has claimed the job.
-    #[error("job {0} is run by another node")]
-    ClaimLost(JobId),
-}
-
-pub(super) type SqlResult<T> = Result<T, SqlError>;
 
 /// A connection. In a transaction it sees its own changes.
 pub(super) enum SqlConnection<'a> {
@@ -137,14 +114,6 @@ impl SqlConnection<'_> {
         read_row: impl Fn(&SqlRow<'_>) -> SqlResult<T>,
     ) -> SqlResult<T> {
         self.query_optional(sql, values, read_row)?.ok_or(SqlError::NoRow)
-    }
-
-    /// Returns the expression for a text field of a column with a JSON object.
-    pub(super) fn json_text_field(&self, column: &str, field: &str) -> String {
-        match self {
-            Self::Sqlite(_) => format!("json_extract({column}, '$.{field}')"),
-            Self::Postgres(_) => format!("({column}::json ->> '{field}')"),
-        }
     }
 
     /// Returns the expression for the time of the database's clock, in milliseconds since 1970.

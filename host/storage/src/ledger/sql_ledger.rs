@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weir_core::StorageError;
 
-use super::job_claims::release_all_claims;
+use super::claim_rows::release_all_claims;
 use super::ledger_database::LedgerDatabase;
 use super::postgres::{PostgresConnectionSettings, PostgresDatabase};
 use super::sqlite::SqliteDatabase;

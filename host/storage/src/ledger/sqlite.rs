@@ -22,7 +22,7 @@ use self::database::{Database, ledger_path, truncate_wal};
 use self::read_connections::ReadConnections;
 pub(super) use self::schema_renames::{column_name_in_version, table_name_in_version};
 pub(crate) use self::writer::LedgerWriter;
-use super::LEDGER_NAME;
+use super::ledger_name::LEDGER_NAME;
 use super::sql_connection::{SqlConnection, SqlResult};
 use crate::changed_paths::ChangedPaths;
 use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};

@@ -4,21 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
-use weir_core::job_claim::{ClaimOutcome, ExpiredClaim, JobClaim, JobClaimStore, NodeId};
+use weir_core::job_claim::{ClaimOutcome, ExpiredClaim, JobClaim, NodeId};
+use weir_core::job_claim_store::JobClaimStore;
 use weir_core::ledger::JobRecord;
 use weir_core::{JobId, StorageError, TenantId};
 
 use super::{FakeStore, StoreTables};
-
-/// The claims of one job.
-#[derive(Default)]
-pub(super) struct FakeClaim {
-    /// The node that holds the claim, and the end of its lease.
-    pub(super) owner: Option<(NodeId, Instant)>,
-    epoch: u64,
-    lost_claims: u32,
-    cancel_requested: bool,
-}
 
 impl StoreTables {
     pub(super) fn require_claim(&self, claim: &JobClaim) -> Result<(), StorageError> {
@@ -26,6 +17,12 @@ impl StoreTables {
             Some(current) if current.epoch == claim.epoch => Ok(()),
             _ => Err(StorageError::ClaimLost { job: claim.job }),
         }
+    }
+
+    /// Ends all claims and duties, as the ledger does that only one process can open.
+    pub(in crate::testing) fn release_all_claims(&mut self) {
+        self.duties.clear();
+        self.claims.values_mut().for_each(|claim| claim.owner = None);
     }
 
     fn claim_of(&self, job: JobId, epoch: u64) -> Option<JobClaim> {
@@ -89,7 +86,20 @@ impl JobClaimStore for FakeStore {
         let is_claimed = |job: &JobId| tables.claims.get(job).is_some_and(|claim| claim.owner.is_some());
         let jobs = tables.jobs.iter();
         let claimable = jobs.filter(|record| !record.state.is_terminal() && !is_claimed(&record.id));
-        Ok(claimable.cloned().collect())
+        let mut claimable: Vec<_> = claimable.cloned().collect();
+        claimable.sort_by_key(|record| (record.created_millis, record.id));
+        Ok(claimable)
+    }
+
+    async fn claim_duty(&self, duty: &str, node: &NodeId, lease: Duration) -> Result<bool, StorageError> {
+        let mut tables = self.0.lock();
+        let now = Instant::now();
+        let holder = tables.duties.get(duty);
+        let is_free = holder.is_none_or(|(holder, until)| holder == node || *until < now);
+        if is_free {
+            tables.duties.insert(duty.to_owned(), (node.clone(), now + lease));
+        }
+        Ok(is_free)
     }
 
     async fn renew_claims(&self, node: &NodeId, lease: Duration) -> Result<Vec<JobClaim>, StorageError> {

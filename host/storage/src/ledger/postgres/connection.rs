@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Row, Statement};
 
-use crate::ledger::sql_connection::{SqlError, SqlResult};
+use crate::ledger::sql_error::{SqlError, SqlResult};
 use crate::ledger::sql_values::SqlValue;
 
 /// Time that a round trip may take. PostgreSQL itself stops statements earlier.

@@ -4,7 +4,7 @@ use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 use weir_core::StorageError;
 
-use crate::ledger::LEDGER_NAME;
+use crate::ledger::ledger_name::LEDGER_NAME;
 use crate::ledger::sql_connection::SqlError;
 
 /// Converts an error of a statement.
@@ -46,10 +46,10 @@ pub(super) fn from_pool_error(error: &PoolError) -> StorageError {
 fn from_postgres_error(error: &tokio_postgres::Error) -> StorageError {
     let what = LEDGER_NAME.to_owned();
     let Some(state) = error.code() else {
-        // The connection could not be made, or broke.
-        return StorageError::Unavailable {
-            what,
-            reason: describe_with_sources(error),
+        let reason = describe_with_sources(error);
+        return match is_connection_error(error) {
+            true => StorageError::Unavailable { what, reason },
+            false => StorageError::Failed { what, reason },
         };
     };
     let reason = error
@@ -80,6 +80,21 @@ fn from_postgres_error(error: &tokio_postgres::Error) -> StorageError {
             reason: format!("{reason} (SQLSTATE {})", state.code()),
         },
     }
+}
+
+/// Returns whether the connection could not be made, or broke. Other errors without a code are those of values that cannot be converted,
+/// which fail again.
+fn is_connection_error(error: &tokio_postgres::Error) -> bool {
+    let message = error.to_string();
+    let is_conversion = [
+        "error serializing",
+        "error deserializing",
+        "invalid column",
+        "expected ",
+    ]
+    .iter()
+    .any(|start| message.starts_with(start));
+    error.is_closed() || !is_conversion
 }
 
 /// Returns the message of an error with those of its causes.

@@ -5,7 +5,7 @@
 
 use weir_core::StorageError;
 
-use crate::ledger::LEDGER_NAME;
+use crate::ledger::ledger_name::LEDGER_NAME;
 use crate::ledger::sql_connection::{SqlConnection, SqlResult};
 use crate::ledger::sql_values::params;
 

@@ -16,7 +16,7 @@ use weir_core::StorageError;
 use super::schema_renames;
 
 use crate::data_folder::available_file_system_bytes;
-use crate::ledger::LEDGER_NAME;
+use crate::ledger::ledger_name::LEDGER_NAME;
 use crate::ledger::sql_connection::{SqlConnection, SqlError, SqlResult};
 use crate::ledger::storage_usage::{insert_stored_paths_as_changing, list_stored_paths_on_disk};
 use crate::path_with_public_name::PathWithPublicName;

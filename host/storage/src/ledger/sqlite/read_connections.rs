@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use weir_core::StorageError;
 
 use super::database::{Database, ledger_path};
-use crate::ledger::LEDGER_NAME;
+use crate::ledger::ledger_name::LEDGER_NAME;
 use crate::ledger::sql_connection::{SqlConnection, SqlResult};
 
 /// Concurrent reads of one reader. Further reads wait.

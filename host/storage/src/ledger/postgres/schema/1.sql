@@ -1,5 +1,12 @@
 -- Text is compared by its bytes (collation "C"), as in SQLite. The tables are described in the steps of SQLite's schema.
 
+-- Work that one node does at a time, such as sending webhooks.
+CREATE TABLE node_duties (
+    duty               TEXT COLLATE "C" PRIMARY KEY,
+    owner              TEXT   NOT NULL,
+    lease_until_millis BIGINT NOT NULL
+);
+
 CREATE TABLE documents (
     tenant              TEXT COLLATE "C" NOT NULL,
     id                  TEXT COLLATE "C" NOT NULL,
@@ -32,7 +39,8 @@ CREATE TABLE jobs (
     PRIMARY KEY (tenant, id)
 );
 
-CREATE INDEX jobs_claimed ON jobs (tenant, owner) WHERE owner IS NOT NULL;
+CREATE INDEX jobs_claimed ON jobs (tenant) WHERE owner IS NOT NULL;
+CREATE INDEX jobs_of_node ON jobs (owner) WHERE owner IS NOT NULL;
 CREATE INDEX jobs_unfinished ON jobs (created_millis, id) WHERE state IN ('queued', 'running');
 CREATE INDEX jobs_by_state ON jobs (tenant, state, id);
 

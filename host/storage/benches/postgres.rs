@@ -1,0 +1,194 @@
+//! How many claims and events a PostgreSQL server takes, and whether the costs grow with the rows.
+//!
+//! The server runs on this machine and shares its cores with the benchmark. It does not sync its files, so a disk's latency is not in
+//! the figures. `cargo bench --profile dev -p weir-storage --bench postgres` prints a table.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    missing_docs
+)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use weir_core::event::{Event, EventKind};
+use weir_core::job_claim::{ClaimOutcome, NodeId};
+use weir_core::job_claim_store::JobClaimStore as _;
+use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
+use weir_core::ports::Ledger as _;
+use weir_core::{JobId, RevisionId, TenantId};
+use weir_storage::{PostgresConnectionSettings, SqlLedger};
+use weir_test_services::PostgresServer;
+
+const TENANTS: usize = 20;
+const CLAIMS: usize = 4_000;
+const LEASE: Duration = Duration::from_secs(3600);
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(measure());
+}
+
+async fn measure() {
+    let server = PostgresServer::start();
+    let ledger = Arc::new(
+        SqlLedger::connect_postgres(&PostgresConnectionSettings {
+            url: server.url(),
+            password: None,
+            max_connections: 16,
+        })
+        .await
+        .unwrap(),
+    );
+    let tenants: Vec<TenantId> = (0..TENANTS)
+        .map(|number| format!("t{number}").parse().unwrap())
+        .collect();
+    println!(
+        "rows                        claims/s   commits of 100 events/s   events/s   renewal of 200 claims"
+    );
+    for (jobs, events) in [(0, 0), (100_000, 1_000_000)] {
+        if jobs > 0 {
+            fill(&server, jobs, events);
+        }
+        let claims = measure_claims(&ledger, &tenants).await;
+        let commits = measure_commits(&ledger, &tenants).await;
+        let renewal = measure_renewal(&ledger, &tenants).await;
+        println!(
+            "{jobs:>7} jobs {events:>8} events  {claims:>8.0}   {commits:>23.0}   {:>8.0}   {:>18.1} ms",
+            commits * 100.0,
+            renewal.as_secs_f64() * 1000.0
+        );
+    }
+    for statement in [
+        "SELECT position, event FROM events WHERE tenant = 't1' AND position > 500000 ORDER BY position LIMIT 100",
+        "SELECT event FROM events WHERE tenant = 't1' AND job = 'j21' AND seq > 3 ORDER BY seq LIMIT 100",
+        "SELECT id FROM jobs WHERE tenant = 't1' AND state = 'done' AND id < '~' ORDER BY id DESC LIMIT 50",
+        "SELECT id FROM jobs WHERE state IN ('queued', 'running') AND owner IS NULL ORDER BY created_millis, id",
+        "SELECT count(*) FROM jobs WHERE tenant = 't1' AND owner IS NOT NULL",
+    ] {
+        let plan = server.query(&format!("EXPLAIN {statement}"));
+        let scan = plan
+            .lines()
+            .find(|line| line.contains("Scan"))
+            .unwrap_or_default();
+        println!(
+            "{:<52} {}",
+            &statement[..50],
+            scan.trim().trim_start_matches("->  ")
+        );
+    }
+}
+
+/// Adds ended jobs and events directly.
+fn fill(server: &PostgresServer, jobs: u64, events: u64) {
+    server.query(&format!(
+        "INSERT INTO jobs (tenant, id, pipeline, revision, state, created_millis)
+         SELECT 't' || n % {TENANTS}, 'j' || n, 'p', 'r', 'done', n FROM generate_series(1, {jobs}) AS n"
+    ));
+    server.query(&format!(
+        "INSERT INTO events (tenant, job, seq, event)
+         SELECT 't' || n % {TENANTS}, 'j' || n % {jobs}, n / {jobs}, '{{\"seq\":1,\"type\":\"page-done\"}}'
+         FROM generate_series(1, {events}) AS n"
+    ));
+    server.query("ANALYZE");
+}
+
+async fn create_jobs(ledger: &SqlLedger, tenants: &[TenantId], count: usize) -> Vec<JobRecord> {
+    let jobs: Vec<JobRecord> = tenants
+        .iter()
+        .cycle()
+        .take(count)
+        .map(|tenant| JobRecord {
+            id: JobId::new(),
+            tenant: tenant.clone(),
+            pipeline: "default".into(),
+            revision: RevisionId::from_content(b"revision"),
+            state: JobState::Queued,
+            created_millis: 1,
+        })
+        .collect();
+    let entries = jobs.iter().cloned().map(LedgerEntry::Job).collect();
+    ledger.commit_entries(entries).await.unwrap();
+    jobs
+}
+
+/// Claims a second, from 16 connections, each with the check of the tenant's limit.
+async fn measure_claims(ledger: &SqlLedger, tenants: &[TenantId]) -> f64 {
+    let jobs = create_jobs(ledger, tenants, CLAIMS).await;
+    let node = NodeId::new_unique("bench");
+    let began = Instant::now();
+    let workers = jobs.chunks(CLAIMS.div_ceil(16)).map(async |jobs| {
+        for job in jobs {
+            let claimed = ledger
+                .claim_job(&job.tenant, &job.id, &node, LEASE, Some(1_000_000))
+                .await;
+            assert!(matches!(claimed.unwrap(), ClaimOutcome::Claimed(_)));
+        }
+    });
+    join_all(workers).await;
+    let rate = CLAIMS as f64 / began.elapsed().as_secs_f64();
+    end_jobs(ledger, jobs).await;
+    rate
+}
+
+/// Group commits of 100 events a second, of one job of each tenant at once.
+async fn measure_commits(ledger: &SqlLedger, tenants: &[TenantId]) -> f64 {
+    const COMMITS_PER_TENANT: u64 = 20;
+    let began = Instant::now();
+    let writers = tenants.iter().map(async |tenant| {
+        let job = JobId::new();
+        for commit in 0..COMMITS_PER_TENANT {
+            let event = |seq| {
+                let kind = EventKind::DocumentCancelled {
+                    name: "document.pdf".into(),
+                    done: 1,
+                };
+                let event = Event {
+                    seq,
+                    job,
+                    document: None,
+                    since_job_created_millis: 1,
+                    kind,
+                };
+                LedgerEntry::Event(tenant.clone(), event)
+            };
+            let entries = (commit * 100 + 1..=commit * 100 + 100).map(event).collect();
+            ledger.commit_entries(entries).await.unwrap();
+        }
+    });
+    join_all(writers).await;
+    (COMMITS_PER_TENANT * TENANTS as u64) as f64 / began.elapsed().as_secs_f64()
+}
+
+async fn measure_renewal(ledger: &SqlLedger, tenants: &[TenantId]) -> Duration {
+    let jobs = create_jobs(ledger, tenants, 200).await;
+    let node = NodeId::new_unique("bench");
+    for job in &jobs {
+        ledger
+            .claim_job(&job.tenant, &job.id, &node, LEASE, None)
+            .await
+            .unwrap();
+    }
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(ledger.renew_claims(&node, LEASE).await.unwrap().len(), 200);
+    }
+    let took = began.elapsed() / 20;
+    end_jobs(ledger, jobs).await;
+    took
+}
+
+async fn end_jobs(ledger: &SqlLedger, jobs: Vec<JobRecord>) {
+    let ended = jobs.into_iter().map(|job| {
+        LedgerEntry::Job(JobRecord {
+            state: JobState::Done,
+            ..job
+        })
+    });
+    ledger.commit_entries(ended.collect()).await.unwrap();
+}
