@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use fixture::{document_id, make_event, page_done_entry, tenant_id};
 use weir_conformance::records::{make_api_key, make_job, make_tenant};
-use weir_core::event::EventKind;
+use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::ports::Ledger as _;
 use weir_core::revision::PipelineStore as _;
@@ -226,7 +226,7 @@ async fn changes_of_a_tenant_on_several_nodes_exclude_each_other() {
 }
 
 #[tokio::test]
-async fn text_with_a_null_character_is_stored() {
+async fn text_with_a_null_character_is_stored_and_erased() {
     let server = PostgresServer::start();
     let ledger = connect(&server).await;
     let t = TenantId::default_tenant();
@@ -241,5 +241,28 @@ async fn text_with_a_null_character_is_stored() {
         .commit_entries(vec![LedgerEntry::Event(t.clone(), event.clone())])
         .await
         .unwrap();
-    assert_eq!(ledger.last_job_event(&t, &event.job).await.unwrap(), Some(event));
+    assert_eq!(
+        ledger.last_job_event(&t, &event.job).await.unwrap(),
+        Some(event.clone())
+    );
+
+    // PostgreSQL's own functions for JSON refuse such a text.
+    let mut failed = make_event(event.job, 2);
+    failed.kind = EventKind::DocumentFailed {
+        name: "a\0b.pdf".into(),
+        error: ErrorInfo {
+            kind: "raster".into(),
+            message: "text of the document".into(),
+        },
+        done: 0,
+    };
+    failed.document = event.document;
+    let failed = vec![LedgerEntry::Event(t.clone(), failed)];
+    ledger.commit_entries(failed).await.unwrap();
+    ledger.erase_document(&t, &document_id("document")).await.unwrap();
+    let events = ledger.list_job_events(&t, &event.job, 0, 10).await.unwrap();
+    assert!(
+        !format!("{events:?}").contains("text of the document"),
+        "{events:?}"
+    );
 }
