@@ -9,7 +9,7 @@ use weir_tests::{WeirFixture, WeirProcess, wait_until};
 
 fn write_settings(weir: &WeirFixture, postgres: &PostgresServer) {
     let settings = format!(
-        "[storage]\nledger = \"{}\"\n[server]\nmetrics_access = \"open\"\n",
+        "[storage]\nledger = \"{}\"\n[cluster]\nlease_seconds = 3\n[server]\nmetrics_access = \"open\"\n",
         postgres.url()
     );
     weir.write_file("weir.toml", settings.as_bytes());

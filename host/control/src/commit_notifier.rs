@@ -33,21 +33,20 @@ pub struct CommitNotifier {
 impl CommitNotifier {
     /// Wraps `ledger`.
     pub fn new(ledger: Arc<dyn Ledger>) -> Arc<Self> {
-        Arc::new(Self {
-            ledger,
-            subscribers: Mutex::default(),
-            job_end: Notify::new(),
-            poll_interval: None,
-        })
+        Self::with_poll_interval(ledger, None)
     }
 
     /// Wraps a ledger to which other nodes commit without a notification.
     pub fn for_shared_ledger(ledger: Arc<dyn Ledger>) -> Arc<Self> {
+        Self::with_poll_interval(ledger, Some(SHARED_LEDGER_POLL_INTERVAL))
+    }
+
+    fn with_poll_interval(ledger: Arc<dyn Ledger>, poll_interval: Option<Duration>) -> Arc<Self> {
         Arc::new(Self {
             ledger,
             subscribers: Mutex::default(),
             job_end: Notify::new(),
-            poll_interval: Some(SHARED_LEDGER_POLL_INTERVAL),
+            poll_interval,
         })
     }
 

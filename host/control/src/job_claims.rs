@@ -1,7 +1,7 @@
 //! The claims of this node: it claims a job before it runs it, and renews its claims.
 //!
 //! The renewal runs in a task of its own, for all claims at once. A claim that the ledger does not know any more is lost: its job stops.
-//! If the ledger does not respond for most of a lease, all jobs stop before another node may start them. The commits of a job name its claim,
+//! If the ledger does not respond for half a lease, all jobs stop before another node may start them. The commits of a job name its claim,
 //! so this only saves work: a node that stops too late is refused by the ledger.
 
 use std::collections::{HashMap, HashSet};
@@ -31,6 +31,22 @@ pub struct NodeClaims {
     in_progress: Mutex<HashSet<JobId>>,
 }
 
+/// Marks a job for which a call of the store is in progress, until it is dropped.
+struct ClaimInProgress<'a>(&'a NodeClaims, JobId);
+
+impl<'a> ClaimInProgress<'a> {
+    fn new(claims: &'a NodeClaims, job: JobId) -> Self {
+        claims.in_progress.lock().insert(job);
+        Self(claims, job)
+    }
+}
+
+impl Drop for ClaimInProgress<'_> {
+    fn drop(&mut self) {
+        self.0.in_progress.lock().remove(&self.1);
+    }
+}
+
 struct HeldClaim {
     claim: JobClaim,
     claimed_at: Instant,
@@ -55,7 +71,7 @@ impl NodeClaims {
         job: &JobId,
         max_claimed_jobs: Option<u64>,
     ) -> Result<ClaimOutcome, StorageError> {
-        self.in_progress.lock().insert(*job);
+        let _in_progress = ClaimInProgress::new(self, *job);
         let claimed = self
             .store
             .claim_job(tenant, job, &self.node, self.lease, max_claimed_jobs)
@@ -68,7 +84,6 @@ impl NodeClaims {
             self.held.lock().insert(*job, held);
             counter!("weir_job_claims_total").increment(1);
         }
-        self.in_progress.lock().remove(job);
         claimed
     }
 
@@ -121,7 +136,7 @@ impl NodeClaims {
         self.held.lock().remove(job);
     }
 
-    /// Ends the claim of a job that has not ended, so that any node can go on with it. After an error the lease ends by itself.
+    /// Ends the claim of a job that has not ended, so that any node can go on with it. After an error the next renewal releases it.
     pub(crate) async fn release_claim(&self, job: &JobId) {
         let held = self.held.lock().remove(job);
         if let Some(HeldClaim { claim, .. }) = held

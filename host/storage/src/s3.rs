@@ -16,6 +16,7 @@
 
 mod blob_store;
 mod bucket;
+mod cached_objects;
 mod component_key;
 mod component_store;
 mod connection;
@@ -32,6 +33,7 @@ use weir_core::StorageError;
 
 pub(crate) use self::blob_store::S3BlobStore;
 pub use self::bucket::S3Bucket;
+use self::cached_objects::CachedObjects;
 pub(crate) use self::component_store::S3ComponentStore;
 pub use self::connection::{S3Connection, S3Credentials, S3Location, S3LocationError, ServerSideEncryption};
 use self::local_cache::LocalCache;
@@ -58,9 +60,14 @@ impl S3Stores {
             bucket.max_cache_bytes(),
         )?);
         let stored_bytes = StoredBytes::new(storage_usage);
+        let objects = CachedObjects {
+            bucket: bucket.clone(),
+            cache,
+            stored_bytes: stored_bytes.clone(),
+        };
         Ok(Self {
-            uploads: S3UploadStore::new(bucket.clone(), cache.clone(), stored_bytes.clone()),
-            components: S3ComponentStore::new(bucket.clone(), cache, stored_bytes.clone()),
+            uploads: S3UploadStore::new(objects.clone()),
+            components: S3ComponentStore::new(objects),
             blobs: S3BlobStore::new(bucket, stored_bytes),
         })
     }

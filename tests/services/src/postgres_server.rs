@@ -35,7 +35,7 @@ impl PostgresServer {
             port: find_free_port(),
             process: None,
         };
-        if let Some((user, group)) = server.account() {
+        if let Some((user, group)) = server_account() {
             chown(server.folder.path(), Some(user), Some(group)).unwrap();
         }
         server.run_program(
@@ -130,26 +130,10 @@ impl PostgresServer {
         command
             .current_dir(self.folder.path())
             .env("PGDATA", self.folder.path().join("data"));
-        if let Some((user, group)) = self.account() {
+        if let Some((user, group)) = server_account() {
             command.uid(user).gid(group);
         }
         command
-    }
-
-    /// Returns the user and group of the server, which refuses to run as root; `None` for the user of this process.
-    #[expect(clippy::unused_self, reason = "an account belongs to a server")]
-    fn account(&self) -> Option<(u32, u32)> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
-        let accounts = fs::read_to_string("/etc/passwd").unwrap();
-        let account = accounts.lines().find_map(|line| line.strip_prefix("postgres:"));
-        let mut fields = account
-            .unwrap()
-            .split(':')
-            .skip(1)
-            .map(|field| field.parse().ok());
-        Some((fields.next().flatten().unwrap(), fields.next().flatten().unwrap()))
     }
 }
 
@@ -183,4 +167,19 @@ fn is_accepting(programs: &Path, port: u16) -> bool {
         .args(["--quiet", "--host=127.0.0.1", "--port", &port.to_string()])
         .status();
     status.is_ok_and(|status| status.success())
+}
+
+/// Returns the user and group of the server, which refuses to run as root; `None` for the user of this process.
+fn server_account() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let accounts = fs::read_to_string("/etc/passwd").unwrap();
+    let account = accounts.lines().find_map(|line| line.strip_prefix("postgres:"));
+    let mut fields = account
+        .unwrap()
+        .split(':')
+        .skip(1)
+        .map(|field| field.parse().ok());
+    Some((fields.next().flatten().unwrap(), fields.next().flatten().unwrap()))
 }

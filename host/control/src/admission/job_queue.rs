@@ -79,6 +79,12 @@ impl JobQueue {
             .map_or(0, |tenant_jobs| tenant_jobs.jobs.len())
     }
 
+    /// Returns the ids of all queued jobs.
+    pub(super) fn job_ids(&self) -> HashSet<JobId> {
+        let jobs = self.tenants.values().flat_map(|tenant_jobs| &tenant_jobs.jobs);
+        jobs.map(|job| job.job_id).collect()
+    }
+
     /// Returns whether a job is queued.
     pub(super) fn contains_job(&self, tenant: &TenantId, job: JobId) -> bool {
         let jobs = self.tenants.get(tenant).map(|tenant_jobs| &tenant_jobs.jobs);

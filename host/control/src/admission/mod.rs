@@ -14,7 +14,6 @@ mod tests;
 mod unfinished_jobs;
 mod unstarted_job_end;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weir_core::clock::unix_time_millis;
 use weir_core::job_request::JobRequest;
+use weir_core::ledger::JobRecord;
 use weir_core::settings::Settings;
 use weir_core::system_memory::SystemMemory;
 use weir_core::{JobId, TenantId};
@@ -157,12 +157,22 @@ impl Admission {
         self.shared.time_since_clock_start()
     }
 
-    /// Removes the queued jobs that are not in `jobs` and were queued before `queued_before`.
-    pub(crate) fn remove_queued_jobs_except(&self, jobs: &HashSet<JobId>, queued_before: Duration) {
+    /// Removes the queued jobs that are not in `claimable` and were queued before `queued_before`. Returns the jobs of `claimable` that
+    /// are neither queued nor running in this process.
+    pub(crate) fn remove_jobs_and_find_unknown(
+        &self,
+        claimable: Vec<JobRecord>,
+        queued_before: Duration,
+    ) -> Vec<JobRecord> {
+        let ids = claimable.iter().map(|record| record.id).collect();
         let mut state = self.shared.lock();
-        if state.queue.remove_jobs_except(jobs, queued_before) > 0 {
+        if state.queue.remove_jobs_except(&ids, queued_before) > 0 {
             self.shared.wake_dispatcher_and_notify_subscribers(&state);
         }
+        let queued = state.queue.job_ids();
+        let is_unknown =
+            |record: &JobRecord| !queued.contains(&record.id) && !state.running_jobs.contains_key(&record.id);
+        claimable.into_iter().filter(is_unknown).collect()
     }
 
     /// Returns the next action of the dispatcher. A job to start counts as running from here on.

@@ -22,13 +22,8 @@ pub(crate) async fn requeue_unfinished_jobs(control: &Control) -> Result<(), Sto
 pub(crate) async fn synchronize_queue_with_ledger(control: &Control) -> Result<(), StorageError> {
     let now = control.admission.queue_time();
     let claimable = control.claims.list_claimable_jobs().await?;
-    let ids = claimable.iter().map(|record| record.id).collect();
-    control.admission.remove_queued_jobs_except(&ids, now);
-    for record in claimable {
-        let status = control.admission.unfinished_job_status(&record.tenant, record.id);
-        if status.is_none() {
-            enqueue_claimable_job(control, record, now).await?;
-        }
+    for record in control.admission.remove_jobs_and_find_unknown(claimable, now) {
+        enqueue_claimable_job(control, record, now).await?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use weir_core::ledger::{JobRecord, JobState};
 use weir_core::ports::Ledger as _;
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
-use crate::admission::{CancelOutcome, QueueReservation, commit_failed_or_canceled_job};
+use crate::admission::{CancelOutcome, QueueReservation, QueuedJob, commit_failed_or_canceled_job};
 use crate::staged_files::StagedFile;
 use crate::state::{Control, TaskPanicked};
 use crate::submission::{CommitJobError, commit_and_enqueue_job};
@@ -70,33 +70,47 @@ pub async fn cancel_job(
     let (tenant, job) = (record.tenant.clone(), record.id);
     match control.admission.cancel_job(&tenant, job) {
         CancelOutcome::RemovedFromQueue(queued_job) => {
-            let task_control = Arc::clone(control);
-            let ending = async move {
-                let ended =
-                    commit_failed_or_canceled_job(&task_control, record, job_request.as_ref(), None).await;
-                // If the end could not be committed, the job is queued again.
-                if matches!(ended, Err(StorageError::ClaimLost { .. })) {
-                    return Ok(None);
-                }
-                Ok::<_, CancelJobError>(Some(
-                    ended.inspect_err(|_| task_control.admission.enqueue_job(queued_job))?,
-                ))
-            };
-            match control.run_to_completion(ending).await? {
+            let ended = end_unclaimed_job(control, record, job_request.clone(), Some(queued_job)).await?;
+            match ended {
                 Some(record) => Ok(JobCancelOutcome::Ended(record)),
-                None => request_cancel_by_other_node(control, &tenant, &job).await,
+                None => cancel_on_other_node(control, &tenant, &job, job_request).await,
             }
         }
         CancelOutcome::StopRequested => Ok(JobCancelOutcome::StopRequested(record)),
-        CancelOutcome::NotFound => request_cancel_by_other_node(control, &tenant, &job).await,
+        CancelOutcome::NotFound => cancel_on_other_node(control, &tenant, &job, job_request).await,
     }
 }
 
+/// Commits the end of a job that no node runs. Returns `None` if a node has claimed it. If the end could not be committed, `queued_job` is
+/// queued again.
+async fn end_unclaimed_job(
+    control: &Arc<Control>,
+    record: JobRecord,
+    job_request: Option<JobRequest>,
+    queued_job: Option<QueuedJob>,
+) -> Result<Option<JobRecord>, CancelJobError> {
+    let task_control = Arc::clone(control);
+    let ending = async move {
+        match commit_failed_or_canceled_job(&task_control, record, job_request.as_ref(), None).await {
+            Ok(record) => Ok(Some(record)),
+            Err(StorageError::ClaimLost { .. }) => Ok(None),
+            Err(error) => {
+                if let Some(queued_job) = queued_job {
+                    task_control.admission.enqueue_job(queued_job);
+                }
+                Err(CancelJobError::from(error))
+            }
+        }
+    };
+    control.run_to_completion(ending).await
+}
+
 /// Cancels a job that is neither queued nor running in this process.
-async fn request_cancel_by_other_node(
-    control: &Control,
+async fn cancel_on_other_node(
+    control: &Arc<Control>,
     tenant: &TenantId,
     job: &JobId,
+    job_request: Option<JobRequest>,
 ) -> Result<JobCancelOutcome, CancelJobError> {
     let is_running = control.claims.request_cancel(tenant, job).await?;
     match control.ledger.find_job(tenant, job).await? {
@@ -105,11 +119,10 @@ async fn request_cancel_by_other_node(
         Some(record) if is_running => Ok(JobCancelOutcome::StopRequested(record)),
         // Another node has just accepted or released it.
         Some(record) if control.shares_ledger() => {
-            match commit_failed_or_canceled_job(control, record, None, None).await {
-                Ok(record) => Ok(JobCancelOutcome::Ended(record)),
-                Err(StorageError::ClaimLost { .. }) => Err(CancelJobError::NotRunningHere),
-                Err(error) => Err(error.into()),
-            }
+            let ended = end_unclaimed_job(control, record, job_request, None).await?;
+            ended
+                .map(JobCancelOutcome::Ended)
+                .ok_or(CancelJobError::NotRunningHere)
         }
         _ => Err(CancelJobError::NotRunningHere),
     }

@@ -1,8 +1,8 @@
 //! The ledger's database on a PostgreSQL server, which several nodes share.
 //!
-//! A transaction that changes rows of a tenant first locks the tenant (an advisory lock that ends with the transaction). So the functions
-//! that read rows and then change them are right here for the same reason as in SQLite, which has one writer: nobody else changes
-//! the tenant meanwhile, on no node. The position of an event comes from a sequence. It is taken under the tenant's lock, and
+//! A transaction that changes rows of a tenant first locks the tenant (an advisory lock that ends with the transaction). So a
+//! function that reads rows and then changes them needs no further lock: no other transaction of any node changes the tenant meanwhile. In
+//! SQLite this holds because the file has one writer. The position of an event comes from a sequence. It is taken under the tenant's lock, and
 //! PostgreSQL releases the lock after the transaction is visible, so a reader of one tenant's events never skips one. The price is that
 //! the commits of one tenant follow one another, as they do in SQLite. Those of different tenants run at the same time.
 //!
@@ -79,7 +79,6 @@ impl std::fmt::Debug for PostgresConnectionSettings {
 }
 
 /// A pool of connections to the server.
-#[derive(Clone)]
 pub(crate) struct PostgresDatabase {
     pool: Pool,
     /// For transactions without a tenant, such as the renewal of claims. They must not wait behind those that wait for a tenant.
@@ -88,7 +87,7 @@ pub(crate) struct PostgresDatabase {
     /// Stored files of this process that changed.
     changed_paths: Arc<ChangedPaths>,
     /// Held while sizes are saved. The time of the last save.
-    sizes_saved_at: Arc<Mutex<Option<Instant>>>,
+    sizes_saved_at: Mutex<Option<Instant>>,
 }
 
 impl PostgresDatabase {
@@ -102,7 +101,7 @@ impl PostgresDatabase {
             pool_without_tenants: create_pool(settings, CONNECTIONS_WITHOUT_TENANTS)?,
             runtime: Handle::current(),
             changed_paths,
-            sizes_saved_at: Arc::default(),
+            sizes_saved_at: Mutex::default(),
         };
         database
             .run_transaction(

@@ -3,7 +3,6 @@
 //! A put first assumes that the key is new, which is one request. Only if it exists, its size is read before it is replaced, for the
 //! count of stored bytes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +10,7 @@ use weir_core::blob_key::{check_blob_key, check_blob_key_prefix};
 use weir_core::ports::BlobStore;
 use weir_core::{StorageError, TenantId};
 
-use super::bucket::{MAX_KEYS_PER_DELETION, S3Bucket, WriteOnceOutcome};
+use super::bucket::{S3Bucket, WriteOnceOutcome};
 use super::stored_bytes::StoredBytes;
 
 /// Implements [`BlobStore`] with objects.
@@ -66,18 +65,10 @@ impl BlobStore for S3BlobStore {
             .bucket
             .list_objects(&object_key(tenant, prefix), what)
             .await?;
-        for objects in objects.chunks(MAX_KEYS_PER_DELETION) {
-            let keys = objects.iter().map(|object| object.key.clone()).collect();
-            self.bucket.delete_objects(keys, what).await?;
-            let mut bytes_by_row: BTreeMap<String, u64> = BTreeMap::new();
-            for object in objects {
-                let key = object.key.get(skipped..).unwrap_or_default();
-                *bytes_by_row.entry(usage_row(tenant, key)).or_default() += object.bytes;
-            }
-            for (row, bytes) in bytes_by_row {
-                self.stored_bytes.count_change(tenant, &row, bytes, 0);
-            }
-        }
+        let row = |key: &str| Some(usage_row(tenant, key.get(skipped..).unwrap_or_default()));
+        self.stored_bytes
+            .delete_and_count(&self.bucket, tenant, &objects, what, row)
+            .await?;
         match objects.is_empty() {
             true => Ok(()),
             false => self.stored_bytes.save().await,

@@ -7,6 +7,7 @@
 
 use weir_core::{StorageError, TenantId};
 
+use super::bucket::{ListedObject, MAX_KEYS_PER_DELETION, S3Bucket};
 use crate::storage_usage::StorageUsageTracker;
 
 /// The rows have names of their own, so that the measurement of files after a crash does not concern them.
@@ -28,6 +29,28 @@ impl StoredBytes {
             self.0
                 .add_bytes_without_mark(tenant, &format!("{ROW_PREFIX}/{row}"), difference);
         }
+    }
+
+    /// Deletes listed objects of a tenant and counts them, each in the row that `row` gives for its key, if any. The caller saves the
+    /// count.
+    pub(super) async fn delete_and_count(
+        &self,
+        bucket: &S3Bucket,
+        tenant: &TenantId,
+        objects: &[ListedObject],
+        what: &str,
+        row: impl Fn(&str) -> Option<String> + Send,
+    ) -> Result<(), StorageError> {
+        for objects in objects.chunks(MAX_KEYS_PER_DELETION) {
+            let keys = objects.iter().map(|object| object.key.clone()).collect();
+            bucket.delete_objects(keys, what).await?;
+            for object in objects {
+                if let Some(row) = row(&object.key) {
+                    self.count_change(tenant, &row, object.bytes, 0);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Saves removals now, so that the tenant can use the space.

@@ -11,9 +11,9 @@ use weir_core::local_file::LocalFile;
 use weir_core::uploads::{StagedUpload, UploadStore};
 use weir_core::{DocumentId, StorageError, TenantId};
 
-use super::bucket::{MAX_KEYS_PER_DELETION, S3Bucket};
-use super::local_cache::{CachedObject, LocalCache};
-use super::stored_bytes::StoredBytes;
+use super::bucket::S3Bucket;
+use super::cached_objects::CachedObjects;
+use super::local_cache::CachedObject;
 
 /// The first part of the keys of stored uploads, and their folder in the cache.
 const UPLOADS: &str = "uploads";
@@ -22,30 +22,25 @@ const STAGED: &str = "staged";
 
 /// Implements [`UploadStore`] with objects.
 pub(crate) struct S3UploadStore {
-    bucket: Arc<S3Bucket>,
-    cache: Arc<LocalCache>,
-    stored_bytes: StoredBytes,
+    objects: CachedObjects,
 }
 
 impl S3UploadStore {
-    pub(super) fn new(bucket: Arc<S3Bucket>, cache: Arc<LocalCache>, stored_bytes: StoredBytes) -> Self {
-        Self {
-            bucket,
-            cache,
-            stored_bytes,
-        }
+    pub(super) const fn new(objects: CachedObjects) -> Self {
+        Self { objects }
     }
 }
 
 #[async_trait]
 impl UploadStore for S3UploadStore {
     fn new_temporary_path(&self) -> PathBuf {
-        self.cache.new_temporary_path()
+        self.objects.cache.new_temporary_path()
     }
 
     async fn stage_received_file(&self, received: &Path, staged: &StagedUpload) -> Result<(), StorageError> {
         let what = document_name(&staged.document);
-        self.bucket
+        self.objects
+            .bucket
             .put_file(&staged_key(staged), &what, received, false)
             .await?;
         tokio::fs::remove_file(received)
@@ -56,10 +51,11 @@ impl UploadStore for S3UploadStore {
     async fn stage_stored_upload(&self, staged: &StagedUpload) -> Result<Option<u64>, StorageError> {
         let StagedUpload { tenant, document, .. } = staged;
         let (stored, what) = (upload_key(tenant, document), document_name(document));
-        let Some(bytes) = self.bucket.object_size(&stored, &what).await? else {
+        let Some(bytes) = self.objects.bucket.object_size(&stored, &what).await? else {
             return Ok(None);
         };
         let is_copied = self
+            .objects
             .bucket
             .copy_object(&stored, &staged_key(staged), &what)
             .await?;
@@ -67,7 +63,11 @@ impl UploadStore for S3UploadStore {
     }
 
     async fn list_staged_uploads(&self) -> Result<Vec<StagedUpload>, StorageError> {
-        let objects = self.bucket.list_objects("staged/", "the staged uploads").await?;
+        let objects = self
+            .objects
+            .bucket
+            .list_objects(&format!("{STAGED}/"), "the staged uploads")
+            .await?;
         Ok(objects
             .iter()
             .filter_map(|object| parse_staged_key(&object.key))
@@ -78,8 +78,8 @@ impl UploadStore for S3UploadStore {
         let StagedUpload { tenant, document, .. } = staged;
         let (from, to) = (staged_key(staged), upload_key(tenant, document));
         let what = document_name(document);
-        let stored_bytes = self.bucket.object_size(&to, &what).await?;
-        let Some(staged_bytes) = self.bucket.object_size(&from, &what).await? else {
+        let stored_bytes = self.objects.bucket.object_size(&to, &what).await?;
+        let Some(staged_bytes) = self.objects.bucket.object_size(&from, &what).await? else {
             return match stored_bytes {
                 Some(_) => Ok(()),
                 None => Err(StorageError::NotFound { what }),
@@ -87,20 +87,22 @@ impl UploadStore for S3UploadStore {
         };
         // Equal names mean equal bytes.
         if stored_bytes.is_none() {
-            if !self.bucket.copy_object(&from, &to, &what).await? {
+            if !self.objects.bucket.copy_object(&from, &to, &what).await? {
                 return Err(StorageError::NotFound { what });
             }
-            self.stored_bytes.count_change(tenant, &to, 0, staged_bytes);
+            self.objects
+                .stored_bytes
+                .count_change(tenant, &to, 0, staged_bytes);
         }
-        self.bucket.delete_objects(vec![from], &what).await
+        self.objects.bucket.delete_objects(vec![from], &what).await
     }
 
     async fn remove_staged_upload(&self, staged: &StagedUpload) -> Result<bool, StorageError> {
-        remove_staged_upload(&self.bucket, staged).await
+        remove_staged_upload(&self.objects.bucket, staged).await
     }
 
     fn discard_staged_upload(&self, staged: &StagedUpload) {
-        let (bucket, staged) = (Arc::clone(&self.bucket), staged.clone());
+        let (bucket, staged) = (Arc::clone(&self.objects.bucket), staged.clone());
         // Without a runtime the process is ending.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // An error is logged where it is created.
@@ -109,7 +111,7 @@ impl UploadStore for S3UploadStore {
     }
 
     fn available_disk_bytes(&self) -> Option<u64> {
-        self.cache.available_disk_bytes()
+        self.objects.cache.available_disk_bytes()
     }
 
     async fn open_upload(
@@ -124,23 +126,18 @@ impl UploadStore for S3UploadStore {
             digest: *document.as_bytes(),
             what: &document_name(document),
         };
-        self.cache.open(&self.bucket, object).await
+        self.objects.cache.open(&self.objects.bucket, object).await
     }
 
     async fn remove_upload(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
-        let (key, what) = (upload_key(tenant, document), document_name(document));
-        let stored = self.bucket.object_size(&key, &what).await?;
-        self.cache.remove(&key);
-        let Some(bytes) = stored else { return Ok(false) };
-        self.bucket.delete_objects(vec![key.clone()], &what).await?;
-        self.stored_bytes.count_change(tenant, &key, bytes, 0);
-        self.stored_bytes.save().await?;
-        Ok(true)
+        self.objects
+            .remove(tenant, upload_key(tenant, document), &document_name(document))
+            .await
     }
 
     async fn list_uploads(&self, tenant: &TenantId) -> Result<Vec<DocumentId>, StorageError> {
         let prefix = format!("{UPLOADS}/{tenant}/");
-        let objects = self.bucket.list_objects(&prefix, "the uploads").await?;
+        let objects = self.objects.bucket.list_objects(&prefix, "the uploads").await?;
         let names = objects
             .iter()
             .filter_map(|object| object.key.strip_prefix(&prefix));
@@ -150,21 +147,13 @@ impl UploadStore for S3UploadStore {
     }
 
     async fn remove_all_uploads_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        let what = "the uploads of a tenant";
         for (kind, is_counted) in [(STAGED, false), (UPLOADS, true)] {
             let prefix = format!("{kind}/{tenant}/");
-            let objects = self.bucket.list_objects(&prefix, what).await?;
-            for objects in objects.chunks(MAX_KEYS_PER_DELETION) {
-                let keys = objects.iter().map(|object| object.key.clone()).collect();
-                self.bucket.delete_objects(keys, what).await?;
-                for object in objects.iter().filter(|_| is_counted) {
-                    self.stored_bytes
-                        .count_change(tenant, &object.key, object.bytes, 0);
-                }
-            }
-            self.cache.remove_prefix(&prefix);
+            self.objects
+                .remove_all(tenant, &prefix, "the uploads of a tenant", is_counted)
+                .await?;
         }
-        self.stored_bytes.save().await
+        Ok(())
     }
 }
 
