@@ -8,6 +8,8 @@
 )]
 
 mod postgres_server;
+mod redis_server;
 mod server_process;
 
 pub use postgres_server::PostgresServer;
+pub use redis_server::RedisServer;
