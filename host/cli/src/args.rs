@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 use weir_core::collection_and_labels::{CollectionAndLabelsRequest, CollectionOrLabelError, validate_labels};
 use weir_core::id::{DocumentId, TenantId, is_valid_name};
+use weir_core::node::NodeRole;
+use weir_core::settings::Settings;
 use weir_core::tenancy::KeyScope;
 
 /// Options of every command.
@@ -142,6 +144,7 @@ pub(crate) struct SearchArgs {
 #[command(after_help = "\
 Examples:
   weir serve                                            on 127.0.0.1:7070
+  weir serve --role worker                              runs jobs of a cluster, and serves only probes and metrics
   weir serve --listen 0.0.0.0:443 --set server.tls_certificate_file=chain.pem --set server.tls_key_file=key.pem
 
 The first start creates the tenant `default` and an API key with all scopes, and prints the key once.
@@ -151,6 +154,21 @@ pub(crate) struct ServeArgs {
     /// Address and port to listen on [default: the setting server.listen_address, 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
+    /// What this node does: serve the API (api), run jobs (worker), or both [default: the setting cluster.role, both]
+    #[arg(long, value_name = "ROLE", value_parser = PossibleValuesParser::new(NodeRole::ALL.map(NodeRole::name)).try_map(|role| role.parse::<NodeRole>()))]
+    pub(crate) role: Option<NodeRole>,
+}
+
+impl ServeArgs {
+    /// Applies the options to the settings.
+    pub(crate) fn override_settings(&self, settings: &mut Settings) {
+        if let Some(address) = self.listen {
+            settings.server_listen_address = address;
+        }
+        if let Some(role) = self.role {
+            settings.cluster_role = role;
+        }
+    }
 }
 
 /// The subcommands of `weir tenant`.

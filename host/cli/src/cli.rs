@@ -71,6 +71,12 @@ pub(crate) enum Command {
     Component(ComponentCommand),
     /// Build and test a component, and ingest a document with it, after each change
     Dev(DevArgs),
+    /// List the nodes of a cluster, and the jobs that each of them runs
+    #[command(after_help = "\
+Examples:
+  weir nodes                                            of the ledger in the settings
+  weir nodes --server https://weir.example.com --json   of a server; the API key needs the scope admin")]
+    Nodes,
     /// Check the installation and say how to fix it
     Doctor,
     /// List the settings with their values and descriptions
@@ -133,6 +139,7 @@ fn command_name_and_targets(command: &Command) -> (&'static str, SupportedTarget
             ComponentCommand::Pull { .. } => ("component pull", SupportedTargets::Neither),
         },
         Command::Dev(_) => ("dev", SupportedTargets::Neither),
+        Command::Nodes => ("nodes", SupportedTargets::Both),
         Command::Doctor => ("doctor", SupportedTargets::Neither),
         Command::Settings => ("settings", SupportedTargets::Neither),
     }
@@ -171,6 +178,7 @@ mod tests {
         for command in [
             "search x",
             "documents",
+            "nodes",
             &format!("log {JOB}"),
             &format!("replay {JOB}"),
         ] {

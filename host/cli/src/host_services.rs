@@ -72,7 +72,10 @@ impl HostServices {
             ..InferenceConfig::from_settings(settings, folders.assets.clone())
         };
         inference_config.check_model_files_exist(ModelKind::Embedding)?;
-        inference_config.check_model_files_exist(ModelKind::Ocr)?;
+        let runs_jobs = settings.cluster_role.runs_jobs();
+        if runs_jobs {
+            inference_config.check_model_files_exist(ModelKind::Ocr)?;
+        }
         let inference = InferenceHost::load_runtime(inference_config)?;
         // Every page needs the model. It loads while the stores open.
         inference.open_models_in_background(ModelKind::Embedding)?;
@@ -88,7 +91,9 @@ impl HostServices {
         .await;
         let storage = opened.with_context(|| folders.data_folder_error_context())?;
         let rasterizer = Arc::new(RasterPool::new(raster_config(settings, folders)?)?);
-        rasterizer.check_worker_starts().await?;
+        if runs_jobs {
+            rasterizer.check_worker_starts().await?;
+        }
         let policies = PolicyHost::new(PolicyHostConfig {
             recordings_folder: Some(folders.data.join("recordings")),
             record_calls: settings.policy_record_calls,

@@ -17,6 +17,7 @@ mod host_services;
 mod input_files;
 mod ledger_access;
 mod logging;
+mod nodes;
 #[cfg(all(feature = "local-llm", target_os = "linux"))]
 mod openmp_environment;
 mod output_folder;
@@ -38,7 +39,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::app_folders::AppFolders;
-use crate::args::ServeArgs;
 use crate::cli::{Cli, Command};
 use crate::host_services::{COMPILE_COMPONENT_COMMAND, RASTER_WORKER_COMMAND};
 use crate::terminal::{EXIT_FAILED, EXIT_INVALID_USAGE, print_error_returning_exit_code};
@@ -60,11 +60,8 @@ fn run_command(cli: &Cli) -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return print_error_returning_exit_code(&error, EXIT_INVALID_USAGE),
     };
-    if let Command::Serve(ServeArgs {
-        listen: Some(address),
-    }) = &cli.command
-    {
-        settings.server_listen_address = *address;
+    if let Command::Serve(arguments) = &cli.command {
+        arguments.override_settings(&mut settings);
     }
     let target = match cli.resolve_folder_or_server_target() {
         Ok(target) => target,
@@ -100,6 +97,7 @@ fn run_command(cli: &Cli) -> ExitCode {
             Command::Replay(replay) => replay::run(replay, json, &settings, &folders, &target).await,
             Command::Component(command) => component::run(command, json, &settings, &folders, &target).await,
             Command::Dev(dev) => component::dev(dev, &settings, &folders).await,
+            Command::Nodes => nodes::run(json, &settings, &folders, &target).await,
             Command::Doctor => doctor::run(json, &settings, &folders).await,
             Command::Settings => configuration::print_settings(&settings, json).map(|()| ExitCode::SUCCESS),
         }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::uname;
@@ -15,8 +15,8 @@ use weir_control::pipelines::PipelineBuilder;
 use weir_control::usage::UsageRecorder;
 use weir_control::{CommitNotifier, Control, ControlParts, NodeClaims};
 use weir_core::TenantId;
-use weir_core::job_claim::NodeId;
 use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline, Role};
+use weir_core::node::{NodeInfo, NodeRole};
 use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyScope, TenantStore};
 use weir_server::{Listener, Server, SigningKey};
@@ -29,6 +29,7 @@ use crate::{pipeline_loader, tenant_and_key_commands};
 /// Serves until SIGTERM or Ctrl-C. Prints the address to standard output and, only at the first start in a
 /// data folder, the admin key.
 pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -> Result<ExitCode> {
+    check_role(settings)?;
     // First, so that an address in use is reported at once.
     let listener = Listener::bind(settings).await?;
     raise_open_file_limit();
@@ -65,7 +66,8 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
         document_removals: store.clone(),
         claims: Arc::new(NodeClaims::new(
             store.clone(),
-            NodeId::new_unique(&node_name(settings)),
+            store.clone(),
+            NodeInfo::new_unique(&node_name(settings), settings.cluster_role),
             Duration::from_secs(settings.cluster_lease_seconds.into()),
         )),
         usage_store: store.clone(),
@@ -86,6 +88,23 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
     services.close().await?;
     served?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks that nodes with other roles can use the stores of this node.
+fn check_role(settings: &Settings) -> Result<()> {
+    let own_stores = [
+        ("storage.ledger", &settings.storage_ledger),
+        ("storage.vectors", &settings.storage_vectors),
+        ("storage.blobs", &settings.storage_blobs),
+    ];
+    let role = settings.cluster_role;
+    match own_stores.iter().find(|(_, location)| location.is_empty()) {
+        Some((setting, _)) if role != NodeRole::Both => bail!(
+            "the role {} needs nodes with the other role, which cannot use the data folder of this node: set {setting}, or use the role both",
+            role.name()
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the name of this host among the nodes.

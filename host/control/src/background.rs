@@ -55,7 +55,10 @@ pub async fn run_background_work_until_stopped(
     let work = async {
         let jobs_have_ended = CancellationToken::new();
         let dispatch = async {
-            admission::run_dispatcher(Arc::clone(control), control.stop_signal.clone()).await;
+            match control.claims.node().role.runs_jobs() {
+                true => admission::run_dispatcher(Arc::clone(control), control.stop_signal.clone()).await,
+                false => control.stop_signal.cancelled().await,
+            }
             jobs_have_ended.cancel();
         };
         let renew = control

@@ -203,6 +203,7 @@ mod tests {
     async fn fake_ledger_and_notifier_pass_the_conformance_suite() {
         weir_conformance::check_ledger(&FakeStore::default()).await;
         weir_conformance::check_job_claim_store(&FakeStore::default()).await;
+        weir_conformance::check_node_registry(&FakeStore::default()).await;
         let notifier = CommitNotifier::new(Arc::new(FakeStore::default()));
         weir_conformance::check_ledger(notifier.as_ref()).await;
     }

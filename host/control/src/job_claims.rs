@@ -12,9 +12,10 @@ use metrics::{counter, histogram};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use weir_core::job_claim::{ClaimOutcome, ExpiredClaim, JobClaim, NodeId};
+use weir_core::job_claim::{ClaimOutcome, ExpiredClaim, JobClaim};
 use weir_core::job_claim_store::JobClaimStore;
 use weir_core::ledger::JobRecord;
+use weir_core::node::{NodeInfo, NodeRecord, NodeRegistry};
 use weir_core::{JobId, StorageError, TenantId};
 use weir_engine::Engine;
 
@@ -24,7 +25,8 @@ const RENEWALS_PER_LEASE: u32 = 4;
 /// The claims of this node.
 pub struct NodeClaims {
     store: Arc<dyn JobClaimStore>,
-    node: NodeId,
+    nodes: Arc<dyn NodeRegistry>,
+    node: NodeInfo,
     lease: Duration,
     held: Mutex<HashMap<JobId, HeldClaim>>,
     /// Jobs for which a call of the store is in progress.
@@ -54,9 +56,15 @@ struct HeldClaim {
 
 impl NodeClaims {
     /// Creates the claims of a node that has none.
-    pub fn new(store: Arc<dyn JobClaimStore>, node: NodeId, lease: Duration) -> Self {
+    pub fn new(
+        store: Arc<dyn JobClaimStore>,
+        nodes: Arc<dyn NodeRegistry>,
+        node: NodeInfo,
+        lease: Duration,
+    ) -> Self {
         Self {
             store,
+            nodes,
             node,
             lease,
             held: Mutex::default(),
@@ -74,7 +82,7 @@ impl NodeClaims {
         let _in_progress = ClaimInProgress::new(self, *job);
         let claimed = self
             .store
-            .claim_job(tenant, job, &self.node, self.lease, max_claimed_jobs)
+            .claim_job(tenant, job, &self.node.id, self.lease, max_claimed_jobs)
             .await;
         if let Ok(ClaimOutcome::Claimed(claim)) = &claimed {
             let held = HeldClaim {
@@ -113,7 +121,7 @@ impl NodeClaims {
 
     /// Returns the jobs of this node that another node was asked to cancel.
     pub(crate) async fn list_requested_cancels(&self) -> Result<Vec<JobClaim>, StorageError> {
-        self.store.list_requested_cancels(&self.node).await
+        self.store.list_requested_cancels(&self.node.id).await
     }
 
     /// Returns the jobs that have not ended and that no node runs, oldest first.
@@ -128,7 +136,7 @@ impl NodeClaims {
 
     /// Claims or renews a duty, which one node has at a time. Returns whether this node has it.
     pub(crate) async fn claim_duty(&self, duty: &str) -> Result<bool, StorageError> {
-        self.store.claim_duty(duty, &self.node, self.lease).await
+        self.store.claim_duty(duty, &self.node.id, self.lease).await
     }
 
     /// Forgets the claim of a job that has ended.
@@ -149,7 +157,8 @@ impl NodeClaims {
     /// Renews all claims at once, and stops the jobs of those that are lost. Returns when the leases were known to hold.
     async fn renew_claims(&self, engine: &Engine) -> Result<Instant, StorageError> {
         let began = Instant::now();
-        let renewed = self.store.renew_claims(&self.node, self.lease).await?;
+        self.nodes.renew_node(&self.node, self.lease).await?;
+        let renewed = self.store.renew_claims(&self.node.id, self.lease).await?;
         histogram!("weir_lease_renew_seconds").record(began.elapsed());
         let lost: Vec<JobId> = {
             let held = self.held.lock();
@@ -203,10 +212,24 @@ impl NodeClaims {
         }
     }
 
-    /// Renews the claims until `stop` is canceled, which must happen after the last job has ended.
+    /// Returns this node.
+    pub fn node(&self) -> &NodeInfo {
+        &self.node
+    }
+
+    /// Returns the nodes that share the ledger.
+    pub async fn list_nodes(&self) -> Result<Vec<NodeRecord>, StorageError> {
+        self.nodes.list_nodes().await
+    }
+
+    /// Renews the claims and the record of this node until `stop` is canceled, which must happen after the last job has ended. Removes
+    /// the record then.
     pub(crate) async fn renew_until_stopped(&self, engine: &Engine, stop: CancellationToken) {
         let interval = self.lease / RENEWALS_PER_LEASE;
         let mut renewed_at = Instant::now();
+        if let Err(error) = self.nodes.renew_node(&self.node, self.lease).await {
+            tracing::warn!(%error, "this node could not be added to the list of nodes yet");
+        }
         while stop.run_until_cancelled(sleep(interval)).await.is_some() {
             let renewal = tokio::time::timeout(interval, self.renew_claims(engine)).await;
             match renewal {
@@ -218,6 +241,12 @@ impl NodeClaims {
             if renewed_at.elapsed() + 2 * interval > self.lease {
                 self.stop_all_jobs(engine);
             }
+        }
+        let removal = tokio::time::timeout(interval, self.nodes.remove_node(&self.node.id));
+        if !matches!(removal.await, Ok(Ok(()))) {
+            tracing::warn!(
+                "this node could not be removed from the list of nodes: it is listed as lost for an hour"
+            );
         }
     }
 }

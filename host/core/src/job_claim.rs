@@ -26,6 +26,18 @@ impl NodeId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the name of the host.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.rsplit_once('/').map_or(&self.0, |(host, _)| host)
+    }
+
+    /// Creates the name that [`NodeId::as_str`] has returned.
+    #[must_use]
+    pub fn from_stored(name: String) -> Self {
+        Self(name)
+    }
 }
 
 impl fmt::Display for NodeId {

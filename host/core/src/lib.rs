@@ -28,6 +28,7 @@ pub mod local_file;
 pub mod manifest;
 pub mod markdown;
 pub mod memory_component_state;
+pub mod node;
 pub mod page;
 pub mod page_text;
 pub mod ports;

@@ -29,7 +29,7 @@
 //! | search | finds passages: one query, a batch, or a stream, all through the search buffer |
 //! | documents | reads and deletes documents: facts, pages, images, lines, Markdown, summaries, also by signed links |
 //! | stream limiter | limits the number of open streams |
-//! | health | liveness and readiness probes |
+//! | health, nodes | liveness and readiness probes, the list of nodes |
 //!
 //! A handler cannot see another tenant's data: the tenant comes from the key and is part of every call of a store, so the
 //! id of another tenant's object is not found. A request takes no resource before it is counted against the tenant's quotas.
@@ -47,6 +47,7 @@ mod intake;
 mod jobs;
 mod listener;
 mod metrics;
+mod nodes;
 mod openapi;
 mod outbound_client;
 mod pipelines;
@@ -68,6 +69,7 @@ mod write_timeout;
 
 pub use listener::Listener;
 pub use metrics::install_metrics_recorder;
+pub use nodes::NodeView;
 pub use problem::Problem;
 pub use server::Server;
 pub use signed_links::SigningKey;

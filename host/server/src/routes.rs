@@ -15,8 +15,8 @@ use crate::openapi::{self, ApiDescription};
 use crate::problem::Problem;
 use crate::state::AppState;
 use crate::{
-    documents, events, health, intake, jobs, metrics, pipelines, request_middleware, search, tenants, usage,
-    web_page,
+    documents, events, health, intake, jobs, metrics, nodes, pipelines, request_middleware, search, tenants,
+    usage, web_page,
 };
 
 /// Security headers of responses whose handler has not set them. Browsers must not guess the content type, must not cache a response
@@ -32,11 +32,29 @@ const DEFAULT_HEADERS: [(HeaderName, &str); 5] = [
     (header::X_FRAME_OPTIONS, "DENY"),
 ];
 
+/// Builds the router of a node that only runs jobs.
+pub(crate) fn build_router_of_worker(app: AppState) -> Router {
+    let (router, _description) = OpenApiRouter::<AppState>::new()
+        .routes(routes!(health::get_liveness))
+        .routes(routes!(health::get_readiness))
+        .routes(routes!(metrics::get_metrics))
+        .split_for_parts();
+    let router = router
+        .fallback(|| async {
+            Problem::not_found(
+                "this node only runs jobs (cluster.role = worker): send the request to a node with another role",
+            )
+        })
+        .with_state(app);
+    request_middleware::add_request_middleware(add_security_headers(router))
+}
+
 /// Builds the router with all routes, and the OpenAPI description of them.
 pub(crate) fn build_router_and_openapi(app: AppState) -> (Router, utoipa::openapi::OpenApi) {
     let (router, description) = OpenApiRouter::with_openapi(ApiDescription::openapi())
         .routes(routes!(health::get_liveness))
         .routes(routes!(health::get_readiness))
+        .routes(routes!(nodes::list_nodes))
         .routes(routes!(intake::create_job, jobs::list_jobs))
         .routes(routes!(jobs::get_job, jobs::cancel_job))
         .routes(routes!(jobs::get_job_page))

@@ -8,7 +8,7 @@ use weir_core::StorageError;
 
 use crate::listener::Listener;
 use crate::metrics;
-use crate::routes::build_router_and_openapi;
+use crate::routes::{build_router_and_openapi, build_router_of_worker};
 use crate::signed_links::SigningKey;
 use crate::state::AppState;
 
@@ -38,7 +38,10 @@ impl Server {
         let app = self.app;
         let control = Arc::clone(&app.control);
         recover_state_of_previous_process(&control).await?;
-        let (router, _description) = build_router_and_openapi(app.clone());
+        let router = match control.claims.node().role.serves_api() {
+            true => build_router_and_openapi(app.clone()).0,
+            false => build_router_of_worker(app.clone()),
+        };
         let mut tasks = JoinSet::new();
         let max_batches_in_flight = control.engine.port_implementations().embedder.worker_count() as usize;
         tasks.spawn(

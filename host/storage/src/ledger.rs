@@ -14,6 +14,7 @@ mod job_requests;
 mod ledger_database;
 mod ledger_name;
 mod locked_tenants;
+mod node_rows;
 mod pipelines;
 mod postgres;
 mod shadow_runs;

@@ -508,5 +508,6 @@ async fn the_sqlite_ledger_passes_the_conformance_suite() {
     let storage = open_storage(dir.path()).await;
     weir_conformance::check_ledger(storage.ledger.as_ref()).await;
     weir_conformance::check_job_claim_store(storage.ledger.as_ref()).await;
+    weir_conformance::check_node_registry(storage.ledger.as_ref()).await;
     storage.close().await.unwrap();
 }

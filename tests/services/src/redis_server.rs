@@ -56,9 +56,7 @@ impl RedisServer {
                 .stderr(Stdio::null()),
         );
         let port = self.port;
-        process.wait_until_ready(&log, || {
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-        });
+        process.wait_until_ready(&log, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
         self.process = Some(process);
     }
 

@@ -2,6 +2,7 @@
 
 mod job_claims;
 mod job_requests;
+mod nodes;
 mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,6 +20,7 @@ use weir_core::tenancy::{ApiKeyRecord, Tenant};
 use weir_core::usage::{Usage, UsageDay, UsageStore};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
+use self::nodes::FakeNode;
 use super::fake_claim::FakeClaim;
 use super::pipeline_tables::PipelineTables;
 
@@ -32,6 +34,7 @@ struct StoreTables {
     claims: HashMap<JobId, FakeClaim>,
     /// The holder of each duty, and the end of its lease.
     duties: HashMap<String, (NodeId, Instant)>,
+    nodes: Vec<FakeNode>,
     documents: Vec<DocumentRecord>,
     pages: BTreeMap<(TenantId, DocumentId, PageNumber), PageRecord>,
     /// In the order of commits: the position of an event is its index plus one.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use weir_core::job_claim::NodeId;
 use weir_core::ledger::JobState;
+use weir_core::node::NodeInfo;
 use weir_core::ports::Ledger as _;
 use weir_core::settings::Settings;
 use weir_core::{JobId, TenantId};
@@ -101,7 +101,12 @@ impl TestControl {
             tenant_store: store.clone(),
             job_requests: store.clone(),
             document_removals: store.clone(),
-            claims: Arc::new(NodeClaims::new(store.clone(), NodeId::new_unique("test"), LEASE)),
+            claims: Arc::new(NodeClaims::new(
+                store.clone(),
+                store.clone(),
+                NodeInfo::new_unique("test", settings.cluster_role),
+                LEASE,
+            )),
             usage_store: store.clone(),
             usage_recorder,
             pipelines: store.clone(),

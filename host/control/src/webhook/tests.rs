@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weir_core::event::{ErrorInfo, Event, EventKind};
-use weir_core::job_claim::NodeId;
 use weir_core::job_request::{JobRequest, JobRequestOptions, JobRequestStore as _, WebhookTarget};
 use weir_core::ledger::{JobState, LedgerEntry};
+use weir_core::node::{NodeInfo, NodeRole};
 use weir_core::ports::Ledger as _;
 use weir_core::settings::Settings;
 use weir_core::{DocumentId, JobId, TenantId};
@@ -94,7 +94,12 @@ impl DeliveryHarness {
             Arc::clone(&ledger),
             memory.clone(),
             receivers.clone(),
-            Arc::new(NodeClaims::new(memory.clone(), NodeId::new_unique("test"), LEASE)),
+            Arc::new(NodeClaims::new(
+                memory.clone(),
+                memory.clone(),
+                NodeInfo::new_unique("test", NodeRole::Both),
+                LEASE,
+            )),
             settings,
         );
         Self {

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::node::NodeRole;
+
 use super::providers::ProviderSettings;
 use super::renamed_settings::unknown_setting_error;
 use super::setting_type::{
@@ -110,6 +112,9 @@ settings! {
 
     /// Name of this host among the nodes that share a PostgreSQL server. Empty: the name of the machine.
     "cluster.node" => cluster_node: String = "", "a name of at most 64 characters" if |v| v.len() <= 64;
+    /// What this node does: it serves the API (`api`), runs jobs (`worker`), or both. A worker serves only `/healthz`, `/readyz` and
+    /// `/metrics`. Roles other than `both` need `storage.ledger`, `storage.vectors` and `storage.blobs`.
+    "cluster.role" => cluster_role: NodeRole = "both", "api, worker or both" if |_v| true;
     /// Time after which other nodes take over the jobs of a node that does not respond.
     "cluster.lease_seconds" => cluster_lease_seconds: u32 = "30", "seconds, 3 to 600" if |v| (3..=600).contains(&v);
 

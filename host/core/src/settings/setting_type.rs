@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::node::NodeRole;
+
 /// Replaces user and password of a URL, because errors are logged.
 fn mask_password(value: &str) -> String {
     match (value.split_once("://"), value.rsplit_once('@')) {
@@ -94,6 +96,15 @@ macro_rules! impl_setting_type {
 }
 
 impl_setting_type!(u32, u64, f32, bool, String, SocketAddr);
+
+impl SettingType for NodeRole {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+    fn format_value(&self) -> String {
+        self.name().to_owned()
+    }
+}
 
 impl SettingType for PathBuf {
     fn parse(text: &str) -> Option<Self> {

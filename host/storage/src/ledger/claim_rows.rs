@@ -8,7 +8,7 @@ use std::time::Duration;
 use weir_core::job_claim::{ClaimOutcome, ExpiredClaim, JobClaim, NodeId};
 use weir_core::{JobId, TenantId};
 
-use super::column_values::{read_and_parse_text, to_sql_integer};
+use super::column_values::{read_and_parse_text, to_sql_integer, to_sql_millis};
 use super::sql_connection::{SqlConnection, SqlError, SqlResult, SqlRow};
 use super::sql_values::params;
 
@@ -41,7 +41,7 @@ pub(super) fn claim_job(
             tenant.as_str(),
             job.to_string(),
             node.as_str(),
-            lease_millis(lease)
+            to_sql_millis(lease)
         ],
         claim_from_row,
     )?;
@@ -58,7 +58,7 @@ pub(super) fn renew_claims(
         &format!(
             "UPDATE jobs SET lease_until_millis = {now} + ?2 WHERE owner = ?1 RETURNING tenant, id, epoch"
         ),
-        params![node.as_str(), lease_millis(lease)],
+        params![node.as_str(), to_sql_millis(lease)],
         claim_from_row,
     )
 }
@@ -80,13 +80,14 @@ pub(super) fn release_expired_claims(t: &SqlConnection<'_>) -> SqlResult<Vec<Exp
     )
 }
 
-/// Ends all claims and duties. For a ledger that only this process can open.
+/// Ends all claims and duties and removes all nodes. For a ledger that only this process can open.
 pub(super) fn release_all_claims(t: &SqlConnection<'_>) -> SqlResult<()> {
     t.execute(
         "UPDATE jobs SET owner = NULL, lease_until_millis = NULL WHERE owner IS NOT NULL",
         params![],
     )?;
-    t.execute("DELETE FROM node_duties", params![])
+    t.execute("DELETE FROM node_duties", params![])?;
+    t.execute("DELETE FROM nodes", params![])
 }
 
 /// Fails if the job has been claimed again since.
@@ -109,8 +110,4 @@ pub(super) fn claim_from_row(row: &SqlRow<'_>) -> SqlResult<JobClaim> {
         job: read_and_parse_text(row, 1)?,
         epoch: row.get(2)?,
     })
-}
-
-pub(super) fn lease_millis(lease: Duration) -> i64 {
-    i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)
 }

@@ -8,8 +8,8 @@ use weir_core::job_claim_store::JobClaimStore;
 use weir_core::ledger::JobRecord;
 use weir_core::{JobId, StorageError, TenantId};
 
-use super::claim_rows::{self, claim_from_row, lease_millis};
-use super::column_values::to_sql_integer;
+use super::claim_rows::{self, claim_from_row};
+use super::column_values::{to_sql_integer, to_sql_millis};
 use super::job_and_document_rows;
 use super::locked_tenants::LockedTenants;
 use super::sql_ledger::SqlLedger;
@@ -70,7 +70,7 @@ impl JobClaimStore for SqlLedger {
                      WHERE node_duties.owner = ?2 OR node_duties.lease_until_millis < {now}"
                 );
                 let claimed =
-                    t.execute_and_count_rows(&sql, params![duty, node.as_str(), lease_millis(lease)]);
+                    t.execute_and_count_rows(&sql, params![duty, node.as_str(), to_sql_millis(lease)]);
                 Ok(claimed? > 0)
             })
             .await

@@ -19,13 +19,14 @@ impl StoreTables {
         }
     }
 
-    /// Ends all claims and duties, as the ledger does that only one process can open.
+    /// Ends all claims and duties and removes all nodes, as the ledger does that only one process can open.
     pub(in crate::testing) fn release_all_claims(&mut self) {
         self.duties.clear();
+        self.nodes.clear();
         self.claims.values_mut().for_each(|claim| claim.owner = None);
     }
 
-    fn claim_of(&self, job: JobId, epoch: u64) -> Option<JobClaim> {
+    pub(super) fn claim_of(&self, job: JobId, epoch: u64) -> Option<JobClaim> {
         let record = self.jobs.iter().find(|record| record.id == job)?;
         Some(JobClaim {
             tenant: record.tenant.clone(),
