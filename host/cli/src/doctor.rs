@@ -50,6 +50,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
     findings.extend(check_postgres_server(settings).await);
     let checked_bucket = await_with_progress("checking the S3 bucket", check_s3_bucket(settings)).await;
     findings.extend(checked_bucket);
+    findings.extend(check_redis_server(settings).await);
     let (models, inference) = check_models_and_load_runtime(settings, folders);
     findings.extend(models);
     if let Some(inference) = &inference {
@@ -216,6 +217,25 @@ async fn check_s3_bucket(settings: &Settings) -> Option<Finding> {
             "blobs",
             CheckState::Missing,
             format!("{error:#}: correct storage.blobs and storage.s3_*, or the server and its permissions"),
+        ),
+    })
+}
+
+/// Checks that the Redis server of the settings responds. `None` if `cluster.redis` is empty.
+async fn check_redis_server(settings: &Settings) -> Option<Finding> {
+    let checked = match host_services::connect_redis(settings, "doctor").transpose()? {
+        Ok(redis) => redis.check_access().await.map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    Some(match checked {
+        Ok(()) => new_finding("redis", CheckState::Ok, settings.cluster_redis.clone()),
+        // Not fatal: nodes work without it.
+        Err(error) => new_finding(
+            "redis",
+            CheckState::Degraded,
+            format!(
+                "{error:#}: start the server, or correct cluster.redis; without it, nodes share limits less exactly"
+            ),
         ),
     })
 }

@@ -15,6 +15,7 @@ use weir_core::ports::{BlobStore, ComponentStateStore, Ledger, SchedulingContext
 use weir_core::replay::JobReplayer;
 use weir_core::search::{SearchHit, SearchQuery};
 use weir_core::settings::Settings;
+use weir_core::store_status::StoreStatus;
 use weir_core::uploads::UploadStore;
 use weir_core::usage::{UsageMeter, UsageQuotaLimiter};
 use weir_engine::{Engine, EngineConfig, PortImplementations, SearchRequest};
@@ -23,8 +24,8 @@ use weir_llm::UsageAccounting;
 use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 use weir_raster::{RasterConfig, RasterPool};
 use weir_storage::{
-    ExternalStores, QdrantConnection, QdrantVectorStore, S3Bucket, S3Connection, ServerSideEncryption,
-    SqlLedger, SqliteResponseCache, Storage,
+    ExternalStores, QdrantConnection, QdrantVectorStore, RedisClient, RedisConnection, S3Bucket,
+    S3Connection, ServerSideEncryption, SqlLedger, SqliteResponseCache, Storage,
 };
 
 use crate::app_folders::AppFolders;
@@ -207,6 +208,11 @@ impl HostServices {
 }
 
 impl ServicesUsedByEngine {
+    /// Returns whether the latest calls of the stores have succeeded.
+    pub(crate) fn store_statuses(&self) -> Vec<Arc<StoreStatus>> {
+        self.storage.store_statuses.clone()
+    }
+
     /// Stops the raster workers, then closes the stores. Call it after the engine is shut down.
     pub(crate) async fn close(self) -> Result<()> {
         self.rasterizer.close().await;
@@ -271,6 +277,22 @@ pub(crate) async fn connect_s3_bucket(settings: &Settings) -> Result<Option<Arc<
     };
     let bucket = S3Bucket::connect(&connection).await.with_context(context)?;
     Ok(Some(Arc::new(bucket)))
+}
+
+/// Creates a client of the Redis server of the settings for the node with this name. `None` if `cluster.redis` is empty.
+pub(crate) fn connect_redis(settings: &Settings, node: &str) -> Result<Option<Arc<RedisClient>>> {
+    if settings.cluster_redis.is_empty() {
+        return Ok(None);
+    }
+    let connection = RedisConnection {
+        url: settings.cluster_redis.clone(),
+        password: read_secret_variable(&settings.cluster_redis_password_env, "cluster.redis_password_env")?,
+        key_prefix: settings.cluster_redis_key_prefix.clone(),
+        node: node.to_owned(),
+    };
+    let client = RedisClient::new(&connection)
+        .with_context(|| format!("cannot use {} (cluster.redis)", settings.cluster_redis))?;
+    Ok(Some(Arc::new(client)))
 }
 
 fn non_empty(text: &str) -> Option<String> {

@@ -13,7 +13,7 @@ use rustix::system::uname;
 use tokio::signal::unix::{SignalKind, signal};
 use weir_control::pipelines::PipelineBuilder;
 use weir_control::usage::UsageRecorder;
-use weir_control::{CommitNotifier, Control, ControlParts, NodeClaims};
+use weir_control::{CommitNotifier, Control, ControlParts, NodeClaims, NodeMessages};
 use weir_core::TenantId;
 use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline, Role};
 use weir_core::node::{NodeInfo, NodeRole};
@@ -22,7 +22,7 @@ use weir_core::tenancy::{KeyScope, TenantStore};
 use weir_server::{Listener, Server, SigningKey};
 
 use crate::app_folders::AppFolders;
-use crate::host_services::HostServices;
+use crate::host_services::{HostServices, connect_redis};
 use crate::terminal::out_line;
 use crate::{pipeline_loader, tenant_and_key_commands};
 
@@ -37,9 +37,12 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
     weir_server::install_metrics_recorder();
     let mut notifier = None;
     let usage_recorder = UsageRecorder::new();
-    let new_notifier = match settings.storage_ledger.is_empty() {
-        true => CommitNotifier::new,
-        false => CommitNotifier::for_shared_ledger,
+    let node = NodeInfo::new_unique(&node_name(settings), settings.cluster_role);
+    let redis = connect_redis(settings, node.id.as_str())?;
+    let node_messages = NodeMessages::new(redis.clone().map(|redis| redis as _));
+    let new_notifier = |ledger| match settings.storage_ledger.is_empty() {
+        true => CommitNotifier::new(ledger),
+        false => CommitNotifier::for_shared_ledger(ledger, Arc::clone(&node_messages)),
     };
     let wrap_ledger = |ledger| notifier.insert(new_notifier(ledger)).clone() as _;
     let host = HostServices::open_with_ledger_wrapper_and_usage(
@@ -67,9 +70,20 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
         claims: Arc::new(NodeClaims::new(
             store.clone(),
             store.clone(),
-            NodeInfo::new_unique(&node_name(settings), settings.cluster_role),
+            Arc::clone(&node_messages),
+            node,
             Duration::from_secs(settings.cluster_lease_seconds.into()),
         )),
+        node_messages: Arc::clone(&node_messages),
+        store_statuses: {
+            let redis_status = redis.as_ref().map(|redis| redis.status());
+            services
+                .store_statuses()
+                .into_iter()
+                .chain(redis_status)
+                .collect()
+        },
+        shared_limit_store: redis.map(|redis| redis as _),
         usage_store: store.clone(),
         usage_recorder,
         pipelines: store.clone(),

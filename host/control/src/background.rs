@@ -9,7 +9,7 @@ use weir_core::StorageError;
 
 use crate::state::Control;
 use crate::webhook::{WebhookDelivery, WebhookSender};
-use crate::{admission, document_removal, job_takeover, staged_files};
+use crate::{admission, document_removal, job_takeover, node_message_handler, staged_files};
 
 /// Age of a staged file from which no other node can be receiving it, with a margin for wrong clocks.
 const MIN_STAGED_FILE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -69,7 +69,17 @@ pub async fn run_background_work_until_stopped(
                 job_takeover::take_over_jobs_until_stopped(control).await;
             }
         };
-        let ((), suspended, (), (), ()) = tokio::join!(requests, suspend_jobs, dispatch, renew, take_over);
+        let send_messages = control.node_messages.send_until_stopped(jobs_have_ended.clone());
+        let handle_messages = node_message_handler::handle_messages_until_stopped(control);
+        let ((), suspended, (), (), (), (), ()) = tokio::join!(
+            requests,
+            suspend_jobs,
+            dispatch,
+            renew,
+            take_over,
+            send_messages,
+            handle_messages
+        );
         control.background_tasks.close();
         control.background_tasks.wait().await;
         deliveries.shutdown().await;

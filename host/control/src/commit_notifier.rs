@@ -18,35 +18,40 @@ use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
 use weir_core::ports::Ledger;
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
+use crate::node_messages::NodeMessages;
+
 /// Time after which the event streams of a tenant look for events that other nodes have committed.
 const SHARED_LEDGER_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The same while other nodes announce their commits. An announcement can be lost.
+const ANNOUNCED_POLL_INTERVAL: Duration = Duration::from_secs(3);
 
 /// A ledger that notifies the subscribers of a tenant after each commit with entries of that tenant.
 pub struct CommitNotifier {
     ledger: Arc<dyn Ledger>,
     subscribers: Mutex<HashMap<TenantId, watch::Sender<()>>>,
     job_end: Notify,
-    /// Time after which the subscribers look for commits of other nodes; `None` if there are no other nodes.
-    poll_interval: Option<Duration>,
+    /// `None` if there are no other nodes.
+    other_nodes: Option<Arc<NodeMessages>>,
 }
 
 impl CommitNotifier {
     /// Wraps `ledger`.
     pub fn new(ledger: Arc<dyn Ledger>) -> Arc<Self> {
-        Self::with_poll_interval(ledger, None)
+        Self::with_other_nodes(ledger, None)
     }
 
-    /// Wraps a ledger to which other nodes commit without a notification.
-    pub fn for_shared_ledger(ledger: Arc<dyn Ledger>) -> Arc<Self> {
-        Self::with_poll_interval(ledger, Some(SHARED_LEDGER_POLL_INTERVAL))
+    /// Wraps a ledger to which other nodes commit too. Their commits are announced if this node receives their messages, and looked for
+    /// otherwise.
+    pub fn for_shared_ledger(ledger: Arc<dyn Ledger>, messages: Arc<NodeMessages>) -> Arc<Self> {
+        Self::with_other_nodes(ledger, Some(messages))
     }
 
-    fn with_poll_interval(ledger: Arc<dyn Ledger>, poll_interval: Option<Duration>) -> Arc<Self> {
+    fn with_other_nodes(ledger: Arc<dyn Ledger>, other_nodes: Option<Arc<NodeMessages>>) -> Arc<Self> {
         Arc::new(Self {
             ledger,
             subscribers: Mutex::default(),
             job_end: Notify::new(),
-            poll_interval,
+            other_nodes,
         })
     }
 
@@ -55,10 +60,12 @@ impl CommitNotifier {
         &self,
         commits: &mut watch::Receiver<()>,
     ) -> Result<(), watch::error::RecvError> {
-        match self.poll_interval {
-            None => commits.changed().await,
-            Some(interval) => timeout(interval, commits.changed()).await.unwrap_or(Ok(())),
-        }
+        let interval = match &self.other_nodes {
+            None => return commits.changed().await,
+            Some(messages) if messages.receives_messages() => ANNOUNCED_POLL_INTERVAL,
+            Some(_) => SHARED_LEDGER_POLL_INTERVAL,
+        };
+        timeout(interval, commits.changed()).await.unwrap_or(Ok(()))
     }
 
     /// Returns a receiver that changes after each commit with entries of this tenant.
@@ -71,6 +78,13 @@ impl CommitNotifier {
     /// Waits until the end of a job of any tenant has been committed since the last call. Supports one caller at a time.
     pub async fn wait_for_any_job_end(&self) {
         self.job_end.notified().await;
+    }
+
+    /// Notifies all subscribers.
+    pub(crate) fn notify_all_subscribers(&self) {
+        for sender in self.subscribers.lock().values() {
+            sender.send_replace(());
+        }
     }
 
     /// Notifies the subscribers of a tenant.
@@ -95,6 +109,9 @@ impl Ledger for CommitNotifier {
             self.job_end.notify_one();
         }
         tenants.iter().for_each(|tenant| self.notify_subscribers(tenant));
+        if let Some(messages) = &self.other_nodes {
+            messages.announce_events(&tenants);
+        }
         Ok(())
     }
 

@@ -6,18 +6,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use weir_core::job_claim::{ClaimOutcome, ExpiredClaim, JobClaim};
 use weir_core::job_claim_store::JobClaimStore;
 use weir_core::ledger::JobRecord;
-use weir_core::node::{NodeInfo, NodeRecord, NodeRegistry};
+use weir_core::node::{NodeInfo, NodeRecord, NodeRegistry, NodeRole};
 use weir_core::{JobId, StorageError, TenantId};
 use weir_engine::Engine;
+
+use crate::node_messages::NodeMessages;
 
 /// Renewals in the time of a lease.
 const RENEWALS_PER_LEASE: u32 = 4;
@@ -26,8 +29,11 @@ const RENEWALS_PER_LEASE: u32 = 4;
 pub struct NodeClaims {
     store: Arc<dyn JobClaimStore>,
     nodes: Arc<dyn NodeRegistry>,
+    messages: Arc<NodeMessages>,
     node: NodeInfo,
     lease: Duration,
+    /// The number of nodes that serve the API, at least 1.
+    api_nodes: AtomicU32,
     held: Mutex<HashMap<JobId, HeldClaim>>,
     /// Jobs for which a call of the store is in progress.
     in_progress: Mutex<HashSet<JobId>>,
@@ -59,12 +65,15 @@ impl NodeClaims {
     pub fn new(
         store: Arc<dyn JobClaimStore>,
         nodes: Arc<dyn NodeRegistry>,
+        messages: Arc<NodeMessages>,
         node: NodeInfo,
         lease: Duration,
     ) -> Self {
         Self {
             store,
             nodes,
+            messages,
+            api_nodes: AtomicU32::new(1),
             node,
             lease,
             held: Mutex::default(),
@@ -116,7 +125,11 @@ impl NodeClaims {
 
     /// Asks the node that runs a job to cancel it. Returns whether a node runs it.
     pub(crate) async fn request_cancel(&self, tenant: &TenantId, job: &JobId) -> Result<bool, StorageError> {
-        self.store.request_cancel(tenant, job).await
+        let is_claimed = self.store.request_cancel(tenant, job).await?;
+        if is_claimed {
+            self.messages.announce_changed_claims();
+        }
+        Ok(is_claimed)
     }
 
     /// Returns the jobs of this node that another node was asked to cancel.
@@ -148,16 +161,22 @@ impl NodeClaims {
     pub(crate) async fn release_claim(&self, job: &JobId) {
         let held = self.held.lock().remove(job);
         if let Some(HeldClaim { claim, .. }) = held
-            && let Err(error) = self.store.release_claim(&claim).await
+            && let Err(error) = self.release_and_announce(&claim).await
         {
             tracing::warn!(%job, %error, "a claim could not be released: the next renewal releases it");
         }
     }
 
+    async fn release_and_announce(&self, claim: &JobClaim) -> Result<(), StorageError> {
+        self.store.release_claim(claim).await?;
+        self.messages.announce_claimable_job(&claim.tenant, claim.job);
+        Ok(())
+    }
+
     /// Renews all claims at once, and stops the jobs of those that are lost. Returns when the leases were known to hold.
     async fn renew_claims(&self, engine: &Engine) -> Result<Instant, StorageError> {
         let began = Instant::now();
-        self.nodes.renew_node(&self.node, self.lease).await?;
+        self.renew_node_and_count_others().await?;
         let renewed = self.store.renew_claims(&self.node.id, self.lease).await?;
         histogram!("weir_lease_renew_seconds").record(began.elapsed());
         let lost: Vec<JobId> = {
@@ -180,7 +199,7 @@ impl NodeClaims {
                 self.held.lock().contains_key(&claim.job) || self.in_progress.lock().contains(&claim.job);
             if !is_known {
                 tracing::warn!(job = %claim.job, "a claim of a job that does not run here is released");
-                self.store.release_claim(&claim).await?;
+                self.release_and_announce(&claim).await?;
             }
         }
         Ok(())
@@ -217,6 +236,32 @@ impl NodeClaims {
         &self.node
     }
 
+    /// Returns the number of nodes that serve the API, at least 1.
+    pub fn count_api_nodes(&self) -> u32 {
+        self.api_nodes.load(Ordering::Relaxed)
+    }
+
+    async fn renew_node_and_count_others(&self) -> Result<(), StorageError> {
+        self.nodes.renew_node(&self.node, self.lease).await?;
+        let nodes = self.nodes.list_nodes().await?;
+        let alive_roles = || {
+            nodes
+                .iter()
+                .filter(|node| node.is_alive)
+                .map(|node| node.node.role)
+        };
+        for role in NodeRole::ALL {
+            let count = alive_roles().filter(|alive| *alive == role).count();
+            gauge!("weir_cluster_nodes", "role" => role.name()).set(count as f64);
+        }
+        let api_nodes = alive_roles().filter(|role| role.serves_api()).count();
+        self.api_nodes.store(
+            u32::try_from(api_nodes.max(1)).unwrap_or(u32::MAX),
+            Ordering::Relaxed,
+        );
+        Ok(())
+    }
+
     /// Returns the nodes that share the ledger.
     pub async fn list_nodes(&self) -> Result<Vec<NodeRecord>, StorageError> {
         self.nodes.list_nodes().await
@@ -227,7 +272,7 @@ impl NodeClaims {
     pub(crate) async fn renew_until_stopped(&self, engine: &Engine, stop: CancellationToken) {
         let interval = self.lease / RENEWALS_PER_LEASE;
         let mut renewed_at = Instant::now();
-        if let Err(error) = self.nodes.renew_node(&self.node, self.lease).await {
+        if let Err(error) = self.renew_node_and_count_others().await {
             tracing::warn!(%error, "this node could not be added to the list of nodes yet");
         }
         while stop.run_until_cancelled(sleep(interval)).await.is_some() {

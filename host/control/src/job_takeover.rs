@@ -19,7 +19,13 @@ const MAX_LOST_CLAIMS: u32 = 3;
 pub(crate) async fn take_over_jobs_until_stopped(control: &Control) {
     let stop = &control.stop_signal;
     let pause = || TAKEOVER_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64());
-    while stop.run_until_cancelled(sleep(pause())).await.is_some() {
+    let wait = async || {
+        tokio::select! {
+            () = sleep(pause()) => {}
+            () = control.takeover_wakeup.notified() => {}
+        }
+    };
+    while stop.run_until_cancelled(wait()).await.is_some() {
         if let Err(error) = take_over_jobs(control).await {
             tracing::warn!(%error, "cannot look for jobs of other nodes");
         }

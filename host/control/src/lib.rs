@@ -10,6 +10,7 @@
 //! | submission, staged files | checks a submission, stores its files and commits its job |
 //! | admission | selects the next job, limits the number of running jobs and starts them |
 //! | job claims, job takeover | which jobs this node runs, if several nodes share a ledger |
+//! | node messages, shared limits | announcements to other nodes, and limits of all nodes together |
 //! | jobs | progress, diagnosis, cancellation and retry of jobs |
 //! | quota limiter, usage | quotas of a tenant and what it has used |
 //! | upload reservations | counts bytes in flight against quotas and free disk space |
@@ -30,8 +31,11 @@ pub mod events;
 mod job_claims;
 mod job_takeover;
 pub mod jobs;
+mod node_message_handler;
+mod node_messages;
 pub mod pipelines;
 mod quota_limiter;
+mod shared_limits;
 pub mod staged_files;
 mod state;
 pub mod submission;
@@ -47,6 +51,8 @@ pub mod webhook;
 pub use background::{recover_state_of_previous_process, run_background_work_until_stopped};
 pub use commit_notifier::CommitNotifier;
 pub use job_claims::NodeClaims;
+pub use node_messages::NodeMessages;
 pub use quota_limiter::{QuotaCheckError, QuotaExceeded, QuotaLimiter};
+pub use shared_limits::SharedLimits;
 pub use state::{Control, ControlParts, TaskPanicked};
 pub use upload_reservations::{UploadReservation, UploadReservationError, UploadReservations};

@@ -20,10 +20,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use weir_core::clock::unix_time_millis;
 use weir_core::settings::Settings;
+use weir_core::shared_limits::RateLimit;
 use weir_core::tenancy::{Quotas, Tenant};
 use weir_core::usage::{QuotaExhaustedError, Usage, UsageMeter as _, UsageStore};
 use weir_core::{StorageError, TenantId};
 
+use crate::shared_limits::{ShareApplies, SharedLimits};
 use crate::tenant_metric_labels::TenantMetricLabels;
 use crate::usage::{HostQuotas, UsageRecorder};
 
@@ -34,6 +36,8 @@ const STORED_BYTES_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const STORED_BYTES_QUOTA: &str = "stored_bytes";
 /// The maximum number of tenants whose request rate is tracked.
 const MAX_TRACKED_TENANTS: usize = 10_000;
+/// A tenant can send the requests of this many seconds at once.
+const BURST_SECONDS: u32 = 2;
 /// A rate limiter without requests for this long can be dropped: a burst covers two seconds, so it is full again by then.
 const RATE_LIMITER_IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -63,6 +67,7 @@ pub enum QuotaCheckError {
 /// Checks quotas and limits the request rate of each tenant. It counts each refusal.
 pub struct QuotaLimiter {
     host_quotas: HostQuotas,
+    shared_limits: Arc<SharedLimits>,
     usage_recorder: Arc<UsageRecorder>,
     usage_store: Arc<dyn UsageStore>,
     tenant_labels: Arc<TenantMetricLabels>,
@@ -79,12 +84,14 @@ impl QuotaLimiter {
     /// Creates a limiter with the quotas of the settings.
     pub(crate) fn new(
         settings: &Settings,
+        shared_limits: Arc<SharedLimits>,
         usage_recorder: Arc<UsageRecorder>,
         usage_store: Arc<dyn UsageStore>,
         tenant_labels: Arc<TenantMetricLabels>,
     ) -> Self {
         Self {
             host_quotas: HostQuotas::new(settings),
+            shared_limits,
             usage_recorder,
             usage_store,
             tenant_labels,
@@ -98,13 +105,11 @@ impl QuotaLimiter {
     }
 
     /// Counts a request of a tenant, and refuses it if the tenant exceeds its request rate.
-    pub fn check_and_count_request(&self, tenant: &Tenant) -> Result<(), QuotaExceeded> {
-        let limit = self.effective_limits(tenant).requests_per_second;
-        if let Some(wait) = limit.and_then(|limit| self.wait_time_if_rate_exceeded(&tenant.id, limit)) {
-            let detail = format!(
-                "this tenant may send at most {} requests per second",
-                limit.unwrap_or_default()
-            );
+    pub async fn check_and_count_request(&self, tenant: &Tenant) -> Result<(), QuotaExceeded> {
+        if let Some(limit) = self.effective_limits(tenant).requests_per_second
+            && let Some(wait) = self.wait_time_if_rate_exceeded(&tenant.id, limit).await
+        {
+            let detail = format!("this tenant may send at most {limit} requests per second");
             return Err(self.count_and_build_refusal(&tenant.id, "requests_per_second", detail, Some(wait)));
         }
         let one_request = Usage {
@@ -115,9 +120,24 @@ impl QuotaLimiter {
         Ok(())
     }
 
-    /// Returns how long the tenant has to wait if it sends more than `limit` requests per second, else `None`.
-    fn wait_time_if_rate_exceeded(&self, tenant: &TenantId, limit: u64) -> Option<Duration> {
-        let per_second = NonZeroU32::new(u32::try_from(limit).unwrap_or(u32::MAX))?;
+    /// Returns how long the tenant has to wait if it sends more than `limit` requests per second to all nodes, else `None`.
+    async fn wait_time_if_rate_exceeded(&self, tenant: &TenantId, limit: u64) -> Option<Duration> {
+        let per_second = u32::try_from(limit).unwrap_or(u32::MAX).max(1);
+        let rate = RateLimit {
+            per_second,
+            burst: per_second.saturating_mul(BURST_SECONDS),
+        };
+        match self.shared_limits.count_request(tenant.as_str(), rate).await {
+            Ok(wait) => wait,
+            Err(ShareApplies) => {
+                self.wait_time_if_share_exceeded(tenant, self.shared_limits.share_of(per_second))
+            }
+        }
+    }
+
+    /// Like [`Self::wait_time_if_rate_exceeded`], for the requests to this node.
+    fn wait_time_if_share_exceeded(&self, tenant: &TenantId, per_second: u32) -> Option<Duration> {
+        let per_second = NonZeroU32::new(per_second)?;
         let now = Instant::now();
         let mut rates = self.rate_limiters.lock();
         if rates.len() >= MAX_TRACKED_TENANTS && !rates.contains_key(tenant) {
@@ -127,14 +147,14 @@ impl QuotaLimiter {
                 return None;
             }
         }
-        let new_limiter = || TenantRateLimiter {
-            requests_per_second: per_second,
-            limiter: RateLimiter::direct(
-                governor::Quota::per_second(per_second)
-                    .allow_burst(per_second.saturating_mul(NonZeroU32::MIN.saturating_add(1))),
-            ),
-            last_request: now,
-        };
+        let new_limiter =
+            || TenantRateLimiter {
+                requests_per_second: per_second,
+                limiter: RateLimiter::direct(governor::Quota::per_second(per_second).allow_burst(
+                    per_second.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_SECONDS - 1)),
+                )),
+                last_request: now,
+            };
         let rate = rates.entry(tenant.clone()).or_insert_with(new_limiter);
         if rate.requests_per_second != per_second {
             *rate = new_limiter();
@@ -266,12 +286,13 @@ fn time_until_utc_midnight(now_millis: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::FakeStore;
+    use crate::testing::{FakeStore, TestControl};
     use weir_core::tenancy::TenantState;
 
     fn limiter_with_settings(settings: &Settings) -> QuotaLimiter {
         QuotaLimiter::new(
             settings,
+            SharedLimits::new(None, Arc::clone(&TestControl::new().control.claims)),
             UsageRecorder::new(),
             Arc::new(FakeStore::default()),
             Arc::new(TenantMetricLabels::new(0)),
@@ -330,24 +351,24 @@ mod tests {
         let passed = (0..100)
             .take_while(|_| {
                 limiter
-                    .wait_time_if_rate_exceeded(&TenantId::default_tenant(), 10)
+                    .wait_time_if_share_exceeded(&TenantId::default_tenant(), 10)
                     .is_none()
             })
             .count();
         assert!((20..=23).contains(&passed), "{passed}");
         let wait = limiter
-            .wait_time_if_rate_exceeded(&TenantId::default_tenant(), 10)
+            .wait_time_if_share_exceeded(&TenantId::default_tenant(), 10)
             .unwrap();
         assert!(wait <= Duration::from_millis(100), "{wait:?}");
         assert!(
             limiter
-                .wait_time_if_rate_exceeded(&"other".parse().unwrap(), 10)
+                .wait_time_if_share_exceeded(&"other".parse().unwrap(), 10)
                 .is_none()
         );
         // A changed quota takes effect at once.
         assert!(
             limiter
-                .wait_time_if_rate_exceeded(&TenantId::default_tenant(), 1000)
+                .wait_time_if_share_exceeded(&TenantId::default_tenant(), 1000)
                 .is_none()
         );
     }
@@ -358,7 +379,7 @@ mod tests {
         for n in 0..MAX_TRACKED_TENANTS + 100 {
             assert!(
                 limiter
-                    .wait_time_if_rate_exceeded(&format!("t{n}").parse().unwrap(), 10)
+                    .wait_time_if_share_exceeded(&format!("t{n}").parse().unwrap(), 10)
                     .is_none()
             );
         }

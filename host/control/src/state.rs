@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -12,6 +13,8 @@ use weir_core::replay::JobReplayer;
 use weir_core::revision::PipelineStore;
 use weir_core::settings::Settings;
 use weir_core::shadow::ShadowStore;
+use weir_core::shared_limits::SharedLimitStore;
+use weir_core::store_status::StoreStatus;
 use weir_core::tenancy::TenantStore;
 use weir_core::uploads::UploadStore;
 use weir_core::usage::UsageStore;
@@ -22,8 +25,10 @@ use crate::commit_notifier::CommitNotifier;
 use crate::events::TenantEventFeeds;
 use crate::job_claims::NodeClaims;
 use crate::jobs::ProgressCache;
+use crate::node_messages::NodeMessages;
 use crate::pipelines::{PipelineBuilder, TenantPipelineService};
 use crate::quota_limiter::QuotaLimiter;
+use crate::shared_limits::SharedLimits;
 use crate::tenant_metric_labels::TenantMetricLabels;
 use crate::upload_reservations::UploadReservations;
 use crate::usage::{HostQuotas, QuotaSources, UsageRecorder};
@@ -42,6 +47,12 @@ pub struct ControlParts {
     pub document_removals: Arc<dyn DocumentRemovalStore>,
     /// The claims of this node.
     pub claims: Arc<NodeClaims>,
+    /// Announces changes of the ledger to other nodes.
+    pub node_messages: Arc<NodeMessages>,
+    /// Counts for all nodes together; `None` if there are none, or each applies its share of a limit.
+    pub shared_limit_store: Option<Arc<dyn SharedLimitStore>>,
+    /// Whether the latest calls of the stores have succeeded.
+    pub store_statuses: Vec<Arc<StoreStatus>>,
     /// Recorded usage of tenants.
     pub usage_store: Arc<dyn UsageStore>,
     /// Collects the usage that the host causes on behalf of tenants.
@@ -78,6 +89,14 @@ pub struct Control {
     pub document_removals: Arc<dyn DocumentRemovalStore>,
     /// The claims of this node.
     pub claims: Arc<NodeClaims>,
+    /// Announces changes of the ledger to other nodes.
+    pub(crate) node_messages: Arc<NodeMessages>,
+    /// Wakes the search for jobs of other nodes.
+    pub(crate) takeover_wakeup: Notify,
+    /// Limits of all nodes together.
+    pub shared_limits: Arc<SharedLimits>,
+    /// Whether the latest calls of the stores have succeeded.
+    pub store_statuses: Vec<Arc<StoreStatus>>,
     /// Recorded usage of tenants.
     pub usage_store: Arc<dyn UsageStore>,
     /// Collects the usage that the host causes on behalf of tenants.
@@ -129,8 +148,10 @@ impl Control {
             host_quotas: HostQuotas::new(&settings),
             tenant_labels: Arc::clone(&tenant_labels),
         });
+        let shared_limits = SharedLimits::new(parts.shared_limit_store, Arc::clone(&parts.claims));
         let quota_limiter = Arc::new(QuotaLimiter::new(
             &settings,
+            Arc::clone(&shared_limits),
             Arc::clone(&parts.usage_recorder),
             Arc::clone(&parts.usage_store),
             tenant_labels,
@@ -143,6 +164,10 @@ impl Control {
             job_requests: parts.job_requests,
             document_removals: parts.document_removals,
             claims: parts.claims,
+            node_messages: parts.node_messages,
+            takeover_wakeup: Notify::new(),
+            shared_limits,
+            store_statuses: parts.store_statuses,
             usage_store: parts.usage_store,
             usage_recorder: parts.usage_recorder,
             tenant_pipelines: TenantPipelineService::new(

@@ -144,5 +144,8 @@ pub async fn commit_and_enqueue_job(
         }
     }
     reservation.enqueue_reserved_job(job_request);
+    control
+        .node_messages
+        .announce_claimable_job(&job_request.tenant, job_request.job);
     Ok((job_request.job, false))
 }

@@ -251,6 +251,18 @@ impl StorageError {
         }
     }
 
+    /// Whether the store itself failed, not the request.
+    pub const fn is_store_failure(&self) -> bool {
+        match self {
+            Self::NoSpace { .. }
+            | Self::PermissionDenied { .. }
+            | Self::Unavailable { .. }
+            | Self::Damaged { .. }
+            | Self::Failed { .. } => true,
+            Self::InUse { .. } | Self::ClaimLost { .. } | Self::NotFound { .. } => false,
+        }
+    }
+
     /// Converts the error of an I/O call on `what`.
     pub fn from_io_error(what: impl Into<String>, error: &std::io::Error) -> Self {
         use std::io::ErrorKind;

@@ -96,7 +96,7 @@ pub(crate) async fn authenticate_key_and_check_rate(
     tracing::Span::current()
         .record("tenant", tenant.id.as_str())
         .record("key", &record.id);
-    control.quota_limiter.check_and_count_request(&tenant)?;
+    control.quota_limiter.check_and_count_request(&tenant).await?;
     Ok(Caller {
         tenant,
         key_id: record.id,

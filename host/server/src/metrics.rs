@@ -19,6 +19,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use weir_control::Control;
 use weir_core::settings::MetricsAccess;
@@ -72,8 +73,10 @@ pub(crate) async fn run_metrics_upkeep_loop() {
     }
 }
 
-fn render_metrics() -> String {
+fn render_metrics(control: &Control) -> String {
     process::record_process_metrics();
+    let waited = control.admission.longest_wait_for_start();
+    gauge!("weir_queue_oldest_job_age_seconds").set(waited.as_secs_f64());
     get_or_install_recorder().render()
 }
 
@@ -101,5 +104,5 @@ pub(crate) async fn get_metrics(
         MetricsAccess::Open => {}
     }
     let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    Ok((content, render_metrics()))
+    Ok((content, render_metrics(&control)))
 }

@@ -48,6 +48,8 @@ impl Server {
             Arc::clone(&app.search_buffer).dispatch_batches(Arc::clone(&control) as _, max_batches_in_flight),
         );
         tasks.spawn(metrics::run_metrics_upkeep_loop());
+        tasks.spawn(Arc::clone(&app.event_stream_limiter).report_open_streams());
+        tasks.spawn(Arc::clone(&app.search_stream_limiter).report_open_streams());
         let requests = async {
             let wait_for_stop = async {
                 stop.await;

@@ -47,11 +47,13 @@ impl AppState {
             outbound_client: Arc::new(OutboundClient::new(settings)),
             event_stream_limiter: StreamLimiter::new(
                 "event",
+                Arc::clone(&control.shared_limits),
                 settings.server_max_event_streams,
                 settings.server_max_event_streams_per_tenant,
             ),
             search_stream_limiter: StreamLimiter::new(
                 "query",
+                Arc::clone(&control.shared_limits),
                 settings.query_stream_max_streams,
                 settings.query_stream_max_streams_per_tenant,
             ),

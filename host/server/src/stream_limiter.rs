@@ -1,15 +1,19 @@
 //! Limits the number of concurrent streams on the host and for each tenant.
 //!
 //! A stream costs little but lasts long, so their number has to be bounded. Each stream is served by a task of its own that outlives
-//! the request handler. The limiter tracks these tasks, so that the server can wait for their end.
+//! the request handler. The limiter tracks these tasks, so that the server can wait for their end. The limit of a tenant holds for all
+//! nodes together, that of the host for this node.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+use weir_control::SharedLimits;
 use weir_core::TenantId;
 
 use crate::problem::Problem;
@@ -20,16 +24,22 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Limits one kind of stream.
 pub(crate) struct StreamLimiter {
     kind: &'static str,
+    /// The limit of a tenant holds for all nodes together.
+    shared_limits: Arc<SharedLimits>,
     max_streams: usize,
-    max_streams_per_tenant: usize,
+    max_streams_per_tenant: u32,
     open_streams: Mutex<OpenStreamCounts>,
+    /// Wakes the task that reports open streams to other nodes.
+    stream_ended: Notify,
     tasks: TaskTracker,
 }
 
 #[derive(Default)]
 struct OpenStreamCounts {
     total: usize,
-    by_tenant: HashMap<TenantId, usize>,
+    by_tenant: HashMap<TenantId, u32>,
+    /// Tenants with fewer open streams than reported.
+    tenants_with_ended_streams: HashSet<TenantId>,
 }
 
 /// The right to have one open stream. Dropping it releases the right.
@@ -40,43 +50,91 @@ pub(crate) struct StreamPermit {
 
 impl StreamLimiter {
     /// Creates a limiter for `all` streams, at most `each` of them for one tenant. `kind` names them in metrics and refusals.
-    pub(crate) fn new(kind: &'static str, max_streams: u32, max_streams_per_tenant: u32) -> Arc<Self> {
+    pub(crate) fn new(
+        kind: &'static str,
+        shared_limits: Arc<SharedLimits>,
+        max_streams: u32,
+        max_streams_per_tenant: u32,
+    ) -> Arc<Self> {
         Arc::new(Self {
             kind,
+            shared_limits,
             max_streams: max_streams as usize,
-            max_streams_per_tenant: max_streams_per_tenant as usize,
+            max_streams_per_tenant,
             open_streams: Mutex::default(),
+            stream_ended: Notify::new(),
             tasks: TaskTracker::new(),
         })
     }
 
     /// Acquires a permit for a stream of a tenant. Returns a problem with status 429 if a limit is reached.
-    pub(crate) fn try_acquire(self: &Arc<Self>, tenant: &TenantId) -> Result<StreamPermit, Problem> {
-        let mut open_streams = self.open_streams.lock();
-        let tenant_streams = open_streams.by_tenant.get(tenant).copied().unwrap_or(0);
+    pub(crate) async fn try_acquire(self: &Arc<Self>, tenant: &TenantId) -> Result<StreamPermit, Problem> {
         let (all, each, kind) = (self.max_streams, self.max_streams_per_tenant, self.kind);
-        let full = if tenant_streams >= each {
-            Some(format!(
-                "{each} {kind} streams are open for this tenant: close one, or try again later"
-            ))
-        } else if open_streams.total >= all {
-            Some(format!(
+        let (permit, own) = self.count_stream(tenant).ok_or_else(|| {
+            self.refuse(format!(
                 "{all} {kind} streams are open on this host: try again later"
             ))
-        } else {
-            None
-        };
-        if let Some(detail) = full {
-            counter!("weir_http_streams_refused_total", "kind" => kind).increment(1);
-            return Err(Problem::named_quota_exceeded("streams", detail, RETRY_AFTER));
+        })?;
+        let name = self.name_in_reports(tenant);
+        match own <= each && self.shared_limits.try_set_open_streams(&name, own, each).await {
+            true => Ok(permit),
+            false => Err(self.refuse(format!(
+                "{each} {kind} streams are open for this tenant: close one, or try again later"
+            ))),
+        }
+    }
+
+    /// Counts a stream, unless the host has as many as it may have. Also returns the number of streams of the tenant.
+    fn count_stream(self: &Arc<Self>, tenant: &TenantId) -> Option<(StreamPermit, u32)> {
+        let mut open_streams = self.open_streams.lock();
+        if open_streams.total >= self.max_streams {
+            return None;
         }
         open_streams.total += 1;
-        open_streams.by_tenant.insert(tenant.clone(), tenant_streams + 1);
-        gauge!("weir_http_streams", "kind" => kind).set(open_streams.total as f64);
-        Ok(StreamPermit {
+        let own = open_streams.by_tenant.entry(tenant.clone()).or_default();
+        *own += 1;
+        let own = *own;
+        gauge!("weir_http_streams", "kind" => self.kind).set(open_streams.total as f64);
+        let permit = StreamPermit {
             limiter: Arc::clone(self),
             tenant: tenant.clone(),
-        })
+        };
+        Some((permit, own))
+    }
+
+    fn refuse(&self, detail: String) -> Problem {
+        counter!("weir_http_streams_refused_total", "kind" => self.kind).increment(1);
+        Problem::named_quota_exceeded("streams", detail, RETRY_AFTER)
+    }
+
+    fn name_in_reports(&self, tenant: &TenantId) -> String {
+        format!("{}:{tenant}", self.kind)
+    }
+
+    /// Reports the open streams to the other nodes when some have ended, and from time to time. Never returns.
+    pub(crate) async fn report_open_streams(self: Arc<Self>) {
+        loop {
+            let ended = timeout(SharedLimits::REPORT_INTERVAL, self.stream_ended.notified()).await;
+            let reports: Vec<(TenantId, u32)> = {
+                let mut open_streams = self.open_streams.lock();
+                let mut tenants = std::mem::take(&mut open_streams.tenants_with_ended_streams);
+                if ended.is_err() {
+                    tenants.extend(open_streams.by_tenant.keys().cloned());
+                }
+                let count = |tenant: &TenantId| open_streams.by_tenant.get(tenant).copied().unwrap_or(0);
+                tenants
+                    .into_iter()
+                    .map(|tenant| {
+                        let open = count(&tenant);
+                        (tenant, open)
+                    })
+                    .collect()
+            };
+            for (tenant, open) in reports {
+                let name = self.name_in_reports(&tenant);
+                self.shared_limits.report_open_streams(&name, open).await;
+            }
+        }
     }
 
     /// Returns the number of open streams.
@@ -112,28 +170,45 @@ impl Drop for StreamPermit {
                 open_streams.by_tenant.remove(&self.tenant);
             }
         }
+        open_streams
+            .tenants_with_ended_streams
+            .insert(self.tenant.clone());
+        self.limiter.stream_ended.notify_one();
         gauge!("weir_http_streams", "kind" => self.limiter.kind).set(open_streams.total as f64);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use weir_control::testing::TestControl;
+
     use super::*;
 
-    #[test]
-    fn streams_are_limited_for_the_host_and_for_each_tenant() {
-        let limiter = StreamLimiter::new("event", 3, 2);
+    /// Returns the limits of a node without others.
+    fn shared_limits() -> Arc<SharedLimits> {
+        Arc::clone(&TestControl::new().control.shared_limits)
+    }
+
+    #[tokio::test]
+    async fn streams_are_limited_for_the_host_and_for_each_tenant() {
+        let limiter = StreamLimiter::new("event", shared_limits(), 3, 2);
         let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let held = [limiter.try_acquire(&a).unwrap(), limiter.try_acquire(&a).unwrap()];
-        assert_eq!(limiter.try_acquire(&a).err().unwrap().status(), 429);
-        let other = limiter.try_acquire(&b).unwrap();
+        let held = [
+            limiter.try_acquire(&a).await.unwrap(),
+            limiter.try_acquire(&a).await.unwrap(),
+        ];
+        assert_eq!(limiter.try_acquire(&a).await.err().unwrap().status(), 429);
+        let other = limiter.try_acquire(&b).await.unwrap();
         assert_eq!(
-            limiter.try_acquire(&b).err().unwrap().status(),
+            limiter.try_acquire(&b).await.err().unwrap().status(),
             429,
             "the host is full"
         );
         drop(held);
-        let _again = (limiter.try_acquire(&b).unwrap(), limiter.try_acquire(&a).unwrap());
+        let _again = (
+            limiter.try_acquire(&b).await.unwrap(),
+            limiter.try_acquire(&a).await.unwrap(),
+        );
         drop(other);
         assert_eq!(limiter.open_stream_count(), 2);
         assert_eq!(limiter.open_streams.lock().by_tenant.len(), 2);

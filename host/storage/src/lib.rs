@@ -18,7 +18,7 @@
 //!
 //! [`Storage`] is for the process that holds the folder. Other processes can work at the same time, and also while no process holds the
 //! folder: [`search_data_folder`] finds passages, [`SqlLedger::open_read_only`] reads the ledger, and [`SqlLedger::open_shared`] changes
-//! tenants and API keys.
+//! tenants and API keys. [`RedisClient`] has what nodes may lose: messages and limits of all nodes.
 
 mod blobs;
 mod changed_paths;
@@ -26,11 +26,14 @@ mod component_store;
 mod data_folder;
 mod file_stores;
 mod ledger;
+mod measured_stores;
 mod path_with_public_name;
+mod redis_client;
 mod response_cache;
 mod s3;
 mod search_socket_server;
 mod storage_usage;
+mod store_metrics;
 mod tenant_files;
 mod tenant_removal;
 mod uploads;
@@ -43,6 +46,7 @@ use std::sync::Arc;
 pub use blobs::FileBlobStore;
 pub use component_store::FileComponentStore;
 pub use ledger::{PostgresConnectionSettings, SqlLedger};
+pub use redis_client::{RedisClient, RedisConnection};
 pub use response_cache::SqliteResponseCache;
 pub use s3::{S3Bucket, S3Connection, S3Credentials, S3Location, S3LocationError, ServerSideEncryption};
 pub use search_socket_server::search_data_folder;
@@ -52,10 +56,12 @@ pub use vectors::{EdgeVectorStore, MAX_HITS, QdrantConnection, QdrantVectorStore
 use weir_core::StorageError;
 use weir_core::component::ComponentStore;
 use weir_core::ports::{BlobStore, VectorStore};
+use weir_core::store_status::StoreStatus;
 use weir_core::uploads::UploadStore;
 
 use crate::data_folder::FolderLock;
 use crate::file_stores::FileStores;
+use crate::measured_stores::MeasuredStore;
 use crate::search_socket_server::SearchServer;
 
 /// A data folder that this process holds for writing.
@@ -76,6 +82,8 @@ pub struct Storage {
     pub vectors: Arc<dyn VectorStore>,
     /// Documents, jobs, pages and events. Also the components' state, tenants, job requests, usage, and the revisions of pipelines.
     pub ledger: Arc<SqlLedger>,
+    /// Whether the latest calls of the ledger, the blobs and the vectors have succeeded.
+    pub store_statuses: Vec<Arc<StoreStatus>>,
     /// Held until everything is closed, also if no store is in the folder.
     _folder_lock: Arc<FolderLock>,
 }
@@ -142,14 +150,18 @@ impl Storage {
                 Arc::new(stores.blobs),
             ),
         };
+        let blobs = Arc::new(MeasuredStore::new(blobs, "blobs"));
+        let vectors = Arc::new(MeasuredStore::new(vectors, "vectors"));
+        let ledger = Arc::new(stores.ledger);
         Ok(Self {
             search_server,
             embedded_index,
             uploads,
             components,
+            store_statuses: vec![ledger.status(), blobs.status(), vectors.status()],
             blobs,
             vectors,
-            ledger: Arc::new(stores.ledger),
+            ledger,
             _folder_lock: stores.folder_lock,
         })
     }

@@ -149,12 +149,17 @@ impl JobQueue {
         Some(job)
     }
 
-    /// Removes the jobs that are not in `jobs` and were queued before `queued_before`. Returns how many.
+    /// Removes the jobs that are not in `jobs` and were queued before `queued_before`. They have started on other nodes, or have ended.
+    /// Returns how many.
     pub(super) fn remove_jobs_except(&mut self, jobs: &HashSet<JobId>, queued_before: Duration) -> usize {
         let before = self.queued_jobs;
         let stays = |job: &QueuedJob| jobs.contains(&job.job_id) || job.queued_at >= queued_before;
         for tenant_jobs in self.tenants.values_mut() {
+            let count = tenant_jobs.jobs.len();
             tenant_jobs.jobs.retain(stays);
+            if tenant_jobs.jobs.len() < count {
+                tenant_jobs.last_start = queued_before;
+            }
         }
         self.queued_jobs = self
             .tenants
@@ -424,6 +429,18 @@ mod tests {
         let known = HashSet::from([a.job_id]);
         assert_eq!(queue.remove_jobs_except(&known, Duration::from_secs(5)), 1);
         assert_eq!((queue.len(), queue.tenants.len()), (2, 1));
+        // The tenants' jobs start, on other nodes.
+        queue.push(queued_job("c", PriorityLane::Bulk, 1.0, 1));
+        queue.push(queued_job("c", PriorityLane::Bulk, 1.0, 1));
+        let c = queue.tenants[&tenant_id("c")].jobs[0].job_id;
+        let wait = |queue: &JobQueue| {
+            let is_c = |tenant: &TenantId| *tenant == tenant_id("c");
+            queue.longest_tenant_wait_without_start(Duration::from_secs(5), is_c)
+        };
+        assert_eq!(wait(&queue), Some(Duration::from_secs(4)));
+        queue.remove_jobs_except(&HashSet::from([a.job_id, new.job_id, c]), Duration::from_secs(5));
+        assert_eq!(wait(&queue), Some(Duration::ZERO));
+        queue.remove_tenant_jobs(&tenant_id("c"));
         assert_eq!(
             queue.remove_jobs_except(&HashSet::new(), Duration::from_secs(6)),
             2

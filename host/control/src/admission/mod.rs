@@ -34,7 +34,7 @@ use guards::TenantLockout;
 pub use job_queue::QueuedJob;
 use state::{AdmissionState, RunningJob, SharedAdmissionState, TenantSchedulingTerms};
 pub(crate) use unfinished_jobs::{
-    fail_job_that_stops_nodes, requeue_unfinished_jobs, synchronize_queue_with_ledger,
+    enqueue_announced_job, fail_job_that_stops_nodes, requeue_unfinished_jobs, synchronize_queue_with_ledger,
 };
 pub(crate) use unstarted_job_end::commit_failed_or_canceled_job;
 
@@ -356,6 +356,16 @@ impl Admission {
         }
     }
 
+    /// Returns the longest time for which a tenant whose jobs may start has had queued jobs and none of them started.
+    pub fn longest_wait_for_start(&self) -> Duration {
+        let now = self.shared.time_since_clock_start();
+        let state = self.shared.lock();
+        let waited = state
+            .queue
+            .longest_tenant_wait_without_start(now, |tenant| state.is_allowed_by_terms(tenant, now));
+        waited.unwrap_or_default()
+    }
+
     /// Returns the reason why the host accepts no jobs now, if there is one, and counts the refused job.
     pub(crate) fn overload_reason(&self) -> Option<String> {
         if self.min_free_memory_bytes > 0
@@ -368,12 +378,7 @@ impl Admission {
                 free >> 20
             ));
         }
-        let (limit, now) = (self.max_wait?, self.shared.time_since_clock_start());
-        let state = self.shared.lock();
-        // Only tenants that would get a free job slot count.
-        let waited = state
-            .queue
-            .longest_tenant_wait_without_start(now, |tenant| state.is_allowed_by_terms(tenant, now))?;
+        let (limit, waited) = (self.max_wait?, self.longest_wait_for_start());
         (waited > limit).then(|| {
             count_shed_job("queue-wait");
             format!(

@@ -28,6 +28,24 @@ pub(crate) async fn synchronize_queue_with_ledger(control: &Control) -> Result<(
     Ok(())
 }
 
+/// Queues a job that another node has announced, unless it is known or has been claimed since.
+pub(crate) async fn enqueue_announced_job(
+    control: &Control,
+    tenant: &TenantId,
+    job: &JobId,
+) -> Result<(), StorageError> {
+    if control.admission.unfinished_job_status(tenant, *job).is_some() {
+        return Ok(());
+    }
+    let queued_at = control.admission.queue_time();
+    match control.ledger.find_job(tenant, job).await? {
+        Some(record) if !record.state.is_terminal() => {
+            enqueue_claimable_job(control, record, queued_at).await
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn enqueue_claimable_job(
     control: &Control,
     record: JobRecord,

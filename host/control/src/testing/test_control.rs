@@ -19,6 +19,7 @@ use super::{
 use crate::admission::run_dispatcher;
 use crate::commit_notifier::CommitNotifier;
 use crate::job_claims::NodeClaims;
+use crate::node_messages::NodeMessages;
 use crate::state::{Control, ControlParts};
 use crate::usage::UsageRecorder;
 
@@ -95,6 +96,7 @@ impl TestControl {
         };
         let uploads = FakeUploadStore::new(&data.path().join("uploads"), store.clone());
         let components = FakeComponentStore::new(&data.path().join("components"));
+        let node_messages = NodeMessages::new(None);
         let control = Control::new(ControlParts {
             engine: Engine::new(ports, EngineConfig::from_settings(&settings)),
             ledger,
@@ -104,9 +106,13 @@ impl TestControl {
             claims: Arc::new(NodeClaims::new(
                 store.clone(),
                 store.clone(),
+                Arc::clone(&node_messages),
                 NodeInfo::new_unique("test", settings.cluster_role),
                 LEASE,
             )),
+            node_messages,
+            shared_limit_store: None,
+            store_statuses: Vec::new(),
             usage_store: store.clone(),
             usage_recorder,
             pipelines: store.clone(),

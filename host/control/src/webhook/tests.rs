@@ -18,6 +18,7 @@ use super::webhook_request::{WebhookRequest, sign_body};
 use super::{WebhookDelivery, WebhookSender};
 use crate::commit_notifier::CommitNotifier;
 use crate::job_claims::NodeClaims;
+use crate::node_messages::NodeMessages;
 use crate::testing::{FakeStore, commit_events, job_record};
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -97,6 +98,7 @@ impl DeliveryHarness {
             Arc::new(NodeClaims::new(
                 memory.clone(),
                 memory.clone(),
+                NodeMessages::new(None),
                 NodeInfo::new_unique("test", NodeRole::Both),
                 LEASE,
             )),

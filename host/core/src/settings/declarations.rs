@@ -115,6 +115,15 @@ settings! {
     /// What this node does: it serves the API (`api`), runs jobs (`worker`), or both. A worker serves only `/healthz`, `/readyz` and
     /// `/metrics`. Roles other than `both` need `storage.ledger`, `storage.vectors` and `storage.blobs`.
     "cluster.role" => cluster_role: NodeRole = "both", "api, worker or both" if |_v| true;
+    /// URL of a Redis server, so that nodes learn of new jobs and events at once and share request rates and places of streams exactly.
+    /// Its data may be lost at any time. With `rediss://` the certificate is verified. Empty: nodes look into the ledger every
+    /// second, and each takes its share of a limit.
+    "cluster.redis" => cluster_redis: String = "", "a URL without a password such as redis://redis:6379/0, or empty"
+        if |v| v.is_empty() || is_redis_url_without_password(&v);
+    /// Environment variable with the password of the Redis user. Empty: no password is sent.
+    "cluster.redis_password_env" => cluster_redis_password_env: String = "", "a name" if |_v| true;
+    /// First part of all keys and channels on the Redis server. Clusters that share a server need different ones.
+    "cluster.redis_key_prefix" => cluster_redis_key_prefix: String = "weir", "1 to 64 characters" if |v| (1..=64).contains(&v.len());
     /// Time after which other nodes take over the jobs of a node that does not respond.
     "cluster.lease_seconds" => cluster_lease_seconds: u32 = "30", "seconds, 3 to 600" if |v| (3..=600).contains(&v);
 
@@ -361,13 +370,19 @@ settings! {
 }
 
 /// The URL is shown in several places, so it must not contain a password.
-fn is_postgres_url_without_password(address: &str) -> bool {
-    let rest = address
-        .strip_prefix("postgres://")
-        .or_else(|| address.strip_prefix("postgresql://"));
+fn is_url_without_password(address: &str, schemes: [&str; 2]) -> bool {
+    let rest = schemes.iter().find_map(|scheme| address.strip_prefix(scheme));
     rest.is_some_and(|rest| {
         // A password may contain any character, and the host follows the last `@`.
         let has_password = rest.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
         !rest.is_empty() && !has_password && !rest.contains("password=")
     })
+}
+
+fn is_postgres_url_without_password(address: &str) -> bool {
+    is_url_without_password(address, ["postgres://", "postgresql://"])
+}
+
+fn is_redis_url_without_password(address: &str) -> bool {
+    is_url_without_password(address, ["redis://", "rediss://"])
 }

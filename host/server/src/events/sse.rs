@@ -139,7 +139,7 @@ pub(crate) async fn stream_job_events(
     else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    let permit = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
+    let permit = app.event_stream_limiter.try_acquire(caller.tenant_id()).await?;
     let reader = EventReader::for_job(&app.control.event_feeds, caller.tenant_id(), job, seq).await?;
     Ok(start_sse_stream(
         &app.event_stream_limiter,
@@ -194,7 +194,7 @@ pub(crate) async fn stream_tenant_events(
             "there is no event at position {position}: start again without a position"
         )));
     }
-    let permit = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
+    let permit = app.event_stream_limiter.try_acquire(caller.tenant_id()).await?;
     let reader = EventReader::for_tenant(&app.control.event_feeds, caller.tenant_id(), after).await?;
     Ok(start_sse_stream(
         &app.event_stream_limiter,

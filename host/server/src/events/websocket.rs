@@ -94,7 +94,7 @@ pub(crate) async fn stream_job_events_ws(
     let upgrade = upgrade.map_err(|e| {
         Problem::upgrade_required(format!("this path needs a WebSocket request: {}", e.body_text()))
     })?;
-    let permit = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
+    let permit = app.event_stream_limiter.try_acquire(caller.tenant_id()).await?;
     let reader = EventReader::for_job(&app.control.event_feeds, caller.tenant_id(), job, after).await?;
     let streams = Arc::clone(&app.event_stream_limiter);
     let upgrade = upgrade

@@ -71,6 +71,7 @@ metric_catalog! {
 
     // Jobs and pages
     "weir_jobs_queued" Gauge Count "Queued jobs";
+    "weir_queue_oldest_job_age_seconds" Gauge Seconds "Longest time for which a tenant whose jobs may start has had queued jobs and none of them started";
     "weir_jobs_running" Gauge Count "Running jobs";
     "weir_jobs_ended_total" Counter Count "Jobs that ended, by state: done, failed or cancelled";
     "weir_job_submissions_shed_total" Counter Count "Job submissions refused because of overload, by reason: memory (too little available), queue-wait (queued jobs wait too long for a job slot) or queue-full (the job queue is full)";
@@ -85,6 +86,9 @@ metric_catalog! {
     "weir_jobs_reclaimed_total" Counter Count "Claims of nodes that did not renew them in time, ended by this node";
     "weir_lease_renew_seconds" Histogram(COMMIT_SECONDS) Seconds "Time of a renewal of all claims of this node";
     "weir_fenced_writes_total" Counter Count "Results of jobs that were not written because another node had claimed the job";
+    "weir_cluster_nodes" Gauge Count "Nodes that renew their leases, by role: api, worker or both";
+    "weir_store_request_duration_seconds" Histogram(COMMIT_SECONDS) Seconds "Time of a call of a store, by store: ledger, blobs, vectors or redis";
+    "weir_store_request_failures_total" Counter Count "Calls of a store that failed because of the store, by store";
     "weir_store_retries_total" Counter Count "Calls of stores that were repeated because the store was not available";
     "weir_ledger_commit_duration_seconds" Histogram(COMMIT_SECONDS) Seconds "Time of a group commit until it is durable";
 

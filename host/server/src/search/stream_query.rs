@@ -58,7 +58,7 @@ pub(crate) async fn stream_query(
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Read)?;
     let request = search.into_engine_request(caller.tenant_id())?;
-    let permit = app.search_stream_limiter.try_acquire(caller.tenant_id())?;
+    let permit = app.search_stream_limiter.try_acquire(caller.tenant_id()).await?;
     let began = Instant::now();
     let pending_search = enqueue_query(&app, caller.tenant_id(), request)?;
     let (chunks, body) = mpsc::channel(EVENT_CHANNEL_CAPACITY);

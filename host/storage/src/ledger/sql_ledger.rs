@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use weir_core::StorageError;
+use weir_core::store_status::StoreStatus;
 
 use super::claim_rows::release_all_claims;
 use super::ledger_database::LedgerDatabase;
@@ -33,7 +34,7 @@ impl SqlLedger {
             measure_changing_paths(t, data)
         })?;
         Ok(Self {
-            database: Arc::new(LedgerDatabase::Sqlite(database)),
+            database: Arc::new(LedgerDatabase::in_sqlite(database)),
             changed_paths,
         })
     }
@@ -60,7 +61,7 @@ impl SqlLedger {
         let changed_paths = Arc::<ChangedPaths>::default();
         let database = PostgresDatabase::connect_and_upgrade(settings, Arc::clone(&changed_paths)).await?;
         Ok(Self {
-            database: Arc::new(LedgerDatabase::Postgres(database)),
+            database: Arc::new(LedgerDatabase::in_postgres(database)),
             changed_paths,
         })
     }
@@ -80,7 +81,7 @@ impl SqlLedger {
 
     fn from_sqlite_without_lock(database: SqliteDatabase) -> Self {
         Self {
-            database: Arc::new(LedgerDatabase::Sqlite(database)),
+            database: Arc::new(LedgerDatabase::in_sqlite(database)),
             changed_paths: Arc::default(),
         }
     }
@@ -89,6 +90,11 @@ impl SqlLedger {
     #[cfg(test)]
     pub(crate) fn open_for_test(data: &Path) -> Self {
         Self::open_or_create(data, Arc::new(FolderLock::acquire_with_timeout(data).unwrap())).unwrap()
+    }
+
+    /// Returns whether the latest call has succeeded.
+    pub(crate) fn status(&self) -> Arc<StoreStatus> {
+        self.database.status()
     }
 
     /// Returns the handle through which stored files are changed.
