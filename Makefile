@@ -21,6 +21,7 @@ test bench: export WEIR_PATHS_DEFAULT_COMPONENTS := $(target)/components
 test bench: export WEIR_HOSTILE_COMPONENTS := $(target)/components
 export WEIR_BENCH_VENV := $(target)/bench-venv
 export WEIR_SEAWEEDFS_VENV := $(target)/seaweedfs-venv
+export WEIR_DEPLOY_CHECK_VENV := $(target)/deploy-check-venv
 
 # There is a default question for the sample documents only; for other files, set ASK.
 samples := $(target)/samples
@@ -45,7 +46,7 @@ model := $(if $(LLM),--set llm.provider.small.kind=local \
 guests := cd components && env -u CARGO_TARGET_DIR
 defaults := batching routing chunking progress
 
-.PHONY: help run test test-local setup components build samples examples lint bench bench-local clean
+.PHONY: help run test test-local setup components build samples examples lint deploy-check bench bench-local clean
 
 help:
 	@echo 'make run [PDF=file-or-folder] [ASK="a question"]   ingest documents and search them for a question'
@@ -54,6 +55,7 @@ help:
 	@echo 'make test-local                                    the tests of language models in the process'
 	@echo 'make examples [LANGUAGES="rust js python"]         build the example components and compare their decisions'
 	@echo 'make lint                                          formatting and clippy'
+	@echo 'make deploy-check                                  check the files for containers, Kubernetes and monitoring'
 	@echo 'make bench                                         measure, and compare with peers (long)'
 	@echo 'make setup | components | build | samples          single steps of the above'
 	@echo 'make clean                                         remove what was built and ingested here'
@@ -106,6 +108,11 @@ lint:
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	$(guests) cargo fmt --all --check
 	$(guests) cargo clippy --locked --workspace --all-targets -- --deny warnings
+
+# Not part of `make test`: it needs promtool, kubectl and HAProxy, which nothing else needs, but no cluster and no daemon.
+deploy-check:
+	@deploy/setup deploy
+	@deploy/check
 
 # The tests and `make run` use the dev profile too; another profile would build every dependency again.
 bench: components build samples

@@ -147,6 +147,37 @@ mod tests {
         }
     }
 
+    /// The files for containers set settings by name, which no other test reads.
+    #[test]
+    fn deploy_files_set_only_settings_that_exist() {
+        let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+        let read = |file: &str| std::fs::read_to_string(deploy.join(file)).unwrap();
+        let mut settings = Settings::default();
+        settings
+            .merge_toml("weir.toml", &read("kubernetes/weir.toml"))
+            .unwrap();
+        assert!(settings.storage_ledger.starts_with("postgres://"));
+
+        // WEIR_DATA is an option of the command line, and the others are variables of compose.yaml itself.
+        let others = ["WEIR_DATA", "WEIR_IMAGE", "WEIR_PORT"];
+        let mut found = 0;
+        for file in [
+            "Containerfile",
+            "compose.yaml",
+            "kubernetes/api.yaml",
+            "kubernetes/worker.yaml",
+        ] {
+            let text = read(file);
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            for word in words.filter(|word| word.starts_with("WEIR_") && !others.contains(word)) {
+                let is_setting = DECLARATIONS.iter().any(|d| d.environment_variable() == word);
+                assert!(is_setting, "{word} in {file} is no setting");
+                found += 1;
+            }
+        }
+        assert!(found > 10, "{found}");
+    }
+
     #[test]
     fn invalid_value_error_states_accepted_values() {
         let mut settings = Settings::default();

@@ -248,11 +248,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn alerts_use_only_metrics_of_the_catalog() {
-        let rules = read_deploy_file("alerts.yml");
-        let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        let mut checked = 0;
+    /// Asserts that each metric that a text with queries names exists, and that it names at least `min_metrics`.
+    fn assert_uses_only_metrics_of_the_catalog(text: &str, min_metrics: usize) {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let mut used = BTreeSet::new();
         for word in words.filter(|word| word.starts_with("weir_") || word.starts_with("process_")) {
             let name = word
                 .trim_end_matches("_bucket")
@@ -262,8 +261,19 @@ mod tests {
                 metric_names().contains(name) || metric_names().contains(word),
                 "{word} is not in the catalog"
             );
-            checked += 1;
+            used.insert(name);
         }
-        assert!(checked > 5, "{checked}");
+        assert!(used.len() >= min_metrics, "{used:?}");
+    }
+
+    #[test]
+    fn alerts_use_only_metrics_of_the_catalog() {
+        assert_uses_only_metrics_of_the_catalog(&read_deploy_file("alerts.yml"), 20);
+    }
+
+    #[test]
+    fn dashboard_and_autoscaler_use_only_metrics_of_the_catalog() {
+        assert_uses_only_metrics_of_the_catalog(&read_deploy_file("grafana/weir.json"), 60);
+        assert_uses_only_metrics_of_the_catalog(&read_deploy_file("kubernetes/worker.yaml"), 1);
     }
 }
