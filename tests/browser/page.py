@@ -255,6 +255,17 @@ def check_usage(session):
     session.check_screen("usage", whole=True)
 
 
+def check_nodes(session):
+    """A key with the scope admin sees the nodes and their jobs."""
+    page = session.page
+    page.get_by_role("link", name="Nodes", exact=True).click()
+    row = page.locator("#nodes tbody tr")
+    expect(row).to_have_count(1)
+    expect(row).to_contain_text("alive")
+    expect(row).to_contain_text("serves clients, runs jobs")
+    session.check_screen("nodes", whole=True)
+
+
 def check_documents(session):
     """Documents are listed, can be opened, and disappear when they are deleted."""
     page = session.page
@@ -352,6 +363,7 @@ def main(weir, program, screenshots):
                 ("hides weak hits", lambda: check_weak_hits(session)),
                 ("shows partial success", lambda: check_partial_success(session, samples)),
                 ("shows usage", lambda: check_usage(session)),
+                ("shows nodes", lambda: check_nodes(session)),
                 ("lists and deletes documents", lambda: check_documents(session)),
                 ("cancels and retries", lambda: check_cancel_and_retry(session, samples)),
                 ("reconnects after a restart", lambda: check_restart(session, samples)),

@@ -2,9 +2,10 @@
 
 import { clearKey, getJson, hasKey, onKeyRejected, setKey } from "./api.js";
 import { clearDocuments, initDocuments, showDocuments } from "./documents.js";
-import { byId, errorMessage, setText, setVisible } from "./dom.js";
+import { byId, errorMessage, setText, setVisible, showError } from "./dom.js";
 import { clearImageCache } from "./images.js";
 import { clearJobs, hideJobs, initJobs, showJobs } from "./jobs.js";
+import { clearNodes, hideNodes, showNodes, showNodesLink } from "./nodes.js";
 import { clearSearch, initSearch, showSearch } from "./search.js";
 import { clearUsage, showUsage } from "./usage.js";
 import { initViewer, restoreViewer } from "./viewer.js";
@@ -14,6 +15,7 @@ const VIEWS = {
   documents: showDocuments,
   search: showSearch,
   usage: showUsage,
+  nodes: showNodes,
 };
 
 /** Shows the view of the address, or the sign-in form without a key. */
@@ -31,6 +33,7 @@ function showCurrentView(moveFocus) {
     else link.removeAttribute("aria-current");
   }
   if (current !== "jobs") hideJobs();
+  if (current !== "nodes") hideNodes();
   document.title = current ? `${byId(`${current}-title`).textContent} · Weir` : "Weir";
   if (!signedIn) {
     byId("key").focus();
@@ -47,11 +50,19 @@ function signOut(reason) {
   clearDocuments();
   clearSearch();
   clearUsage();
+  clearNodes();
+  showNodesLink([]);
   clearImageCache();
   byId("viewer").close();
   setText(byId("sign-in-error"), reason || "");
   setVisible(byId("sign-in-error"), Boolean(reason));
   showCurrentView(false);
+}
+
+/** Shows the links to the views that the key may use. Fails if the key is not valid. */
+async function showViewsOfKey() {
+  const { scopes } = await getJson("/v1/key");
+  showNodesLink(scopes);
 }
 
 async function signIn(event) {
@@ -61,7 +72,7 @@ async function signIn(event) {
   setVisible(message, false);
   setKey(field.value.trim());
   try {
-    await getJson("/v1/usage");
+    await showViewsOfKey();
     field.value = "";
     showCurrentView(true);
   } catch (error) {
@@ -81,4 +92,6 @@ byId("sign-in-form").addEventListener("submit", signIn);
 byId("sign-out").addEventListener("click", () => signOut(""));
 addEventListener("hashchange", () => showCurrentView(true));
 showCurrentView(false);
+// A key of this tab is still there after the page is loaded again.
+if (hasKey()) showViewsOfKey().catch(showError);
 restoreViewer();

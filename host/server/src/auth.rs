@@ -30,6 +30,10 @@ impl Caller {
         &self.tenant.id
     }
 
+    pub(crate) fn scopes(&self) -> &[KeyScope] {
+        &self.scopes
+    }
+
     /// Returns an error if the key does not have this scope.
     pub(crate) fn require_scope(&self, scope: KeyScope) -> Result<(), Problem> {
         if self.scopes.contains(&scope) {

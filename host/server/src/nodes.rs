@@ -107,3 +107,100 @@ pub(crate) async fn list_nodes(
         nodes: records.into_iter().map(NodeView::from).collect(),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Response;
+    use tower::ServiceExt as _;
+    use weir_core::job_claim::NodeId;
+    use weir_core::node::{NodeInfo, NodeRegistry as _};
+
+    use super::*;
+    use crate::fakes::{TestHost, parse_json, parse_problem};
+    use crate::routes::build_router_of_worker;
+
+    #[tokio::test]
+    async fn admin_sees_the_nodes_and_their_state() {
+        let host = TestHost::new();
+        let lease = std::time::Duration::from_secs(60);
+        let worker = NodeInfo {
+            id: NodeId::new_unique("worker-1"),
+            role: NodeRole::Worker,
+            version: "1.2.3".into(),
+        };
+        host.store.renew_node(&worker, lease).await.unwrap();
+        let (_, admin) = host.create_tenant("admin", &[KeyScope::Admin]).await;
+        let list = parse_json(host.send_get("/v1/nodes", &admin).await).await;
+        let [node] = list["nodes"].as_array().unwrap().as_slice() else {
+            panic!("{list}");
+        };
+        assert_eq!(
+            (&node["name"], &node["role"], &node["version"]),
+            (&"worker-1".into(), &"worker".into(), &"1.2.3".into())
+        );
+        assert_eq!(
+            (&node["alive"], &node["jobs"]),
+            (&true.into(), &serde_json::json!([]))
+        );
+        let (_, reader) = host.create_tenant("reader", &[KeyScope::Read]).await;
+        let refused = parse_problem(host.send_get("/v1/nodes", &reader).await).await;
+        assert_eq!(refused.status, 403);
+    }
+
+    #[tokio::test]
+    async fn any_key_shows_its_own_scopes() {
+        let host = TestHost::new();
+        let (_, key) = host
+            .create_tenant("acme", &[KeyScope::Read, KeyScope::Ingest])
+            .await;
+        let own = parse_json(host.send_get("/v1/key", &key).await).await;
+        assert_eq!(
+            (&own["tenant"], &own["scopes"]),
+            (&"acme".into(), &serde_json::json!(["read", "ingest"]))
+        );
+        assert!(key.contains(own["id"].as_str().unwrap()), "{own}");
+    }
+
+    #[tokio::test]
+    async fn worker_serves_probes_and_metrics_only() {
+        let host = TestHost::new();
+        let (_, admin) = host.create_tenant("admin", &[KeyScope::Admin]).await;
+        let get = async |path: &str| -> Response<Body> {
+            let request = TestHost::build_request("GET", path, &admin, Body::empty());
+            build_router_of_worker(host.app.clone())
+                .oneshot(request)
+                .await
+                .unwrap()
+        };
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            assert_eq!(get(path).await.status(), 200, "{path}");
+        }
+        for path in ["/v1/jobs", "/v1/nodes", "/", "/openapi.json"] {
+            let refused = parse_problem(get(path).await).await;
+            assert_eq!(refused.status, 404, "{path}");
+            assert!(refused.detail.contains("only runs jobs"), "{}", refused.detail);
+        }
+    }
+
+    #[tokio::test]
+    async fn readiness_names_the_stores_that_fail() {
+        let host = TestHost::new();
+        let ready = parse_json(host.send_get("/readyz", "").await).await;
+        assert_eq!((&ready["role"], &ready["node"]), (&"both".into(), &"test".into()));
+        let [ledger, vectors] = ready["stores"].as_array().unwrap().as_slice() else {
+            panic!("{ready}");
+        };
+        assert_eq!(
+            ledger,
+            &serde_json::json!({ "store": "ledger", "available": true })
+        );
+        assert_eq!(vectors["available"], true);
+        host.control.store_statuses[1].record_failure(7);
+        let ready = parse_json(host.send_get("/readyz", "").await).await;
+        assert_eq!(
+            ready["stores"][1],
+            serde_json::json!({ "store": "vectors", "available": false, "failing_since_millis": 7 })
+        );
+    }
+}

@@ -78,6 +78,7 @@ pub(crate) fn build_router_and_openapi(app: AppState) -> (Router, utoipa::openap
             tenants::remove_tenant
         ))
         .routes(routes!(tenants::create_key, tenants::list_keys))
+        .routes(routes!(tenants::get_own_key))
         .routes(routes!(tenants::revoke_key))
         .routes(routes!(tenants::rotate_key))
         .routes(routes!(metrics::get_metrics))

@@ -51,6 +51,7 @@ const ASSETS: &[(&str, &str, &str)] = assets! {
     "images.js" JAVASCRIPT_TYPE,
     "job.js" JAVASCRIPT_TYPE,
     "jobs.js" JAVASCRIPT_TYPE,
+    "nodes.js" JAVASCRIPT_TYPE,
     "pages.js" JAVASCRIPT_TYPE,
     "search.js" JAVASCRIPT_TYPE,
     "upload.js" JAVASCRIPT_TYPE,

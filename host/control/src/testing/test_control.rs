@@ -9,6 +9,7 @@ use weir_core::ledger::JobState;
 use weir_core::node::NodeInfo;
 use weir_core::ports::Ledger as _;
 use weir_core::settings::Settings;
+use weir_core::store_status::StoreStatus;
 use weir_core::{JobId, TenantId};
 use weir_engine::{Engine, EngineConfig, PortImplementations};
 
@@ -112,7 +113,9 @@ impl TestControl {
             )),
             node_messages,
             shared_limit_store: None,
-            store_statuses: Vec::new(),
+            store_statuses: ["ledger", "vectors"]
+                .map(|store| Arc::new(StoreStatus::new(store)))
+                .to_vec(),
             usage_store: store.clone(),
             usage_recorder,
             pipelines: store.clone(),

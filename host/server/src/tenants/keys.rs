@@ -126,6 +126,35 @@ pub(crate) struct KeyList {
     keys: Vec<KeyView>,
 }
 
+/// The key of the request.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OwnKeyView {
+    /// Id: the public part of the key, 12 hexadecimal digits.
+    id: String,
+    /// Name of its tenant.
+    tenant: String,
+    /// Scopes.
+    #[schema(value_type = Vec<ScopeName>)]
+    scopes: Vec<KeyScope>,
+}
+
+/// Get the key of the request.
+///
+/// Any valid key may do this. It shows which tenant and which operations the key is for.
+#[utoipa::path(get, path = "/v1/key", tag = "tenants", responses(
+    (status = 200, description = "The key", body = OwnKeyView),
+    (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "The tenant is suspended", body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn get_own_key(caller: Caller) -> Json<OwnKeyView> {
+    Json(OwnKeyView {
+        tenant: caller.tenant_id().to_string(),
+        scopes: caller.scopes().to_vec(),
+        id: caller.key_id,
+    })
+}
+
 /// Create a key for a tenant.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/keys", tag = "tenants", request_body = NewKey,
     params(("tenant" = String, Path, description = "Name of the tenant")),

@@ -24,8 +24,8 @@ use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;
 
 pub(crate) use keys::{
-    __path_create_key, __path_list_keys, __path_revoke_key, __path_rotate_key, create_key, list_keys,
-    revoke_key, rotate_key,
+    __path_create_key, __path_get_own_key, __path_list_keys, __path_revoke_key, __path_rotate_key,
+    create_key, get_own_key, list_keys, revoke_key, rotate_key,
 };
 
 const MAX_WEIGHT: f64 = 1000.0;
