@@ -14,18 +14,16 @@ mod filter;
 mod services;
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use qdrant_client::qdrant::collections_server::CollectionsServer;
 use qdrant_client::qdrant::points_server::PointsServer;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic::{Code, Status};
+use weir_test_services::ServerThread;
 
 use crate::collection::Collection;
 use crate::services::Services;
@@ -42,56 +40,34 @@ pub(crate) struct ServerState {
 
 /// A running server. It stops when the value is dropped.
 pub struct QdrantProtocolServer {
-    address: SocketAddr,
+    thread: ServerThread,
     state: Arc<Mutex<ServerState>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl QdrantProtocolServer {
     /// Starts a server on a free port of the loopback interface, on a thread of its own.
     pub fn start() -> Self {
         let state = Arc::<Mutex<ServerState>>::default();
-        let (stop, stopped) = oneshot::channel();
-        let (report_address, address) = std::sync::mpsc::channel();
         let services_state = Arc::clone(&state);
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async move {
-                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-                report_address.send(listener.local_addr().unwrap()).unwrap();
-                let interceptor_state = Arc::clone(&services_state);
-                let intercept = move |request: tonic::Request<()>| check_call(&interceptor_state, request);
-                let services = Services {
-                    state: services_state,
-                };
-                Server::builder()
-                    .add_service(CollectionsServer::with_interceptor(
-                        services.clone(),
-                        intercept.clone(),
-                    ))
-                    .add_service(PointsServer::with_interceptor(services, intercept))
-                    .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
-                        let _ = stopped.await;
-                    })
-                    .await
-                    .unwrap();
-            });
-        });
         Self {
-            address: address.recv().unwrap(),
+            thread: ServerThread::start(move |listener| accept_calls(listener, Arc::clone(&services_state))),
             state,
-            stop: Some(stop),
-            thread: Some(thread),
         }
+    }
+
+    /// Stops the server: connections are closed and refused. Its points stay.
+    pub fn stop(&mut self) {
+        self.thread.stop();
+    }
+
+    /// Starts a stopped server at the same address, with its points.
+    pub fn start_again(&mut self) {
+        self.thread.start_again();
     }
 
     /// The URL for the setting `storage.vectors`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.thread.address())
     }
 
     /// Lets every call fail with this code, or with `None` succeed again.
@@ -117,14 +93,19 @@ impl QdrantProtocolServer {
     }
 }
 
-impl Drop for QdrantProtocolServer {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was printed already.
-            let _ = thread.join();
-        }
-    }
+async fn accept_calls(listener: TcpListener, state: Arc<Mutex<ServerState>>) {
+    let interceptor_state = Arc::clone(&state);
+    let intercept = move |request: tonic::Request<()>| check_call(&interceptor_state, request);
+    let services = Services { state };
+    Server::builder()
+        .add_service(CollectionsServer::with_interceptor(
+            services.clone(),
+            intercept.clone(),
+        ))
+        .add_service(PointsServer::with_interceptor(services, intercept))
+        .serve_with_incoming(TcpListenerStream::new(listener))
+        .await
+        .unwrap();
 }
 
 fn check_call(state: &Mutex<ServerState>, request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {

@@ -13,9 +13,8 @@
 mod objects;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -28,7 +27,7 @@ use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpError, HttpResponse};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use weir_test_services::ServerThread;
 
 use crate::objects::MemoryObjects;
 
@@ -48,6 +47,8 @@ pub enum Fault {
     SlowDown,
     /// It accepts requests and never answers.
     Hang,
+    /// It performs each request after this time.
+    Delay(Duration),
 }
 
 /// The state of the server, which tests change and read.
@@ -77,10 +78,8 @@ pub(crate) struct StoredObject {
 
 /// A running server. It stops when the value is dropped.
 pub struct S3TestServer {
-    address: SocketAddr,
+    thread: ServerThread,
     state: Arc<Mutex<ServerState>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl S3TestServer {
@@ -97,34 +96,28 @@ impl S3TestServer {
             failing_requests: 0,
             requests: Vec::new(),
         }));
-        let (stop, stopped) = oneshot::channel();
-        let (report_address, address) = std::sync::mpsc::channel();
         let server_state = Arc::clone(&state);
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async move {
-                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-                report_address.send(listener.local_addr().unwrap()).unwrap();
-                tokio::select! {
-                    () = accept_connections(listener, server_state) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
         Self {
-            address: address.recv().unwrap(),
+            thread: ServerThread::start(move |listener| {
+                accept_connections(listener, Arc::clone(&server_state))
+            }),
             state,
-            stop: Some(stop),
-            thread: Some(thread),
         }
+    }
+
+    /// Stops the server: connections are closed and refused. Its objects stay.
+    pub fn stop(&mut self) {
+        self.thread.stop();
+    }
+
+    /// Starts a stopped server at the same address, with its objects.
+    pub fn start_again(&mut self) {
+        self.thread.start_again();
     }
 
     /// The URL for the setting `storage.s3_endpoint`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.thread.address())
     }
 
     /// Lets every request fail, or with `None` succeed again.
@@ -180,16 +173,6 @@ impl S3TestServer {
     }
 }
 
-impl Drop for S3TestServer {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was printed already.
-            let _ = thread.join();
-        }
-    }
-}
-
 async fn accept_connections(listener: TcpListener, state: Arc<Mutex<ServerState>>) {
     let mut service = S3ServiceBuilder::new(MemoryObjects(Arc::clone(&state)));
     service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
@@ -222,6 +205,10 @@ async fn answer(
     };
     let (status, code) = match fault {
         None => return hyper::service::Service::call(&service, request).await,
+        Some(Fault::Delay(delay)) => {
+            tokio::time::sleep(delay).await;
+            return hyper::service::Service::call(&service, request).await;
+        }
         Some(Fault::Hang) => return std::future::pending().await,
         Some(Fault::InternalError) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         Some(Fault::SlowDown) => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),

@@ -1,5 +1,5 @@
-//! Services for tests: real servers from the system's packages, each on a free port of loopback and with a folder of its own, which is
-//! removed at the end. `deploy/setup test` installs the packages.
+//! Services for tests, each on a free port of loopback: real servers from packages, each with a folder of its own that is removed at the
+//! end, and servers on threads of the test. `deploy/setup test` installs the packages of the system.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,9 +7,14 @@
     reason = "a service that does not start stops the test"
 )]
 
+mod free_port;
 mod postgres_server;
 mod redis_server;
+mod round_robin;
 mod server_process;
+mod server_thread;
 
 pub use postgres_server::PostgresServer;
 pub use redis_server::RedisServer;
+pub use round_robin::RoundRobin;
+pub use server_thread::ServerThread;

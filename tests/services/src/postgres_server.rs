@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::server_process::{ServerProcess, find_free_port};
+use crate::free_port::find_free_port;
+use crate::server_process::ServerProcess;
 
 /// A PostgreSQL server with an empty database `weir` and the user `weir`, who needs no password.
 ///

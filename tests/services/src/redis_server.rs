@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::server_process::{ServerProcess, find_free_port};
+use crate::free_port::find_free_port;
+use crate::server_process::ServerProcess;
 
 /// A Redis server without a password that keeps its data in memory only.
 pub struct RedisServer {
