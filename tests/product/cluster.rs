@@ -1,126 +1,14 @@
 //! Several nodes on one PostgreSQL server, one S3 server and one server of Qdrant's protocol, with the real binary.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use weir_qdrant_protocol::QdrantProtocolServer;
-use weir_s3_server::{ACCESS_KEY, BUCKET, S3TestServer, SECRET_KEY};
-use weir_test_services::PostgresServer;
-use weir_tests::server::{ApiClient, TestServer};
-use weir_tests::{WeirFixture, wait_until};
+use weir_tests::cluster::{Cluster, Node, NodeSettings, assert_job_is_complete};
+use weir_tests::server::ApiClient;
+use weir_tests::wait_until;
 
-const LEASE_SECONDS: u32 = 3;
-
-/// The stores that the nodes share.
-struct Cluster {
-    postgres: PostgresServer,
-    s3: S3TestServer,
-    qdrant: QdrantProtocolServer,
-}
-
-/// A node with a data folder of its own.
-struct Node {
-    server: TestServer,
-    _weir: WeirFixture,
-}
-
-impl Cluster {
-    fn start() -> Self {
-        Self {
-            postgres: PostgresServer::start(),
-            s3: S3TestServer::start(),
-            qdrant: QdrantProtocolServer::start(),
-        }
-    }
-
-    fn start_node(&self, name: &str) -> Node {
-        let mut weir = WeirFixture::new();
-        weir.set_variable("AWS_ACCESS_KEY_ID", ACCESS_KEY);
-        weir.set_variable("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
-        let settings = format!(
-            "[storage]\nledger = \"{}\"\nvectors = \"{}\"\nblobs = \"s3://{BUCKET}/weir\"\ns3_endpoint = \"{}\"\n\
-             s3_region = \"eu-central-1\"\ns3_path_style = true\n\
-             [cluster]\nnode = \"{name}\"\nlease_seconds = {LEASE_SECONDS}\n\
-             [server]\nmax_running_jobs = 2\nmetrics_access = \"open\"\n[raster]\nworker_processes = 1\n",
-            self.postgres.url(),
-            self.qdrant.url(),
-            self.s3.url()
-        );
-        weir.write_file("weir.toml", settings.as_bytes());
-        let server = TestServer::start(&weir, &[]);
-        Node { server, _weir: weir }
-    }
-
-    /// Checks that each page of each document is in the ledger, in S3 and in the index once.
-    fn assert_each_page_is_stored_once(&self, documents: usize, pages: usize) {
-        let all = documents * pages;
-        let recorded = self.postgres.query(
-            "SELECT count(*), count(DISTINCT (tenant, document, page)), count(*) FILTER (WHERE state LIKE '%\"done\"%') FROM pages",
-        );
-        assert_eq!(recorded, format!("{all}|{all}|{all}"));
-        let expected: i64 = self
-            .postgres
-            .query("SELECT sum((state::json ->> 'passages')::bigint) FROM pages")
-            .parse()
-            .unwrap();
-        let indexed: usize = self
-            .qdrant
-            .collections()
-            .iter()
-            .map(|(_, points, _)| points)
-            .sum();
-        assert_eq!(i64::try_from(indexed).unwrap(), expected);
-        let keys = self.s3.keys();
-        let images: BTreeSet<&String> = keys.iter().filter(|key| key.contains("/image/")).collect();
-        assert_eq!(images.len(), all);
-        assert!(keys.iter().all(|key| !key.contains("/staged/")), "{keys:?}");
-    }
-
-    fn owners(&self) -> Vec<String> {
-        let owners = self
-            .postgres
-            .query("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL ORDER BY 1");
-        owners
-            .lines()
-            .map(|owner| owner.split('/').next().unwrap().to_owned())
-            .collect()
-    }
-
-    fn owner_of(&self, job: &str) -> String {
-        let owner = self
-            .postgres
-            .query(&format!("SELECT owner FROM jobs WHERE id = '{job}'"));
-        owner.split('/').next().unwrap().to_owned()
-    }
-}
-
-/// Waits for the end of a job and checks its events: numbers without a gap, each page once, one end.
-fn assert_job_is_complete(client: &ApiClient, job: &str, pages: usize) {
-    let events = client.wait_for_job(job);
-    let numbers: Vec<u64> = events
-        .iter()
-        .map(|event| event["seq"].as_u64().unwrap())
-        .collect();
-    assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>(), "{job}");
-    let of_type = |kind: &str| {
-        events
-            .iter()
-            .filter(|event| event["type"] == kind)
-            .collect::<Vec<_>>()
-    };
-    let ends = of_type("job-ended");
-    assert_eq!(
-        (ends.len(), &ends[0]["state"]),
-        (1, &json!("done")),
-        "{job}: {events:#?}"
-    );
-    let mut done = BTreeMap::<u64, usize>::new();
-    for event in of_type("page-done") {
-        *done.entry(event["page"].as_u64().unwrap()).or_default() += 1;
-    }
-    assert_eq!(done.len(), pages, "{job}");
-    assert!(done.values().all(|&times| times == 1), "{job}: {done:?}");
+fn start_two_nodes() -> (Cluster, Node, Node) {
+    let cluster = Cluster::start(NodeSettings::default());
+    let (a, b) = (cluster.start_node("a"), cluster.start_node("b"));
+    (cluster, a, b)
 }
 
 fn submit_books(clients: &[&ApiClient], jobs: u64, pages: usize) -> Vec<String> {
@@ -135,55 +23,42 @@ fn submit_books(clients: &[&ApiClient], jobs: u64, pages: usize) -> Vec<String> 
         .collect()
 }
 
-fn wait_until_page_is_done(cluster: &Cluster, job: &str) {
-    wait_until(|| {
-        let sql = format!("SELECT count(*) FROM events WHERE job = '{job}' AND event LIKE '%page-done%'");
-        match cluster.postgres.query(&sql).as_str() {
-            "0" => Err(format!("no page of {job} is done")),
-            _ => Ok(()),
-        }
-    });
-}
-
 #[test]
 fn jobs_of_a_killed_node_are_finished_by_the_other() {
-    let cluster = Cluster::start();
-    let (a, b) = (cluster.start_node("a"), cluster.start_node("b"));
-    let on_a = a.server.create_tenant("acme", json!({}));
-    let on_b = b.server.client_with_key(on_a.key());
+    let (cluster, mut a, mut b) = start_two_nodes();
+    let on_a = a.create_tenant("acme", json!({}));
+    let on_b = b.client_with_key(on_a.key());
     let jobs = submit_books(&[&on_a, &on_b], 8, 20);
     wait_until(|| match cluster.owners().as_slice() {
         [first, second] if first == "a" && second == "b" => Ok(()),
         owners => Err(format!("{owners:?} run jobs")),
     });
     let of_a = jobs.iter().find(|job| cluster.owner_of(job) == "a").unwrap();
-    wait_until_page_is_done(&cluster, of_a);
-    a.server.kill();
+    cluster.wait_until_page_is_done(of_a);
+    a.kill();
     for job in &jobs {
         assert_job_is_complete(&on_b, job, 20);
     }
     assert!(on_b.metric_value("weir_jobs_reclaimed_total") >= 1.0);
-    cluster.assert_each_page_is_stored_once(8, 20);
+    cluster.assert_each_page_is_stored_once(8 * 20);
     let found = on_b.post("/v1/search", &json!({ "query": "chapter", "top_k": 100 }));
     assert_eq!(found.status, 200, "{}", found.body);
-    b.server.stop();
+    b.stop();
 }
 
 #[test]
 fn frozen_node_writes_nothing_after_its_lease() {
-    let cluster = Cluster::start();
-    let (a, b) = (cluster.start_node("a"), cluster.start_node("b"));
-    let on_a = a.server.create_tenant("acme", json!({}));
-    let on_b = b.server.client_with_key(on_a.key());
+    let (cluster, a, b) = start_two_nodes();
+    let on_a = a.create_tenant("acme", json!({}));
+    let on_b = b.client_with_key(on_a.key());
     let jobs = submit_books(&[&on_a], 4, 30);
     wait_until(|| match jobs.iter().any(|job| cluster.owner_of(job) == "a") {
         true => Ok(()),
         false => Err("node a runs no job".into()),
     });
     let of_a = jobs.iter().find(|job| cluster.owner_of(job) == "a").unwrap();
-    wait_until_page_is_done(&cluster, of_a);
-    let frozen = Pid::from_raw(i32::try_from(a.server.pid()).unwrap()).unwrap();
-    kill_process(frozen, Signal::STOP).unwrap();
+    cluster.wait_until_page_is_done(of_a);
+    a.freeze();
     for job in &jobs {
         assert_job_is_complete(&on_b, job, 30);
     }
@@ -193,7 +68,7 @@ fn frozen_node_writes_nothing_after_its_lease() {
             .query("SELECT count(*), max(position) FROM events")
     };
     let before = events();
-    kill_process(frozen, Signal::CONT).unwrap();
+    a.unfreeze();
     // The woken node notices that its claims are gone, and goes on with new work.
     let late = submit_books(&[&on_a], 1, 2);
     wait_until(|| match on_a.metric_value("weir_jobs_running") {
@@ -209,19 +84,16 @@ fn frozen_node_writes_nothing_after_its_lease() {
     for job in &jobs {
         assert_job_is_complete(&on_a, job, 30);
     }
-    for node in [a, b] {
-        node.server.stop();
+    for mut node in [a, b] {
+        node.stop();
     }
 }
 
 #[test]
 fn any_node_shows_and_cancels_the_jobs_of_another() {
-    let cluster = Cluster::start();
-    let (a, b) = (cluster.start_node("a"), cluster.start_node("b"));
-    let on_a = a
-        .server
-        .create_tenant("acme", json!({ "quotas": { "concurrent_jobs": 1 } }));
-    let on_b = b.server.client_with_key(on_a.key());
+    let (cluster, a, b) = start_two_nodes();
+    let on_a = a.create_tenant("acme", json!({ "quotas": { "concurrent_jobs": 1 } }));
+    let on_b = b.client_with_key(on_a.key());
     let jobs = submit_books(&[&on_a], 3, 100);
     wait_until(|| match cluster.owners().len() {
         1 => Ok(()),
@@ -276,14 +148,14 @@ fn any_node_shows_and_cancels_the_jobs_of_another() {
         false => Ok(()),
         true => Err("the job does not run".into()),
     });
-    let (stopped, rest) = if cluster.owner_of(&last[0]) == "a" {
+    let (mut stopped, mut rest) = if cluster.owner_of(&last[0]) == "a" {
         (a, b)
     } else {
         (b, a)
     };
-    stopped.server.stop();
-    let client = rest.server.client_with_key(on_a.key());
+    stopped.stop();
+    let client = rest.client_with_key(on_a.key());
     assert_job_is_complete(&client, &last[0], 60);
     assert_eq!(client.metric_value("weir_jobs_reclaimed_total"), 0.0);
-    rest.server.stop();
+    rest.stop();
 }

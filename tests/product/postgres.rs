@@ -1,10 +1,9 @@
 //! The ledger on a PostgreSQL server instead of the data folder, with the real binary.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 use weir_test_services::PostgresServer;
-use weir_tests::server::{ApiClient, TestServer};
+use weir_tests::cluster::assert_job_is_complete;
+use weir_tests::server::TestServer;
 use weir_tests::{WeirFixture, WeirProcess, wait_until};
 
 fn write_settings(weir: &WeirFixture, postgres: &PostgresServer) {
@@ -13,23 +12,6 @@ fn write_settings(weir: &WeirFixture, postgres: &PostgresServer) {
         postgres.url()
     );
     weir.write_file("weir.toml", settings.as_bytes());
-}
-
-/// Checks that a job has ended with all pages, and that its events have every number once.
-fn assert_complete(client: &ApiClient, job: &str, pages: usize) {
-    let events = client.wait_for_job(job);
-    let numbers: Vec<u64> = events
-        .iter()
-        .map(|event| event["seq"].as_u64().unwrap())
-        .collect();
-    assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>(), "{job}");
-    assert_eq!(events.last().unwrap()["state"], "done", "{job}: {events:#?}");
-    let mut done = BTreeMap::<u64, usize>::new();
-    for event in events.iter().filter(|event| event["type"] == "page-done") {
-        *done.entry(event["page"].as_u64().unwrap()).or_default() += 1;
-    }
-    assert_eq!(done.len(), pages, "{job}: {done:?}");
-    assert!(done.values().all(|&times| times == 1), "{job}: {done:?}");
 }
 
 #[test]
@@ -144,10 +126,10 @@ fn jobs_go_on_by_themselves_after_postgres_was_down() {
     let ready = client.get_bytes("/readyz");
     assert_eq!(ready.0, 200);
     for job in &jobs {
-        assert_complete(&client, job, 30);
+        assert_job_is_complete(&client, job, 30);
     }
     let late = client.submit_file("late.pdf", &late);
-    assert_complete(&client, &late, 2);
+    assert_job_is_complete(&client, &late, 2);
     assert_eq!(
         postgres.query("SELECT count(*) FROM documents WHERE tenant = 'acme'"),
         "5"
@@ -173,7 +155,7 @@ fn killed_server_resumes_its_jobs_from_postgres() {
     let server = TestServer::start(&weir, &[]);
     let client = server.client_with_key(&key);
     for job in &jobs {
-        assert_complete(&client, job, 20);
+        assert_job_is_complete(&client, job, 20);
     }
     let pages = postgres.query("SELECT count(*), count(DISTINCT (document, page)) FROM pages");
     assert_eq!(pages, "60|60");

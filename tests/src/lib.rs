@@ -9,6 +9,7 @@
 )]
 
 pub mod abusive_requests;
+pub mod cluster;
 pub mod connection_flood;
 pub mod event_follower;
 pub mod http_server;

@@ -61,6 +61,11 @@ impl TestServer {
         self.process.pid()
     }
 
+    /// Returns the admin key, which only the first start in a data folder or on an empty shared ledger prints.
+    pub fn admin_key(&self) -> Option<&str> {
+        self.admin_key.as_deref()
+    }
+
     /// Returns a client with the admin key. Panics unless this was the first start in the data folder.
     pub fn admin_client(&self) -> ApiClient {
         self.client_with_key(
@@ -89,22 +94,7 @@ impl TestServer {
 
     /// Creates a tenant over HTTP and returns a client with these scopes.
     pub fn create_tenant_with_scopes(&self, name: &str, more: Value, scopes: &[&str]) -> ApiClient {
-        let mut wanted = json!({ "id": name });
-        wanted
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        let admin = self.admin_client();
-        let made = admin.post("/v1/tenants", &wanted);
-        assert_eq!(made.status, 201, "{}", made.body);
-        let scopes = json!({ "scopes": scopes, "label": "test" });
-        let key = admin.post(&format!("/v1/tenants/{name}/keys"), &scopes);
-        assert_eq!(key.status, 201, "{}", key.body);
-        self.client_with_key(
-            key.body["secret"]
-                .as_str()
-                .expect("the response has the key's secret"),
-        )
+        self.client_with_key(&self.admin_client().create_tenant(name, more, scopes))
     }
 
     /// Sends SIGTERM and waits for the exit.
@@ -183,6 +173,24 @@ impl ApiClient {
             None => self.agent.run(request.body(()).unwrap()),
         };
         sent.expect("the server responds")
+    }
+
+    /// Creates a tenant as an administrator. Returns a key of the tenant with these scopes.
+    pub fn create_tenant(&self, name: &str, more: Value, scopes: &[&str]) -> String {
+        let mut wanted = json!({ "id": name });
+        wanted
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let made = self.post("/v1/tenants", &wanted);
+        assert_eq!(made.status, 201, "{}", made.body);
+        let scopes = json!({ "scopes": scopes, "label": "test" });
+        let key = self.post(&format!("/v1/tenants/{name}/keys"), &scopes);
+        assert_eq!(key.status, 201, "{}", key.body);
+        key.body["secret"]
+            .as_str()
+            .expect("the response has the key's secret")
+            .to_owned()
     }
 
     pub fn get(&self, path: &str) -> ApiResponse {
