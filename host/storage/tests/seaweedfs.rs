@@ -1,4 +1,4 @@
-//! Uploads, components and blobs on SeaweedFS, an S3 server that others wrote. `tests/seaweedfs/run` starts the server and these tests.
+//! Uploads, components and blobs on SeaweedFS, an S3 server that others wrote. `tests/seaweedfs/run` installs it and runs these tests.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -8,23 +8,22 @@ use std::sync::Arc;
 
 use weir_conformance::{check_blob_store, check_component_store, check_upload_store, store_upload};
 use weir_storage::{ExternalStores, S3Bucket, S3Connection, S3Credentials, ServerSideEncryption, Storage};
+use weir_test_services::SeaweedFsServer;
 
 use fixture::{DIMENSIONS, MODEL, tenant_id};
 
-/// URL of the server.
-const ENDPOINT_VARIABLE: &str = "WEIR_TEST_SEAWEEDFS_URL";
-
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a server: tests/seaweedfs/run"]
+#[ignore = "needs SeaweedFS: tests/seaweedfs/run"]
 async fn stores_on_seaweedfs_pass_the_conformance_suites() {
+    let server = SeaweedFsServer::start();
     let connection = S3Connection {
-        location: "s3://documents/weir".parse().unwrap(),
-        endpoint: Some(std::env::var(ENDPOINT_VARIABLE).unwrap()),
+        location: format!("s3://{}/weir", SeaweedFsServer::BUCKET).parse().unwrap(),
+        endpoint: Some(server.url()),
         region: None,
         path_style: true,
         credentials: Some(S3Credentials {
-            access_key: "weir-test-key".into(),
-            secret_key: "weir-test-secret".into(),
+            access_key: SeaweedFsServer::ACCESS_KEY.into(),
+            secret_key: SeaweedFsServer::SECRET_KEY.into(),
         }),
         server_side_encryption: ServerSideEncryption::BucketDefault,
         max_cache_bytes: 1 << 30,

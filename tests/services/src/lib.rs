@@ -11,10 +11,12 @@ mod free_port;
 mod postgres_server;
 mod redis_server;
 mod round_robin;
+mod seaweedfs_server;
 mod server_process;
 mod server_thread;
 
 pub use postgres_server::PostgresServer;
 pub use redis_server::RedisServer;
 pub use round_robin::RoundRobin;
+pub use seaweedfs_server::SeaweedFsServer;
 pub use server_thread::ServerThread;
