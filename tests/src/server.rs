@@ -23,7 +23,12 @@ pub struct TestServer {
 impl TestServer {
     /// Starts a server and waits until it listens.
     pub fn start(weir: &WeirFixture, arguments: &[&str]) -> Self {
-        let mut all = vec!["serve", "--json", "--listen", "127.0.0.1:0"];
+        Self::start_at("127.0.0.1:0", weir, arguments)
+    }
+
+    /// Starts a server that listens at this address.
+    pub fn start_at(address: &str, weir: &WeirFixture, arguments: &[&str]) -> Self {
+        let mut all = vec!["serve", "--json", "--listen", address];
         all.extend(arguments);
         Self::wait_until_listening(WeirProcess::start(weir.weir_command(&all)))
     }
@@ -76,15 +81,7 @@ impl TestServer {
     }
 
     pub fn client_with_key(&self, key: &str) -> ApiClient {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(120)))
-            .build();
-        ApiClient {
-            agent: config.into(),
-            base: format!("http://{}", self.address),
-            key: key.to_owned(),
-        }
+        ApiClient::new(self.address, key)
     }
 
     /// Creates a tenant over HTTP and returns a client with the scopes `ingest` and `read`.
@@ -146,6 +143,19 @@ impl ApiResponse {
 }
 
 impl ApiClient {
+    /// Creates a client of the server at this address.
+    pub fn new(address: SocketAddr, key: &str) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(120)))
+            .build();
+        Self {
+            agent: config.into(),
+            base: format!("http://{address}"),
+            key: key.to_owned(),
+        }
+    }
+
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -157,6 +167,17 @@ impl ApiClient {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> Response<Body> {
+        self.try_send_request(method, path, headers, body)
+            .expect("the server responds")
+    }
+
+    fn try_send_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> Result<Response<Body>, ureq::Error> {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
@@ -164,15 +185,14 @@ impl ApiClient {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let sent = match body {
+        match body {
             Some(bytes) => self.agent.run(
                 request
                     .body(SendBody::from_owned_reader(std::io::Cursor::new(bytes.to_vec())))
                     .unwrap(),
             ),
             None => self.agent.run(request.body(()).unwrap()),
-        };
-        sent.expect("the server responds")
+        }
     }
 
     /// Creates a tenant as an administrator. Returns a key of the tenant with these scopes.
@@ -271,18 +291,23 @@ impl ApiClient {
 
     /// Streams the events of a job with sequence numbers above `after`.
     pub fn follow_events(&self, job: &str, after: u64) -> EventStream {
+        self.try_follow_events(job, after).expect("the server responds")
+    }
+
+    /// Streams the events of a job with sequence numbers above `after`. Fails if the server does not respond.
+    pub fn try_follow_events(&self, job: &str, after: u64) -> Result<EventStream, ureq::Error> {
         let after = after.to_string();
-        let response = self.send_request(
+        let response = self.try_send_request(
             "GET",
             &format!("/v1/jobs/{job}/events"),
             &[("accept", "text/event-stream"), ("last-event-id", &after)],
             None,
-        );
+        )?;
         let status = response.status().as_u16();
-        EventStream {
+        Ok(EventStream {
             status,
             lines: BufReader::new(Box::new(response.into_body().into_reader())),
-        }
+        })
     }
 
     /// Waits for a job's end and returns its events.

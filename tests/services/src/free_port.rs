@@ -7,8 +7,9 @@ use std::net::{Ipv4Addr, TcpListener};
 const FIRST_PORT: u16 = 15_000;
 const PORTS: u16 = 17_000;
 
-/// Returns a port on which nothing listens.
-pub(crate) fn find_free_port() -> u16 {
+/// Returns a port of loopback on which nothing listens.
+#[must_use]
+pub fn find_free_port() -> u16 {
     // The system chooses the port of this listener at random.
     let random = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .unwrap()

@@ -9,13 +9,16 @@
 
 mod free_port;
 mod postgres_server;
+mod postgres_session;
 mod redis_server;
 mod round_robin;
 mod seaweedfs_server;
 mod server_process;
 mod server_thread;
 
+pub use free_port::find_free_port;
 pub use postgres_server::PostgresServer;
+pub use postgres_session::PostgresSession;
 pub use redis_server::RedisServer;
 pub use round_robin::RoundRobin;
 pub use seaweedfs_server::SeaweedFsServer;

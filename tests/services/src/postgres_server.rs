@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::free_port::find_free_port;
+use crate::postgres_session::PostgresSession;
 use crate::server_process::ServerProcess;
 
 /// A PostgreSQL server with an empty database `weir` and the user `weir`, who needs no password.
@@ -113,6 +114,12 @@ impl PostgresServer {
                 sql,
             ],
         )
+    }
+
+    /// Opens a session.
+    #[must_use]
+    pub fn open_session(&self) -> PostgresSession {
+        PostgresSession::start(self.command("psql").args(["--dbname", &self.url()]))
     }
 
     fn database_url(&self, database: &str) -> String {

@@ -1,7 +1,10 @@
 //! Several nodes on shared stores, with the real binary.
 
+mod book_jobs;
 mod checks;
+mod claim_log;
 mod node;
+mod resuming_reader;
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,8 +12,11 @@ use weir_qdrant_protocol::QdrantProtocolServer;
 use weir_s3_server::{ACCESS_KEY, BUCKET, S3TestServer, SECRET_KEY};
 use weir_test_services::{PostgresServer, RedisServer};
 
+pub use book_jobs::{BookJob, BookJobs};
 pub use checks::{assert_events_are_complete, assert_job_is_complete};
+pub use claim_log::{ClaimLog, LoggedClaim, database_time};
 pub use node::{Node, NodeSettings, SharedStores};
+pub use resuming_reader::read_events_across_interruptions;
 
 /// A PostgreSQL server, an S3 server, a server of Qdrant's protocol and, if it is set, a Redis server, which nodes share.
 pub struct Cluster {

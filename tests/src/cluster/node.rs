@@ -1,9 +1,11 @@
 //! A node of a cluster.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use weir_test_services::find_free_port;
 
 use crate::server::{ApiClient, TestServer};
 use crate::{CommandOutput, WeirFixture};
@@ -26,6 +28,8 @@ pub struct NodeSettings {
     pub max_running_jobs: u32,
     /// Further settings in TOML, such as `[llm]` with its keys.
     pub more: String,
+    /// Environment variables of the processes.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for NodeSettings {
@@ -34,6 +38,7 @@ impl Default for NodeSettings {
             lease_seconds: 3,
             max_running_jobs: 2,
             more: String::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -62,6 +67,8 @@ impl NodeSettings {
 pub struct Node {
     name: String,
     weir: WeirFixture,
+    /// The same for each start.
+    address: SocketAddr,
     /// `None` while it is stopped.
     server: Option<TestServer>,
     /// The admin key of the cluster, which the first node that starts prints.
@@ -77,12 +84,16 @@ impl Node {
         admin_key: &Arc<OnceLock<String>>,
     ) -> Self {
         let mut weir = WeirFixture::new();
+        for (name, value) in &settings.environment {
+            weir.set_variable(name, value);
+        }
         weir.set_variable("AWS_ACCESS_KEY_ID", &stores.s3_access_key);
         weir.set_variable("AWS_SECRET_ACCESS_KEY", &stores.s3_secret_key);
         weir.write_file("weir.toml", settings.to_toml(name, stores).as_bytes());
         let mut node = Self {
             name: name.to_owned(),
             weir,
+            address: (Ipv4Addr::LOCALHOST, find_free_port()).into(),
             server: None,
             admin_key: Arc::clone(admin_key),
         };
@@ -92,11 +103,16 @@ impl Node {
 
     /// Starts a stopped node with its data folder.
     pub fn start_again(&mut self) {
-        let server = TestServer::start(&self.weir, &[]);
+        let server = TestServer::start_at(&self.address.to_string(), &self.weir, &[]);
         if let Some(key) = server.admin_key() {
             self.admin_key.set(key.to_owned()).expect("one node prints a key");
         }
         self.server = Some(server);
+    }
+
+    /// Returns the address at which it listens whenever it runs.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn name(&self) -> &str {
