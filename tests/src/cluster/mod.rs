@@ -63,7 +63,12 @@ impl Cluster {
 
     /// Starts a node with an empty data folder.
     pub fn start_node(&self, name: &str) -> Node {
-        Node::start(name, &self.stores(), &self.settings, &self.admin_key)
+        self.start_node_with_settings(name, &self.settings)
+    }
+
+    /// Starts a node with other settings than the others have.
+    pub fn start_node_with_settings(&self, name: &str, settings: &NodeSettings) -> Node {
+        Node::start(name, &self.stores(), settings, &self.admin_key)
     }
 
     /// Starts nodes at once, named `node-1`, `node-2` and so on.
