@@ -8,7 +8,7 @@
 //! Within a tenant the next job is the one with the highest response ratio, (waited + service) / service (Brinch Hansen 1971). A
 //! small job overtakes a large one, and a large one that has waited long enough overtakes every other, so no job starves. The
 //! interactive lane multiplies the ratio by its weight ([`PriorityLane::lane_weight`]). So a bulk job overtakes newly queued interactive jobs once
-//! it has waited seven times as long as it takes.
+//! it has waited seven times as long as it takes. A job that a node has lost while it ran precedes them all.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -29,12 +29,17 @@ pub struct QueuedJob {
     pub estimated_pages: f64,
     /// When it was queued, on the clock of the queue.
     pub queued_at: Duration,
+    /// Whether it has run before and the claim of its node has ended.
+    pub is_interrupted: bool,
 }
 
 impl QueuedJob {
     /// Returns the urgency of this job among the jobs of its tenant at the time `now`. Each page counts as one second of service, and
     /// opening the job as one more. Only the ratio of the times matters, so the speed of the host changes little.
     fn urgency(&self, now: Duration) -> f64 {
+        if self.is_interrupted {
+            return f64::INFINITY;
+        }
         let service = 1.0 + self.estimated_pages;
         let waited = now.saturating_sub(self.queued_at).as_secs_f64();
         self.lane.lane_weight() * (waited + service) / service
@@ -253,6 +258,7 @@ mod tests {
             lane,
             estimated_pages: cost,
             queued_at: Duration::from_secs(since),
+            is_interrupted: false,
         }
     }
 
@@ -343,6 +349,30 @@ mod tests {
             overtaken += 1;
         }
         assert!((50..400).contains(&overtaken), "{overtaken}");
+    }
+
+    #[test]
+    fn interrupted_jobs_go_before_jobs_that_have_waited_for_longer() {
+        let mut queue = JobQueue::default();
+        queue.push(queued_job("a", PriorityLane::Interactive, 1.0, 0));
+        for _ in 0..2 {
+            let job = queued_job("a", PriorityLane::Bulk, 1000.0, 100);
+            queue.push(QueuedJob {
+                is_interrupted: true,
+                ..job
+            });
+        }
+        let jobs = queue.tenants[&tenant_id("a")].jobs.clone();
+        let expected = [&jobs[1], &jobs[2], &jobs[0]].map(|job| job.job_id);
+        let position = queue.position_in_tenant_queue(&tenant_id("a"), expected[2], Duration::from_secs(100));
+        assert_eq!(position, Some(3));
+        assert_eq!(
+            pop_many(&mut queue, 3, 100)
+                .iter()
+                .map(|job| job.job_id)
+                .collect::<Vec<_>>(),
+            expected
+        );
     }
 
     #[test]

@@ -147,6 +147,7 @@ impl SharedAdmissionState {
                 .sum::<f64>()
                 .max(1.0),
             queued_at: since,
+            is_interrupted: false,
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use weir_core::ledger::JobRecord;
+use weir_core::ledger::{JobRecord, JobState};
 use weir_core::ports::Ledger as _;
 use weir_core::{JobId, StorageError, TenantId};
 
+use super::job_queue::QueuedJob;
 use super::unstarted_job_end::{commit_failed_or_canceled_job, new_error_info};
 use crate::state::Control;
 
@@ -56,9 +57,10 @@ async fn enqueue_claimable_job(
         .find_job_request(&record.tenant, &record.id)
         .await?;
     match job_request {
-        Some(job_request) => control
-            .admission
-            .enqueue_job(control.admission.build_queued_job(&job_request, queued_at)),
+        Some(job_request) => control.admission.enqueue_job(QueuedJob {
+            is_interrupted: record.state == JobState::Running,
+            ..control.admission.build_queued_job(&job_request, queued_at)
+        }),
         // A command of another node may still run it.
         None if control.shares_ledger() => {}
         None => {
