@@ -391,6 +391,16 @@ async fn server_that_does_not_answer_is_unavailable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn wrong_clock_is_corrected_by_the_first_response() {
+    let server = S3TestServer::start();
+    server.fail_requests(Fault::WrongTime, "HEAD", 1);
+    S3Bucket::connect(&connection_to(&server)).await.unwrap();
+    server.fail_requests(Fault::WrongTime, "HEAD", u32::MAX);
+    let refused = S3Bucket::connect(&connection_to(&server)).await;
+    assert_eq!(error_kind(refused), "storage-denied");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn missing_bucket_and_wrong_credentials_are_named() {
     let server = S3TestServer::start();
     let connection = connection_to(&server);

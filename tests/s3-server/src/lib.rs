@@ -43,6 +43,8 @@ pub const BUCKET: &str = "documents";
 pub enum Fault {
     /// It answers 500 `InternalError`.
     InternalError,
+    /// It answers 403 `RequestTimeTooSkewed`.
+    WrongTime,
     /// It answers 503 `SlowDown`.
     SlowDown,
     /// It accepts requests and never answers.
@@ -211,6 +213,7 @@ async fn answer(
         }
         Some(Fault::Hang) => return std::future::pending().await,
         Some(Fault::InternalError) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+        Some(Fault::WrongTime) => (StatusCode::FORBIDDEN, "RequestTimeTooSkewed"),
         Some(Fault::SlowDown) => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
     };
     let body = format!("<Error><Code>{code}</Code><Message>the test lets requests fail</Message></Error>");

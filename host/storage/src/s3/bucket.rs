@@ -69,7 +69,13 @@ impl S3Bucket {
             },
             max_cache_bytes: connection.max_cache_bytes,
         };
-        let head = bucket.client.head_bucket().bucket(bucket.name()).send().await;
+        let send_head = || bucket.client.head_bucket().bucket(bucket.name()).send();
+        let mut head = send_head().await;
+        if head.as_ref().is_err_and(|error| http_status(error) == Some(403)) {
+            // The server may refuse the time of the signature. The SDK has taken the server's time from the response, but repeats a
+            // request only if the error says so, and the response to HEAD has no text.
+            head = send_head().await;
+        }
         match head {
             Ok(_) => Ok(bucket),
             Err(error) if http_status(&error) == Some(404) => Err(bucket.errors.missing_bucket_error()),
