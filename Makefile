@@ -17,8 +17,8 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(share)/tools/bin
 export CARGO_TARGET_DIR := $(target)
 # The binary and the components (with the hostile ones) for the tests.
 export WEIR_BIN := $(weir)
-test bench: export WEIR_PATHS_DEFAULT_COMPONENTS := $(target)/components
-test bench: export WEIR_HOSTILE_COMPONENTS := $(target)/components
+test bench cluster cluster-test: export WEIR_PATHS_DEFAULT_COMPONENTS := $(target)/components
+test bench cluster-test: export WEIR_HOSTILE_COMPONENTS := $(target)/components
 export WEIR_BENCH_VENV := $(target)/bench-venv
 export WEIR_SEAWEEDFS_VENV := $(target)/seaweedfs-venv
 export WEIR_DEPLOY_CHECK_VENV := $(target)/deploy-check-venv
@@ -46,13 +46,15 @@ model := $(if $(LLM),--set llm.provider.small.kind=local \
 guests := cd components && env -u CARGO_TARGET_DIR
 defaults := batching routing chunking progress
 
-.PHONY: help run test test-local setup components build samples examples lint deploy-check bench bench-local clean
+.PHONY: help run test test-local cluster cluster-test setup components build samples examples lint deploy-check bench bench-local clean
 
 help:
 	@echo 'make run [PDF=file-or-folder] [ASK="a question"]   ingest documents and search them for a question'
 	@echo 'make run LLM=local                                 the same, summarized by a small language model in the process'
 	@echo 'make test                                          run every test'
 	@echo 'make test-local                                    the tests of language models in the process'
+	@echo 'make cluster [STAY=1] [ASK="a question"]           three nodes with PostgreSQL, Redis and S3: ingest the samples, answer'
+	@echo 'make cluster-test                                  kill nodes and stop stores while jobs run (half an hour)'
 	@echo 'make examples [LANGUAGES="rust js python"]         build the example components and compare their decisions'
 	@echo 'make lint                                          formatting and clippy'
 	@echo 'make deploy-check                                  check the files for containers, Kubernetes and monitoring'
@@ -95,6 +97,17 @@ test: components build
 test-local:
 	@deploy/setup local
 	cargo test --locked --workspace $(local) --lib --test llm --test local --test openmp_variables
+
+# Three nodes on loopback, with STAY=1 until Ctrl-C.
+cluster: components build
+	@deploy/setup test
+	@tests/seaweedfs/install
+	@'$(target)/debug/cluster' $(if $(STAY),--stay) "$$ASK"
+
+# Not part of `make test`: the tests stop stores for a minute each. tests/cluster/settings.rs lists the variables for other sizes.
+cluster-test: components build
+	@deploy/setup cluster
+	cargo test --locked --workspace --test cluster -- --ignored --nocapture --test-threads 1
 
 # Not part of `make test`: it needs Node.js and npm, which nothing else needs, and 24 s of CPU for each component in Python (10 to build
 # it, 14 to compile it for the host). `make test` runs the Rust examples on the same cases.

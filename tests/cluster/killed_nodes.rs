@@ -1,14 +1,16 @@
 //! Nodes that are killed again and again.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use weir_test_services::RoundRobin;
 use weir_tests::cluster::{
-    BookJob, BookJobs, ClaimLog, Cluster, Node, assert_events_are_complete, database_time,
+    BookJob, BookJobs, ClaimLog, Cluster, Node, NodeSettings, assert_events_are_complete, database_time,
     read_events_across_interruptions,
 };
-use weir_tests::wait_until;
+use weir_tests::wait_until_within;
 
 use crate::settings;
 
@@ -18,6 +20,12 @@ const TENANTS: usize = 4;
 const MAX_LOST_CLAIMS: u64 = 2;
 /// Time after the end of a lease in which another node claims the job.
 const MAX_TAKEOVER_DELAY: Duration = Duration::from_secs(10);
+/// Jobs that run or wait on the living nodes.
+const UNFINISHED_JOBS: usize = 3 * NODES;
+/// More than a third of the unfinished jobs. So the nodes that go on with the jobs of another have free slots.
+const MAX_RUNNING_JOBS: u32 = 8;
+/// Time in which a node must get a job that can be killed.
+const MAX_WAIT: Duration = Duration::from_secs(300);
 
 /// The kill of a node that ran jobs.
 struct Kill {
@@ -55,6 +63,15 @@ fn list_jobs_in_progress(cluster: &Cluster, node: &Node, kills: &[Kill]) -> Vec<
         }
     }
     if has_page { jobs } else { Vec::new() }
+}
+
+/// Returns the number of unfinished jobs, without those that a killed process had claimed.
+fn count_jobs_of_living_nodes(cluster: &Cluster, kills: &[Kill]) -> usize {
+    let owners = cluster
+        .postgres
+        .query("SELECT coalesce(owner, 'none') FROM jobs WHERE state IN ('queued', 'running')");
+    let is_living = |owner: &&str| kills.iter().all(|kill| kill.owner != *owner);
+    owners.lines().filter(is_living).count()
 }
 
 /// Kills the node in the middle of its jobs, unless it runs none or one that fails when it loses another claim.
@@ -106,11 +123,23 @@ fn check_takeover_times(cluster: &Cluster, log: &ClaimLog, kills: &[Kill]) {
     assert!(at(1.0) <= limit, "{takeovers:?}");
 }
 
+/// Reads the events of a job through the load balancer while nodes are killed, and checks them. Returns the number of connections.
+fn spawn_reader(balancer: SocketAddr, job: BookJob) -> JoinHandle<usize> {
+    std::thread::spawn(move || {
+        let (events, connections) = read_events_across_interruptions(balancer, &job.key, &job.id);
+        assert_events_are_complete(&events, &job.id, settings::pages());
+        connections
+    })
+}
+
 #[test]
 #[ignore = "takes minutes: make cluster-test"]
 fn killed_nodes_lose_no_job_and_double_no_page() {
     let mut random = fastrand::Rng::with_seed(settings::seed());
-    let cluster = Cluster::start(settings::nodes());
+    let cluster = Cluster::start(NodeSettings {
+        max_running_jobs: MAX_RUNNING_JOBS,
+        ..settings::nodes()
+    });
     let mut nodes = cluster.start_nodes(NODES);
     let log = ClaimLog::install(&cluster.postgres);
     let balancer = RoundRobin::start(nodes.iter().map(Node::address).collect());
@@ -119,18 +148,15 @@ fn killed_nodes_lose_no_job_and_double_no_page() {
     let (mut kills, mut readers) = (Vec::new(), Vec::new());
 
     while kills.len() < wanted_kills {
-        // Enough waiting jobs for each node, and the last ones beside the last kill.
-        let share = jobs * (kills.len() + 1) / wanted_kills;
-        while books.jobs().len() < jobs.min(share.max(4 * NODES)) {
-            let BookJob { id, key } = books.submit(&nodes[random.usize(..NODES)]);
-            let address = balancer.address();
-            readers.push(std::thread::spawn(move || {
-                let (events, connections) = read_events_across_interruptions(address, &key, &id);
-                (id, events, connections)
-            }));
+        // The last jobs are submitted before the last kill.
+        let submitted = jobs.min((jobs * (kills.len() + 1) / wanted_kills).max(UNFINISHED_JOBS));
+        while books.jobs().len() < submitted && count_jobs_of_living_nodes(&cluster, &kills) < UNFINISHED_JOBS
+        {
+            let job = books.submit(&nodes[random.usize(..NODES)]);
+            readers.push(spawn_reader(balancer.address(), job));
         }
         let mut killed = None;
-        wait_until(|| {
+        wait_until_within(MAX_WAIT, || {
             let number = random.usize(..NODES);
             killed = kill_if_possible(&cluster, &mut nodes[number], &kills).map(|kill| (number, kill));
             killed.as_ref().map(drop).ok_or_else(|| {
@@ -150,17 +176,14 @@ fn killed_nodes_lose_no_job_and_double_no_page() {
         kills.push(kill);
         nodes[number].start_again();
     }
+    while books.jobs().len() < jobs {
+        let job = books.submit(&nodes[random.usize(..NODES)]);
+        readers.push(spawn_reader(balancer.address(), job));
+    }
     books.wait_until_all_have_ended(&cluster);
     check_takeover_times(&cluster, &log, &kills);
 
-    let connections: Vec<usize> = readers
-        .into_iter()
-        .map(|reader| {
-            let (job, events, connections) = reader.join().unwrap();
-            assert_events_are_complete(&events, &job, settings::pages());
-            connections
-        })
-        .collect();
+    let connections: Vec<usize> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
     let claims = log.read(&cluster.postgres);
     let dead: BTreeSet<&str> = kills.iter().map(|kill| kill.owner.as_str()).collect();
     // A process that has not run the job, if there is one.

@@ -33,8 +33,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Polls a condition until it returns `Ok`. Panics with its last error after 60 seconds.
-pub fn wait_until(mut holds: impl FnMut() -> Result<(), String>) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+pub fn wait_until(holds: impl FnMut() -> Result<(), String>) {
+    wait_until_within(Duration::from_secs(60), holds);
+}
+
+/// Polls a condition until it returns `Ok`. Panics with its last error after the time.
+pub fn wait_until_within(time: Duration, mut holds: impl FnMut() -> Result<(), String>) {
+    let deadline = Instant::now() + time;
     while let Err(reason) = holds() {
         assert!(Instant::now() < deadline, "{reason}");
         std::thread::sleep(Duration::from_millis(10));
