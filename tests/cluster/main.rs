@@ -9,6 +9,7 @@
     clippy::print_stderr
 )]
 
+mod fairness;
 mod first_start;
 mod frozen_node;
 mod hot_swap;

@@ -22,6 +22,7 @@ mod language_models;
 mod memory_use;
 mod postgres;
 mod qdrant;
+mod redis;
 mod s3;
 mod serve;
 mod summaries;

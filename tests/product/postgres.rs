@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use weir_test_services::PostgresServer;
 use weir_tests::cluster::assert_job_is_complete;
 use weir_tests::server::TestServer;
+use weir_tests::tls::{FIRST_CERTIFICATE, SECOND_CERTIFICATE};
 use weir_tests::{WeirFixture, WeirProcess, wait_until};
 
 fn write_settings(weir: &WeirFixture, postgres: &PostgresServer) {
@@ -162,4 +163,34 @@ fn killed_server_resumes_its_jobs_from_postgres() {
     let documents: Value = client.get("/v1/documents").body;
     assert_eq!(documents["documents"].as_array().unwrap().len(), 3);
     server.stop();
+}
+
+#[test]
+fn certificate_of_the_postgres_server_is_verified() {
+    let (mut weir, postgres) = (WeirFixture::new(), PostgresServer::start());
+    postgres.require_tls(FIRST_CERTIFICATE.chain, FIRST_CERTIFICATE.key);
+    let ledger_finding = |weir: &WeirFixture, mode: &str| {
+        let settings = format!("[storage]\nledger = \"{}?sslmode={mode}\"\n", postgres.url());
+        weir.write_file("weir.toml", settings.as_bytes());
+        let report = weir.run_command(&["doctor", "--json"]).stdout_lines[0].clone();
+        let findings = report["findings"].as_array().unwrap();
+        findings
+            .iter()
+            .find(|finding| finding["check"] == "ledger")
+            .unwrap()
+            .clone()
+    };
+    let unencrypted = ledger_finding(&weir, "disable");
+    assert_eq!(unencrypted["state"], "missing", "{unencrypted}");
+    let unknown = ledger_finding(&weir, "require");
+    assert_eq!(unknown["state"], "missing", "{unknown}");
+    assert!(unknown["detail"].as_str().unwrap().contains("certificate"), "{unknown}");
+    for (certificate, state) in [(SECOND_CERTIFICATE, "missing"), (FIRST_CERTIFICATE, "ok")] {
+        let trusted = weir.write_file("trusted.pem", certificate.chain.as_bytes());
+        weir.set_variable("SSL_CERT_FILE", trusted.to_str().unwrap());
+        let finding = ledger_finding(&weir, "require");
+        assert_eq!(finding["state"], state, "{finding}");
+    }
+    assert_eq!(weir.run_command(&["tenant", "create", "acme"]).exit_code, 0);
+    assert_eq!(postgres.query("SELECT id FROM tenants"), "acme");
 }

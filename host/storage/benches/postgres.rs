@@ -24,6 +24,8 @@ use weir_test_services::PostgresServer;
 
 const TENANTS: usize = 20;
 const CLAIMS: usize = 4_000;
+/// Ended jobs, and events, in the ledger.
+const SIZES: [(u64, u64); 3] = [(0, 0), (100_000, 1_000_000), (100_000, 10_000_000)];
 const LEASE: Duration = Duration::from_secs(3600);
 
 fn main() {
@@ -49,19 +51,25 @@ async fn measure() {
         .map(|number| format!("t{number}").parse().unwrap())
         .collect();
     println!(
-        "rows                        claims/s   commits of 100 events/s   events/s   renewal of 200 claims"
+        "rows                         claims/s   commits of 100 events/s   events/s   renewal of 200 claims   256 events   10,000 queued jobs"
     );
-    for (jobs, events) in [(0, 0), (100_000, 1_000_000)] {
-        if jobs > 0 {
-            fill(&server, jobs, events);
+    let mut events_before = 0;
+    for (jobs, events) in SIZES {
+        if events > events_before {
+            fill(&server, jobs, events_before, events);
+            events_before = events;
         }
         let claims = measure_claims(&ledger, &tenants).await;
         let commits = measure_commits(&ledger, &tenants).await;
-        let renewal = measure_renewal(&ledger, &tenants).await;
+        let times = [
+            measure_renewal(&ledger, &tenants).await,
+            measure_resuming(&ledger, &tenants).await,
+            measure_queue(&ledger, &tenants).await,
+        ];
+        let [renewal, resuming, queue] = times.map(|time| time.as_secs_f64() * 1000.0);
         println!(
-            "{jobs:>7} jobs {events:>8} events  {claims:>8.0}   {commits:>23.0}   {:>8.0}   {:>18.1} ms",
+            "{jobs:>6} jobs {events:>9} events  {claims:>8.0}   {commits:>23.0}   {:>8.0}   {renewal:>18.1} ms   {resuming:>7.1} ms   {queue:>15.1} ms",
             commits * 100.0,
-            renewal.as_secs_f64() * 1000.0
         );
     }
     for statement in [
@@ -84,16 +92,17 @@ async fn measure() {
     }
 }
 
-/// Adds ended jobs and events directly.
-fn fill(server: &PostgresServer, jobs: u64, events: u64) {
+/// Adds ended jobs, and the events after the first `events_before`, directly.
+fn fill(server: &PostgresServer, jobs: u64, events_before: u64, events: u64) {
     server.query(&format!(
         "INSERT INTO jobs (tenant, id, pipeline, revision, state, created_millis)
-         SELECT 't' || n % {TENANTS}, 'j' || n, 'p', 'r', 'done', n FROM generate_series(1, {jobs}) AS n"
+         SELECT 't' || n % {TENANTS}, 'j' || n, 'p', 'r', 'done', n FROM generate_series(1, {jobs}) AS n
+         ON CONFLICT DO NOTHING"
     ));
     server.query(&format!(
         "INSERT INTO events (tenant, job, seq, event)
          SELECT 't' || n % {TENANTS}, 'j' || n % {jobs}, n / {jobs}, '{{\"seq\":1,\"type\":\"page-done\"}}'
-         FROM generate_series(1, {events}) AS n"
+         FROM generate_series({events_before} + 1, {events}) AS n"
     ));
     server.query("ANALYZE");
 }
@@ -179,6 +188,29 @@ async fn measure_renewal(ledger: &SqlLedger, tenants: &[TenantId]) -> Duration {
         assert_eq!(ledger.renew_claims(&node, LEASE).await.unwrap().len(), 200);
     }
     let took = began.elapsed() / 20;
+    end_jobs(ledger, jobs).await;
+    took
+}
+
+/// The time in which a client that resumes in the middle of a tenant's events gets the next ones.
+async fn measure_resuming(ledger: &SqlLedger, tenants: &[TenantId]) -> Duration {
+    let began = Instant::now();
+    for tenant in tenants {
+        let last = ledger.last_tenant_event_position(tenant).await.unwrap();
+        let events = ledger.list_tenant_events(tenant, last / 2, 256).await.unwrap();
+        assert!(events.is_sorted_by_key(|(position, _)| *position));
+    }
+    began.elapsed() / u32::try_from(tenants.len()).unwrap()
+}
+
+/// The time in which a node compares its queue with that of the ledger, as each does every second.
+async fn measure_queue(ledger: &SqlLedger, tenants: &[TenantId]) -> Duration {
+    let jobs = create_jobs(ledger, tenants, 10_000).await;
+    let began = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(ledger.list_claimable_jobs().await.unwrap().len(), 10_000);
+    }
+    let took = began.elapsed() / 5;
     end_jobs(ledger, jobs).await;
     took
 }

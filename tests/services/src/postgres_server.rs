@@ -1,8 +1,8 @@
 //! PostgreSQL from the system's package.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -68,6 +68,25 @@ impl PostgresServer {
     #[must_use]
     pub fn url(&self) -> String {
         self.database_url("weir")
+    }
+
+    /// Makes the server refuse connections without TLS. `chain` and `key` are its certificate and the key, as PEM.
+    pub fn require_tls(&self, chain: &str, key: &str) {
+        let data = self.folder.path().join("data");
+        for (name, content) in [
+            ("server.crt", chain),
+            ("server.key", key),
+            ("pg_hba.conf", "hostssl all all 127.0.0.1/32 trust\n"),
+        ] {
+            let file = data.join(name);
+            fs::write(&file, content).unwrap();
+            fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+            if let Some((user, group)) = server_account() {
+                chown(&file, Some(user), Some(group)).unwrap();
+            }
+        }
+        self.query("ALTER SYSTEM SET ssl = on");
+        self.query("SELECT pg_reload_conf()");
     }
 
     /// Stops the server as `systemctl stop` does: it ends all connections and rolls back their transactions.

@@ -149,6 +149,11 @@ impl Node {
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
+    /// Runs a command with the node's settings.
+    pub fn run_command(&self, arguments: &[&str]) -> CommandOutput {
+        self.weir.run_command(arguments)
+    }
+
     pub fn admin_client(&self) -> ApiClient {
         let key = self.admin_key.get().expect("a node has printed the admin key");
         self.server().client_with_key(key)
