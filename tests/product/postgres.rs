@@ -184,7 +184,10 @@ fn certificate_of_the_postgres_server_is_verified() {
     assert_eq!(unencrypted["state"], "missing", "{unencrypted}");
     let unknown = ledger_finding(&weir, "require");
     assert_eq!(unknown["state"], "missing", "{unknown}");
-    assert!(unknown["detail"].as_str().unwrap().contains("certificate"), "{unknown}");
+    assert!(
+        unknown["detail"].as_str().unwrap().contains("certificate"),
+        "{unknown}"
+    );
     for (certificate, state) in [(SECOND_CERTIFICATE, "missing"), (FIRST_CERTIFICATE, "ok")] {
         let trusted = weir.write_file("trusted.pem", certificate.chain.as_bytes());
         weir.set_variable("SSL_CERT_FILE", trusted.to_str().unwrap());

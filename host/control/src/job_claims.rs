@@ -176,7 +176,6 @@ impl NodeClaims {
     /// Renews all claims at once, and stops the jobs of those that are lost. Returns when the leases were known to hold.
     async fn renew_claims(&self, engine: &Engine) -> Result<Instant, StorageError> {
         let began = Instant::now();
-        self.renew_node_and_count_others().await?;
         let renewed = self.store.renew_claims(&self.node.id, self.lease).await?;
         histogram!("weir_lease_renew_seconds").record(began.elapsed());
         let lost: Vec<JobId> = {
@@ -189,6 +188,7 @@ impl NodeClaims {
             self.stop_job(engine, &job);
         }
         self.release_unknown_claims(renewed).await?;
+        self.renew_node_and_count_others().await;
         Ok(began)
     }
 
@@ -241,9 +241,16 @@ impl NodeClaims {
         self.api_nodes.load(Ordering::Relaxed)
     }
 
-    async fn renew_node_and_count_others(&self) -> Result<(), StorageError> {
-        self.nodes.renew_node(&self.node, self.lease).await?;
-        let nodes = self.nodes.list_nodes().await?;
+    /// Renews the record of this node, which others only look at: the claims hold without it.
+    async fn renew_node_and_count_others(&self) {
+        let nodes = async {
+            self.nodes.renew_node(&self.node, self.lease).await?;
+            self.nodes.list_nodes().await
+        };
+        let nodes = match nodes.await {
+            Ok(nodes) => nodes,
+            Err(error) => return tracing::warn!(%error, "the record of this node could not be renewed"),
+        };
         let alive_roles = || {
             nodes
                 .iter()
@@ -259,7 +266,6 @@ impl NodeClaims {
             u32::try_from(api_nodes.max(1)).unwrap_or(u32::MAX),
             Ordering::Relaxed,
         );
-        Ok(())
     }
 
     /// Returns the nodes that share the ledger.
@@ -272,9 +278,7 @@ impl NodeClaims {
     pub(crate) async fn renew_until_stopped(&self, engine: &Engine, stop: CancellationToken) {
         let interval = self.lease / RENEWALS_PER_LEASE;
         let mut renewed_at = Instant::now();
-        if let Err(error) = self.renew_node_and_count_others().await {
-            tracing::warn!(%error, "this node could not be added to the list of nodes yet");
-        }
+        self.renew_node_and_count_others().await;
         while stop.run_until_cancelled(sleep(interval)).await.is_some() {
             let renewal = tokio::time::timeout(interval, self.renew_claims(engine)).await;
             match renewal {

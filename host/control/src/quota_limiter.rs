@@ -286,13 +286,13 @@ fn time_until_utc_midnight(now_millis: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{FakeStore, TestControl};
+    use crate::testing::{FakeStore, new_test_claims};
     use weir_core::tenancy::TenantState;
 
     fn limiter_with_settings(settings: &Settings) -> QuotaLimiter {
         QuotaLimiter::new(
             settings,
-            SharedLimits::new(None, Arc::clone(&TestControl::new().control.claims)),
+            SharedLimits::new(None, new_test_claims(Arc::default())),
             UsageRecorder::new(),
             Arc::new(FakeStore::default()),
             Arc::new(TenantMetricLabels::new(0)),

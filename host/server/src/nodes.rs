@@ -157,7 +157,7 @@ mod tests {
         let own = parse_json(host.send_get("/v1/key", &key).await).await;
         assert_eq!(
             (&own["tenant"], &own["scopes"]),
-            (&"acme".into(), &serde_json::json!(["read", "ingest"]))
+            (&"acme".into(), &serde_json::json!(["ingest", "read"]))
         );
         assert!(key.contains(own["id"].as_str().unwrap()), "{own}");
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, ConnectionInfo, IntoConnectionInfo as _, RedisError};
+use redis::{Client, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisError};
 use tokio::time::Instant;
 use weir_core::StorageError;
 use weir_core::store_status::StoreStatus;
@@ -143,13 +143,15 @@ fn unavailable(reason: String) -> StorageError {
     }
 }
 
-/// Errors of the server other than `NOAUTH` and the like pass by themselves: it is loading, or has no memory, or is a replica.
+/// Errors other than refused permissions pass by themselves: the server is away, is loading its data, has no memory, or is a replica.
 fn to_storage_error(error: &RedisError) -> StorageError {
-    match error.code() {
-        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => StorageError::PermissionDenied {
+    let is_refused = error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
+    match is_refused {
+        true => StorageError::PermissionDenied {
             what: SERVER_NAME.into(),
             reason: error.to_string(),
         },
-        _ => unavailable(error.to_string()),
+        false => unavailable(error.to_string()),
     }
 }

@@ -8,6 +8,7 @@
     reason = "this module is for tests"
 )]
 
+mod claims;
 mod components;
 mod fake_claim;
 mod fake_store;
@@ -19,6 +20,9 @@ mod stores;
 mod test_control;
 mod uploads;
 
+#[cfg(test)]
+pub(crate) use claims::TEST_LEASE;
+pub(crate) use claims::new_test_claims;
 pub use components::FakeComponentStore;
 pub use fake_store::FakeStore;
 pub use processing::FakeProcessing;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use weir_core::ledger::JobState;
-use weir_core::node::NodeInfo;
 use weir_core::ports::Ledger as _;
 use weir_core::settings::Settings;
 use weir_core::store_status::StoreStatus;
@@ -15,20 +14,16 @@ use weir_engine::{Engine, EngineConfig, PortImplementations};
 
 use super::{
     CountingEmbedder, FakeBlobStore, FakeComponentStore, FakeProcessing, FakeStore, FakeUploadStore,
-    FakeVectorStore,
+    FakeVectorStore, new_test_claims,
 };
 use crate::admission::run_dispatcher;
 use crate::commit_notifier::CommitNotifier;
-use crate::job_claims::NodeClaims;
 use crate::node_messages::NodeMessages;
 use crate::state::{Control, ControlParts};
 use crate::usage::UsageRecorder;
 
 /// The timeout of waiting tests, longer than any test should take.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The lease of the host's claims.
-const LEASE: Duration = Duration::from_secs(30);
 
 /// A host with fake ports in memory. Only its files are on disk, in a temporary folder.
 pub struct TestControl {
@@ -97,21 +92,14 @@ impl TestControl {
         };
         let uploads = FakeUploadStore::new(&data.path().join("uploads"), store.clone());
         let components = FakeComponentStore::new(&data.path().join("components"));
-        let node_messages = NodeMessages::new(None);
         let control = Control::new(ControlParts {
             engine: Engine::new(ports, EngineConfig::from_settings(&settings)),
             ledger,
             tenant_store: store.clone(),
             job_requests: store.clone(),
             document_removals: store.clone(),
-            claims: Arc::new(NodeClaims::new(
-                store.clone(),
-                store.clone(),
-                Arc::clone(&node_messages),
-                NodeInfo::new_unique("test", settings.cluster_role),
-                LEASE,
-            )),
-            node_messages,
+            claims: new_test_claims(store.clone()),
+            node_messages: NodeMessages::new(None),
             shared_limit_store: None,
             store_statuses: ["ledger", "vectors"]
                 .map(|store| Arc::new(StoreStatus::new(store)))

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use weir_core::event::{ErrorInfo, Event, EventKind};
 use weir_core::job_request::{JobRequest, JobRequestOptions, JobRequestStore as _, WebhookTarget};
 use weir_core::ledger::{JobState, LedgerEntry};
-use weir_core::node::{NodeInfo, NodeRole};
 use weir_core::ports::Ledger as _;
 use weir_core::settings::Settings;
 use weir_core::{DocumentId, JobId, TenantId};
@@ -17,11 +16,7 @@ use weir_core::{DocumentId, JobId, TenantId};
 use super::webhook_request::{WebhookRequest, sign_body};
 use super::{WebhookDelivery, WebhookSender};
 use crate::commit_notifier::CommitNotifier;
-use crate::job_claims::NodeClaims;
-use crate::node_messages::NodeMessages;
-use crate::testing::{FakeStore, commit_events, job_record};
-
-const LEASE: Duration = Duration::from_secs(30);
+use crate::testing::{FakeStore, TEST_LEASE, commit_events, job_record, new_test_claims};
 
 /// Fake receivers, selected by the host in the URL. `ok` responds with 204, `gone` with 410, and `moved` with 302. `slow` never
 /// responds. `fails-N` fails N times and then responds with 200.
@@ -95,13 +90,7 @@ impl DeliveryHarness {
             Arc::clone(&ledger),
             memory.clone(),
             receivers.clone(),
-            Arc::new(NodeClaims::new(
-                memory.clone(),
-                memory.clone(),
-                NodeMessages::new(None),
-                NodeInfo::new_unique("test", NodeRole::Both),
-                LEASE,
-            )),
+            new_test_claims(memory.clone()),
             settings,
         );
         Self {
@@ -372,7 +361,7 @@ async fn one_of_two_nodes_sends_each_webhook_and_the_other_takes_over() {
     first.delivery_task.abort();
     let late = second.create_job("a", "ok").await;
     second.end_job(&late).await;
-    tokio::time::sleep(LEASE + Duration::from_secs(10)).await;
+    tokio::time::sleep(TEST_LEASE + Duration::from_secs(10)).await;
     assert_eq!(second.request_times(&late.1).len(), 1);
     assert_eq!(second.request_times(&job.1).len(), 1);
 }
