@@ -33,6 +33,7 @@ pub mod node_message;
 pub mod page;
 pub mod page_text;
 pub mod ports;
+pub mod provider_call_limits;
 pub mod replay;
 pub mod revision;
 pub mod rollout;

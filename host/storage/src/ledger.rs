@@ -17,6 +17,7 @@ mod locked_tenants;
 mod node_rows;
 mod pipelines;
 mod postgres;
+mod provider_calls;
 mod shadow_runs;
 mod sql_connection;
 mod sql_error;

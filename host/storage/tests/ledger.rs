@@ -509,5 +509,18 @@ async fn the_sqlite_ledger_passes_the_conformance_suite() {
     weir_conformance::check_ledger(storage.ledger.as_ref()).await;
     weir_conformance::check_job_claim_store(storage.ledger.as_ref()).await;
     weir_conformance::check_node_registry(storage.ledger.as_ref()).await;
+    let rows = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
+    weir_conformance::check_provider_call_store(storage.ledger.as_ref(), async |time| {
+        for (table, column) in [
+            ("provider_calls", "started_millis"),
+            ("provider_call_waits", "since_millis"),
+            ("provider_call_waits", "expires_millis"),
+        ] {
+            let millis = time.as_millis();
+            rows.execute(&format!("UPDATE {table} SET {column} = {column} - {millis}"), [])
+                .unwrap();
+        }
+    })
+    .await;
     storage.close().await.unwrap();
 }

@@ -37,6 +37,17 @@ async fn ledger_passes_all_conformance_suites() {
     weir_conformance::check_ledger(&ledger).await;
     weir_conformance::check_job_claim_store(&ledger).await;
     weir_conformance::check_node_registry(&ledger).await;
+    weir_conformance::check_provider_call_store(&ledger, async |time| {
+        for (table, column) in [
+            ("provider_calls", "started_millis"),
+            ("provider_call_waits", "since_millis"),
+            ("provider_call_waits", "expires_millis"),
+        ] {
+            let millis = time.as_millis();
+            server.query(&format!("UPDATE {table} SET {column} = {column} - {millis}"));
+        }
+    })
+    .await;
     weir_conformance::check_component_state(&ledger).await;
     weir_conformance::check_job_request_store(&ledger).await;
     weir_conformance::check_document_removal_store(&ledger).await;

@@ -10,12 +10,22 @@ CREATE TABLE nodes (
 
 -- The calls to each language model provider that are in flight or have started within the window of its rate limits.
 CREATE TABLE provider_calls (
-    id             INTEGER PRIMARY KEY,
+    id             TEXT    NOT NULL PRIMARY KEY,
     provider       TEXT    NOT NULL,
     node           TEXT    NOT NULL,
     started_millis INTEGER NOT NULL,
     tokens         INTEGER NOT NULL,
     in_flight      INTEGER NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE INDEX provider_calls_by_start ON provider_calls (provider, started_millis);
+
+-- The nodes that wait to call a provider. A node that does not ask again in time has given up.
+CREATE TABLE provider_call_waits (
+    provider       TEXT    NOT NULL,
+    node           TEXT    NOT NULL,
+    since_millis   INTEGER NOT NULL,
+    expires_millis INTEGER NOT NULL,
+    tokens         INTEGER NOT NULL,
+    PRIMARY KEY (provider, node)
+) STRICT, WITHOUT ROWID;
