@@ -256,9 +256,14 @@ async fn check_language_models(settings: &Settings, embedder: &Arc<dyn Embedder>
     };
     let mut findings = Vec::new();
     for settings in each {
-        match weir_llm::build_language_model(&settings, embedder, None, UsageAccounting::default(), |name| {
-            std::env::var(name).ok()
-        }) {
+        match weir_llm::build_language_model(
+            &settings,
+            embedder,
+            None,
+            UsageAccounting::default(),
+            None,
+            |name| std::env::var(name).ok(),
+        ) {
             Err(error) => findings.push(new_finding(
                 LANGUAGE_MODEL_CHECK,
                 CheckState::Missing,

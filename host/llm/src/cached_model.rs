@@ -75,6 +75,11 @@ impl CachedLanguageModel {
         self.router.stats()
     }
 
+    /// Stops the router; see [`Router::close`].
+    pub async fn close(&self) {
+        self.router.close().await;
+    }
+
     /// The router, which does not use the cache.
     pub const fn router(&self) -> &Router {
         &self.router

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use weir_core::llm::ProviderError;
 
 use crate::provider::ProviderResponse;
 use crate::provider_state::{CallEnd, InFlightCall};
+use crate::shared_admission::CallTicket;
 
 /// Receives the end of each call.
 pub(crate) trait CallEndObserver: Send + Sync {
@@ -19,14 +21,35 @@ pub(crate) struct CallPermit {
     /// Index of the provider.
     pub(crate) provider_index: usize,
     call: Option<InFlightCall>,
+    /// The admission by the limits that all nodes share, if the provider has such.
+    ticket: Option<CallTicket>,
 }
 
 impl CallPermit {
-    pub(crate) fn new(observer: Arc<dyn CallEndObserver>, provider_index: usize, call: InFlightCall) -> Self {
+    pub(crate) fn new(
+        observer: Arc<dyn CallEndObserver>,
+        provider_index: usize,
+        call: InFlightCall,
+        ticket: Option<CallTicket>,
+    ) -> Self {
         Self {
             observer,
             provider_index,
             call: Some(call),
+            ticket,
+        }
+    }
+
+    /// Whether it is too late to start the call, because this node may have been frozen.
+    pub(crate) fn has_expired(&self) -> bool {
+        let ticket = self.ticket.as_ref();
+        ticket.is_some_and(|ticket| ticket.has_expired(Instant::now()))
+    }
+
+    /// Records that the call is made.
+    pub(crate) fn mark_started(&mut self) {
+        if let Some(ticket) = &mut self.ticket {
+            ticket.mark_started();
         }
     }
 
@@ -41,6 +64,13 @@ impl CallPermit {
     }
 
     fn report_call_end(&mut self, end: &CallEnd<'_>) {
+        // First, because the dispatcher asks for the next call when it sees the end of this one.
+        if let Some(ticket) = self.ticket.take() {
+            ticket.end(match end {
+                CallEnd::Succeeded(reply) => reply.total_tokens(),
+                CallEnd::Failed(_) | CallEnd::Dropped => None,
+            });
+        }
         if let Some(call) = self.call.take() {
             self.observer.record_call_end(self.provider_index, call, end);
         }

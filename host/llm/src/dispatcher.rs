@@ -25,6 +25,9 @@ use crate::backoff::RandomBackoffDelays;
 use crate::call_permit::{CallEndObserver, CallPermit};
 use crate::llm_metrics::{QueueAndRequestTimeMetrics, RouterStats};
 use crate::provider_state::{CallAvailability, CallEnd, InFlightCall, ProviderState};
+use crate::shared_admission::{
+    AdmissionObserver, AdmissionResult, CallTicket, SharedAdmission, TicketStatus,
+};
 
 /// Identifies a request; ids increase.
 pub(crate) type RequestId = u64;
@@ -64,6 +67,7 @@ fn provider_failure_info(name: &str, time: Duration, fault: &ProviderError) -> P
 }
 
 struct QueuedRequest {
+    id: RequestId,
     constraints: DispatchConstraints,
     outcome_sender: oneshot::Sender<DispatchOutcome>,
 }
@@ -136,8 +140,9 @@ impl Dispatcher {
         let now = Instant::now();
         let mut outcomes = Vec::new();
         let mut state = self.state.lock();
-        let next = state.assign_queued_requests(now, |waiting, provider_index, call| {
-            let permit = CallPermit::new(Arc::clone(self) as Arc<dyn CallEndObserver>, provider_index, call);
+        let next = state.assign_queued_requests(now, |waiting, provider_index, call, ticket| {
+            let observer = Arc::clone(self) as Arc<dyn CallEndObserver>;
+            let permit = CallPermit::new(observer, provider_index, call, ticket);
             outcomes.push((waiting.outcome_sender, DispatchOutcome::Granted(permit)));
         });
         let down = state.take_unservable_requests(now, self.fail_when_unavailable);
@@ -190,6 +195,7 @@ impl Dispatcher {
         let mut state = self.state.lock();
         let cost = constraints.estimated_tokens as f64;
         let request = QueuedRequest {
+            id,
             constraints,
             outcome_sender,
         };
@@ -309,6 +315,31 @@ impl Dispatcher {
             .max(1)
     }
 
+    /// Admits calls to the provider by limits that all nodes share.
+    pub(crate) fn set_shared_admission(&self, provider_index: usize, admission: SharedAdmission) {
+        if let Some(provider) = self.state.lock().providers.get_mut(provider_index) {
+            provider.shared_admission = Some(admission);
+        }
+    }
+
+    /// Requests no further admissions.
+    pub(crate) fn close_shared_admissions(&self) {
+        let mut state = self.state.lock();
+        let admissions = state
+            .providers
+            .iter_mut()
+            .filter_map(|provider| provider.shared_admission.as_mut());
+        admissions.for_each(SharedAdmission::close);
+    }
+
+    fn change_admission(&self, provider_index: usize, change: impl FnOnce(&mut SharedAdmission)) {
+        let mut state = self.state.lock();
+        let provider = state.providers.get_mut(provider_index);
+        if let Some(admission) = provider.and_then(|provider| provider.shared_admission.as_mut()) {
+            change(admission);
+        }
+    }
+
     pub(crate) fn stats(&self) -> RouterStats {
         let state = self.state.lock();
         RouterStats {
@@ -326,6 +357,15 @@ impl CallEndObserver for Dispatcher {
             provider.record_call_end(Instant::now(), call, end, has_alternative, &self.backoff);
         }
         drop(state);
+        self.wake_up.notify_one();
+    }
+}
+
+impl AdmissionObserver for Dispatcher {
+    fn record_admission(&self, provider_index: usize, result: AdmissionResult) {
+        self.change_admission(provider_index, |admission| {
+            admission.record_result(Instant::now(), result);
+        });
         self.wake_up.notify_one();
     }
 }
@@ -374,7 +414,7 @@ impl DispatcherState {
     fn assign_queued_requests(
         &mut self,
         now: Instant,
-        mut assign: impl FnMut(QueuedRequest, usize, InFlightCall),
+        mut assign: impl FnMut(QueuedRequest, usize, InFlightCall, Option<CallTicket>),
     ) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut later = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
@@ -400,6 +440,8 @@ impl DispatcherState {
                 .get(*provider_index)
                 .map(ProviderState::dispatch_rank)
         });
+        // Requests for which a provider's ticket was asked for. Providers after it in the order do not take them.
+        let mut requests_with_pending_ticket: Vec<RequestId> = Vec::new();
         for (provider_index, mut availability) in order {
             while let Some(provider) = self.providers.get_mut(provider_index) {
                 match availability {
@@ -413,7 +455,12 @@ impl DispatcherState {
                 // A half-open fallback gets calls even if others are healthy; its breaker would otherwise never close.
                 let is_reserved_fallback =
                     provider.is_fallback() && provider.is_healthy() && !fallback_needed;
+                let ticket_tokens = provider
+                    .shared_admission
+                    .as_ref()
+                    .and_then(SharedAdmission::max_tokens_of_ticket);
                 let first = self.queue.find_next_accepted_request(|waiting| {
+                    let tokens = waiting.constraints.estimated_tokens;
                     let mut eligibility = waiting.constraints.eligible.iter().zip(&regular_providers);
                     !(is_reserved_fallback
                         && eligibility.any(|(is_eligible, is_regular)| *is_eligible && *is_regular))
@@ -422,19 +469,55 @@ impl DispatcherState {
                             provider_index,
                             &unavailable,
                         )
+                        && ticket_tokens.is_none_or(|max| provider.predict_tokens(tokens) <= max)
+                        && !requests_with_pending_ticket.contains(&waiting.id)
                 });
-                let Some((position, waiting)) = first else { break };
+                let Some((position, waiting)) = first else {
+                    if let Some(admission) = &mut provider.shared_admission {
+                        // There can be a request that is too large for this ticket.
+                        if admission.withdraw_ticket() {
+                            continue;
+                        }
+                        admission.give_up_turn();
+                    }
+                    break;
+                };
+                let id = waiting.id;
                 let tokens = waiting.constraints.estimated_tokens;
                 if let Some(at) = provider.earliest_start(now, tokens) {
                     later(at);
                     break;
                 }
+                let predicted_tokens = provider.predict_tokens(tokens);
+                let admission = provider.shared_admission.as_mut();
+                let ticket = match admission
+                    .map(|admission| admission.take_or_request_ticket(now, predicted_tokens))
+                {
+                    None => None,
+                    Some(TicketStatus::Granted(ticket)) => Some(ticket),
+                    Some(TicketStatus::Requested) => {
+                        requests_with_pending_ticket.push(id);
+                        break;
+                    }
+                    Some(TicketStatus::NotBefore(at)) => {
+                        later(at);
+                        break;
+                    }
+                };
                 let Some(waiting) = self.queue.take_request_and_charge(&position) else {
                     break;
                 };
                 let call = provider.record_call_start(now, tokens);
-                assign(waiting, provider_index, call);
+                assign(waiting, provider_index, call, ticket);
                 availability = provider.call_availability(now);
+            }
+            // A ticket that cannot be used now counts for the other nodes until it is withdrawn.
+            let admission = self
+                .providers
+                .get_mut(provider_index)
+                .and_then(|provider| provider.shared_admission.as_mut());
+            if let Some(admission) = admission {
+                admission.withdraw_ticket();
             }
         }
         next

@@ -12,6 +12,7 @@
 //!
 //! All waiting uses tokio's clock, so that tests run hours of outage in milliseconds.
 
+mod admission_worker;
 mod api_key;
 mod backoff;
 mod breaker;
@@ -35,8 +36,10 @@ mod response_validation;
 mod retry_and_health_decision;
 mod router;
 mod router_config;
+mod shared_admission;
 mod usage_accounting;
 
+pub use admission_worker::SharedCallLimits;
 pub use api_key::ProviderApiKey;
 pub use breaker::{BreakerConfig, BreakerState};
 pub use cached_model::CachedLanguageModel;

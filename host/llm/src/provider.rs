@@ -37,12 +37,23 @@ pub struct ProviderResponse {
     pub completion_tokens: Option<u32>,
 }
 
+impl ProviderResponse {
+    /// Returns the tokens of the request and the response, if the provider reports them.
+    pub(crate) fn total_tokens(&self) -> Option<u64> {
+        let prompt = u64::from(self.prompt_tokens.unwrap_or(0));
+        let total = prompt + u64::from(self.completion_tokens.unwrap_or(0));
+        (total > 0).then_some(total)
+    }
+}
+
 /// The limits, the prices and the role of a provider.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ProviderOptions {
     /// Whether the provider is a fallback: the router calls it only while no other provider is healthy, and for requests that
     /// no other provider can answer.
     pub is_fallback: bool,
+    /// Whether the limits of calls and tokens hold for all nodes together, if nodes share them.
+    pub has_shared_limits: bool,
     /// Maximum number of calls in flight, at least 1.
     pub max_concurrency: u32,
     /// Maximum number of calls in any minute; 0 means no limit.
@@ -74,6 +85,7 @@ impl Default for ProviderOptions {
     fn default() -> Self {
         Self {
             is_fallback: false,
+            has_shared_limits: true,
             max_concurrency: 4,
             requests_per_minute: 0,
             tokens_per_minute: 0,

@@ -7,6 +7,7 @@ use weir_core::llm::ResponseCache;
 use weir_core::ports::Embedder;
 use weir_core::settings::{AllProvidersFailedAction, ProviderKind, ProviderSettings, Settings};
 
+use crate::admission_worker::SharedCallLimits;
 use crate::api_key::ProviderApiKey;
 use crate::breaker::BreakerConfig;
 use crate::cached_model::CachedLanguageModel;
@@ -31,12 +32,14 @@ pub struct ProviderSetupError {
 }
 
 /// Builds the language model of the settings, with an extractive provider if the settings have none. `environment` looks up the
-/// variables that hold keys, `kept` is the response cache, and `accounts` meters calls and reserves quotas.
+/// variables that hold keys, `cache` is the response cache, and `accounts` meters calls and reserves quotas. With `shared_limits`, the limits of
+/// providers on other machines hold for all nodes together.
 pub fn build_language_model(
     settings: &Settings,
     embedder: &Arc<dyn Embedder>,
     cache: Option<Arc<dyn ResponseCache>>,
     accounts: UsageAccounting,
+    shared_limits: Option<&SharedCallLimits>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<CachedLanguageModel, ProviderSetupError> {
     let mut providers = Vec::new();
@@ -55,11 +58,15 @@ pub fn build_language_model(
             options: ProviderOptions {
                 max_concurrency: embedder.worker_count().max(1).saturating_mul(2),
                 metered: false,
+                has_shared_limits: false,
                 ..ProviderOptions::default()
             },
         });
     }
-    let router = Router::new(providers, build_router_config(settings)).with_usage_accounting(accounts);
+    let mut router = Router::new(providers, build_router_config(settings)).with_usage_accounting(accounts);
+    if let Some(shared_limits) = shared_limits {
+        router = router.with_shared_call_limits(shared_limits);
+    }
     Ok(CachedLanguageModel::new(
         router,
         cache.filter(|_| settings.llm_response_cache),
@@ -104,6 +111,8 @@ fn build_provider_entry(
         provider,
         options: ProviderOptions {
             is_fallback: settings.fallback,
+            // The other kinds run on this machine.
+            has_shared_limits: settings.kind == ProviderKind::OpenAi,
             max_concurrency: settings.max_concurrent_requests,
             requests_per_minute: settings.requests_per_minute,
             tokens_per_minute: settings.tokens_per_minute,

@@ -13,6 +13,7 @@ use crate::retry_and_health_decision::{
     HealthSignal, health_signal_of_error, indicates_overload, is_transient,
 };
 use crate::router_config::RouterConfig;
+use crate::shared_admission::SharedAdmission;
 
 /// Longest `Retry-After` time that the router respects.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
@@ -56,6 +57,8 @@ pub(crate) struct ProviderState {
     breaker: Breaker,
     concurrency_limiter: ConcurrencyLimiter,
     rate_limiter: RateLimiter,
+    /// The admission by the limits that all nodes share. The limiters above are upper bounds of this node.
+    pub(crate) shared_admission: Option<SharedAdmission>,
     /// Ratio of the used tokens to the estimated tokens, as a moving average.
     token_factor: f64,
     metrics: ProviderMetrics,
@@ -89,6 +92,7 @@ impl ProviderState {
                 config.adaptive_concurrency,
             ),
             rate_limiter: RateLimiter::new(options.requests_per_minute, options.tokens_per_minute),
+            shared_admission: None,
             token_factor: 1.0,
             metrics: ProviderMetrics::for_provider(&entry.name),
             paused_until: None,
@@ -190,7 +194,7 @@ impl ProviderState {
     }
 
     /// Corrects an estimate by the token factor.
-    fn predict_tokens(&self, tokens: u64) -> u64 {
+    pub(crate) fn predict_tokens(&self, tokens: u64) -> u64 {
         (tokens as f64 * self.token_factor) as u64
     }
 
@@ -221,6 +225,9 @@ impl ProviderState {
         backoff: &RandomBackoffDelays,
     ) {
         self.calls_in_flight = self.calls_in_flight.saturating_sub(1);
+        if let Some(admission) = &mut self.shared_admission {
+            admission.end_wait();
+        }
         let took = now.duration_since(call.started_at);
         let signal = match end {
             CallEnd::Succeeded(reply) => {
@@ -259,10 +266,9 @@ impl ProviderState {
             .record_success(call.limit_epoch, call.calls_in_flight, took);
         let prompt = u64::from(reply.prompt_tokens.unwrap_or(0));
         let completion = u64::from(reply.completion_tokens.unwrap_or(0));
-        if prompt + completion > 0 {
-            self.rate_limiter
-                .correct_tokens(call.rate_limit_id, prompt + completion);
-            let each = (prompt + completion) as f64 / call.estimated_tokens.max(1) as f64;
+        if let Some(total) = reply.total_tokens() {
+            self.rate_limiter.correct_tokens(call.rate_limit_id, total);
+            let each = total as f64 / call.estimated_tokens.max(1) as f64;
             self.token_factor += TOKEN_FACTOR_SMOOTHING * (each.clamp(0.05, 20.0) - self.token_factor);
         }
         let cost = self.options.compute_cost_micros(prompt, completion);

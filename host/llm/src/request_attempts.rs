@@ -53,10 +53,11 @@ impl RequestAttempts {
         &mut self,
         entry: &ProviderEntry,
         request: &LlmRequest,
-        permit: CallPermit,
+        mut permit: CallPermit,
         accounts: &UsageAccounting,
     ) -> Result<ProviderResponse, ProviderError> {
         let began = Instant::now();
+        permit.mark_started();
         let limit = entry.options.call_timeout;
         let meter = CallMeter::new(accounts, entry, request);
         let result = match timeout(limit, entry.provider.call_model(request)).await {

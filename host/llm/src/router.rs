@@ -8,13 +8,17 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use weir_core::llm::{LanguageModel, LlmError, LlmRequest, LlmResponse, ProviderError, ProviderFailureInfo};
 use weir_core::ports::SchedulingContext;
+use weir_core::provider_call_limits::ProviderCallLimits;
 use weir_core::usage::QuotaReservation;
 use weir_core::{DocumentId, StorageError, TenantId};
 
+use crate::admission_worker::{AdmissionWorker, SharedCallLimits};
 use crate::backoff::RandomBackoffDelays;
 use crate::call_permit::CallPermit;
 use crate::dispatcher::{DispatchConstraints, DispatchOutcome, Dispatcher, RequestId};
@@ -24,7 +28,11 @@ use crate::provider_state::ProviderState;
 use crate::request_attempts::RequestAttempts;
 use crate::retry_and_health_decision::{RetryDecision, decide_retry};
 use crate::router_config::RouterConfig;
+use crate::shared_admission::{AdmissionObserver, SharedAdmission};
 use crate::usage_accounting::{UsageAccounting, estimate_prompt_tokens};
+
+/// Maximum time in which the ends of the last calls are recorded.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Routes requests to providers.
 pub struct Router {
@@ -33,6 +41,9 @@ pub struct Router {
     dispatcher: Arc<Dispatcher>,
     accounting: UsageAccounting,
     dispatcher_task: OnceLock<JoinHandle<()>>,
+    /// One for each provider whose limits all nodes share, until they are started.
+    admission_workers: Mutex<Vec<AdmissionWorker>>,
+    admission_tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Router {
@@ -55,6 +66,8 @@ impl Router {
             providers,
             accounting: UsageAccounting::default(),
             dispatcher_task: OnceLock::new(),
+            admission_workers: Mutex::default(),
+            admission_tasks: Mutex::default(),
         }
     }
 
@@ -63,6 +76,65 @@ impl Router {
     pub fn with_usage_accounting(mut self, accounts: UsageAccounting) -> Self {
         self.accounting = accounts;
         self
+    }
+
+    /// Keeps the limits of providers for all nodes together, unless a provider has limits of its own on each node.
+    #[must_use]
+    pub fn with_shared_call_limits(self, shared: &SharedCallLimits) -> Self {
+        let with_shared_limits = self.providers.iter().enumerate();
+        for (provider_index, entry) in with_shared_limits.filter(|(_, entry)| entry.options.has_shared_limits)
+        {
+            let options = entry.options;
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let admission = SharedAdmission::new(sender, options.tokens_per_minute);
+            self.dispatcher.set_shared_admission(provider_index, admission);
+            self.admission_workers.lock().push(AdmissionWorker {
+                shared: shared.clone(),
+                provider_name: entry.name.clone(),
+                provider_index,
+                limits: ProviderCallLimits {
+                    max_concurrent: options.max_concurrency,
+                    requests_per_minute: options.requests_per_minute,
+                    tokens_per_minute: options.tokens_per_minute,
+                },
+                commands: receiver,
+            });
+        }
+        self
+    }
+
+    /// Starts the task of the dispatcher and of each admission worker.
+    fn start_tasks(&self) -> JoinHandle<()> {
+        let dispatcher = Arc::clone(&self.dispatcher) as Arc<dyn AdmissionObserver>;
+        let workers = self.admission_workers.lock().drain(..).collect::<Vec<_>>();
+        let tasks = workers
+            .into_iter()
+            .map(|worker| tokio::spawn(worker.run(Arc::downgrade(&dispatcher))));
+        self.admission_tasks.lock().extend(tasks);
+        tokio::spawn(Arc::clone(&self.dispatcher).run())
+    }
+
+    /// Stops the router, and returns when the ends of its calls are recorded in the store of shared limits, or after a few seconds. Call it
+    /// after the last request has ended.
+    pub async fn close(&self) {
+        if let Some(dispatcher) = self.dispatcher_task.get() {
+            dispatcher.abort();
+        }
+        self.dispatcher.close_shared_admissions();
+        let tasks = std::mem::take(&mut *self.admission_tasks.lock());
+        let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
+        let ended = timeout(CLOSE_TIMEOUT, async {
+            for task in tasks {
+                // A worker that panicked has recorded what it could.
+                let _ = task.await;
+            }
+        });
+        if ended.await.is_err() {
+            tracing::warn!(
+                "the ends of some language model calls are not recorded: they end with the lease of this node"
+            );
+            aborts.iter().for_each(tokio::task::AbortHandle::abort);
+        }
     }
 
     /// Reserves a call to one of the eligible providers. If the tenant's quota is exhausted, only providers that are not
@@ -137,16 +209,22 @@ impl Router {
         id: RequestId,
         constraints: DispatchConstraints,
     ) -> Option<CallPermit> {
-        let outcome = self.dispatcher.enqueue(&request.scheduling, id, constraints);
-        let _queue_entry = QueueEntryGuard {
-            dispatcher: &self.dispatcher,
-            account: &request.scheduling,
-            request_id: id,
-        };
-        match outcome.await {
-            Ok(DispatchOutcome::Granted(permit)) => Some(permit),
-            // The dispatcher outlives every request, so the sender is not dropped without a result.
-            Ok(DispatchOutcome::NoProviderAvailable) | Err(_) => None,
+        loop {
+            let outcome = self
+                .dispatcher
+                .enqueue(&request.scheduling, id, constraints.clone());
+            let _queue_entry = QueueEntryGuard {
+                dispatcher: &self.dispatcher,
+                account: &request.scheduling,
+                request_id: id,
+            };
+            match outcome.await {
+                // This process was frozen since the call was admitted.
+                Ok(DispatchOutcome::Granted(permit)) if permit.has_expired() => {}
+                Ok(DispatchOutcome::Granted(permit)) => return Some(permit),
+                // The dispatcher outlives every request, so the sender is not dropped without a result.
+                Ok(DispatchOutcome::NoProviderAvailable) | Err(_) => return None,
+            }
         }
     }
 
@@ -252,8 +330,7 @@ impl LanguageModel for Router {
         if waiting >= self.config.max_queued_per_tenant {
             return Err(LlmError::QueueFull { waiting });
         }
-        self.dispatcher_task
-            .get_or_init(|| tokio::spawn(Arc::clone(&self.dispatcher).run()));
+        self.dispatcher_task.get_or_init(|| self.start_tasks());
         let mut attempts = RequestAttempts::new();
         let outcome = timeout(
             request.timeout,

@@ -62,9 +62,14 @@ fn build_from_toml(toml: &str) -> Result<CachedLanguageModel, ProviderSetupError
     let mut settings = Settings::default();
     settings.merge_toml("weir.toml", toml).unwrap();
     let embedder: Arc<dyn Embedder> = Arc::new(LengthEmbedder);
-    build_language_model(&settings, &embedder, None, UsageAccounting::default(), |name| {
-        (name == "THE_KEY").then(|| TEST_KEY.into())
-    })
+    build_language_model(
+        &settings,
+        &embedder,
+        None,
+        UsageAccounting::default(),
+        None,
+        |name| (name == "THE_KEY").then(|| TEST_KEY.into()),
+    )
 }
 
 #[tokio::test]
