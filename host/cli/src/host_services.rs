@@ -10,17 +10,16 @@ use weir_control::usage::UsageRecorder;
 use weir_core::component::{ComponentStore, ComponentValidator};
 use weir_core::id::TenantId;
 use weir_core::llm::ResponseCache;
-use weir_core::page::PriorityLane;
-use weir_core::ports::{BlobStore, ComponentStateStore, Ledger, SchedulingContext, VectorStore};
+use weir_core::node::{NodeInfo, NodeRole};
+use weir_core::ports::{BlobStore, ComponentStateStore, Ledger, VectorStore};
 use weir_core::replay::JobReplayer;
-use weir_core::search::{SearchHit, SearchQuery};
 use weir_core::settings::Settings;
 use weir_core::store_status::StoreStatus;
 use weir_core::uploads::UploadStore;
 use weir_core::usage::{UsageMeter, UsageQuotaLimiter};
-use weir_engine::{Engine, EngineConfig, PortImplementations, SearchRequest};
+use weir_engine::{Engine, EngineConfig, PortImplementations};
 use weir_inference::{InferenceConfig, InferenceHost, ModelKind};
-use weir_llm::UsageAccounting;
+use weir_llm::{CachedLanguageModel, SharedCallLimits, UsageAccounting};
 use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 use weir_raster::{RasterConfig, RasterPool};
 use weir_storage::{
@@ -30,6 +29,7 @@ use weir_storage::{
 
 use crate::app_folders::AppFolders;
 use crate::ledger_access::{connect_postgres, read_secret_variable};
+use crate::node_lease::{NodeLease, describe_node};
 
 /// Hidden command that runs a PDF worker process.
 pub(crate) const RASTER_WORKER_COMMAND: &str = "raster-worker";
@@ -48,23 +48,34 @@ pub(crate) struct ServicesUsedByEngine {
     /// Keeps the models loaded until the engine is closed.
     _inference: InferenceHost,
     policies: Arc<PolicyHost>,
+    language_model: Arc<CachedLanguageModel>,
     response_cache: Option<Arc<SqliteResponseCache>>,
+    /// The record of this process, unless a server renews it with its claims.
+    node_lease: Option<NodeLease>,
     storage: Storage,
 }
 
 impl HostServices {
     /// Opens the data folder, the models and the worker pool. Fails before any work if a part is missing.
     pub(crate) async fn open(settings: &Settings, folders: &AppFolders) -> Result<Self> {
-        Self::open_with_ledger_wrapper_and_usage(settings, folders, |ledger| ledger, None).await
+        let node = describe_node(settings, NodeRole::Worker);
+        let mut host =
+            Self::open_with_ledger_wrapper_and_usage(settings, folders, |ledger| ledger, None, &node).await?;
+        if !settings.storage_ledger.is_empty() {
+            let lease = NodeLease::start(host.sql_ledger(), node, settings).await?;
+            host.engine_services.node_lease = Some(lease);
+        }
+        Ok(host)
     }
 
     /// Opens the services for a server: the engine writes to the ledger that `wrap` returns, and `usage` meters tenants and
-    /// enforces their quotas.
+    /// enforces their quotas. The caller renews the record of `node`.
     pub(crate) async fn open_with_ledger_wrapper_and_usage(
         settings: &Settings,
         folders: &AppFolders,
         wrap: impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>,
         usage: Option<Arc<UsageRecorder>>,
+        node: &NodeInfo,
     ) -> Result<Self> {
         let meter = usage.clone().map(|usage| usage as Arc<dyn UsageMeter>);
         let quotas = usage.map(|usage| usage as Arc<dyn UsageQuotaLimiter>);
@@ -119,11 +130,16 @@ impl HostServices {
             meter: meter.clone(),
             quotas: quotas.clone(),
         };
+        let shared_limits = (!settings.storage_ledger.is_empty()).then(|| SharedCallLimits {
+            store: storage.ledger.clone(),
+            node: node.id.clone(),
+        });
         let language_model = Arc::new(weir_llm::build_language_model(
             settings,
             &embedder,
             cache_port,
             accounting,
+            shared_limits.as_ref(),
             |name| std::env::var(name).ok(),
         )?);
         let ports = PortImplementations {
@@ -134,7 +150,7 @@ impl HostServices {
             vectors: storage.vectors.clone(),
             ledger: wrap(storage.ledger.clone()),
             policies: policies.clone(),
-            language_model: Some(language_model),
+            language_model: Some(language_model.clone()),
             meter,
             quotas,
         };
@@ -145,7 +161,9 @@ impl HostServices {
                 rasterizer,
                 _inference: inference,
                 policies,
+                language_model,
                 response_cache,
+                node_lease: None,
                 storage,
             },
         })
@@ -216,6 +234,10 @@ impl ServicesUsedByEngine {
     /// Stops the raster workers, then closes the stores. Call it after the engine is shut down.
     pub(crate) async fn close(self) -> Result<()> {
         self.rasterizer.close().await;
+        self.language_model.close().await;
+        if let Some(lease) = self.node_lease {
+            lease.end().await;
+        }
         if let Some(response_cache) = &self.response_cache {
             response_cache.close().await;
         }
@@ -313,7 +335,7 @@ pub(crate) async fn remove_tenant(
 }
 
 /// Name of the text embedding model. It is stored with the vectors, so that vectors of different models are not mixed.
-const EMBEDDING_MODEL: &str = "all-MiniLM-L6-v2";
+pub(crate) const EMBEDDING_MODEL: &str = "all-MiniLM-L6-v2";
 
 /// Returns the configuration of the rasterizer by the settings.
 pub(crate) fn raster_config(settings: &Settings, folders: &AppFolders) -> Result<RasterConfig> {
@@ -361,44 +383,6 @@ pub(crate) const fn recording_retention(settings: &Settings) -> Retention {
 pub(crate) fn hidden_command_line(name: &str) -> Result<Vec<OsString>> {
     let binary: PathBuf = std::env::current_exe().context("cannot find the weir binary itself")?;
     Ok(vec![binary.into(), name.into()])
-}
-
-/// Searches passages. Opens nothing for writing, so that it works while another process ingests.
-pub(crate) async fn search_passages(
-    settings: &Settings,
-    folders: &AppFolders,
-    request: SearchRequest,
-) -> Result<Vec<SearchHit>> {
-    let inference =
-        InferenceHost::load_runtime(InferenceConfig::from_settings(settings, folders.assets.clone()))?;
-    let scheduling = SchedulingContext {
-        tenant: request.tenant.clone(),
-        lane: PriorityLane::Interactive,
-        group: 0,
-        batch_linger: Duration::ZERO,
-        tenant_weight: 1.0,
-    };
-    let dense_vector = inference
-        .embedder()
-        .embed_texts(&scheduling, vec![request.text.clone()])
-        .await?
-        .pop()
-        .unwrap_or_default();
-    let query = SearchQuery {
-        query_text: request.text,
-        dense_vector,
-        top_k: request.top_k,
-        documents: request.documents,
-        collection: request.collection,
-        labels: request.labels,
-    };
-    if let Some(qdrant) = connect_qdrant(settings, query.dense_vector.len()).await? {
-        let hits = qdrant.search_by_vector_and_words(&request.tenant, &query).await?;
-        return Ok(hits);
-    }
-    weir_storage::search_data_folder(&folders.data, EMBEDDING_MODEL, &request.tenant, &query)
-        .await
-        .with_context(|| folders.data_folder_error_context())
 }
 
 /// Formats labels in the format of the command line: `team=north, year=2024`.

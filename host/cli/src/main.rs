@@ -17,6 +17,7 @@ mod host_services;
 mod input_files;
 mod ledger_access;
 mod logging;
+mod node_lease;
 mod nodes;
 #[cfg(all(feature = "local-llm", target_os = "linux"))]
 mod openmp_environment;

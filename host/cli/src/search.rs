@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use weir_core::Rect;
 use weir_core::id::{DocumentId, TenantId};
-use weir_core::ports::Ledger as _;
-use weir_core::search::SearchHit;
+use weir_core::page::PriorityLane;
+use weir_core::ports::{Ledger as _, SchedulingContext, VectorStore as _};
+use weir_core::search::{SearchHit, SearchQuery};
 use weir_core::settings::Settings;
 use weir_core::tenancy::KeyScope;
 use weir_engine::SearchRequest;
+use weir_inference::{InferenceConfig, InferenceHost};
 
 use crate::app_folders::AppFolders;
 use crate::args::SearchArgs;
 use crate::command_target::CommandTarget;
-use crate::host_services;
+use crate::host_services::{self, EMBEDDING_MODEL, connect_qdrant};
 use crate::ledger_access::open_ledger_to_read;
 use crate::server_client::ServerClient;
 use crate::terminal::{out_line, replace_control_characters};
@@ -124,7 +127,45 @@ async fn search_data_folder(
         labels: search.labels.clone(),
         ..SearchRequest::new(tenant, search.text.clone())
     };
-    host_services::search_passages(settings, folders, request).await
+    search_passages(settings, folders, request).await
+}
+
+/// Searches passages. Opens nothing for writing, so that it works while another process ingests.
+async fn search_passages(
+    settings: &Settings,
+    folders: &AppFolders,
+    request: SearchRequest,
+) -> Result<Vec<SearchHit>> {
+    let inference =
+        InferenceHost::load_runtime(InferenceConfig::from_settings(settings, folders.assets.clone()))?;
+    let scheduling = SchedulingContext {
+        tenant: request.tenant.clone(),
+        lane: PriorityLane::Interactive,
+        group: 0,
+        batch_linger: Duration::ZERO,
+        tenant_weight: 1.0,
+    };
+    let dense_vector = inference
+        .embedder()
+        .embed_texts(&scheduling, vec![request.text.clone()])
+        .await?
+        .pop()
+        .unwrap_or_default();
+    let query = SearchQuery {
+        query_text: request.text,
+        dense_vector,
+        top_k: request.top_k,
+        documents: request.documents,
+        collection: request.collection,
+        labels: request.labels,
+    };
+    if let Some(qdrant) = connect_qdrant(settings, query.dense_vector.len()).await? {
+        let hits = qdrant.search_by_vector_and_words(&request.tenant, &query).await?;
+        return Ok(hits);
+    }
+    weir_storage::search_data_folder(&folders.data, EMBEDDING_MODEL, &request.tenant, &query)
+        .await
+        .with_context(|| folders.data_folder_error_context())
 }
 
 async fn search_on_server(search: &SearchArgs, remote: &ServerClient) -> Result<Value> {

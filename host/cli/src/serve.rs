@@ -9,20 +9,20 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::system::uname;
 use tokio::signal::unix::{SignalKind, signal};
 use weir_control::pipelines::PipelineBuilder;
 use weir_control::usage::UsageRecorder;
 use weir_control::{CommitNotifier, Control, ControlParts, NodeClaims, NodeMessages};
 use weir_core::TenantId;
 use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline, Role};
-use weir_core::node::{NodeInfo, NodeRole};
+use weir_core::node::NodeRole;
 use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyScope, TenantStore};
 use weir_server::{Listener, Server, SigningKey};
 
 use crate::app_folders::AppFolders;
 use crate::host_services::{HostServices, connect_redis};
+use crate::node_lease::describe_node;
 use crate::terminal::out_line;
 use crate::{pipeline_loader, tenant_and_key_commands};
 
@@ -37,7 +37,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
     weir_server::install_metrics_recorder();
     let mut notifier = None;
     let usage_recorder = UsageRecorder::new();
-    let node = NodeInfo::new_unique(&node_name(settings), settings.cluster_role);
+    let node = describe_node(settings, settings.cluster_role);
     let redis = connect_redis(settings, node.id.as_str())?;
     let node_messages = NodeMessages::new(redis.clone().map(|redis| redis as _));
     let new_notifier = |ledger| match settings.storage_ledger.is_empty() {
@@ -50,6 +50,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
         folders,
         wrap_ledger,
         Some(usage_recorder.clone()),
+        &node,
     )
     .await?;
     let ledger = notifier.context("the engine was created without a ledger")?;
@@ -118,14 +119,6 @@ fn check_role(settings: &Settings) -> Result<()> {
             role.name()
         ),
         _ => Ok(()),
-    }
-}
-
-/// Returns the name of this host among the nodes.
-fn node_name(settings: &Settings) -> String {
-    match settings.cluster_node.as_str() {
-        "" => uname().nodename().to_string_lossy().into_owned(),
-        name => name.to_owned(),
     }
 }
 

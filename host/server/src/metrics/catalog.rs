@@ -111,6 +111,7 @@ metric_catalog! {
     // Language models
     "weir_llm_calls_total" Counter Count "Calls to a language model that ended, by provider and outcome: success, dropped (canceled by the host) or an error kind";
     "weir_llm_call_duration_seconds" Histogram(LLM_REQUEST_SECONDS) Seconds "Time of a call to a language model, by provider";
+    "weir_llm_call_admissions_total" Counter Count "Requests to start a call within the limits that all nodes share, by provider and outcome: started, rate-limited, queued, no-lease, store-failed or withdrawn (admitted and not made)";
     "weir_llm_calls_in_flight" Gauge Count "Calls in flight, by provider";
     "weir_llm_concurrency_limit" Gauge Count "Current concurrency limit of calls, by provider";
     "weir_llm_retries_total" Counter Count "Retries of a request with the same provider, by provider";
