@@ -25,5 +25,6 @@ mod qdrant;
 mod redis;
 mod s3;
 mod serve;
+mod shared_limits;
 mod summaries;
 mod vision;

@@ -7,15 +7,20 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, sleep, timeout};
 use weir_core::job_claim::NodeId;
 use weir_core::provider_call_limits::{
     CallAdmission, MAX_ASK_INTERVAL, ProviderCallId, ProviderCallLimits, ProviderCallRequest,
     ProviderCallStore,
 };
 
-use crate::shared_admission::{AdmissionCommand, AdmissionObserver, AdmissionResult, CallTicket};
+use crate::provider::ProviderEntry;
+use crate::shared_admission::{
+    AdmissionCommand, AdmissionObserver, AdmissionResult, CallTicket, SharedAdmission,
+};
 
 /// Time until the store is asked again, for each node that is ahead and for this one.
 const ASK_INTERVAL_PER_NODE: Duration = Duration::from_millis(100);
@@ -25,6 +30,9 @@ const MAX_QUEUED_ASK_INTERVAL: Duration = Duration::from_millis(200);
 const NO_LEASE_ASK_INTERVAL: Duration = Duration::from_millis(200);
 /// Time until a store that failed is called again, before jitter.
 const FAILED_STORE_DELAY: Duration = Duration::from_millis(500);
+
+/// Maximum time in which the ends of the last calls are recorded when the router is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The store that keeps the limits of providers for all nodes, and the name of this node.
 #[derive(Clone)]
@@ -44,18 +52,88 @@ enum CallRecord {
     Withdrawal,
 }
 
-/// The admission worker of one provider.
-pub(crate) struct AdmissionWorker {
-    pub(crate) shared: SharedCallLimits,
-    pub(crate) provider_name: String,
-    pub(crate) provider_index: usize,
-    pub(crate) limits: ProviderCallLimits,
-    pub(crate) commands: mpsc::UnboundedReceiver<AdmissionCommand>,
+/// The admission workers of a router: one for each provider whose limits hold for all nodes.
+#[derive(Default)]
+pub(crate) struct AdmissionWorkers {
+    not_started: Mutex<Vec<AdmissionWorker>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl AdmissionWorkers {
+    /// Creates the workers, and the dispatcher's sides by the index of the provider.
+    pub(crate) fn for_providers(
+        providers: &[ProviderEntry],
+        shared: &SharedCallLimits,
+    ) -> (Self, Vec<(usize, SharedAdmission)>) {
+        let (mut workers, mut admissions) = (Vec::new(), Vec::new());
+        for (provider_index, entry) in providers.iter().enumerate() {
+            let options = entry.options;
+            if !options.has_shared_limits {
+                continue;
+            }
+            let (sender, commands) = mpsc::unbounded_channel();
+            admissions.push((
+                provider_index,
+                SharedAdmission::new(sender, options.tokens_per_minute),
+            ));
+            workers.push(AdmissionWorker {
+                shared: shared.clone(),
+                provider_name: entry.name.clone(),
+                provider_index,
+                limits: ProviderCallLimits {
+                    max_concurrent: options.max_concurrency,
+                    requests_per_minute: options.requests_per_minute,
+                    tokens_per_minute: options.tokens_per_minute,
+                },
+                commands,
+            });
+        }
+        let workers = Self {
+            not_started: Mutex::new(workers),
+            tasks: Mutex::default(),
+        };
+        (workers, admissions)
+    }
+
+    /// Starts the workers.
+    pub(crate) fn start(&self, observer: &Arc<dyn AdmissionObserver>) {
+        let workers = std::mem::take(&mut *self.not_started.lock());
+        let tasks = workers
+            .into_iter()
+            .map(|worker| tokio::spawn(worker.run(Arc::downgrade(observer))));
+        self.tasks.lock().extend(tasks);
+    }
+
+    /// Waits for some seconds until the workers have recorded the end of each call. The dispatcher's sides must be closed.
+    pub(crate) async fn await_end(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        let aborts: Vec<AbortHandle> = tasks.iter().map(JoinHandle::abort_handle).collect();
+        let ended = timeout(CLOSE_TIMEOUT, async {
+            for task in tasks {
+                // A worker that panicked has recorded what it could.
+                let _ = task.await;
+            }
+        });
+        if ended.await.is_err() {
+            tracing::warn!(
+                "the ends of some language model calls are not recorded: they end with the lease of this node"
+            );
+            aborts.iter().for_each(AbortHandle::abort);
+        }
+    }
+}
+
+struct AdmissionWorker {
+    shared: SharedCallLimits,
+    provider_name: String,
+    provider_index: usize,
+    limits: ProviderCallLimits,
+    commands: mpsc::UnboundedReceiver<AdmissionCommand>,
 }
 
 impl AdmissionWorker {
     /// Handles commands until the dispatcher and all tickets are gone.
-    pub(crate) async fn run(mut self, observer: Weak<dyn AdmissionObserver>) {
+    async fn run(mut self, observer: Weak<dyn AdmissionObserver>) {
         while let Some(command) = self.commands.recv().await {
             match command {
                 AdmissionCommand::Begin { tokens, commands } => {

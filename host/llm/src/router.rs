@@ -8,17 +8,14 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use weir_core::llm::{LanguageModel, LlmError, LlmRequest, LlmResponse, ProviderError, ProviderFailureInfo};
 use weir_core::ports::SchedulingContext;
-use weir_core::provider_call_limits::ProviderCallLimits;
 use weir_core::usage::QuotaReservation;
 use weir_core::{DocumentId, StorageError, TenantId};
 
-use crate::admission_worker::{AdmissionWorker, SharedCallLimits};
+use crate::admission_worker::{AdmissionWorkers, SharedCallLimits};
 use crate::backoff::RandomBackoffDelays;
 use crate::call_permit::CallPermit;
 use crate::dispatcher::{DispatchConstraints, DispatchOutcome, Dispatcher, RequestId};
@@ -28,11 +25,8 @@ use crate::provider_state::ProviderState;
 use crate::request_attempts::RequestAttempts;
 use crate::retry_and_health_decision::{RetryDecision, decide_retry};
 use crate::router_config::RouterConfig;
-use crate::shared_admission::{AdmissionObserver, SharedAdmission};
+use crate::shared_admission::AdmissionObserver;
 use crate::usage_accounting::{UsageAccounting, estimate_prompt_tokens};
-
-/// Maximum time in which the ends of the last calls are recorded.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Routes requests to providers.
 pub struct Router {
@@ -41,9 +35,7 @@ pub struct Router {
     dispatcher: Arc<Dispatcher>,
     accounting: UsageAccounting,
     dispatcher_task: OnceLock<JoinHandle<()>>,
-    /// One for each provider whose limits all nodes share, until they are started.
-    admission_workers: Mutex<Vec<AdmissionWorker>>,
-    admission_tasks: Mutex<Vec<JoinHandle<()>>>,
+    admission_workers: AdmissionWorkers,
 }
 
 impl Router {
@@ -66,8 +58,7 @@ impl Router {
             providers,
             accounting: UsageAccounting::default(),
             dispatcher_task: OnceLock::new(),
-            admission_workers: Mutex::default(),
-            admission_tasks: Mutex::default(),
+            admission_workers: AdmissionWorkers::default(),
         }
     }
 
@@ -80,25 +71,11 @@ impl Router {
 
     /// Keeps the limits of providers for all nodes together, unless a provider has limits of its own on each node.
     #[must_use]
-    pub fn with_shared_call_limits(self, shared: &SharedCallLimits) -> Self {
-        let with_shared_limits = self.providers.iter().enumerate();
-        for (provider_index, entry) in with_shared_limits.filter(|(_, entry)| entry.options.has_shared_limits)
-        {
-            let options = entry.options;
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let admission = SharedAdmission::new(sender, options.tokens_per_minute);
+    pub fn with_shared_call_limits(mut self, shared: &SharedCallLimits) -> Self {
+        let (workers, admissions) = AdmissionWorkers::for_providers(&self.providers, shared);
+        self.admission_workers = workers;
+        for (provider_index, admission) in admissions {
             self.dispatcher.set_shared_admission(provider_index, admission);
-            self.admission_workers.lock().push(AdmissionWorker {
-                shared: shared.clone(),
-                provider_name: entry.name.clone(),
-                provider_index,
-                limits: ProviderCallLimits {
-                    max_concurrent: options.max_concurrency,
-                    requests_per_minute: options.requests_per_minute,
-                    tokens_per_minute: options.tokens_per_minute,
-                },
-                commands: receiver,
-            });
         }
         self
     }
@@ -106,11 +83,7 @@ impl Router {
     /// Starts the task of the dispatcher and of each admission worker.
     fn start_tasks(&self) -> JoinHandle<()> {
         let dispatcher = Arc::clone(&self.dispatcher) as Arc<dyn AdmissionObserver>;
-        let workers = self.admission_workers.lock().drain(..).collect::<Vec<_>>();
-        let tasks = workers
-            .into_iter()
-            .map(|worker| tokio::spawn(worker.run(Arc::downgrade(&dispatcher))));
-        self.admission_tasks.lock().extend(tasks);
+        self.admission_workers.start(&dispatcher);
         tokio::spawn(Arc::clone(&self.dispatcher).run())
     }
 
@@ -121,20 +94,7 @@ impl Router {
             dispatcher.abort();
         }
         self.dispatcher.close_shared_admissions();
-        let tasks = std::mem::take(&mut *self.admission_tasks.lock());
-        let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
-        let ended = timeout(CLOSE_TIMEOUT, async {
-            for task in tasks {
-                // A worker that panicked has recorded what it could.
-                let _ = task.await;
-            }
-        });
-        if ended.await.is_err() {
-            tracing::warn!(
-                "the ends of some language model calls are not recorded: they end with the lease of this node"
-            );
-            aborts.iter().for_each(tokio::task::AbortHandle::abort);
-        }
+        self.admission_workers.await_end().await;
     }
 
     /// Reserves a call to one of the eligible providers. If the tenant's quota is exhausted, only providers that are not

@@ -157,18 +157,24 @@ impl SharedAdmission {
             }
             AdmissionPhase::Requested => {}
             // A ticket that has expired is withdrawn before the next is requested.
-            AdmissionPhase::Granted(_) | AdmissionPhase::Waiting { .. } | AdmissionPhase::Idle => {
-                if let Some(commands) = &self.commands {
-                    let ticket_commands = commands.clone();
-                    let _ = commands.send(AdmissionCommand::Begin {
-                        tokens,
-                        commands: ticket_commands,
-                    });
-                }
+            AdmissionPhase::Granted(expired) => {
+                drop(expired);
+                self.request_ticket(tokens);
             }
+            AdmissionPhase::Waiting { .. } | AdmissionPhase::Idle => self.request_ticket(tokens),
         }
         self.phase = AdmissionPhase::Requested;
         TicketStatus::Requested
+    }
+
+    fn request_ticket(&self, tokens: u64) {
+        if let Some(commands) = &self.commands {
+            let ticket_commands = commands.clone();
+            let _ = commands.send(AdmissionCommand::Begin {
+                tokens,
+                commands: ticket_commands,
+            });
+        }
     }
 
     /// Withdraws the ticket, if there is one. Returns whether there was.

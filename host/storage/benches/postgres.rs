@@ -17,7 +17,11 @@ use weir_core::event::{Event, EventKind};
 use weir_core::job_claim::{ClaimOutcome, NodeId};
 use weir_core::job_claim_store::JobClaimStore as _;
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
+use weir_core::node::{NodeInfo, NodeRegistry as _, NodeRole};
 use weir_core::ports::Ledger as _;
+use weir_core::provider_call_limits::{
+    CallAdmission, ProviderCallId, ProviderCallLimits, ProviderCallRequest, ProviderCallStore as _,
+};
 use weir_core::{JobId, RevisionId, TenantId};
 use weir_storage::{PostgresConnectionSettings, SqlLedger};
 use weir_test_services::PostgresServer;
@@ -71,6 +75,16 @@ async fn measure() {
             "{jobs:>6} jobs {events:>9} events  {claims:>8.0}   {commits:>23.0}   {:>8.0}   {renewal:>18.1} ms   {resuming:>7.1} ms   {queue:>15.1} ms",
             commits * 100.0,
         );
+    }
+    println!("providers   calls begun and ended/s   calls in the window of each");
+    for (name, providers) in [("one", 1), ("several", 16)] {
+        for _ in 0..2 {
+            let rate = measure_provider_calls(&ledger, name, providers).await;
+            let rows = server.query(&format!(
+                "SELECT count(*) / {providers} FROM provider_calls WHERE provider LIKE '{name}%'"
+            ));
+            println!("{providers:>9}   {rate:>23.0}   {rows:>27}");
+        }
     }
     for statement in [
         "SELECT position, event FROM events WHERE tenant = 't1' AND position > 500000 ORDER BY position LIMIT 100",
@@ -213,6 +227,39 @@ async fn measure_queue(ledger: &SqlLedger, tenants: &[TenantId]) -> Duration {
     let took = began.elapsed() / 5;
     end_jobs(ledger, jobs).await;
     took
+}
+
+/// Calls of language models a second that are begun and ended, from 16 connections, each with the check of all limits.
+async fn measure_provider_calls(ledger: &SqlLedger, name: &str, providers: usize) -> f64 {
+    const CALLS_PER_CONNECTION: usize = 150;
+    let node = NodeInfo::new_unique("bench", NodeRole::Both);
+    ledger.renew_node(&node, LEASE).await.unwrap();
+    let began = Instant::now();
+    let workers = (0..16).map(|worker| {
+        let request = ProviderCallRequest {
+            call: ProviderCallId::new_unique(),
+            provider: format!("{name}{}", worker % providers),
+            node: node.id.clone(),
+            limits: ProviderCallLimits {
+                max_concurrent: 1024,
+                requests_per_minute: 100_000,
+                tokens_per_minute: 1_000_000_000,
+            },
+            estimated_tokens: 1000,
+        };
+        async move {
+            for _ in 0..CALLS_PER_CONNECTION {
+                let request = ProviderCallRequest {
+                    call: ProviderCallId::new_unique(),
+                    ..request.clone()
+                };
+                assert_eq!(ledger.begin_call(&request).await.unwrap(), CallAdmission::Started);
+                ledger.end_call(request.call, Some(900)).await.unwrap();
+            }
+        }
+    });
+    join_all(workers).await;
+    (16 * CALLS_PER_CONNECTION) as f64 / began.elapsed().as_secs_f64()
 }
 
 async fn end_jobs(ledger: &SqlLedger, jobs: Vec<JobRecord>) {

@@ -68,7 +68,8 @@ settings! {
     /// Whether the provider is a fallback. It gets a request only if no other provider can serve it, or if the
     /// circuit breakers of the others are open.
     "llm.provider.fallback" => fallback: bool = "false", "true or false" if |_v| true;
-    /// Maximum number of concurrent calls.
+    /// Maximum number of concurrent calls. Nodes that share a ledger keep this and the next two limits together for a provider of the kind
+    /// `openai`: its name must be the same on all of them.
     "llm.provider.max_concurrent_requests" => max_concurrent_requests: u32 = "4", "calls, 1 to 1024" if |v| (1..=1024).contains(&v);
     /// Maximum calls in any minute. 0: no limit.
     "llm.provider.requests_per_minute" => requests_per_minute: u32 = "0", "calls, 0 to 100000" if |v| v <= 100_000;
