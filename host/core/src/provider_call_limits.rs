@@ -4,8 +4,9 @@
 //! stay within the limits for all nodes together. The calls in flight of a node that is not alive (see [`node`](crate::node)) do not count
 //! any more; they still count in the window of the rate limits. All times are those of the store's clock.
 //!
-//! Nodes that have to wait for a provider take turns: first the node with the fewest calls in flight, then the one that has waited longest.
-//! Otherwise a node whose calls have just ended would always be faster than one that waits.
+//! Nodes that have to wait for a provider take turns: first the node with the fewest calls in flight, then the one with the fewest calls in
+//! the window, then the one that has waited longest. Otherwise a node whose call has just ended would nearly always be faster than one that
+//! waits.
 
 use std::fmt;
 use std::time::Duration;
@@ -168,6 +169,8 @@ impl ProviderLoad {
 pub struct TurnOrder<T> {
     /// Calls in flight of the node.
     pub calls_in_flight: u64,
+    /// Calls of the node in the window of the rate limits.
+    pub calls_in_window: u64,
     /// Since when it waits.
     pub waiting_since: T,
     /// The node, so that no two are equal.

@@ -152,6 +152,7 @@ impl State {
             .collect();
         let order = |node: &str, since: Instant| TurnOrder {
             calls_in_flight: self.calls_in_flight(provider, node, now),
+            calls_in_window: window.iter().filter(|call| call.node.as_str() == node).count() as u64,
             waiting_since: since,
             node: node.to_owned(),
         };

@@ -169,13 +169,14 @@ fn load_of_provider(
         params![provider],
         |row| Ok((row.get::<String>(0)?, row.get::<i64>(1)?, row.get::<u64>(2)?)),
     )?;
-    let turn = |node: &str, waiting_since: i64| TurnOrder {
-        calls_in_flight: calls
-            .iter()
-            .find(|of_node| of_node.node == node)
-            .map_or(0, |of_node| of_node.in_flight),
-        waiting_since,
-        node: node.to_owned(),
+    let turn = |node: &str, waiting_since: i64| {
+        let of_node = calls.iter().find(|of_node| of_node.node == node);
+        TurnOrder {
+            calls_in_flight: of_node.map_or(0, |of_node| of_node.in_flight),
+            calls_in_window: of_node.map_or(0, |of_node| of_node.in_window),
+            waiting_since,
+            node: node.to_owned(),
+        }
     };
     let own_wait = waits.iter().find(|(node, ..)| node == request.node.as_str());
     let own_turn = turn(
