@@ -10,6 +10,7 @@ use crate::component_store::FileComponentStore;
 use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
 use crate::ledger::SqlLedger;
 use crate::s3::{S3Bucket, S3Stores};
+use crate::unfinished_migration::check_no_unfinished_migration;
 use crate::uploads::FileUploadStore;
 
 /// The stores of a data folder, without its index, and those that replace some of them.
@@ -36,6 +37,7 @@ impl FileStores {
         let opened = tokio::task::spawn_blocking(move || {
             create_private_folder(&folder)?;
             let lock = Arc::new(FolderLock::acquire_with_timeout(&folder)?);
+            check_no_unfinished_migration(&folder)?;
             rename_entries_of_earlier_versions(&folder)?;
             let ledger = match external_ledger {
                 Some(ledger) => ledger,

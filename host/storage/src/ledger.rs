@@ -13,6 +13,7 @@ mod job_claims;
 mod job_requests;
 mod ledger_database;
 mod ledger_name;
+mod ledger_tables;
 mod locked_tenants;
 mod node_rows;
 mod pipelines;
@@ -25,8 +26,11 @@ mod sql_ledger;
 mod sql_values;
 pub(crate) mod sqlite;
 mod storage_usage;
+mod table_copy;
+mod table_transfer;
 mod tenant_store;
 mod tenants;
+mod unfinished_copy;
 mod usage;
 
 use async_trait::async_trait;
@@ -42,6 +46,7 @@ use self::locked_tenants::LockedTenants;
 pub use self::postgres::PostgresConnectionSettings;
 use self::sql_connection::{SqlConnection, SqlResult};
 pub use self::sql_ledger::SqlLedger;
+pub(crate) use self::table_transfer::LedgerTables;
 /// Maximum number of events or log entries that one call returns.
 const MAX_LISTED_EVENTS: usize = 10_000;
 

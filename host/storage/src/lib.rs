@@ -14,6 +14,7 @@
 //! | `ledger.db` | [`SqlLedger`]; absent with a PostgreSQL server |
 //! | `responses.db` | [`SqliteResponseCache`] |
 //! | `recordings/<tenant>` | recorded calls of jobs, written by `weir-policy`; removed with their tenant |
+//! | `migration.json` | exists while a [`Migration`] of the folder is not finished |
 //! | `weir.sock` | socket on which the holder runs searches of `vectors/` for other processes |
 //!
 //! [`Storage`] is for the process that holds the folder. Other processes can work at the same time, and also while no process holds the
@@ -27,6 +28,8 @@ mod data_folder;
 mod file_stores;
 mod ledger;
 mod measured_stores;
+mod migration;
+mod migration_progress;
 mod path_with_public_name;
 mod redis_client;
 mod response_cache;
@@ -34,8 +37,10 @@ mod s3;
 mod search_socket_server;
 mod storage_usage;
 mod store_metrics;
+mod stored_objects;
 mod tenant_files;
 mod tenant_removal;
+mod unfinished_migration;
 mod uploads;
 mod vectors;
 mod worker_thread;
@@ -46,11 +51,14 @@ use std::sync::Arc;
 pub use blobs::FileBlobStore;
 pub use component_store::FileComponentStore;
 pub use ledger::{PostgresConnectionSettings, SqlLedger};
+pub use migration::{Migration, MigrationServers};
+pub use migration_progress::{MigratedContent, MigrationProgress, MigrationStep, ReportProgress};
 pub use redis_client::{RedisClient, RedisConnection};
 pub use response_cache::SqliteResponseCache;
 pub use s3::{S3Bucket, S3Connection, S3Credentials, S3Location, S3LocationError, ServerSideEncryption};
 pub use search_socket_server::search_data_folder;
 pub use tenant_removal::remove_tenant_with_all_data;
+pub use unfinished_migration::MigrationDirection;
 pub use uploads::FileUploadStore;
 pub use vectors::{EdgeVectorStore, MAX_HITS, QdrantConnection, QdrantVectorStore};
 use weir_core::StorageError;

@@ -23,6 +23,7 @@ mod connection;
 mod errors;
 mod local_cache;
 mod multipart;
+mod object_transfer;
 mod stored_bytes;
 mod upload_store;
 

@@ -31,6 +31,7 @@ use weir_core::{DocumentId, StorageError, TenantId};
 
 use crate::data_folder::FolderLock;
 use crate::path_with_public_name::PathWithPublicName;
+use crate::unfinished_migration::check_no_unfinished_migration;
 use crate::vectors::EdgeVectorStore;
 
 const SOCKET_NAME: &str = "weir.sock";
@@ -193,6 +194,7 @@ pub async fn search_data_folder(
             what: "the data folder".into(),
         });
     }
+    check_no_unfinished_migration(data)?;
     let request = SocketSearchRequest {
         tenant: tenant.clone(),
         model: model.to_owned(),

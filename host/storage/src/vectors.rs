@@ -18,6 +18,7 @@ mod hybrid_ranking;
 mod open_vector_index;
 mod passage_filter;
 mod passage_payload;
+mod point_copy;
 mod qdrant_errors;
 mod qdrant_points;
 mod qdrant_vector_store;
@@ -43,6 +44,7 @@ use weir_core::search::{IndexPoint, SearchHit, SearchQuery};
 use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
 pub use self::hybrid_ranking::MAX_HITS;
+pub(crate) use self::point_copy::{StoredPoints, copy_points, verify_points};
 pub use self::qdrant_vector_store::{QdrantConnection, QdrantVectorStore};
 
 use self::bm25::Bm25Encoder;
@@ -92,6 +94,11 @@ impl EdgeVectorStore {
         lock: Arc<FolderLock>,
     ) -> Result<Self, StorageError> {
         Self::from_shard(OpenVectorIndex::open_or_create(data, model, dimensions)?, lock)
+    }
+
+    /// Returns whether a data folder has an index.
+    pub(crate) fn exists_in(data: &Path) -> bool {
+        OpenVectorIndex::exists_in(data)
     }
 
     /// Opens an existing `<data>/vectors` for the embedding model that it was made for. Returns `None` if it does not exist. Blocks on

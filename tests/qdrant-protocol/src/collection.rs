@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::{
-    CreateCollection, Filter, Modifier, PointId, PointStruct, PrefetchQuery, QueryPoints, ScoredPoint, Value,
-    query, value::Kind, vector, vector_input, vectors, vectors_config,
+    CreateCollection, Filter, Modifier, PointId, PointStruct, PrefetchQuery, QueryPoints, RetrievedPoint,
+    ScoredPoint, Value, query, value::Kind, vector, vector_input, vectors, vectors_config,
 };
 use tonic::Status;
 
@@ -134,6 +134,24 @@ impl Collection {
         Ok(selected)
     }
 
+    /// Returns the points with these ids, as far as they exist, with all their vectors.
+    pub(crate) fn get(&self, ids: &[PointId]) -> Vec<RetrievedPoint> {
+        let found = ids.iter().filter_map(|id| self.points.get(&id_text(id)));
+        found.map(to_retrieved_point).collect()
+    }
+
+    /// Returns up to `limit` points from an id on, in the order of their ids, and the id of the next.
+    pub(crate) fn scroll(
+        &self,
+        from: Option<&PointId>,
+        limit: usize,
+    ) -> (Vec<RetrievedPoint>, Option<PointId>) {
+        let from = from.map(id_text).unwrap_or_default();
+        let mut points = self.points.range(from..).map(|(_, point)| point);
+        let found = points.by_ref().take(limit).map(to_retrieved_point).collect();
+        (found, points.next().map(|point| point.id.clone()))
+    }
+
     pub(crate) fn create_field_index(&mut self, field: &str) {
         self.indexed_fields.insert(field.to_owned());
     }
@@ -250,6 +268,42 @@ impl Collection {
             .collect();
         let containing = vectors.iter().filter(|words| words.contains_key(&index)).count() as f32;
         ((vectors.len() as f32 - containing + 0.5) / (containing + 0.5)).ln_1p()
+    }
+}
+
+fn to_retrieved_point(point: &StoredPoint) -> RetrievedPoint {
+    use qdrant_client::qdrant::{
+        DenseVector, NamedVectorsOutput, SparseVector, VectorOutput, VectorsOutput, vector_output,
+        vectors_output,
+    };
+    let output = |name: &String, vector| {
+        let output = VectorOutput {
+            vector: Some(vector),
+            ..VectorOutput::default()
+        };
+        (name.clone(), output)
+    };
+    let dense = point.dense.iter().map(|(name, data)| {
+        let vector = DenseVector { data: data.clone() };
+        output(name, vector_output::Vector::Dense(vector))
+    });
+    let sparse = point.sparse.iter().map(|(name, words)| {
+        let vector = SparseVector {
+            indices: words.keys().copied().collect(),
+            values: words.values().copied().collect(),
+        };
+        output(name, vector_output::Vector::Sparse(vector))
+    });
+    let vectors = NamedVectorsOutput {
+        vectors: dense.chain(sparse).collect(),
+    };
+    RetrievedPoint {
+        id: Some(point.id.clone()),
+        payload: point.payload.clone(),
+        vectors: Some(VectorsOutput {
+            vectors_options: Some(vectors_output::VectorsOptions::Vectors(vectors)),
+        }),
+        ..RetrievedPoint::default()
     }
 }
 

@@ -189,6 +189,51 @@ implement_service! {
             }))
         }
 
+        /// Returns all vectors and payloads, whatever is requested.
+        async fn get(&self, request: Request<GetPoints>) -> Answer<GetResponse> {
+            let (began, request) = (Instant::now(), request.into_inner());
+            let result =
+                self.with_collection(&request.collection_name, |collection| Ok(collection.get(&request.ids)))?;
+            Ok(Response::new(GetResponse {
+                result,
+                time: began.elapsed().as_secs_f64(),
+                usage: None,
+            }))
+        }
+
+        /// Returns all vectors and payloads, whatever is requested.
+        async fn scroll(&self, request: Request<ScrollPoints>) -> Answer<ScrollResponse> {
+            let (began, request) = (Instant::now(), request.into_inner());
+            if request.filter.is_some() || request.order_by.is_some() {
+                return Err(Status::unimplemented("only scrolling over all points is implemented"));
+            }
+            let limit = usize::try_from(request.limit.unwrap_or(10)).unwrap_or(usize::MAX);
+            let (result, next_page_offset) = self.with_collection(&request.collection_name, |collection| {
+                Ok(collection.scroll(request.offset.as_ref(), limit))
+            })?;
+            Ok(Response::new(ScrollResponse {
+                next_page_offset,
+                result,
+                time: began.elapsed().as_secs_f64(),
+                usage: None,
+            }))
+        }
+
+        async fn count(&self, request: Request<CountPoints>) -> Answer<CountResponse> {
+            let (began, request) = (Instant::now(), request.into_inner());
+            if request.filter.is_some() {
+                return Err(Status::unimplemented("only counting of all points is implemented"));
+            }
+            let count = self.with_collection(&request.collection_name, |collection| Ok(collection.len()))?;
+            Ok(Response::new(CountResponse {
+                result: Some(CountResult {
+                    count: u64::try_from(count).unwrap(),
+                }),
+                time: began.elapsed().as_secs_f64(),
+                usage: None,
+            }))
+        }
+
         async fn facet(&self, request: Request<FacetCounts>) -> Answer<FacetResponse> {
             let (began, request) = (Instant::now(), request.into_inner());
             let counts = self.with_collection(&request.collection_name, |collection| {
@@ -209,7 +254,6 @@ implement_service! {
         }
     }
     unimplemented {
-        get: GetPoints => GetResponse;
         update_vectors: UpdatePointVectors => PointsOperationResponse;
         delete_vectors: DeletePointVectors => PointsOperationResponse;
         set_payload: SetPayloadPoints => PointsOperationResponse;
@@ -222,13 +266,11 @@ implement_service! {
         search: SearchPoints => SearchResponse;
         search_batch: SearchBatchPoints => SearchBatchResponse;
         search_groups: SearchPointGroups => SearchGroupsResponse;
-        scroll: ScrollPoints => ScrollResponse;
         recommend: RecommendPoints => RecommendResponse;
         recommend_batch: RecommendBatchPoints => RecommendBatchResponse;
         recommend_groups: RecommendPointGroups => RecommendGroupsResponse;
         discover: DiscoverPoints => DiscoverResponse;
         discover_batch: DiscoverBatchPoints => DiscoverBatchResponse;
-        count: CountPoints => CountResponse;
         update_batch: UpdateBatchPoints => UpdateBatchResponse;
         query_batch: QueryBatchPoints => QueryBatchResponse;
         query_groups: QueryPointGroups => QueryGroupsResponse;

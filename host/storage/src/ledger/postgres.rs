@@ -26,7 +26,7 @@ use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use weir_core::StorageError;
@@ -67,6 +67,37 @@ pub struct PostgresConnectionSettings {
     pub password: Option<String>,
     /// Maximum number of connections of this process, at least 1.
     pub max_connections: u32,
+}
+
+impl PostgresConnectionSettings {
+    /// Returns the servers and the database without user and password, such as `db:5432/weir`.
+    pub(crate) fn address(&self) -> Result<String, StorageError> {
+        let config = self.parse_url()?;
+        let ports = config.get_ports().iter().chain(std::iter::repeat(&5432));
+        let servers: Vec<String> = config
+            .get_hosts()
+            .iter()
+            .zip(ports)
+            .map(|(host, port)| match host {
+                Host::Tcp(name) => format!("{name}:{port}"),
+                Host::Unix(path) => path.display().to_string(),
+            })
+            .collect();
+        Ok(format!(
+            "{}/{}",
+            servers.join(","),
+            config.get_dbname().unwrap_or_default()
+        ))
+    }
+
+    fn parse_url(&self) -> Result<Config, StorageError> {
+        self.url
+            .parse()
+            .map_err(|error: tokio_postgres::Error| StorageError::Failed {
+                what: LEDGER_NAME.into(),
+                reason: format!("invalid URL: {error}"),
+            })
+    }
 }
 
 impl std::fmt::Debug for PostgresConnectionSettings {
@@ -231,10 +262,7 @@ fn create_pool(settings: &PostgresConnectionSettings, max_connections: u32) -> R
         what: LEDGER_NAME.into(),
         reason,
     };
-    let mut config: Config = settings
-        .url
-        .parse()
-        .map_err(|error: tokio_postgres::Error| failed(format!("invalid URL: {error}")))?;
+    let mut config = settings.parse_url()?;
     if let Some(password) = &settings.password {
         config.password(password);
     }

@@ -165,6 +165,11 @@ impl SqlRow<'_> {
         T::from_sql_value(value).map_err(|reason| SqlError::InvalidColumn { column, reason })
     }
 
+    /// Returns a copy of the value of a column, from 0.
+    pub(super) fn get_owned_value(&self, column: usize) -> SqlResult<SqlValue<'static>> {
+        Ok(self.get_value(column)?.into_owned())
+    }
+
     /// Converts the text of a column without copying it.
     pub(super) fn convert_text<T>(
         &self,

@@ -8,12 +8,14 @@ use weir_core::store_status::StoreStatus;
 
 use super::claim_rows::release_all_claims;
 use super::ledger_database::LedgerDatabase;
+use super::ledger_name::LEDGER_NAME;
 use super::postgres::{PostgresConnectionSettings, PostgresDatabase};
 use super::sqlite::SqliteDatabase;
 use super::storage_usage::measure_changing_paths;
 use crate::changed_paths::ChangedPaths;
 use crate::data_folder::FolderLock;
 use crate::storage_usage::StorageUsageTracker;
+use crate::unfinished_migration::unfinished_migration_error;
 
 /// Implements [`Ledger`](weir_core::ports::Ledger), [`ComponentStateStore`](weir_core::ports::ComponentStateStore),
 /// [`TenantStore`](weir_core::tenancy::TenantStore), [`JobRequestStore`](weir_core::job_request::JobRequestStore), [`PipelineStore`](weir_core::revision::PipelineStore),
@@ -56,14 +58,41 @@ impl SqlLedger {
         SqliteDatabase::open_read_only(data).map(Self::from_sqlite_without_lock)
     }
 
-    /// Connects to a PostgreSQL server and creates or upgrades its tables. Returns [`StorageError::Unavailable`] if it does not respond.
+    /// Connects to a PostgreSQL server and creates or upgrades its tables. Returns [`StorageError::Unavailable`] if it does not respond, and
+    /// [`StorageError::Failed`] if it is the unfinished target of a migration.
     pub async fn connect_postgres(settings: &PostgresConnectionSettings) -> Result<Self, StorageError> {
+        let ledger = Self::connect_postgres_for_migration(settings).await?;
+        match ledger.find_unfinished_migration().await? {
+            Some(_) => Err(unfinished_migration_error(LEDGER_NAME)),
+            None => Ok(ledger),
+        }
+    }
+
+    /// Like [`SqlLedger::connect_postgres`], also if it is the unfinished target of a migration.
+    pub(crate) async fn connect_postgres_for_migration(
+        settings: &PostgresConnectionSettings,
+    ) -> Result<Self, StorageError> {
         let changed_paths = Arc::<ChangedPaths>::default();
         let database = PostgresDatabase::connect_and_upgrade(settings, Arc::clone(&changed_paths)).await?;
         Ok(Self {
             database: Arc::new(LedgerDatabase::in_postgres(database)),
             changed_paths,
         })
+    }
+
+    /// Opens `<data>/ledger.db` as the target of a migration, and creates it if it does not exist. Its rows stay as they are. Blocks on
+    /// the disk.
+    pub(crate) fn open_or_create_for_migration(
+        data: &Path,
+        lock: Arc<FolderLock>,
+    ) -> Result<Self, StorageError> {
+        let database = SqliteDatabase::open_or_create(data, lock, Arc::default(), |_| Ok(()))?;
+        Ok(Self::from_sqlite_without_lock(database))
+    }
+
+    /// Returns whether a data folder has a ledger.
+    pub(crate) fn exists_in(data: &Path) -> bool {
+        SqliteDatabase::exists_in(data)
     }
 
     async fn open_on_blocking_thread(

@@ -26,6 +26,7 @@ use super::ledger_name::LEDGER_NAME;
 use super::sql_connection::{SqlConnection, SqlResult};
 use crate::changed_paths::ChangedPaths;
 use crate::data_folder::{FolderLock, create_private_folder, rename_entries_of_earlier_versions};
+use crate::unfinished_migration::check_no_unfinished_migration;
 use crate::worker_thread::WorkerThread;
 
 /// Time until the write-ahead log is truncated, and between two attempts.
@@ -63,18 +64,25 @@ impl SqliteDatabase {
     /// Opens the file of a data folder that another process may hold. Returns [`StorageError::NotFound`] if there is none. Blocks on the
     /// disk.
     pub(super) fn open_shared(data: &Path) -> Result<Self, StorageError> {
+        check_no_unfinished_migration(data)?;
         Self::from_shared_database(data, open_shared_database(data)?)
     }
 
     /// Like [`SqliteDatabase::open_shared`], but creates the folder and the file if they do not exist.
     pub(super) fn open_or_create_shared(data: &Path) -> Result<Self, StorageError> {
         create_private_folder(data)?;
+        check_no_unfinished_migration(data)?;
         match open_shared_database(data) {
             Err(StorageError::NotFound { .. }) => {
                 Self::from_shared_database(data, open_upgraded_under_folder_lock(data)?)
             }
             opened => Self::from_shared_database(data, opened?),
         }
+    }
+
+    /// Returns whether a data folder has the file.
+    pub(super) fn exists_in(data: &Path) -> bool {
+        ledger_path(data).exists()
     }
 
     /// Opens the file for reading. Returns [`StorageError::NotFound`] if there is none.

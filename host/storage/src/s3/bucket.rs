@@ -48,7 +48,7 @@ pub(super) enum WriteOnceOutcome {
 /// A bucket on an S3 server.
 pub struct S3Bucket {
     pub(super) client: Client,
-    location: S3Location,
+    pub(super) location: S3Location,
     encryption: ServerSideEncryption,
     pub(super) errors: ErrorMapper,
     max_cache_bytes: u64,
@@ -253,7 +253,7 @@ impl S3Bucket {
         Ok(None)
     }
 
-    async fn open_body(&self, key: &str, what: &str) -> Result<Option<ByteStream>, StorageError> {
+    pub(super) async fn open_body(&self, key: &str, what: &str) -> Result<Option<ByteStream>, StorageError> {
         let request = self.client.get_object().bucket(self.name());
         let found: Result<_, SdkError<GetObjectError>> = request.key(self.full_key(key)).send().await;
         match found {
@@ -349,7 +349,7 @@ impl S3Bucket {
 }
 
 /// Waits before the next attempt to read a body, or returns the error if all attempts are used.
-async fn wait_after_cut_body(attempt: u32, what: &str, error: &str) -> Result<(), StorageError> {
+pub(super) async fn wait_after_cut_body(attempt: u32, what: &str, error: &str) -> Result<(), StorageError> {
     tracing::warn!(what, attempt, error, "reading an object was interrupted");
     if attempt >= MAX_READ_ATTEMPTS {
         return Err(unavailable(what, "its response was cut off".into()));
@@ -358,6 +358,6 @@ async fn wait_after_cut_body(attempt: u32, what: &str, error: &str) -> Result<()
     Ok(())
 }
 
-fn to_size(bytes: Option<i64>) -> u64 {
+pub(super) fn to_size(bytes: Option<i64>) -> u64 {
     bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0)
 }

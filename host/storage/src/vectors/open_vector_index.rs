@@ -83,6 +83,11 @@ impl OpenVectorIndex {
         Self::load_shard(folder, metadata)
     }
 
+    /// Returns whether `<data>/vectors` exists.
+    pub(super) fn exists_in(data: &Path) -> bool {
+        data.join("vectors").exists()
+    }
+
     /// Opens `<data>/vectors` for the model that it was made for. Returns `None` if it does not exist. Blocks on the disk.
     pub(super) fn open_existing(data: &Path) -> Result<Option<Self>, StorageError> {
         let folder = data.join("vectors");

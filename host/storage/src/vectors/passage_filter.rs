@@ -34,6 +34,11 @@ pub(super) fn parse_label_key(key: &str) -> Option<Label> {
     serde_json::from_str(key.strip_prefix("label ")?).ok()
 }
 
+/// Parses a key as a tenant's; `None` if it is another key.
+pub(super) fn parse_tenant_key(key: &str) -> Option<TenantId> {
+    key.strip_prefix("tenant ")?.parse().ok()
+}
+
 /// Selects the passages of a tenant that match all conditions.
 pub(super) struct PassageFilter {
     pub(super) tenant: TenantId,

@@ -12,7 +12,7 @@ use weir_core::search::{IndexPoint, SearchHit, SearchQuery, WEAK_SIMILARITY};
 use weir_core::{DocumentId, PageNumber, Rect, StorageError, TenantId};
 
 use super::bm25::Bm25Encoder;
-use super::passage_filter::{FilterKey, parse_label_key};
+use super::passage_filter::{FilterKey, parse_label_key, parse_tenant_key};
 use super::query_word_matcher::QueryWordMatcher;
 
 /// The name of the dense vector.
@@ -56,6 +56,15 @@ pub(super) struct PassagePoint {
     /// Empty for a text with stop words only.
     pub(super) sparse_vector: SparseVector,
     pub(super) payload: Map<String, Value>,
+}
+
+impl PassagePoint {
+    /// Returns the tenant, by the keys in the payload.
+    pub(super) fn tenant(&self) -> Option<TenantId> {
+        let keys = self.payload.get(KEYS_FIELD)?.as_array()?;
+        let mut keys = keys.iter().filter_map(Value::as_str);
+        keys.find_map(parse_tenant_key)
+    }
 }
 
 /// Converts a passage to a point of an index. Fails if its collection or its vector is invalid.

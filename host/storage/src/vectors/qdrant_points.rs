@@ -4,9 +4,11 @@ use qdrant_client::Payload;
 use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::{
-    Condition, Filter, NamedVectors, PointStruct, ScoredPoint, Vector, vector_output, vectors_output,
+    Condition, Filter, NamedVectors, PointStruct, RetrievedPoint, ScoredPoint, Vector, vector_output,
+    vectors_output,
 };
-use serde_json::Value;
+use qdrant_edge::SparseVector;
+use serde_json::{Map, Value};
 use weir_core::{StorageError, TenantId};
 
 use super::passage_filter::PassageFilter;
@@ -29,6 +31,47 @@ pub(super) fn to_server_point(tenant: &TenantId, point: PassagePoint) -> Result<
         vectors = vectors.add_vector(SPARSE_VECTOR, sparse);
     }
     Ok(PointStruct::new(point.id.to_string(), vectors, payload))
+}
+
+/// Converts a stored point with all its vectors, as [`to_server_point`] has made it.
+pub(super) fn from_server_point(point: RetrievedPoint) -> Result<PassagePoint, StorageError> {
+    let id = match point.id.and_then(|id| id.point_id_options) {
+        Some(PointIdOptions::Uuid(id)) => id,
+        _ => String::new(),
+    };
+    let damaged = |reason: &str| StorageError::Damaged {
+        what: format!("point {id} of the index"),
+        reason: reason.to_owned(),
+    };
+    let (mut dense_vector, mut sparse_vector) = (None, SparseVector::default());
+    if let Some(vectors_output::VectorsOptions::Vectors(named)) =
+        point.vectors.and_then(|vectors| vectors.vectors_options)
+    {
+        for (name, vector) in named.vectors {
+            match (name.as_str(), vector.into_vector()) {
+                (DENSE_VECTOR, vector_output::Vector::Dense(dense)) => dense_vector = Some(dense.data),
+                (SPARSE_VECTOR, vector_output::Vector::Sparse(sparse)) => {
+                    sparse_vector = SparseVector {
+                        indices: sparse.indices,
+                        values: sparse.values,
+                    };
+                }
+                _ => return Err(damaged("it has a vector that weir does not store")),
+            }
+        }
+    }
+    let mut payload: Map<String, Value> = point
+        .payload
+        .into_iter()
+        .map(|(name, value)| (name, value.into_json()))
+        .collect();
+    payload.remove(TENANT_FIELD);
+    Ok(PassagePoint {
+        id: id.parse().map_err(|_| damaged("its id is not a UUID"))?,
+        dense_vector: dense_vector.ok_or_else(|| damaged("it has no dense vector"))?,
+        sparse_vector,
+        payload,
+    })
 }
 
 /// Converts a point of a response.

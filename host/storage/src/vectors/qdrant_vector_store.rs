@@ -68,8 +68,8 @@ impl std::fmt::Debug for QdrantConnection {
 
 /// Implements [`VectorStore`] with a Qdrant server.
 pub struct QdrantVectorStore {
-    client: Qdrant,
-    collection: String,
+    pub(super) client: Qdrant,
+    pub(super) collection: String,
     dimensions: usize,
     encoder: Bm25Encoder,
 }
@@ -83,6 +83,33 @@ impl QdrantVectorStore {
         dimensions: usize,
         model: &str,
     ) -> Result<Self, StorageError> {
+        let store = Self::create_client(connection, dimensions, model)?;
+        if !store.has_collection().await? {
+            store.create_collection(connection.replication_factor).await?;
+        }
+        store.check_collection().await?;
+        Ok(store)
+    }
+
+    /// Like [`connect_and_create_collection`](Self::connect_and_create_collection), but returns `None` if the collection does not exist.
+    pub(crate) async fn connect_to_collection(
+        connection: &QdrantConnection,
+        dimensions: usize,
+        model: &str,
+    ) -> Result<Option<Self>, StorageError> {
+        let store = Self::create_client(connection, dimensions, model)?;
+        if !store.has_collection().await? {
+            return Ok(None);
+        }
+        store.check_collection().await?;
+        Ok(Some(store))
+    }
+
+    fn create_client(
+        connection: &QdrantConnection,
+        dimensions: usize,
+        model: &str,
+    ) -> Result<Self, StorageError> {
         let client = Qdrant::from_url(&connection.url)
             .api_key(connection.api_key.clone())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -90,7 +117,7 @@ impl QdrantVectorStore {
             .skip_compatibility_check()
             .build()
             .map_err(to_storage_error)?;
-        let store = Self {
+        Ok(Self {
             client,
             collection: collection_name(model, dimensions),
             dimensions,
@@ -98,25 +125,19 @@ impl QdrantVectorStore {
                 what: "the word splitter of the index".into(),
                 reason,
             })?,
-        };
-        if !store
-            .client
-            .collection_exists(&store.collection)
-            .await
-            .map_err(to_storage_error)?
-        {
-            store.create_collection(connection.replication_factor).await?;
-        }
-        let info = store
-            .client
-            .collection_info(&store.collection)
-            .await
-            .map_err(to_storage_error)?
-            .result
-            .unwrap_or_default();
-        store.create_missing_payload_indexes(&info).await?;
-        store.check_dimensions(info)?;
-        Ok(store)
+        })
+    }
+
+    async fn has_collection(&self) -> Result<bool, StorageError> {
+        let exists = self.client.collection_exists(&self.collection).await;
+        exists.map_err(to_storage_error)
+    }
+
+    async fn check_collection(&self) -> Result<(), StorageError> {
+        let info = self.client.collection_info(&self.collection).await;
+        let info = info.map_err(to_storage_error)?.result.unwrap_or_default();
+        self.create_missing_payload_indexes(&info).await?;
+        self.check_dimensions(info)
     }
 
     async fn create_collection(&self, replication_factor: u32) -> Result<(), StorageError> {

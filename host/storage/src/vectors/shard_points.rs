@@ -3,10 +3,10 @@
 use qdrant_edge::{
     AnyVariants, Condition, CreateIndex, FieldCondition, Filter, JsonPath, KeywordIndexParams, Match,
     MatchAny, MatchValue, Payload, PayloadFieldSchema, PayloadSchemaParams, PointId, PointStructPersisted,
-    ScoredPoint, ScrollRequest, ValueVariants, VectorInternal, VectorPersisted, VectorStructInternal,
-    VectorStructPersisted, WithPayloadInterface,
+    Record, ScoredPoint, ScrollRequest, SparseVector, ValueVariants, VectorInternal, VectorPersisted,
+    VectorStructInternal, VectorStructPersisted, WithPayloadInterface,
 };
-use weir_core::{DocumentId, PageNumber, TenantId};
+use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
 use super::passage_filter::{FilterKey, PassageFilter};
 use super::passage_payload::{
@@ -45,6 +45,33 @@ pub(super) fn to_shard_point(point: PassagePoint) -> PointStructPersisted {
         vector: VectorStructPersisted::Named(vectors.into_iter().collect()),
         payload: Some(Payload(point.payload)),
     }
+}
+
+/// Converts a stored point with all its vectors, as [`to_shard_point`] has made it.
+pub(super) fn from_shard_point(point: Record) -> Result<PassagePoint, StorageError> {
+    let damaged = |reason: &str| StorageError::Damaged {
+        what: format!("point {} of the index", point.id),
+        reason: reason.to_owned(),
+    };
+    let PointId::Uuid(id) = point.id else {
+        return Err(damaged("its id is not a UUID"));
+    };
+    let Some(VectorStructInternal::Named(mut named)) = point.vector else {
+        return Err(damaged("it has no named vectors"));
+    };
+    let Some(VectorInternal::Dense(dense_vector)) = named.remove(DENSE_VECTOR) else {
+        return Err(damaged("it has no dense vector"));
+    };
+    let sparse_vector = match named.remove(SPARSE_VECTOR) {
+        Some(VectorInternal::Sparse(sparse)) => sparse,
+        _ => SparseVector::default(),
+    };
+    Ok(PassagePoint {
+        id,
+        dense_vector,
+        sparse_vector,
+        payload: point.payload.unwrap_or_default().0,
+    })
 }
 
 /// Converts a point that the shard found.
