@@ -20,6 +20,7 @@ mod interrupt;
 mod kill_and_resume;
 mod language_models;
 mod memory_use;
+mod migrate;
 mod postgres;
 mod qdrant;
 mod redis;

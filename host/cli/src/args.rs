@@ -171,6 +171,23 @@ impl ServeArgs {
     }
 }
 
+/// The subcommands of `weir migrate`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MigrateCommand {
+    /// Copy the data folder to the servers of the settings
+    ToServers(MigrateArgs),
+    /// Copy the content of the servers to the data folder
+    ToFolder(MigrateArgs),
+}
+
+/// Arguments of both directions of `weir migrate`.
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArgs {
+    /// Only count what would be copied
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 /// The subcommands of `weir tenant`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TenantCommand {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::args::{GlobalArgs, KeyCommand, RunArgs, SearchArgs, ServeArgs, TenantCommand};
+use crate::args::{GlobalArgs, KeyCommand, MigrateCommand, RunArgs, SearchArgs, ServeArgs, TenantCommand};
 use crate::command_target::{CommandTarget, SERVER_VARIABLE, SupportedTargets};
 use crate::component::{ComponentCommand, DevArgs};
 use crate::component_log::JobLogArgs;
@@ -30,6 +30,21 @@ WEIR_SECTION_NAME, then from --set section.name=value. A later source overrides 
 `weir settings` lists them.
 
 Exit codes: 0 success, 1 a document or the command failed, 2 invalid usage, 130 interrupted.";
+
+/// The last part of `weir migrate --help`.
+const MIGRATE_AFTER_HELP: &str = "\
+Examples:
+  weir migrate to-servers --dry-run                     count what would be copied
+  weir migrate to-servers                               copy the data folder to the servers
+  weir migrate to-folder --data restored                copy the servers to a new folder
+
+The servers are those of storage.ledger, storage.blobs and storage.vectors. A part without a server
+stays where it is. Stop all nodes first. The target must be empty. The source stays as it is. If the
+command is interrupted, run it again: it goes on. At its end it compares the number and the content
+of all rows, objects and points. links.key, recordings/ and responses.db are not copied.
+
+--json prints {\"direction\", \"finished\", \"copied\": [{\"store\", \"name\", \"count\", \"bytes\",
+\"digest\"}], \"seconds\"}.";
 
 /// A host for document-ingestion pipelines
 #[derive(Debug, Parser)]
@@ -77,6 +92,9 @@ Examples:
   weir nodes                                            of the ledger in the settings
   weir nodes --server https://weir.example.com --json   of a server; the API key needs the scope admin")]
     Nodes,
+    /// Copy a data folder to the servers of the settings, or back
+    #[command(subcommand, after_help = MIGRATE_AFTER_HELP)]
+    Migrate(MigrateCommand),
     /// Check the installation and say how to fix it
     Doctor,
     /// List the settings with their values and descriptions
@@ -140,6 +158,7 @@ fn command_name_and_targets(command: &Command) -> (&'static str, SupportedTarget
         },
         Command::Dev(_) => ("dev", SupportedTargets::Neither),
         Command::Nodes => ("nodes", SupportedTargets::Both),
+        Command::Migrate(_) => ("migrate", SupportedTargets::Neither),
         Command::Doctor => ("doctor", SupportedTargets::Neither),
         Command::Settings => ("settings", SupportedTargets::Neither),
     }
@@ -237,6 +256,7 @@ mod tests {
         for command in [
             "doctor",
             "settings",
+            "migrate to-servers",
             "serve",
             "dev",
             "component build",

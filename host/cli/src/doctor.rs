@@ -18,6 +18,7 @@ use weir_raster::{EnforcementLevel, RasterConfig, probe_sandbox};
 use crate::app_folders::AppFolders;
 use crate::host_services;
 use crate::ledger_access::connect_postgres;
+use crate::store_connections;
 use crate::terminal::{EXIT_FAILED, await_with_progress, out_line};
 
 const LANGUAGE_MODEL_CHECK: &str = "language model";
@@ -173,7 +174,7 @@ fn check_models_and_load_runtime(
 
 /// Connects to the Qdrant server of the settings. `None` if the passages are in the data folder.
 async fn check_qdrant_server(settings: &Settings, dimensions: usize) -> Option<Finding> {
-    let connected = host_services::connect_qdrant(settings, dimensions).await;
+    let connected = store_connections::connect_qdrant(settings, dimensions).await;
     match connected.transpose()? {
         Ok(_) => Some(new_finding(
             "index",
@@ -206,7 +207,7 @@ async fn check_postgres_server(settings: &Settings) -> Option<Finding> {
 
 /// Connects to the S3 bucket of the settings, and writes, reads, lists and deletes an object. `None` if `storage.blobs` is empty.
 async fn check_s3_bucket(settings: &Settings) -> Option<Finding> {
-    let connected = host_services::connect_s3_bucket(settings).await;
+    let connected = store_connections::connect_s3_bucket(settings).await;
     let checked = match connected.transpose()? {
         Ok(bucket) => bucket.check_access().await.map_err(anyhow::Error::from),
         Err(error) => Err(error),
@@ -223,7 +224,7 @@ async fn check_s3_bucket(settings: &Settings) -> Option<Finding> {
 
 /// Checks that the Redis server of the settings responds. `None` if `cluster.redis` is empty.
 async fn check_redis_server(settings: &Settings) -> Option<Finding> {
-    let checked = match host_services::connect_redis(settings, "doctor").transpose()? {
+    let checked = match store_connections::connect_redis(settings, "doctor").transpose()? {
         Ok(redis) => redis.check_access().await.map_err(anyhow::Error::from),
         Err(error) => Err(error),
     };

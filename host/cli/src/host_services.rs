@@ -22,14 +22,12 @@ use weir_inference::{InferenceConfig, InferenceHost, ModelKind};
 use weir_llm::{CachedLanguageModel, SharedCallLimits, UsageAccounting};
 use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 use weir_raster::{RasterConfig, RasterPool};
-use weir_storage::{
-    ExternalStores, QdrantConnection, QdrantVectorStore, RedisClient, RedisConnection, S3Bucket,
-    S3Connection, ServerSideEncryption, SqlLedger, SqliteResponseCache, Storage,
-};
+use weir_storage::{ExternalStores, SqlLedger, SqliteResponseCache, Storage};
 
 use crate::app_folders::AppFolders;
-use crate::ledger_access::{connect_postgres, read_secret_variable};
+use crate::ledger_access::connect_postgres;
 use crate::node_lease::{NodeLease, describe_node};
+use crate::store_connections::{EMBEDDING_MODEL, connect_qdrant, connect_s3_bucket};
 
 /// Hidden command that runs a PDF worker process.
 pub(crate) const RASTER_WORKER_COMMAND: &str = "raster-worker";
@@ -256,71 +254,6 @@ async fn connect_external_stores(settings: &Settings, dimensions: usize) -> Resu
     })
 }
 
-/// Connects to the Qdrant server of the settings and creates its collection for vectors of this length if it does not exist. `None`
-/// if the passages are in the data folder.
-pub(crate) async fn connect_qdrant(
-    settings: &Settings,
-    dimensions: usize,
-) -> Result<Option<QdrantVectorStore>> {
-    if settings.storage_vectors.is_empty() {
-        return Ok(None);
-    }
-    let connection = QdrantConnection {
-        url: settings.storage_vectors.clone(),
-        api_key: read_secret_variable(&settings.storage_qdrant_key_env, "storage.qdrant_key_env")?,
-        replication_factor: settings.storage_qdrant_replication_factor,
-    };
-    let connected =
-        QdrantVectorStore::connect_and_create_collection(&connection, dimensions, EMBEDDING_MODEL).await;
-    let store =
-        connected.with_context(|| format!("cannot use {} (storage.vectors)", settings.storage_vectors))?;
-    Ok(Some(store))
-}
-
-/// Connects to the S3 bucket of the settings. `None` if uploads, components and blobs are in the data folder.
-pub(crate) async fn connect_s3_bucket(settings: &Settings) -> Result<Option<Arc<S3Bucket>>> {
-    if settings.storage_blobs.is_empty() {
-        return Ok(None);
-    }
-    let context = || format!("cannot use {} (storage.blobs)", settings.storage_blobs);
-    let connection = S3Connection {
-        location: settings.storage_blobs.parse().with_context(context)?,
-        endpoint: non_empty(&settings.storage_s3_endpoint),
-        region: non_empty(&settings.storage_s3_region),
-        path_style: settings.storage_s3_path_style,
-        credentials: None,
-        server_side_encryption: match settings.storage_s3_server_side_encryption.as_str() {
-            "AES256" => ServerSideEncryption::S3Keys,
-            "aws:kms" => ServerSideEncryption::KmsKey,
-            _ => ServerSideEncryption::BucketDefault,
-        },
-        max_cache_bytes: settings.storage_s3_cache_bytes,
-        attempt_timeout: S3Connection::ATTEMPT_TIMEOUT,
-    };
-    let bucket = S3Bucket::connect(&connection).await.with_context(context)?;
-    Ok(Some(Arc::new(bucket)))
-}
-
-/// Creates a client of the Redis server of the settings for the node with this name. `None` if `cluster.redis` is empty.
-pub(crate) fn connect_redis(settings: &Settings, node: &str) -> Result<Option<Arc<RedisClient>>> {
-    if settings.cluster_redis.is_empty() {
-        return Ok(None);
-    }
-    let connection = RedisConnection {
-        url: settings.cluster_redis.clone(),
-        password: read_secret_variable(&settings.cluster_redis_password_env, "cluster.redis_password_env")?,
-        key_prefix: settings.cluster_redis_key_prefix.clone(),
-        node: node.to_owned(),
-    };
-    let client = RedisClient::new(&connection)
-        .with_context(|| format!("cannot use {} (cluster.redis)", settings.cluster_redis))?;
-    Ok(Some(Arc::new(client)))
-}
-
-fn non_empty(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
-}
-
 /// Removes a tenant with all its data. Fails if another process uses the data folder.
 pub(crate) async fn remove_tenant(
     settings: &Settings,
@@ -333,9 +266,6 @@ pub(crate) async fn remove_tenant(
         .with_context(|| folders.data_folder_error_context())?;
     Ok(())
 }
-
-/// Name of the text embedding model. It is stored with the vectors, so that vectors of different models are not mixed.
-pub(crate) const EMBEDDING_MODEL: &str = "all-MiniLM-L6-v2";
 
 /// Returns the configuration of the rasterizer by the settings.
 pub(crate) fn raster_config(settings: &Settings, folders: &AppFolders) -> Result<RasterConfig> {

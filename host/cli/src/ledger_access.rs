@@ -9,21 +9,28 @@ use crate::app_folders::AppFolders;
 
 /// Connects to the PostgreSQL server of the settings and creates or upgrades its tables. `None` if the ledger is in the data folder.
 pub(crate) async fn connect_postgres(settings: &Settings) -> Result<Option<SqlLedger>> {
+    let Some(connection) = postgres_connection(settings)? else {
+        return Ok(None);
+    };
+    let connected = SqlLedger::connect_postgres(&connection).await;
+    let ledger =
+        connected.with_context(|| format!("cannot use {} (storage.ledger)", settings.storage_ledger))?;
+    Ok(Some(ledger))
+}
+
+/// Returns the address of the PostgreSQL server of the settings. `None` if the ledger is in the data folder.
+pub(crate) fn postgres_connection(settings: &Settings) -> Result<Option<PostgresConnectionSettings>> {
     if settings.storage_ledger.is_empty() {
         return Ok(None);
     }
-    let connection = PostgresConnectionSettings {
+    Ok(Some(PostgresConnectionSettings {
         url: settings.storage_ledger.clone(),
         password: read_secret_variable(
             &settings.storage_postgres_password_env,
             "storage.postgres_password_env",
         )?,
         max_connections: settings.storage_postgres_max_connections,
-    };
-    let connected = SqlLedger::connect_postgres(&connection).await;
-    let ledger =
-        connected.with_context(|| format!("cannot use {} (storage.ledger)", settings.storage_ledger))?;
-    Ok(Some(ledger))
+    }))
 }
 
 /// Reads the environment variable that a setting names. `None` if the setting is empty.

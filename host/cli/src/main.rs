@@ -17,6 +17,7 @@ mod host_services;
 mod input_files;
 mod ledger_access;
 mod logging;
+mod migrate;
 mod node_lease;
 mod nodes;
 #[cfg(all(feature = "local-llm", target_os = "linux"))]
@@ -30,6 +31,7 @@ mod run;
 mod search;
 mod serve;
 mod server_client;
+mod store_connections;
 mod summaries;
 mod tenant_and_key_commands;
 mod terminal;
@@ -99,6 +101,7 @@ fn run_command(cli: &Cli) -> ExitCode {
             Command::Component(command) => component::run(command, json, &settings, &folders, &target).await,
             Command::Dev(dev) => component::dev(dev, &settings, &folders).await,
             Command::Nodes => nodes::run(json, &settings, &folders, &target).await,
+            Command::Migrate(command) => migrate::run(command, json, &settings, &folders).await,
             Command::Doctor => doctor::run(json, &settings, &folders).await,
             Command::Settings => configuration::print_settings(&settings, json).map(|()| ExitCode::SUCCESS),
         }

@@ -23,8 +23,9 @@ use weir_policy::{PolicyHost, RecordedComponent, RecordingFrame, SessionHeader, 
 use crate::app_folders::AppFolders;
 use crate::command_target::CommandTarget;
 use crate::component_log::reject_tenant_on_server;
-use crate::host_services::{connect_s3_bucket, policy_config, recording_retention};
+use crate::host_services::{policy_config, recording_retention};
 use crate::pipeline_loader;
+use crate::store_connections::connect_s3_bucket;
 use crate::terminal::{await_with_progress, out_line};
 
 /// Arguments of `weir replay`.

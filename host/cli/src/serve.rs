@@ -21,8 +21,9 @@ use weir_core::tenancy::{KeyScope, TenantStore};
 use weir_server::{Listener, Server, SigningKey};
 
 use crate::app_folders::AppFolders;
-use crate::host_services::{HostServices, connect_redis};
+use crate::host_services::HostServices;
 use crate::node_lease::describe_node;
+use crate::store_connections::connect_redis;
 use crate::terminal::out_line;
 use crate::{pipeline_loader, tenant_and_key_commands};
 
