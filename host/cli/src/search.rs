@@ -19,9 +19,10 @@ use weir_inference::{InferenceConfig, InferenceHost};
 use crate::app_folders::AppFolders;
 use crate::args::SearchArgs;
 use crate::command_target::CommandTarget;
-use crate::host_services::{self, EMBEDDING_MODEL, connect_qdrant};
+use crate::host_services;
 use crate::ledger_access::open_ledger_to_read;
 use crate::server_client::ServerClient;
+use crate::store_connections::{EMBEDDING_MODEL, connect_qdrant};
 use crate::terminal::{out_line, replace_control_characters};
 
 /// Searches and prints the passages. The data folder may be in use by another process.

@@ -20,8 +20,8 @@ use weir_core::tenancy::{ApiKeyRecord, Tenant};
 use weir_core::usage::{Usage, UsageDay, UsageStore};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
-use self::nodes::FakeNode;
 use super::fake_claim::FakeClaim;
+use super::fake_node::FakeNode;
 use super::pipeline_tables::PipelineTables;
 
 /// Implements the ledger and the stores of job requests, usage, tenants, keys, pipelines and shadows in memory.

@@ -11,6 +11,7 @@
 mod claims;
 mod components;
 mod fake_claim;
+mod fake_node;
 mod fake_store;
 mod pipeline_tables;
 mod pipelines;

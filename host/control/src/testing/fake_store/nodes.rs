@@ -10,14 +10,7 @@ use weir_core::job_claim::NodeId;
 use weir_core::node::{LOST_NODE_RETENTION, NodeInfo, NodeRecord, NodeRegistry};
 
 use super::FakeStore;
-
-/// The record of a node.
-pub(super) struct FakeNode {
-    node: NodeInfo,
-    started_millis: u64,
-    renewed_at: Instant,
-    lease_until: Instant,
-}
+use crate::testing::fake_node::FakeNode;
 
 #[async_trait]
 impl NodeRegistry for FakeStore {
