@@ -47,7 +47,7 @@ use weir_test_services::PostgresServer;
 use MigrationDirection::{ToFolder, ToServers};
 
 /// The tables of SQLite's schema that a migration does not copy.
-const TABLES_OF_RUNNING_NODES: [&str; 3] = ["node_duties", "nodes", "provider_calls"];
+const TABLES_OF_RUNNING_NODES: [&str; 4] = ["node_duties", "nodes", "provider_call_waits", "provider_calls"];
 
 /// The servers of a test.
 struct Servers {

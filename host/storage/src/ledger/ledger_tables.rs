@@ -6,7 +6,7 @@ use super::sql_connection::{SqlConnection, SqlResult};
 use super::sql_values::params;
 
 /// Tables that are not copied: they have rows of running nodes only, and no node runs during a migration.
-const TABLES_OF_RUNNING_NODES: [&str; 3] = ["node_duties", "nodes", "provider_calls"];
+const TABLES_OF_RUNNING_NODES: [&str; 4] = ["node_duties", "nodes", "provider_call_waits", "provider_calls"];
 
 /// Tables that only PostgreSQL has: the steps of its schema, and the mark of an unfinished migration.
 const TABLES_OF_POSTGRES: [&str; 2] = ["schema_steps", UNFINISHED_MIGRATION_TABLE];
