@@ -10,7 +10,7 @@ use crate::settings;
 #[test]
 #[ignore = "takes minutes: make cluster-test"]
 fn nodes_that_start_at_once_share_one_schema_and_one_key() {
-    let cluster = Cluster::start(settings::nodes());
+    let cluster = Cluster::start_with_redis(settings::nodes());
     let nodes = cluster.start_nodes(3);
     assert_eq!(cluster.postgres.query("SELECT count(*) FROM api_keys"), "1");
     assert_eq!(cluster.postgres.query("SELECT id FROM tenants"), "default");
@@ -58,7 +58,7 @@ fn wrong_clocks_of_nodes_have_no_effect_on_claims() {
         .into_iter()
         .find(|path| Path::new(path).exists())
         .expect("libfaketime is not installed: run deploy/setup cluster");
-    let cluster = Cluster::start(settings::nodes());
+    let cluster = Cluster::start_with_redis(settings::nodes());
     let start_with_clock = |name, offset: &str| {
         let environment = [
             ("LD_PRELOAD", library.as_str()),

@@ -45,7 +45,7 @@ fn count_events(cluster: &Cluster) -> String {
 }
 
 fn check_frozen_node(thaw: Thaw) {
-    let cluster = Cluster::start(settings::nodes());
+    let cluster = Cluster::start_with_redis(settings::nodes());
     let nodes = cluster.start_nodes(2);
     let log = ClaimLog::install(&cluster.postgres);
     let mut books = BookJobs::create_tenants(&nodes[0], 1, settings::pages());

@@ -13,7 +13,8 @@ use weir_tests::test_component_path;
 use crate::settings;
 
 const NODES: usize = 3;
-const SUBMISSION_INTERVAL: Duration = Duration::from_millis(100);
+/// Together the nodes get a job every 100 ms.
+const SUBMISSION_INTERVAL_OF_A_NODE: Duration = Duration::from_millis(300);
 /// Pages of each job.
 const PAGES: usize = 2;
 /// Width of the pages of the generated documents, in points (1/72 inch).
@@ -73,24 +74,24 @@ struct SubmittedJob {
     min_revision: u64,
 }
 
-/// Submits a document every 100 ms, to each node in turn, until `stop` is set.
-fn submit_until_stopped(clients: &[ApiClient], active: &AtomicU64, stop: &AtomicBool) -> Vec<SubmittedJob> {
+/// Submits a document to a node every 300 ms until `stop` is set.
+fn submit_until_stopped(
+    client: &ApiClient,
+    node: usize,
+    active: &AtomicU64,
+    stop: &AtomicBool,
+) -> Vec<SubmittedJob> {
     let (mut jobs, began) = (Vec::new(), Instant::now());
     while !stop.load(Ordering::SeqCst) {
-        let number = jobs.len();
-        let document = weir_samples::generate_text_document(PAGES, number as u64);
+        let document = weir_samples::generate_text_document(PAGES, (jobs.len() * NODES + node) as u64);
         let min_revision = active.load(Ordering::SeqCst);
-        let response = clients[number % clients.len()].submit_files(
-            &[("a.pdf", &document)],
-            &json!({ "pipeline": "ours" }),
-            &[],
-        );
+        let response = client.submit_files(&[("a.pdf", &document)], &json!({ "pipeline": "ours" }), &[]);
         assert_eq!(response.status, 202, "{}", response.body);
         let id = response.body["id"].as_str().unwrap().to_owned();
         jobs.push(SubmittedJob { id, min_revision });
-        sleep((SUBMISSION_INTERVAL * u32::try_from(jobs.len()).unwrap()).saturating_sub(began.elapsed()));
+        let next = SUBMISSION_INTERVAL_OF_A_NODE * u32::try_from(jobs.len()).unwrap();
+        sleep(next.saturating_sub(began.elapsed()));
     }
-    eprintln!("{} jobs in {:.1?}", jobs.len(), began.elapsed());
     jobs
 }
 
@@ -125,7 +126,7 @@ fn check_revision_of_job(client: &ApiClient, job: &SubmittedJob) -> (u64, String
 #[test]
 #[ignore = "takes minutes: make cluster-test"]
 fn swaps_on_any_node_lose_no_job_and_mix_no_revision() {
-    let cluster = Cluster::start(NodeSettings {
+    let cluster = Cluster::start_with_redis(NodeSettings {
         max_running_jobs: 3,
         ..settings::nodes()
     });
@@ -146,7 +147,14 @@ fn swaps_on_any_node_lose_no_job_and_mix_no_revision() {
     );
     let mut answers = Vec::new();
     let jobs = std::thread::scope(|scope| {
-        let submitting = scope.spawn(|| submit_until_stopped(&clients, &active, &stop));
+        let began = Instant::now();
+        let submitting: Vec<_> = (0..)
+            .zip(&clients)
+            .map(|(node, client)| {
+                let (active, stop) = (&active, &stop);
+                scope.spawn(move || submit_until_stopped(client, node, active, stop))
+            })
+            .collect();
         let mut swap_times = Vec::new();
         for swap in 2..=swaps + 1 {
             let began = Instant::now();
@@ -162,7 +170,12 @@ fn swaps_on_any_node_lose_no_job_and_mix_no_revision() {
             swap_times[swap_times.len() / 2],
             swap_times.last().unwrap()
         );
-        submitting.join().unwrap()
+        let jobs: Vec<SubmittedJob> = submitting
+            .into_iter()
+            .flat_map(|node| node.join().unwrap())
+            .collect();
+        eprintln!("{} jobs in {:.1?}", jobs.len(), began.elapsed());
+        jobs
     });
 
     let mut revisions = BTreeMap::<&str, u64>::new();

@@ -136,7 +136,7 @@ fn spawn_reader(balancer: SocketAddr, job: BookJob) -> JoinHandle<usize> {
 #[ignore = "takes minutes: make cluster-test"]
 fn killed_nodes_lose_no_job_and_double_no_page() {
     let mut random = fastrand::Rng::with_seed(settings::seed());
-    let cluster = Cluster::start(NodeSettings {
+    let cluster = Cluster::start_with_redis(NodeSettings {
         max_running_jobs: MAX_RUNNING_JOBS,
         ..settings::nodes()
     });
@@ -148,15 +148,20 @@ fn killed_nodes_lose_no_job_and_double_no_page() {
     let (mut kills, mut readers) = (Vec::new(), Vec::new());
 
     while kills.len() < wanted_kills {
-        // The last jobs are submitted before the last kill.
-        let submitted = jobs.min((jobs * (kills.len() + 1) / wanted_kills).max(UNFINISHED_JOBS));
-        while books.jobs().len() < submitted && count_jobs_of_living_nodes(&cluster, &kills) < UNFINISHED_JOBS
-        {
-            let job = books.submit(&nodes[random.usize(..NODES)]);
-            readers.push(spawn_reader(balancer.address(), job));
-        }
+        // The jobs are spread over the kills.
+        let share = (jobs * (kills.len() + 1) / wanted_kills).max(UNFINISHED_JOBS);
         let mut killed = None;
         wait_until_within(MAX_WAIT, || {
+            let on_living_nodes = count_jobs_of_living_nodes(&cluster, &kills);
+            let limit = if on_living_nodes == 0 {
+                jobs
+            } else {
+                jobs.min(share)
+            };
+            if on_living_nodes < UNFINISHED_JOBS && books.jobs().len() < limit {
+                let job = books.submit(&nodes[random.usize(..NODES)]);
+                readers.push(spawn_reader(balancer.address(), job));
+            }
             let number = random.usize(..NODES);
             killed = kill_if_possible(&cluster, &mut nodes[number], &kills).map(|kill| (number, kill));
             killed.as_ref().map(drop).ok_or_else(|| {

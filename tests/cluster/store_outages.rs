@@ -1,11 +1,14 @@
 //! Stores that stop or fail while jobs run.
 
 use std::cell::Cell;
-use std::thread::sleep;
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use weir_s3_server::Fault;
-use weir_tests::cluster::{BookJobs, Cluster, Node};
+use weir_test_services::RedisServer;
+use weir_tests::cluster::{
+    BookJobs, Cluster, Node, assert_events_are_complete, read_events_across_interruptions,
+};
 use weir_tests::wait_until;
 
 use crate::settings;
@@ -83,6 +86,20 @@ impl LoadedCluster {
         longest
     }
 
+    /// Follows the events of all jobs after the first `count`, each on a node that may not run it, and checks them.
+    fn spawn_readers(&self, count: usize) -> Vec<JoinHandle<usize>> {
+        let jobs = self.books.jobs().iter().enumerate().skip(count);
+        jobs.map(|(number, job)| {
+            let (address, job) = (self.nodes[(number + 1) % NODES].address(), job.clone());
+            std::thread::spawn(move || {
+                let (events, connections) = read_events_across_interruptions(address, &job.key, &job.id);
+                assert_events_are_complete(&events, &job.id, settings::pages());
+                connections
+            })
+        })
+        .collect()
+    }
+
     /// Lets a store fail for some time in the middle of jobs, and checks that all jobs end by themselves.
     fn check_outage(
         &mut self,
@@ -103,6 +120,7 @@ impl LoadedCluster {
             .wait_until_page_is_done(&self.books.jobs()[submitted].id.clone());
         assert_ne!(self.last_event(), before);
         let retries = self.count_retries();
+        let readers = self.spawn_readers(submitted);
 
         begin(&mut self.cluster);
         let began = Instant::now();
@@ -119,6 +137,10 @@ impl LoadedCluster {
         end(&mut self.cluster);
         let ended = Instant::now();
 
+        // With a store that jobs do not need, all jobs may have ended.
+        if jobs == Jobs::GoOn {
+            self.books.submit(&self.nodes[0]);
+        }
         let at_end = self.last_event();
         wait_until(|| match self.last_event() != at_end {
             true => Ok(()),
@@ -127,6 +149,7 @@ impl LoadedCluster {
         let first_event = ended.elapsed();
         self.books.wait_until_all_have_ended(&self.cluster);
         let all_ended = ended.elapsed();
+        let connections: usize = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
         let turn = Cell::new(0);
         self.books.assert_all_are_complete(&self.cluster, |job| {
             turn.set(turn.get() + 1);
@@ -138,7 +161,7 @@ impl LoadedCluster {
             .query("SELECT coalesce(sum(lost_claims), 0) FROM jobs");
         eprintln!(
             "{name} for {:.1?}: slowest answer to a submission {longest_answer:.1?}, first event {first_event:.1?} after the end, \
-             all {} jobs complete {all_ended:.1?} after the end, {lost} claims lost so far",
+             all {} jobs complete {all_ended:.1?} after the end, {lost} claims lost so far, {connections} connections of {JOBS} readers",
             ended - began,
             self.books.jobs().len()
         );
@@ -148,7 +171,7 @@ impl LoadedCluster {
 #[test]
 #[ignore = "takes minutes: make cluster-test"]
 fn jobs_survive_outages_of_postgres() {
-    let mut loaded = LoadedCluster::start(Cluster::start(settings::nodes()));
+    let mut loaded = LoadedCluster::start(Cluster::start_with_redis(settings::nodes()));
     loaded.check_outage(
         "PostgreSQL restarted",
         Duration::ZERO,
@@ -171,7 +194,7 @@ fn jobs_survive_outages_of_postgres() {
 #[test]
 #[ignore = "takes minutes: make cluster-test"]
 fn jobs_survive_outages_of_s3() {
-    let mut loaded = LoadedCluster::start(Cluster::start(settings::nodes()));
+    let mut loaded = LoadedCluster::start(Cluster::start_with_redis(settings::nodes()));
     loaded.check_outage(
         "S3 stopped",
         settings::outage(),
@@ -212,7 +235,7 @@ fn jobs_survive_outages_of_s3() {
 #[test]
 #[ignore = "takes minutes: make cluster-test"]
 fn jobs_survive_an_outage_of_the_vector_server() {
-    let mut loaded = LoadedCluster::start(Cluster::start(settings::nodes()));
+    let mut loaded = LoadedCluster::start(Cluster::start_with_redis(settings::nodes()));
     loaded.check_outage(
         "vector server stopped",
         settings::outage(),
@@ -220,4 +243,37 @@ fn jobs_survive_an_outage_of_the_vector_server() {
         |cluster| cluster.qdrant.stop(),
         |cluster| cluster.qdrant.start_again(),
     );
+}
+
+#[test]
+#[ignore = "takes minutes: make cluster-test"]
+fn jobs_and_streams_survive_outages_of_redis() {
+    let mut loaded = LoadedCluster::start(Cluster::start_with_redis(settings::nodes()));
+    loaded.check_outage(
+        "Redis flushed",
+        Duration::ZERO,
+        (Submissions::Accepted, Jobs::GoOn),
+        |cluster| {
+            redis(cluster).command(&["FLUSHALL"]);
+        },
+        |_| (),
+    );
+    loaded.check_outage(
+        "Redis stopped",
+        settings::outage(),
+        (Submissions::Accepted, Jobs::GoOn),
+        |cluster| redis(cluster).stop(),
+        |cluster| redis(cluster).start_again(),
+    );
+    loaded.check_outage(
+        "Redis frozen",
+        settings::outage(),
+        (Submissions::Accepted, Jobs::GoOn),
+        |cluster| redis(cluster).freeze(),
+        |cluster| redis(cluster).unfreeze(),
+    );
+}
+
+fn redis(cluster: &mut Cluster) -> &mut RedisServer {
+    cluster.redis.as_mut().expect("the cluster has Redis")
 }

@@ -59,7 +59,7 @@ impl Stores {
             s3_endpoint: self.s3.url(),
             s3_access_key: SeaweedFsServer::ACCESS_KEY.to_owned(),
             s3_secret_key: SeaweedFsServer::SECRET_KEY.to_owned(),
-            redis: None,
+            redis: Some(self.redis.url()),
         }
     }
 }
