@@ -155,13 +155,13 @@ impl LoadedCluster {
             turn.set(turn.get() + 1);
             self.nodes[turn.get() % NODES].client_with_key(&job.key)
         });
-        let lost = self
+        let claims = self
             .cluster
             .postgres
-            .query("SELECT coalesce(sum(lost_claims), 0) FROM jobs");
+            .query("SELECT format('%s claims, %s of them lost', sum(epoch), sum(lost_claims)) FROM jobs");
         eprintln!(
             "{name} for {:.1?}: slowest answer to a submission {longest_answer:.1?}, first event {first_event:.1?} after the end, \
-             all {} jobs complete {all_ended:.1?} after the end, {lost} claims lost so far, {connections} connections of {JOBS} readers",
+             all {} jobs complete {all_ended:.1?} after the end, so far {claims}, {connections} connections of {JOBS} readers",
             ended - began,
             self.books.jobs().len()
         );
