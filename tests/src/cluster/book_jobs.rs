@@ -27,10 +27,11 @@ pub struct BookJobs {
 }
 
 impl BookJobs {
-    /// Creates tenants over HTTP.
+    /// Creates tenants over HTTP. Their running jobs are not limited: the jobs of a killed node count until its lease ends.
     pub fn create_tenants(node: &Node, tenants: usize, pages: usize) -> Self {
         let new_key = |number| {
-            let client = node.create_tenant(&format!("tenant-{number}"), json!({}));
+            let quotas = json!({ "quotas": { "concurrent_jobs": 0 } });
+            let client = node.create_tenant(&format!("tenant-{number}"), quotas);
             client.key().to_owned()
         };
         Self {
