@@ -22,8 +22,8 @@ const MAX_LOST_CLAIMS: u64 = 2;
 const MAX_TAKEOVER_DELAY: Duration = Duration::from_secs(10);
 /// Jobs that run or wait on the living nodes.
 const UNFINISHED_JOBS: usize = 3 * NODES;
-/// More than a third of the unfinished jobs. So the nodes that go on with the jobs of another have free slots.
-const MAX_RUNNING_JOBS: u32 = 8;
+/// More than the unfinished jobs of all nodes. So a node that goes on with the jobs of another has free slots, also while others start.
+const MAX_RUNNING_JOBS: u32 = 32;
 /// Time in which a node must get a job that can be killed.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
@@ -98,6 +98,7 @@ fn kill_if_possible(cluster: &Cluster, node: &mut Node, kills: &[Kill]) -> Optio
 /// Prints the times until other processes claimed the jobs of killed nodes, and checks them.
 fn check_takeover_times(cluster: &Cluster, log: &ClaimLog, kills: &[Kill]) {
     let claims = log.read(&cluster.postgres);
+    let limit = Duration::from_secs(cluster.lease_seconds().into()) + MAX_TAKEOVER_DELAY;
     let mut takeovers = Vec::new();
     for kill in kills {
         for job in &kill.jobs {
@@ -106,6 +107,9 @@ fn check_takeover_times(cluster: &Cluster, log: &ClaimLog, kills: &[Kill]) {
             let next = &of_job[lost.unwrap() + 1];
             assert_ne!(next.owner, kill.owner);
             takeovers.push(next.claimed_at - kill.killed_at);
+            if takeovers.last() > Some(&limit) {
+                eprintln!("late takeover of {job} from {}: claims {of_job:#?}", kill.owner);
+            }
         }
     }
     takeovers.sort();
@@ -119,7 +123,6 @@ fn check_takeover_times(cluster: &Cluster, log: &ClaimLog, kills: &[Kill]) {
         at(0.9),
         at(1.0)
     );
-    let limit = Duration::from_secs(cluster.lease_seconds().into()) + MAX_TAKEOVER_DELAY;
     assert!(at(1.0) <= limit, "{takeovers:?}");
 }
 
