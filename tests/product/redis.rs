@@ -14,7 +14,6 @@ const STREAMS: u32 = 2;
 
 fn settings() -> NodeSettings {
     NodeSettings {
-        more: format!("[default_quota]\nrequests_per_second = {RATE}\n"),
         environment: vec![(
             "WEIR_SERVER_MAX_EVENT_STREAMS_PER_TENANT".into(),
             STREAMS.to_string(),
@@ -70,7 +69,7 @@ fn nodes_with_roles_share_the_work_and_show_it() {
         .map(|node| (node["name"].as_str().unwrap(), node["role"].as_str().unwrap()))
         .collect();
     assert_eq!(roles, [("back", "worker"), ("front", "api")]);
-    let client = api.create_tenant("acme", json!({ "quotas": { "requests_per_second": 0 } }));
+    let client = api.create_tenant("acme", json!({}));
     let job = client.submit_file("book.pdf", &weir_samples::generate_book(40, 1));
     // The job is shown at the node that runs it.
     wait_until(|| {
@@ -84,7 +83,7 @@ fn nodes_with_roles_share_the_work_and_show_it() {
     assert_job_is_complete(&client, &job, 40);
     let on_worker = worker.client_with_key(client.key());
     assert_eq!(client.metric_value("weir_job_claims_total"), 0.0);
-    assert_eq!(on_worker.metric_value("weir_job_claims_total"), 1.0);
+    assert!(on_worker.metric_value("weir_job_claims_total") >= 1.0);
     assert_eq!(on_worker.get("/v1/jobs").status, 404);
     assert_eq!(client.metric_value("weir_cluster_nodes{role=\"worker\"}"), 1.0);
     let redis_calls = "weir_store_request_duration_seconds_count{store=\"redis\"}";
@@ -125,32 +124,29 @@ fn limits_of_a_tenant_hold_on_all_nodes_also_without_redis() {
     let nodes = cluster.start_nodes(2);
     let admin = nodes[0].admin_client();
     wait_for_nodes(&admin, 2);
-    let new_tenant = |name: &str| -> Vec<ApiClient> {
-        let key = nodes[0].create_tenant(name, json!({})).key().to_owned();
+    let new_tenant = |name: &str, rate: u32| -> Vec<ApiClient> {
+        let created = json!({ "quotas": { "requests_per_second": rate } });
+        let key = nodes[0].create_tenant(name, created).key().to_owned();
         nodes.iter().map(|node| node.client_with_key(&key)).collect()
     };
-    let (passed, most) = send_requests_until_refused(&new_tenant("a"), RATE);
+    let (passed, most) = send_requests_until_refused(&new_tenant("a", RATE), RATE);
     assert!((2 * RATE..=most).contains(&passed), "{passed} of at most {most}");
 
     // Streams: one on each node, and no third on any.
-    let key = nodes[0]
-        .create_tenant("streams", json!({ "quotas": { "requests_per_second": 0 } }))
-        .key()
-        .to_owned();
-    let clients: Vec<_> = nodes.iter().map(|node| node.client_with_key(&key)).collect();
+    let clients = new_tenant("streams", 0);
     let job = clients[0].submit_file("letter.pdf", &weir_samples::generate_text_document(1, 1));
     clients[0].wait_for_job(&job);
     let running = clients[0].submit_file("book.pdf", &weir_samples::generate_book(200, 2));
     let open = clients.iter().map(|client| client.follow_events(&running, 0));
     let open: Vec<_> = open.collect();
+    assert!(open.iter().all(|stream| stream.status == 200));
     for client in &clients {
-        let refused = client.try_follow_events(&running, 0).err().unwrap();
-        assert!(refused.to_string().contains("429"), "{refused}");
+        assert_eq!(client.follow_events(&running, 0).status, 429);
     }
     drop(open);
-    wait_until(|| match clients[1].try_follow_events(&running, 0) {
-        Ok(_) => Ok(()),
-        Err(refused) => Err(refused.to_string()),
+    wait_until(|| match clients[1].follow_events(&running, 0).status {
+        200 => Ok(()),
+        status => Err(format!("status {status}")),
     });
 
     // Without Redis each node applies its share, once its count of the nodes is current.
@@ -159,7 +155,7 @@ fn limits_of_a_tenant_hold_on_all_nodes_also_without_redis() {
     let mut tenants = 0;
     wait_until(|| {
         tenants += 1;
-        let clients = new_tenant(&format!("b{tenants}"));
+        let clients = new_tenant(&format!("b{tenants}"), RATE);
         let (passed, most) = send_requests_until_refused(&clients[..1], share);
         match passed <= most {
             true => Ok(()),
@@ -174,7 +170,7 @@ fn limits_of_a_tenant_hold_on_all_nodes_also_without_redis() {
     cluster.redis.as_mut().unwrap().start_again();
     wait_until(|| {
         tenants += 1;
-        let (passed, most) = send_requests_until_refused(&new_tenant(&format!("c{tenants}")), RATE);
+        let (passed, most) = send_requests_until_refused(&new_tenant(&format!("c{tenants}"), RATE), RATE);
         match (2 * RATE..=most).contains(&passed) {
             true => Ok(()),
             false => Err(format!("{passed} of at most {most}")),

@@ -156,7 +156,9 @@ impl PostgresServer {
         let mut command = Command::new(self.programs.join(name));
         command
             .current_dir(self.folder.path())
-            .env("PGDATA", self.folder.path().join("data"));
+            .env("PGDATA", self.folder.path().join("data"))
+            // Programs look for certificates there.
+            .env("HOME", self.folder.path());
         if let Some((user, group)) = server_account() {
             command.uid(user).gid(group);
         }
