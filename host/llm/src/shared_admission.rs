@@ -111,7 +111,7 @@ enum AdmissionPhase {
     /// The worker asks the store.
     Requested,
     Granted(CallTicket),
-    /// The store has refused a call. The node keeps its turn until it gives it up.
+    /// The store has refused a call.
     Waiting {
         until: Instant,
     },
@@ -122,6 +122,8 @@ pub(crate) struct SharedAdmission {
     /// `None` after [`SharedAdmission::close`].
     commands: Option<mpsc::UnboundedSender<AdmissionCommand>>,
     limits_tokens: bool,
+    /// Whether the store has refused a call, so that this node has a turn, which it may keep after an admission.
+    has_turn: bool,
     phase: AdmissionPhase,
 }
 
@@ -133,6 +135,7 @@ impl SharedAdmission {
         Self {
             commands: Some(commands),
             limits_tokens: tokens_per_minute > 0,
+            has_turn: false,
             phase: AdmissionPhase::Idle,
         }
     }
@@ -190,9 +193,11 @@ impl SharedAdmission {
     pub(crate) fn give_up_turn(&mut self) {
         if matches!(self.phase, AdmissionPhase::Waiting { .. }) {
             self.phase = AdmissionPhase::Idle;
-            if let Some(commands) = &self.commands {
-                let _ = commands.send(AdmissionCommand::GiveUpTurn);
-            }
+        }
+        if std::mem::take(&mut self.has_turn)
+            && let Some(commands) = &self.commands
+        {
+            let _ = commands.send(AdmissionCommand::GiveUpTurn);
         }
     }
 
@@ -209,7 +214,10 @@ impl SharedAdmission {
         if self.commands.is_some() {
             self.phase = match result {
                 AdmissionResult::Granted(ticket) => AdmissionPhase::Granted(ticket),
-                AdmissionResult::AskAgainAfter(wait) => AdmissionPhase::Waiting { until: now + wait },
+                AdmissionResult::AskAgainAfter(wait) => {
+                    self.has_turn = true;
+                    AdmissionPhase::Waiting { until: now + wait }
+                }
             };
         }
     }

@@ -215,6 +215,11 @@ async fn check_turns(
     two.end(calls[0], None).await;
     two.assert_queued(a, 1).await;
     two.begin(b, 1).await;
+    // A node that has waited keeps its turn for its next call, for a moment.
+    two.end(calls[1], None).await;
+    two.assert_queued(a, 1).await;
+    advance(Duration::from_millis(1500)).await;
+    two.begin(a, 1).await;
 }
 
 /// The calls of a node whose lease has ended are not in flight, but stay in the window. The first node loses its lease.

@@ -10,8 +10,8 @@ use weir_core::StorageError;
 use weir_core::job_claim::NodeId;
 use weir_core::node::{NodeInfo, NodeRecord, NodeRegistry, NodeRole};
 use weir_core::provider_call_limits::{
-    CallAdmission, LoadDecision, MAX_ASK_INTERVAL, ProviderCallId, ProviderCallRequest, ProviderCallStore,
-    ProviderLoad, RATE_WINDOW, TURN_GRACE, TurnOrder,
+    CallAdmission, LoadDecision, MAX_ADMISSION_AGE, MAX_ASK_INTERVAL, ProviderCallId, ProviderCallRequest,
+    ProviderCallStore, ProviderLoad, RATE_WINDOW, TURN_GRACE, TurnOrder,
 };
 use weir_llm::SharedCallLimits;
 
@@ -178,7 +178,9 @@ impl State {
         };
         let (wait, admission) = match load.decide_start(&request.limits, request.estimated_tokens) {
             LoadDecision::Start => {
-                self.turns.remove(&key);
+                if let Some(turn) = self.turns.get_mut(&key) {
+                    (turn.since, turn.expires_at) = (now, now + MAX_ADMISSION_AGE);
+                }
                 self.calls.push(Call {
                     id: request.call,
                     provider: provider.to_owned(),

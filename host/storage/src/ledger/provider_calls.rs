@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use weir_core::StorageError;
 use weir_core::job_claim::NodeId;
 use weir_core::provider_call_limits::{
-    CallAdmission, LoadDecision, MAX_ASK_INTERVAL, ProviderCallId, ProviderCallRequest, ProviderCallStore,
-    ProviderLoad, RATE_WINDOW, TURN_GRACE, TurnOrder,
+    CallAdmission, LoadDecision, MAX_ADMISSION_AGE, MAX_ASK_INTERVAL, ProviderCallId, ProviderCallRequest,
+    ProviderCallStore, ProviderLoad, RATE_WINDOW, TURN_GRACE, TurnOrder,
 };
 
 use super::column_values::{to_sql_integer, to_sql_millis};
@@ -91,7 +91,7 @@ fn begin_call(t: &SqlConnection<'_>, request: &ProviderCallRequest) -> SqlResult
                     to_sql_integer(request.estimated_tokens)
                 ],
             )?;
-            delete_wait(t, provider, &request.node)?;
+            keep_wait_for_next_call(t, request, now)?;
             Ok(CallAdmission::Started)
         }
         LoadDecision::WaitForTurn => {
@@ -212,6 +212,16 @@ fn put_wait(t: &SqlConnection<'_>, request: &ProviderCallRequest, now: i64, wait
             expires,
             to_sql_integer(request.estimated_tokens)
         ],
+    )
+}
+
+/// A node that has waited keeps its turn for a moment, because it may have further calls to make. Otherwise a node with more calls could be
+/// faster each time.
+fn keep_wait_for_next_call(t: &SqlConnection<'_>, request: &ProviderCallRequest, now: i64) -> SqlResult<()> {
+    let expires = now.saturating_add(to_sql_millis(MAX_ADMISSION_AGE));
+    t.execute(
+        "UPDATE provider_call_waits SET since_millis = ?3, expires_millis = ?4 WHERE provider = ?1 AND node = ?2",
+        params![request.provider, request.node.as_str(), now, expires],
     )
 }
 
