@@ -54,6 +54,7 @@ async fn measure() {
     let tenants: Vec<TenantId> = (0..TENANTS)
         .map(|number| format!("t{number}").parse().unwrap())
         .collect();
+    print_provider_calls(&ledger, &server).await;
     println!(
         "rows                         claims/s   commits of 100 events/s   events/s   renewal of 200 claims   256 events   10,000 queued jobs"
     );
@@ -75,16 +76,6 @@ async fn measure() {
             "{jobs:>6} jobs {events:>9} events  {claims:>8.0}   {commits:>23.0}   {:>8.0}   {renewal:>18.1} ms   {resuming:>7.1} ms   {queue:>15.1} ms",
             commits * 100.0,
         );
-    }
-    println!("providers   calls begun and ended/s   calls in the window of each");
-    for (name, providers) in [("one", 1), ("several", 16)] {
-        for _ in 0..2 {
-            let rate = measure_provider_calls(&ledger, name, providers).await;
-            let rows = server.query(&format!(
-                "SELECT count(*) / {providers} FROM provider_calls WHERE provider LIKE '{name}%'"
-            ));
-            println!("{providers:>9}   {rate:>23.0}   {rows:>27}");
-        }
     }
     for statement in [
         "SELECT position, event FROM events WHERE tenant = 't1' AND position > 500000 ORDER BY position LIMIT 100",
@@ -227,6 +218,20 @@ async fn measure_queue(ledger: &SqlLedger, tenants: &[TenantId]) -> Duration {
     let took = began.elapsed() / 5;
     end_jobs(ledger, jobs).await;
     took
+}
+
+/// Prints how many calls of language models the ledger admits and ends.
+async fn print_provider_calls(ledger: &SqlLedger, server: &PostgresServer) {
+    println!("providers   calls begun and ended/s   calls in the window of each");
+    for (name, providers) in [("one", 1), ("several", 16)] {
+        for _ in 0..2 {
+            let rate = measure_provider_calls(ledger, name, providers).await;
+            let rows = server.query(&format!(
+                "SELECT count(*) / {providers} FROM provider_calls WHERE provider LIKE '{name}%'"
+            ));
+            println!("{providers:>9}   {rate:>23.0}   {rows:>27}");
+        }
+    }
 }
 
 /// Calls of language models a second that are begun and ended, from 16 connections, each with the check of all limits.
