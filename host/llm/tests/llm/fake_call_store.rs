@@ -242,7 +242,10 @@ impl ProviderCallStore for FakeCallStore {
 
     async fn give_up_turn(&self, provider: &str, node: &NodeId) -> Result<(), StorageError> {
         let key = (provider.to_owned(), node.as_str().to_owned());
-        self.respond(|state| drop(state.turns.remove(&key))).await
+        let remove = |state: &mut State| {
+            state.turns.remove(&key);
+        };
+        self.respond(remove).await
     }
 }
 
