@@ -12,11 +12,12 @@ use crate::settings;
 
 const NODES: usize = 3;
 /// Pages of each job.
-const PAGES: usize = 10;
-/// Unfinished jobs of each tenant while the shares are measured.
-const BACKLOG: usize = 40;
-/// Time between two looks at the backlog.
-const REFILL_INTERVAL: Duration = Duration::from_millis(250);
+const PAGES: usize = 4;
+/// Jobs of the tenant with the larger share. The other has half as many, and a third of the share.
+const HEAVY_JOBS: usize = 500;
+/// Unfinished jobs of each tenant until the end of the measurement: more than run at once.
+const MIN_BACKLOG: usize = 20;
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 fn start_nodes(cluster: &Cluster) -> Vec<Node> {
     cluster.start_nodes(NODES)
@@ -77,30 +78,37 @@ impl BusyTenant {
 #[ignore = "takes more than a minute"]
 fn tenants_get_their_shares_on_all_nodes_together() {
     let cluster = Cluster::start_with_redis(node_settings());
-    let nodes = start_nodes(&cluster);
-    let mut tenants = [
-        BusyTenant::create(&nodes, "heavy", 3.0, 1_000_000),
-        BusyTenant::create(&nodes, "light", 1.0, 2_000_000),
-    ];
-    let refill = |tenants: &mut [BusyTenant; 2]| {
-        for tenant in tenants {
-            let missing = BACKLOG.saturating_sub(tenant.count_unfinished(&cluster));
-            tenant.submit(missing);
-        }
+    let with_role = |role: &str| {
+        let mut settings = node_settings();
+        settings
+            .environment
+            .push(("WEIR_CLUSTER_ROLE".into(), role.into()));
+        settings
     };
-    refill(&mut tenants);
-    // The jobs that started before the other tenant had any have ended.
-    wait_until(
-        || match tenants.iter().all(|tenant| tenant.count_pages(&cluster) > 40.0) {
-            true => Ok(()),
-            false => Err("few pages are done".into()),
-        },
-    );
+    // All jobs wait before the first starts, so that submissions take no time from them.
+    let front = [cluster.start_node_with_settings("front", &with_role("api"))];
+    let mut tenants = [
+        BusyTenant::create(&front, "heavy", 3.0, 1_000_000),
+        BusyTenant::create(&front, "light", 1.0, 2_000_000),
+    ];
+    tenants[0].submit(HEAVY_JOBS);
+    tenants[1].submit(HEAVY_JOBS / 2);
+    let workers: Vec<Node> = (1..=NODES)
+        .map(|number| cluster.start_node_with_settings(&format!("worker-{number}"), &with_role("worker")))
+        .collect();
     let count = |tenants: &[BusyTenant; 2]| [0, 1].map(|at| tenants[at].count_pages(&cluster));
+    wait_until(|| match count(&tenants) {
+        [heavy, light] if heavy >= 90.0 && light >= 30.0 => Ok(()),
+        counts => Err(format!("{counts:?} pages")),
+    });
     let (before, began) = (count(&tenants), Instant::now());
-    while began.elapsed() < settings::outage() {
-        refill(&mut tenants);
-        sleep(REFILL_INTERVAL);
+    let has_backlog = || {
+        tenants
+            .iter()
+            .all(|tenant| tenant.count_unfinished(&cluster) > MIN_BACKLOG)
+    };
+    while began.elapsed() < settings::outage() && has_backlog() {
+        sleep(POLL_INTERVAL);
     }
     let after = count(&tenants);
     let [heavy, light] = [0, 1].map(|at| after[at] - before[at]);
@@ -109,10 +117,9 @@ fn tenants_get_their_shares_on_all_nodes_together() {
         "{heavy} and {light} pages in {:.0} s: share {share:.3}",
         began.elapsed().as_secs_f64()
     );
+    assert!(heavy + light >= 400.0, "{heavy} and {light} pages");
     assert!((share / 0.75 - 1.0).abs() <= 0.05, "{heavy} and {light} pages");
-    for node in nodes {
-        drop(node);
-    }
+    drop((front, workers));
 }
 
 #[test]
@@ -156,8 +163,6 @@ fn small_job_starts_within_a_second_beside_waiting_ones() {
         eprintln!("milliseconds until the claim of a small job, Redis {redis}: {delays:?}");
         assert!(delays[delays.len() - 1] <= 1000, "{delays:?}");
         assert!(flood.count_unfinished(&cluster) > 100);
-        for node in nodes {
-            drop(node);
-        }
+        drop(nodes);
     }
 }

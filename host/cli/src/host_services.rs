@@ -82,7 +82,7 @@ impl HostServices {
             ..InferenceConfig::from_settings(settings, folders.assets.clone())
         };
         inference_config.check_model_files_exist(ModelKind::Embedding)?;
-        let runs_jobs = settings.cluster_role.runs_jobs();
+        let runs_jobs = node.role.runs_jobs();
         if runs_jobs {
             inference_config.check_model_files_exist(ModelKind::Ocr)?;
         }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use weir_core::clock::unix_time_millis;
 use weir_core::node::NodeRegistry as _;
 use weir_core::settings::Settings;
 use weir_core::tenancy::KeyScope;
@@ -81,7 +80,7 @@ fn print_node(node: &Value) -> std::io::Result<()> {
         text("role"),
         text("version"),
         state,
-        format_age(unix_time_millis().saturating_sub(number("started_millis"))),
+        format_age(number("uptime_millis")),
         format!("{} ago", format_age(number("renewed_millis_ago"))),
         if jobs.is_empty() {
             "-".into()

@@ -113,6 +113,9 @@ fn check_role(settings: &Settings) -> Result<()> {
         ("storage.vectors", &settings.storage_vectors),
         ("storage.blobs", &settings.storage_blobs),
     ];
+    if !settings.cluster_redis.is_empty() && settings.storage_ledger.is_empty() {
+        bail!("cluster.redis is for nodes that share a ledger: set storage.ledger too, or leave it out");
+    }
     let role = settings.cluster_role;
     match own_stores.iter().find(|(_, location)| location.is_empty()) {
         Some((setting, _)) if role != NodeRole::Both => bail!(

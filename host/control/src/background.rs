@@ -53,28 +53,37 @@ pub async fn run_background_work_until_stopped(
         control.engine.suspend_jobs_and_shutdown(grace).await
     };
     let work = async {
-        let jobs_have_ended = CancellationToken::new();
+        let all_have_ended = CancellationToken::new();
         let dispatch = async {
             match control.claims.node().role.runs_jobs() {
                 true => admission::run_dispatcher(Arc::clone(control), control.stop_signal.clone()).await,
                 false => control.stop_signal.cancelled().await,
             }
-            jobs_have_ended.cancel();
         };
-        let renew = control
-            .claims
-            .renew_until_stopped(&control.engine, jobs_have_ended.clone());
+        let serve_and_dispatch = async {
+            tokio::join!(requests, dispatch);
+            all_have_ended.cancel();
+        };
+        // In a task of its own, so that it never waits behind other work.
+        let mut renewal = JoinSet::new();
+        let (renewing_control, until_ended) = (Arc::clone(control), all_have_ended.clone());
+        renewal.spawn(async move {
+            let claims = &renewing_control.claims;
+            claims
+                .renew_until_stopped(&renewing_control.engine, until_ended)
+                .await;
+        });
+        let renew = async { while renewal.join_next().await.is_some() {} };
         let take_over = async {
             if control.shares_ledger() {
                 job_takeover::take_over_jobs_until_stopped(control).await;
             }
         };
-        let send_messages = control.node_messages.send_until_stopped(jobs_have_ended.clone());
+        let send_messages = control.node_messages.send_until_stopped(all_have_ended.clone());
         let handle_messages = node_message_handler::handle_messages_until_stopped(control);
-        let ((), suspended, (), (), (), (), ()) = tokio::join!(
-            requests,
+        let ((), suspended, (), (), (), ()) = tokio::join!(
+            serve_and_dispatch,
             suspend_jobs,
-            dispatch,
             renew,
             take_over,
             send_messages,

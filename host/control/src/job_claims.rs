@@ -137,6 +137,15 @@ impl NodeClaims {
         self.store.list_requested_cancels(&self.node.id).await
     }
 
+    /// Returns a job if it has not ended and no node runs it.
+    pub(crate) async fn find_claimable_job(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<Option<JobRecord>, StorageError> {
+        self.store.find_claimable_job(tenant, job).await
+    }
+
     /// Returns the jobs that have not ended and that no node runs, oldest first.
     pub(crate) async fn list_claimable_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
         self.store.list_claimable_jobs().await
@@ -187,8 +196,9 @@ impl NodeClaims {
         for job in lost {
             self.stop_job(engine, &job);
         }
-        self.release_unknown_claims(renewed).await?;
-        self.renew_node_and_count_others().await;
+        if let Err(error) = self.release_unknown_claims(renewed).await {
+            tracing::warn!(%error, "a claim of a job that does not run here could not be released");
+        }
         Ok(began)
     }
 
@@ -241,7 +251,7 @@ impl NodeClaims {
         self.api_nodes.load(Ordering::Relaxed)
     }
 
-    /// Renews the record of this node, which others only look at: the claims hold without it.
+    /// Renews the record of this node. The claims hold without it, but the node then makes no calls of shared language models.
     async fn renew_node_and_count_others(&self) {
         let nodes = async {
             self.nodes.renew_node(&self.node, self.lease).await?;
@@ -278,7 +288,13 @@ impl NodeClaims {
     pub(crate) async fn renew_until_stopped(&self, engine: &Engine, stop: CancellationToken) {
         let interval = self.lease / RENEWALS_PER_LEASE;
         let mut renewed_at = Instant::now();
-        self.renew_node_and_count_others().await;
+        let renew_node = async || {
+            let renewal = tokio::time::timeout(interval / 2, self.renew_node_and_count_others());
+            if renewal.await.is_err() {
+                tracing::warn!("the renewal of the record of this node takes too long");
+            }
+        };
+        renew_node().await;
         while stop.run_until_cancelled(sleep(interval)).await.is_some() {
             let renewal = tokio::time::timeout(interval, self.renew_claims(engine)).await;
             match renewal {
@@ -286,10 +302,11 @@ impl NodeClaims {
                 Ok(Err(error)) => tracing::warn!(%error, "the claims could not be renewed"),
                 Err(_) => tracing::warn!("the renewal of the claims takes too long"),
             }
-            // The next check comes after two intervals at the latest: one sleep and one timeout.
-            if renewed_at.elapsed() + 2 * interval > self.lease {
+            // The next check comes after two and a half intervals at the latest: one sleep and two timeouts.
+            if renewed_at.elapsed() + 5 * interval / 2 > self.lease {
                 self.stop_all_jobs(engine);
             }
+            renew_node().await;
         }
         let removal = tokio::time::timeout(interval, self.nodes.remove_node(&self.node.id));
         if !matches!(removal.await, Ok(Ok(()))) {

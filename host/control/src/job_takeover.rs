@@ -11,7 +11,9 @@ use crate::admission;
 use crate::state::Control;
 
 /// Time between two looks for jobs, on average.
-const TAKEOVER_INTERVAL: Duration = Duration::from_secs(1);
+const TAKEOVER_INTERVAL: Duration = Duration::from_millis(900);
+/// Time between two looks, however often other nodes announce changes.
+const MIN_TAKEOVER_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a job may lose its claim before it fails: it may be what stops the nodes.
 const MAX_LOST_CLAIMS: u32 = 3;
 
@@ -20,6 +22,7 @@ pub(crate) async fn take_over_jobs_until_stopped(control: &Control) {
     let stop = &control.stop_signal;
     let pause = || TAKEOVER_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64());
     let wait = async || {
+        sleep(MIN_TAKEOVER_INTERVAL).await;
         tokio::select! {
             () = sleep(pause()) => {}
             () = control.takeover_wakeup.notified() => {}

@@ -11,6 +11,8 @@ use crate::state::Control;
 
 /// Time between two attempts to receive messages.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
+/// Announced jobs of a message that are looked up one by one. More are found faster by comparing the whole queue.
+const MAX_JOBS_LOOKED_UP: usize = 32;
 
 /// Handles messages until the host stops.
 pub(crate) async fn handle_messages_until_stopped(control: &Control) {
@@ -59,8 +61,12 @@ async fn handle_message(control: &Control, message: NodeMessage) -> Result<(), S
     for tenant in &message.tenants_with_events {
         control.ledger.notify_subscribers(tenant);
     }
-    if message.claims_changed {
+    let are_many_jobs = message.claimable_jobs.len() > MAX_JOBS_LOOKED_UP;
+    if message.claims_changed || are_many_jobs {
         control.takeover_wakeup.notify_one();
+    }
+    if are_many_jobs {
+        return Ok(());
     }
     for (tenant, job) in &message.claimable_jobs {
         admission::enqueue_announced_job(control, tenant, job).await?;

@@ -95,6 +95,11 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
         tags.then_with(|| last_event(a).cmp(&last_event(b)))
     }
 
+    /// Returns whether the flow has used no more than its share: its next request would start now or earlier in virtual time.
+    pub fn is_within_share(&self, flow: &K) -> bool {
+        self.start_tag(flow) <= self.virtual_time
+    }
+
     /// Returns the virtual time at which the flow's next request starts.
     fn start_tag(&self, flow: &K) -> f64 {
         let earliest = self.virtual_time - self.max_credit;
@@ -122,7 +127,7 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
 
     /// Charges one request to the flow before its turn. The virtual time does not move, so the start tags of the other flows stay
     /// valid. The flow's next requests wait until the others have caught up.
-    fn charge_out_of_turn(&mut self, flow: &K, cost: f64, weight: f64) {
+    pub fn charge_out_of_turn(&mut self, flow: &K, cost: f64, weight: f64) {
         let start = self.start_tag(flow);
         self.events += 1;
         let tag = FlowTag {

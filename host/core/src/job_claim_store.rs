@@ -29,6 +29,13 @@ pub trait JobClaimStore: Send + Sync {
     /// Returns the claims of a node whose jobs are to be canceled.
     async fn list_requested_cancels(&self, node: &NodeId) -> Result<Vec<JobClaim>, StorageError>;
 
+    /// Returns a job if it has not ended and is not claimed.
+    async fn find_claimable_job(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<Option<JobRecord>, StorageError>;
+
     /// Returns the jobs that have not ended and are not claimed, oldest first.
     async fn list_claimable_jobs(&self) -> Result<Vec<JobRecord>, StorageError>;
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::StorageError;
 use crate::job_claim::{JobClaim, NodeId};
 
-/// What a node does.
+/// The role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeRole {
@@ -95,6 +95,8 @@ pub struct NodeRecord {
     pub node: NodeInfo,
     /// When the record was created, in milliseconds since 1970.
     pub started_millis: u64,
+    /// Time since the record was created.
+    pub uptime: Duration,
     /// Time since the record was renewed.
     pub last_renewal_age: Duration,
     /// Whether the lease of the record is running.

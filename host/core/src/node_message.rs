@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::StorageError;
 use crate::id::{JobId, TenantId};
 
-/// What has changed in the ledger.
+/// An announcement of changes in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NodeMessage {
     /// Tenants with new events.

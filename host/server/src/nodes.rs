@@ -1,6 +1,7 @@
 //! The nodes that share the ledger.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -13,7 +14,7 @@ use weir_core::tenancy::KeyScope;
 use crate::auth::Caller;
 use crate::problem::Problem;
 
-/// What a node does.
+/// The role of a node.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 #[allow(dead_code)] // only for the OpenAPI description
@@ -42,6 +43,8 @@ pub struct NodeView {
     alive: bool,
     /// When it started, in milliseconds since 1970.
     started_millis: u64,
+    /// Milliseconds since it started.
+    uptime_millis: u64,
     /// Milliseconds since it has renewed its lease.
     renewed_millis_ago: u64,
     /// The jobs that it runs.
@@ -61,7 +64,7 @@ pub(crate) struct ClaimedJob {
 
 impl From<NodeRecord> for NodeView {
     fn from(record: NodeRecord) -> Self {
-        let age = record.last_renewal_age.as_millis();
+        let to_millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let jobs = record.claims.into_iter().map(|claim| ClaimedJob {
             tenant: claim.tenant.to_string(),
             job: claim.job.to_string(),
@@ -74,7 +77,8 @@ impl From<NodeRecord> for NodeView {
             version: record.node.version,
             alive: record.is_alive,
             started_millis: record.started_millis,
-            renewed_millis_ago: age.try_into().unwrap_or(u64::MAX),
+            uptime_millis: to_millis(record.uptime),
+            renewed_millis_ago: to_millis(record.last_renewal_age),
             jobs: jobs.collect(),
         }
     }
@@ -123,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn admin_sees_the_nodes_and_their_state() {
         let host = TestHost::new();
-        let lease = std::time::Duration::from_secs(60);
+        let lease = Duration::from_secs(60);
         let worker = NodeInfo {
             id: NodeId::new_unique("worker-1"),
             role: NodeRole::Worker,

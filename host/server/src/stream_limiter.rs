@@ -11,7 +11,6 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use weir_control::SharedLimits;
 use weir_core::TenantId;
@@ -30,7 +29,7 @@ pub(crate) struct StreamLimiter {
     max_streams_per_tenant: u32,
     open_streams: Mutex<OpenStreamCounts>,
     /// Wakes the task that reports open streams to other nodes.
-    stream_ended: Notify,
+    report_wakeup: Notify,
     tasks: TaskTracker,
 }
 
@@ -38,8 +37,14 @@ pub(crate) struct StreamLimiter {
 struct OpenStreamCounts {
     total: usize,
     by_tenant: HashMap<TenantId, u32>,
-    /// Tenants with fewer open streams than reported.
-    tenants_with_ended_streams: HashSet<TenantId>,
+    /// Tenants whose count is not the reported one.
+    tenants_to_report: HashSet<TenantId>,
+}
+
+impl OpenStreamCounts {
+    fn count_of_tenant(&self, tenant: &TenantId) -> u32 {
+        self.by_tenant.get(tenant).copied().unwrap_or(0)
+    }
 }
 
 /// The right to have one open stream. Dropping it releases the right.
@@ -62,7 +67,7 @@ impl StreamLimiter {
             max_streams: max_streams as usize,
             max_streams_per_tenant,
             open_streams: Mutex::default(),
-            stream_ended: Notify::new(),
+            report_wakeup: Notify::new(),
             tasks: TaskTracker::new(),
         })
     }
@@ -77,7 +82,10 @@ impl StreamLimiter {
         })?;
         let name = self.name_in_reports(tenant);
         match own <= each && self.shared_limits.try_set_open_streams(&name, own, each).await {
-            true => Ok(permit),
+            true => {
+                self.report_if_count_changed(tenant, own);
+                Ok(permit)
+            }
             false => Err(self.refuse(format!(
                 "{each} {kind} streams are open for this tenant: close one, or try again later"
             ))),
@@ -111,30 +119,43 @@ impl StreamLimiter {
         format!("{}:{tenant}", self.kind)
     }
 
-    /// Reports the open streams to the other nodes when some have ended, and from time to time. Never returns.
+    /// Reports the tenant's count again if it has changed while it was reported: reports can overtake each other.
+    fn report_if_count_changed(&self, tenant: &TenantId, reported: u32) {
+        let mut open_streams = self.open_streams.lock();
+        if open_streams.count_of_tenant(tenant) != reported {
+            open_streams.tenants_to_report.insert(tenant.clone());
+            self.report_wakeup.notify_one();
+        }
+    }
+
+    /// Reports the open streams to the other nodes when some have ended, and all from time to time. Never returns.
     pub(crate) async fn report_open_streams(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SharedLimits::REPORT_INTERVAL);
         loop {
-            let ended = timeout(SharedLimits::REPORT_INTERVAL, self.stream_ended.notified()).await;
-            let reports: Vec<(TenantId, u32)> = {
-                let mut open_streams = self.open_streams.lock();
-                let mut tenants = std::mem::take(&mut open_streams.tenants_with_ended_streams);
-                if ended.is_err() {
-                    tenants.extend(open_streams.by_tenant.keys().cloned());
-                }
-                let count = |tenant: &TenantId| open_streams.by_tenant.get(tenant).copied().unwrap_or(0);
-                tenants
-                    .into_iter()
-                    .map(|tenant| {
-                        let open = count(&tenant);
-                        (tenant, open)
-                    })
-                    .collect()
+            let reports_all = tokio::select! {
+                _ = ticks.tick() => true,
+                () = self.report_wakeup.notified() => false,
             };
-            for (tenant, open) in reports {
+            for (tenant, open) in self.take_counts_to_report(reports_all) {
                 let name = self.name_in_reports(&tenant);
                 self.shared_limits.report_open_streams(&name, open).await;
             }
         }
+    }
+
+    fn take_counts_to_report(&self, all: bool) -> Vec<(TenantId, u32)> {
+        let mut open_streams = self.open_streams.lock();
+        let mut tenants = std::mem::take(&mut open_streams.tenants_to_report);
+        if all {
+            tenants.extend(open_streams.by_tenant.keys().cloned());
+        }
+        tenants
+            .into_iter()
+            .map(|tenant| {
+                let open = open_streams.count_of_tenant(&tenant);
+                (tenant, open)
+            })
+            .collect()
     }
 
     /// Returns the number of open streams.
@@ -170,10 +191,8 @@ impl Drop for StreamPermit {
                 open_streams.by_tenant.remove(&self.tenant);
             }
         }
-        open_streams
-            .tenants_with_ended_streams
-            .insert(self.tenant.clone());
-        self.limiter.stream_ended.notify_one();
+        open_streams.tenants_to_report.insert(self.tenant.clone());
+        self.limiter.report_wakeup.notify_one();
         gauge!("weir_http_streams", "kind" => self.limiter.kind).set(open_streams.total as f64);
     }
 }
@@ -187,6 +206,19 @@ mod tests {
     /// Returns the limits of a node without others.
     fn shared_limits() -> Arc<SharedLimits> {
         Arc::clone(&TestControl::new().control.shared_limits)
+    }
+
+    #[tokio::test]
+    async fn all_counts_are_reported_although_streams_of_others_end() {
+        let limiter = StreamLimiter::new("event", shared_limits(), 10, 5);
+        let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let _open = limiter.try_acquire(&a).await.unwrap();
+        drop(limiter.try_acquire(&b).await.unwrap());
+        assert_eq!(limiter.take_counts_to_report(false), [(b, 0)]);
+        assert_eq!(limiter.take_counts_to_report(false), []);
+        assert_eq!(limiter.take_counts_to_report(true), [(a.clone(), 1)]);
+        limiter.report_if_count_changed(&a, 2);
+        assert_eq!(limiter.take_counts_to_report(false), [(a, 1)]);
     }
 
     #[tokio::test]

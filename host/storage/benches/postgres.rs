@@ -104,12 +104,26 @@ fn fill(server: &PostgresServer, jobs: u64, events_before: u64, events: u64) {
          SELECT 't' || n % {TENANTS}, 'j' || n, 'p', 'r', 'done', n FROM generate_series(1, {jobs}) AS n
          ON CONFLICT DO NOTHING"
     ));
+    let event = serde_json::to_string(&make_event(JobId::new(), 1)).unwrap();
     server.query(&format!(
         "INSERT INTO events (tenant, job, seq, event)
-         SELECT 't' || n % {TENANTS}, 'j' || n % {jobs}, n / {jobs}, '{{\"seq\":1,\"type\":\"page-done\"}}'
+         SELECT 't' || n % {TENANTS}, 'j' || n % {jobs}, n / {jobs}, '{event}'
          FROM generate_series({events_before} + 1, {events}) AS n"
     ));
     server.query("ANALYZE");
+}
+
+fn make_event(job: JobId, seq: u64) -> Event {
+    Event {
+        seq,
+        job,
+        document: None,
+        since_job_created_millis: 1,
+        kind: EventKind::DocumentCancelled {
+            name: "document.pdf".into(),
+            done: 1,
+        },
+    }
 }
 
 async fn create_jobs(ledger: &SqlLedger, tenants: &[TenantId], count: usize) -> Vec<JobRecord> {
@@ -157,20 +171,7 @@ async fn measure_commits(ledger: &SqlLedger, tenants: &[TenantId]) -> f64 {
     let writers = tenants.iter().map(async |tenant| {
         let job = JobId::new();
         for commit in 0..COMMITS_PER_TENANT {
-            let event = |seq| {
-                let kind = EventKind::DocumentCancelled {
-                    name: "document.pdf".into(),
-                    done: 1,
-                };
-                let event = Event {
-                    seq,
-                    job,
-                    document: None,
-                    since_job_created_millis: 1,
-                    kind,
-                };
-                LedgerEntry::Event(tenant.clone(), event)
-            };
+            let event = |seq| LedgerEntry::Event(tenant.clone(), make_event(job, seq));
             let entries = (commit * 100 + 1..=commit * 100 + 100).map(event).collect();
             ledger.commit_entries(entries).await.unwrap();
         }

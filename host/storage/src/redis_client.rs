@@ -101,25 +101,36 @@ impl RedisClient {
         format!("{}:{}", self.key_prefix, parts.join(":"))
     }
 
-    /// Makes a call, unless the last one has just failed.
+    /// Makes a call, unless the last one has just failed. After the pause, one call at a time shows whether the server is back.
     async fn call<T, F>(&self, call: impl FnOnce(ConnectionManager) -> F) -> Result<T, StorageError>
     where
         F: Future<Output = Result<T, RedisError>>,
     {
-        if self
-            .paused_until
-            .lock()
-            .is_some_and(|until| Instant::now() < until)
+        let now = Instant::now();
         {
-            return Err(unavailable("the last call has just failed".into()));
+            let mut paused_until = self.paused_until.lock();
+            match *paused_until {
+                Some(until) if now < until => {
+                    return Err(unavailable("the last call has just failed".into()));
+                }
+                Some(_) => *paused_until = Some(now + FAILURE_PAUSE),
+                None => {}
+            }
         }
         let call = call(self.manager.clone());
         let response = self
             .metrics
             .measure(async { call.await.map_err(|error| to_storage_error(&error)) })
             .await;
-        if let Err(StorageError::Unavailable { .. }) = &response {
-            *self.paused_until.lock() = Some(Instant::now() + FAILURE_PAUSE);
+        let mut paused_until = self.paused_until.lock();
+        match &response {
+            Ok(_) => *paused_until = None,
+            Err(error) => {
+                if paused_until.is_none() {
+                    tracing::warn!(%error, "each node applies its share of the limits, and looks for changes of others in the ledger");
+                }
+                *paused_until = Some(Instant::now() + FAILURE_PAUSE);
+            }
         }
         response
     }

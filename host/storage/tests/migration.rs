@@ -818,24 +818,26 @@ fn migrate_and_kill(
     let mut last = String::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
-        if line == "finished" {
-            child.wait().unwrap();
-            return (true, line);
-        }
         if line.starts_with("progress ") {
             reports += 1;
-            last.clone_from(&line);
-            if reports == lines {
-                sleep_random_time();
-                child.kill().unwrap();
-                child.wait().unwrap();
-                return (false, last);
-            }
-        } else if line.contains("failed") {
-            panic!("{line}");
+        }
+        last = line;
+        if last == "finished" || last.contains("failed") {
+            break;
+        }
+        if reports == lines {
+            sleep_random_time();
+            child.kill().unwrap();
+            break;
         }
     }
-    panic!("the migration ended without a result after {reports} reports: {last}");
+    child.wait().unwrap();
+    let has_finished = last == "finished";
+    assert!(
+        has_finished || reports == lines,
+        "the migration ended without a result after {reports} reports: {last}"
+    );
+    (has_finished, last)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,7 +53,12 @@ async fn check_one_claim_at_a_time(store: &(impl JobClaimStore + Ledger)) {
     let (a, b) = (NodeId::new_unique("a"), NodeId::new_unique("b"));
     let job = create_job(store, &unique_tenant_id("claims")).await;
     let first = claim_with_epoch(&job, 1);
-    let is_claimable = async || store.list_claimable_jobs().await.unwrap().contains(&job);
+    let is_claimable = async || {
+        let listed = store.list_claimable_jobs().await.unwrap().contains(&job);
+        let found = store.find_claimable_job(&job.tenant, &job.id).await.unwrap();
+        assert_eq!(found, listed.then(|| job.clone()));
+        listed
+    };
     assert!(is_claimable().await);
     assert_eq!(
         claim(store, &job, &a, LONG_LEASE).await,

@@ -269,7 +269,7 @@ pub(super) async fn assign_revision_and_build_spec(
 
 async fn run_job_and_handle_outcome(
     control: &Control,
-    slot: JobSlot,
+    mut slot: JobSlot,
     spec: JobSpec,
     assignment: Option<RevisionAssignment>,
     options: &JobRequestOptions,
@@ -285,6 +285,7 @@ async fn run_job_and_handle_outcome(
             handle.await_outcome().await
         }
     };
+    slot.set_processed_pages(count_processed_pages(&outcome));
     if !outcome.state.is_terminal() {
         if let Some(exhausted) = outcome.exhausted_quota {
             return requeue_job_and_hold_tenant(control, slot, exhausted.quota, &exhausted.to_string()).await;
@@ -308,7 +309,6 @@ async fn run_job_and_handle_outcome(
         };
         pipelines::record_job_and_evaluate_canary(&control.tenant_pipelines, assignment, ended_job).await;
     }
-    slot.charge_actual_cost(count_processed_pages(&outcome));
     // Other jobs may use the slot while the shadow replays this job.
     drop(slot);
     if let Some(assignment) = assignment {

@@ -49,21 +49,26 @@ pub(crate) struct JobSlot {
     pub(crate) max_running_jobs: Option<u64>,
     /// Canceled when the job has to stop.
     pub(crate) cancel: CancellationToken,
+    /// 0 for a job that another node runs.
+    pub(super) processed_pages: f64,
 }
 
 impl JobSlot {
-    /// Charges the tenant for the actual pages of the job in place of the estimate.
-    pub(crate) fn charge_actual_cost(&self, pages: f64) {
-        let mut state = self.shared.lock();
-        state
-            .queue
-            .charge_actual_cost(&self.job.tenant, self.weight, self.job.estimated_pages, pages);
+    /// Sets the pages that the job has processed. The tenant is charged for them in place of the estimate.
+    pub(crate) fn set_processed_pages(&mut self, pages: f64) {
+        self.processed_pages = pages;
     }
 }
 
 impl Drop for JobSlot {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
+        state.queue.charge_actual_cost(
+            &self.job.tenant,
+            self.weight,
+            self.job.estimated_pages,
+            self.processed_pages,
+        );
         state.running_jobs.remove(&self.job.job_id);
         self.shared.wake_dispatcher_and_notify_subscribers(&state);
     }

@@ -46,6 +46,24 @@ impl QueuedJob {
     }
 }
 
+/// The free job slots that a tenant may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FreeSlots {
+    /// A slot that every tenant may use.
+    ForAll,
+    /// Only a slot that is reserved for tenants without a running job.
+    Reserved,
+    None,
+}
+
+/// The tenant whose job starts next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NextTenant {
+    pub(super) tenant: TenantId,
+    /// Whether it would also be next if slots were free for all tenants.
+    pub(super) is_in_turn: bool,
+}
+
 #[derive(Default)]
 struct QueuedTenantJobs {
     jobs: Vec<QueuedJob>,
@@ -103,27 +121,51 @@ impl JobQueue {
         self.queued_jobs += 1;
     }
 
-    /// Returns the tenant whose job starts next, among the tenants for which `is_allowed` is true.
-    pub(super) fn next_tenant(&self, is_allowed: impl Fn(&TenantId) -> bool) -> Option<&TenantId> {
-        self.clock
-            .next_flow_among(self.tenants.keys().filter(|tenant| is_allowed(tenant)))
+    /// Returns the tenant whose job starts next. `find_slot` returns the slots that a tenant may use, or `None` if it may start no job
+    /// however many there are: such a tenant saves up no credit meanwhile.
+    pub(super) fn next_tenant(
+        &self,
+        find_slot: impl Fn(&TenantId) -> Option<FreeSlots>,
+    ) -> Option<NextTenant> {
+        let in_turn = self
+            .clock
+            .next_flow_among(self.tenants.keys().filter(|tenant| find_slot(tenant).is_some()))?;
+        let may_start = |tenant: &&TenantId| match find_slot(tenant) {
+            Some(FreeSlots::ForAll) => true,
+            // Not for a tenant that has used more than its share and has just no running job.
+            Some(FreeSlots::Reserved) => *tenant == in_turn || self.clock.is_within_share(tenant),
+            Some(FreeSlots::None) | None => false,
+        };
+        let next = self
+            .clock
+            .next_flow_among(self.tenants.keys().filter(may_start))?;
+        Some(NextTenant {
+            tenant: next.clone(),
+            is_in_turn: next == in_turn,
+        })
     }
 
     /// Removes the tenant's most urgent job and charges its estimated cost to the tenant.
     pub(super) fn pop_and_charge_most_urgent_job(
         &mut self,
-        tenant: &TenantId,
+        next: &NextTenant,
         weight: f64,
         now: Duration,
     ) -> Option<QueuedJob> {
+        let tenant = &next.tenant;
         let tenant_jobs = self.tenants.get_mut(tenant)?;
         let urgencies = tenant_jobs.jobs.iter().map(|job| job.urgency(now)).enumerate();
         // Of equally urgent jobs, the first one queued is next; `max_by` would return the last one.
-        let (next, _) = urgencies.reduce(|best, one| if one.1 > best.1 { one } else { best })?;
-        let job = tenant_jobs.jobs.remove(next);
+        let (index, _) = urgencies.reduce(|best, one| if one.1 > best.1 { one } else { best })?;
+        let job = tenant_jobs.jobs.remove(index);
         tenant_jobs.last_start = now;
-        self.clock
-            .charge_and_advance_virtual_time(tenant, job.estimated_pages, weight);
+        // A tenant that waits for a slot keeps its claim while others use the slots that are not for it.
+        match next.is_in_turn {
+            true => self
+                .clock
+                .charge_and_advance_virtual_time(tenant, job.estimated_pages, weight),
+            false => self.clock.charge_out_of_turn(tenant, job.estimated_pages, weight),
+        }
         self.queued_jobs -= 1;
         self.drop_idle_tenants();
         Some(job)
@@ -263,8 +305,8 @@ mod tests {
     }
 
     fn pop_next(queue: &mut JobQueue, weight: impl Fn(&TenantId) -> f64, now: u64) -> Option<QueuedJob> {
-        let tenant = queue.next_tenant(|_| true)?.clone();
-        queue.pop_and_charge_most_urgent_job(&tenant, weight(&tenant), Duration::from_secs(now))
+        let next = queue.next_tenant(|_| Some(FreeSlots::ForAll))?;
+        queue.pop_and_charge_most_urgent_job(&next, weight(&next.tenant), Duration::from_secs(now))
     }
 
     fn pop_many(queue: &mut JobQueue, count: usize, now: u64) -> Vec<QueuedJob> {
@@ -321,9 +363,10 @@ mod tests {
             queue.push(queued_job("free", PriorityLane::Bulk, 1.0, 0));
         }
         for _ in 0..50 {
-            let tenant = queue.next_tenant(|t| *t != tenant_id("held")).unwrap().clone();
-            assert_eq!(tenant, tenant_id("free"));
-            queue.pop_and_charge_most_urgent_job(&tenant, 1.0, Duration::ZERO);
+            let is_free = |t: &TenantId| (*t != tenant_id("held")).then_some(FreeSlots::ForAll);
+            let next = queue.next_tenant(is_free).unwrap();
+            assert_eq!(next.tenant, tenant_id("free"));
+            queue.pop_and_charge_most_urgent_job(&next, 1.0, Duration::ZERO);
         }
         let jobs = pop_many(&mut queue, 20, 0);
         assert!(
@@ -331,7 +374,48 @@ mod tests {
             "{}",
             count_jobs_of(&jobs, "held")
         );
-        assert!(queue.next_tenant(|_| false).is_none());
+        assert!(queue.next_tenant(|_| None).is_none());
+    }
+
+    /// Four slots, of which one is reserved for tenants without a running job, are always full.
+    #[test]
+    fn reserved_slot_changes_no_share_and_serves_new_tenants_at_once() {
+        let mut queue = JobQueue::default();
+        for _ in 0..1000 {
+            queue.push(queued_job("heavy", PriorityLane::Bulk, 10.0, 0));
+            queue.push(queued_job("light", PriorityLane::Bulk, 10.0, 0));
+        }
+        let find_slot = |running: &[TenantId], tenant: &TenantId| {
+            let free = 4 - running.len();
+            Some(match free {
+                2.. => FreeSlots::ForAll,
+                1 if !running.contains(tenant) => FreeSlots::Reserved,
+                _ => FreeSlots::None,
+            })
+        };
+        let weight = |tenant: &TenantId| if *tenant == tenant_id("heavy") { 3.0 } else { 1.0 };
+        let (mut running, mut started): (Vec<TenantId>, Vec<TenantId>) = Default::default();
+        let mut start_all = |queue: &mut JobQueue, running: &mut Vec<TenantId>| {
+            while let Some(next) = queue.next_tenant(|tenant| find_slot(running, tenant)) {
+                queue.pop_and_charge_most_urgent_job(&next, weight(&next.tenant), Duration::ZERO);
+                running.push(next.tenant.clone());
+                started.push(next.tenant);
+            }
+        };
+        for _ in 0..400 {
+            start_all(&mut queue, &mut running);
+            // All jobs take the same time.
+            running.remove(0);
+        }
+        queue.push(queued_job("late", PriorityLane::Bulk, 3.0, 1));
+        start_all(&mut queue, &mut running);
+        assert!(running.contains(&tenant_id("late")), "{running:?}");
+        let heavy = started
+            .iter()
+            .filter(|tenant| **tenant == tenant_id("heavy"))
+            .count();
+        let share = heavy as f64 / started.len() as f64;
+        assert!((share - 0.75).abs() < 0.01, "{share} of {}", started.len());
     }
 
     #[test]
@@ -485,7 +569,7 @@ mod tests {
         for _ in 0..10 {
             queue.push(queued_job("flood", PriorityLane::Bulk, 1.0, 0));
         }
-        queue.pop_and_charge_most_urgent_job(&tenant_id("flood"), 1.0, seconds(90));
+        pop_next(&mut queue, |_| 1.0, 90);
         assert_eq!(
             queue.longest_tenant_wait_without_start(seconds(100), |_| true),
             Some(seconds(10))

@@ -2,7 +2,7 @@
 //!
 //! A job is queued here from when it is accepted, which is when it is in the ledger, until the engine starts it. The number of
 //! queued jobs and of running jobs is limited for each tenant and for the host. The last quarter of the job slots is reserved for
-//! tenants without a running job. So a tenant that floods the host does not delay the three pages of another tenant until one of its
+//! tenants without a running job that have not used more than their share. So a tenant that floods the host does not delay the three pages of another tenant until one of its
 //! own jobs ends. This state is in memory only: after a restart the unfinished jobs are read from the ledger.
 
 mod dispatcher;
@@ -50,6 +50,7 @@ pub struct Admission {
     max_queued_jobs: usize,
     max_wait: Option<Duration>,
     min_free_memory_bytes: u64,
+    runs_jobs: bool,
 }
 
 /// The next action of the dispatcher.
@@ -113,6 +114,7 @@ impl Admission {
             max_queued_jobs: settings.server_max_queued_jobs as usize,
             max_wait: (max_wait > 0).then(|| Duration::from_secs(max_wait.into())),
             min_free_memory_bytes: settings.server_min_free_memory_bytes,
+            runs_jobs: settings.cluster_role.runs_jobs(),
         })
     }
 
@@ -179,13 +181,13 @@ impl Admission {
     pub(crate) fn next_action(&self) -> DispatcherAction {
         let now = self.shared.time_since_clock_start();
         let mut state = self.shared.lock();
-        let Some(tenant) = state
+        let Some(next) = state
             .queue
-            .next_tenant(|tenant| state.may_start_job(tenant, self.max_running_jobs, now))
-            .cloned()
+            .next_tenant(|tenant| state.find_free_slots(tenant, self.max_running_jobs, now))
         else {
             return DispatcherAction::Wait;
         };
+        let tenant = next.tenant.clone();
         let Some(terms) = state
             .terms_by_tenant
             .get(&tenant)
@@ -196,7 +198,7 @@ impl Admission {
         };
         let Some(job) = state
             .queue
-            .pop_and_charge_most_urgent_job(&tenant, terms.weight, now)
+            .pop_and_charge_most_urgent_job(&next, terms.weight, now)
         else {
             return DispatcherAction::Wait;
         };
@@ -214,6 +216,7 @@ impl Admission {
             weight: terms.weight,
             max_running_jobs: terms.max_running_jobs,
             cancel,
+            processed_pages: 0.0,
         })
     }
 
@@ -356,8 +359,12 @@ impl Admission {
         }
     }
 
-    /// Returns the longest time for which a tenant whose jobs may start has had queued jobs and none of them started.
+    /// Returns the longest time for which a tenant whose jobs may start has had queued jobs and none of them started; 0 on a node that runs
+    /// no jobs, because it does not know whose jobs may start.
     pub fn longest_wait_for_start(&self) -> Duration {
+        if !self.runs_jobs {
+            return Duration::ZERO;
+        }
         let now = self.shared.time_since_clock_start();
         let state = self.shared.lock();
         let waited = state

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use weir_core::job_request::JobRequest;
 use weir_core::{JobId, PriorityLane, TenantId};
 
-use super::job_queue::{JobQueue, QueuedJob};
+use super::job_queue::{FreeSlots, JobQueue, QueuedJob};
 
 /// The number of bytes of a PDF that count as one page while its page count is unknown.
 const ESTIMATED_BYTES_PER_PAGE: f64 = 100_000.0;
@@ -66,15 +66,24 @@ impl AdmissionState {
             .count()
     }
 
-    /// Whether a job of the tenant may start now: a slot is free for it, and its terms allow it or have expired.
-    pub(super) fn may_start_job(&self, tenant: &TenantId, slots: usize, now: Duration) -> bool {
+    /// Returns the free slots that the tenant may use; `None` if its terms allow no further job.
+    pub(super) fn find_free_slots(
+        &self,
+        tenant: &TenantId,
+        slots: usize,
+        now: Duration,
+    ) -> Option<FreeSlots> {
+        if !self.is_allowed_by_terms(tenant, now) {
+            return None;
+        }
         let free = slots.saturating_sub(self.running_jobs.len());
-        let slots_reserved_for_others = if self.count_running_jobs_of_tenant(tenant) == 0 {
-            0
+        Some(if free > slots / 4 {
+            FreeSlots::ForAll
+        } else if free > 0 && self.count_running_jobs_of_tenant(tenant) == 0 {
+            FreeSlots::Reserved
         } else {
-            slots / 4
-        };
-        free > slots_reserved_for_others && self.is_allowed_by_terms(tenant, now)
+            FreeSlots::None
+        })
     }
 
     /// Whether a job of the tenant might start if there were enough free slots.

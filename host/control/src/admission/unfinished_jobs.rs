@@ -39,11 +39,9 @@ pub(crate) async fn enqueue_announced_job(
         return Ok(());
     }
     let queued_at = control.admission.queue_time();
-    match control.ledger.find_job(tenant, job).await? {
-        Some(record) if !record.state.is_terminal() => {
-            enqueue_claimable_job(control, record, queued_at).await
-        }
-        _ => Ok(()),
+    match control.claims.find_claimable_job(tenant, job).await? {
+        Some(record) => enqueue_claimable_job(control, record, queued_at).await,
+        None => Ok(()),
     }
 }
 

@@ -268,6 +268,7 @@ impl NodeRegistry for FakeCallStore {
         let nodes = state.leases.values().map(|(node, until)| NodeRecord {
             node: node.clone(),
             started_millis: 0,
+            uptime: Duration::ZERO,
             last_renewal_age: Duration::ZERO,
             is_alive: *until >= Instant::now(),
             claims: Vec::new(),

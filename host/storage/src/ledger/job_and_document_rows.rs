@@ -238,6 +238,20 @@ pub(super) fn list_unfinished_jobs(c: &SqlConnection<'_>) -> SqlResult<Vec<JobRe
     )
 }
 
+pub(super) fn find_claimable_job(
+    c: &SqlConnection<'_>,
+    tenant: &TenantId,
+    job: &JobId,
+) -> SqlResult<Option<JobRecord>> {
+    c.query_optional(
+        &format!(
+            "{SELECT_JOB} WHERE tenant = ?1 AND id = ?2 AND state IN ('queued', 'running') AND owner IS NULL"
+        ),
+        params![tenant.as_str(), job.to_string()],
+        job_from_row,
+    )
+}
+
 pub(super) fn list_claimable_jobs(c: &SqlConnection<'_>) -> SqlResult<Vec<JobRecord>> {
     c.query_rows(
         &format!(

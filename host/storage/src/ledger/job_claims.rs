@@ -53,6 +53,17 @@ impl JobClaimStore for SqlLedger {
             .await
     }
 
+    async fn find_claimable_job(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<Option<JobRecord>, StorageError> {
+        let (tenant, job) = (tenant.clone(), *job);
+        self.database
+            .run_query(move |c| job_and_document_rows::find_claimable_job(c, &tenant, &job))
+            .await
+    }
+
     async fn list_claimable_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
         self.database
             .run_query(job_and_document_rows::list_claimable_jobs)

@@ -44,6 +44,9 @@ fn renew_node(t: &SqlConnection<'_>, node: &NodeInfo, lease: Duration) -> SqlRes
     let now = t.now_millis();
     let lost = format!("DELETE FROM nodes WHERE lease_until_millis < {now} - ?1");
     t.execute(&lost, params![to_sql_millis(LOST_NODE_RETENTION)])?;
+    // Of providers that are not in the settings of any node any more.
+    let calls = format!("DELETE FROM provider_calls WHERE started_millis < {now} - ?1");
+    t.execute(&calls, params![to_sql_millis(LOST_NODE_RETENTION)])?;
     let renewed = format!(
         "INSERT INTO nodes (id, role, version, started_millis, renewed_millis, lease_until_millis)
          VALUES (?1, ?2, ?3, {now}, {now}, {now} + ?4)
@@ -66,7 +69,9 @@ fn list_nodes(c: &SqlConnection<'_>) -> SqlResult<Vec<NodeRecord>> {
     }
     let now = c.now_millis();
     let sql = format!(
-        "SELECT id, role, version, started_millis, {now} - renewed_millis, lease_until_millis >= {now} FROM nodes ORDER BY id"
+        "SELECT id, role, version, started_millis, {now} - started_millis, {now} - renewed_millis,
+                lease_until_millis >= {now}
+         FROM nodes ORDER BY id"
     );
     let mut nodes = c.query_rows(&sql, params![], node_from_row)?;
     let claims = c.query_rows(
@@ -83,7 +88,10 @@ fn list_nodes(c: &SqlConnection<'_>) -> SqlResult<Vec<NodeRecord>> {
 }
 
 fn node_from_row(row: &SqlRow<'_>) -> SqlResult<NodeRecord> {
-    let age: i64 = row.get(4)?;
+    let age = |column| -> SqlResult<Duration> {
+        let millis: i64 = row.get(column)?;
+        Ok(Duration::from_millis(millis.try_into().unwrap_or_default()))
+    };
     Ok(NodeRecord {
         node: NodeInfo {
             id: NodeId::from_stored(row.get(0)?),
@@ -91,8 +99,9 @@ fn node_from_row(row: &SqlRow<'_>) -> SqlResult<NodeRecord> {
             version: row.get(2)?,
         },
         started_millis: row.get(3)?,
-        last_renewal_age: Duration::from_millis(age.try_into().unwrap_or_default()),
-        is_alive: row.get(5)?,
+        uptime: age(4)?,
+        last_renewal_age: age(5)?,
+        is_alive: row.get(6)?,
         claims: Vec::new(),
     })
 }

@@ -1,7 +1,7 @@
 //! Messages between nodes, over a channel of Redis.
 //!
-//! A connection that only receives cannot tell a quiet channel from a server that is away. So each receiver sends an empty message from time
-//! to time, which it gets back itself.
+//! A connection that only receives cannot tell a quiet channel from a server that is away. So each receiver sends
+//! a ping over its connection when no message has come for a while.
 
 use std::time::Duration;
 

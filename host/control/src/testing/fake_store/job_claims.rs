@@ -82,6 +82,17 @@ impl JobClaimStore for FakeStore {
         Ok(claims.collect())
     }
 
+    async fn find_claimable_job(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<Option<JobRecord>, StorageError> {
+        let claimable = self.list_claimable_jobs().await?;
+        Ok(claimable
+            .into_iter()
+            .find(|record| record.tenant == *tenant && record.id == *job))
+    }
+
     async fn list_claimable_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
         let tables = self.0.lock();
         let is_claimed = |job: &JobId| tables.claims.get(job).is_some_and(|claim| claim.owner.is_some());

@@ -57,6 +57,7 @@ impl NodeRegistry for FakeStore {
             .map(|record| NodeRecord {
                 node: record.node.clone(),
                 started_millis: record.started_millis,
+                uptime: Duration::from_millis(unix_time_millis().saturating_sub(record.started_millis)),
                 last_renewal_age: now.duration_since(record.renewed_at),
                 is_alive: record.lease_until >= now,
                 claims: claims_of(&record.node.id),
