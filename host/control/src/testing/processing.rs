@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -30,6 +31,8 @@ use crate::pipelines::PipelineBuilder;
 pub struct FakeProcessing {
     /// Each page that is read consumes one permit.
     page_permits: Arc<Semaphore>,
+    /// How long it takes to read a page.
+    page_time: Mutex<Duration>,
     opened_jobs: Mutex<Vec<OpenedJob>>,
     /// The memory limit in bytes of each replay.
     pub(crate) replay_memory_limits: Mutex<Vec<Option<u64>>>,
@@ -48,6 +51,7 @@ impl Default for FakeProcessing {
     fn default() -> Self {
         Self {
             page_permits: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            page_time: Mutex::default(),
             opened_jobs: Mutex::default(),
             replay_memory_limits: Mutex::default(),
         }
@@ -63,6 +67,11 @@ impl FakeProcessing {
     /// Releases this many more pages.
     pub fn release_pages(&self, pages: usize) {
         self.page_permits.add_permits(pages);
+    }
+
+    /// Sets how long it takes to read a page of a document that is opened from now on.
+    pub fn set_page_time(&self, time: Duration) {
+        *self.page_time.lock() = time;
     }
 
     /// Returns the jobs whose components were opened, in order.
@@ -84,6 +93,7 @@ impl FakeProcessing {
 struct FakeDocument {
     info: DocumentInfo,
     page_permits: Arc<Semaphore>,
+    page_time: Duration,
 }
 
 #[async_trait]
@@ -102,6 +112,7 @@ impl Rasterizer for FakeProcessing {
         Ok(Arc::new(FakeDocument {
             info,
             page_permits: Arc::clone(&self.page_permits),
+            page_time: *self.page_time.lock(),
         }))
     }
 
@@ -142,6 +153,9 @@ impl OpenedPdf for FakeDocument {
 
     async fn read_text_layer(&self, _: PageNumber) -> Result<Vec<Line>, RasterError> {
         self.page_permits.acquire().await.unwrap().forget();
+        if !self.page_time.is_zero() {
+            tokio::time::sleep(self.page_time).await;
+        }
         Ok(Vec::new())
     }
 }

@@ -72,6 +72,12 @@ impl TestControl {
         Self::build(store, data, self.control.settings.clone())
     }
 
+    /// Creates another node on the same stores of records and files, with the same settings.
+    pub fn add_node(&self) -> Self {
+        let (store, data) = (Arc::clone(&self.store), Arc::clone(&self.data));
+        Self::build(store, data, self.control.settings.clone())
+    }
+
     fn build(store: Arc<FakeStore>, data: Arc<tempfile::TempDir>, settings: Settings) -> Self {
         let (blobs, vectors, embedder) =
             <(Arc<FakeBlobStore>, Arc<FakeVectorStore>, Arc<CountingEmbedder>)>::default();

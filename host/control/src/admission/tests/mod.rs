@@ -5,6 +5,7 @@ mod limits;
 mod ordering;
 mod quotas;
 mod restart;
+mod several_nodes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
