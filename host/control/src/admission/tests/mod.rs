@@ -70,11 +70,14 @@ impl AdmissionHarness {
         }
     }
 
-    /// Starts the next job; `None` if none may start.
+    /// Starts the next job, whose pages are as many as were estimated; `None` if none may start.
     fn start_next(&self) -> Option<JobSlot> {
         loop {
             match self.admission.next_action() {
-                DispatcherAction::StartJob(slot) => return Some(slot),
+                DispatcherAction::StartJob(mut slot) => {
+                    slot.set_processed_pages(slot.job.estimated_pages);
+                    return Some(slot);
+                }
                 DispatcherAction::RefreshTerms(tenant) => {
                     let (weight, concurrent) =
                         self.terms_by_tenant.get(&tenant).copied().unwrap_or((1.0, None));

@@ -22,6 +22,22 @@ fn triple_weight_gets_three_times_as_many_starts() {
 }
 
 #[test]
+fn job_that_another_node_runs_costs_its_tenant_nothing() {
+    let bench = AdmissionHarness::with_job_slots(1);
+    bench.enqueue_many("a", 20);
+    bench.enqueue_many("b", 20);
+    let mut starts_of_a = 0;
+    for _ in 0..20 {
+        let mut slot = bench.start_next().unwrap();
+        if slot.job.tenant == tenant_id("a") {
+            starts_of_a += 1;
+            slot.set_processed_pages(0.0);
+        }
+    }
+    assert!(starts_of_a >= 18, "{starts_of_a}");
+}
+
+#[test]
 fn flooding_tenant_gets_only_its_share() {
     let bench = AdmissionHarness::with_job_slots(1);
     bench.enqueue_many("flood", 500);
