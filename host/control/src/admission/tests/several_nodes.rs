@@ -13,6 +13,8 @@ use crate::job_takeover::take_over_jobs_until_stopped;
 use crate::testing::TestControl;
 
 const JOBS: usize = 60;
+/// Jobs of each tenant whose shares are compared. The order of the nodes is random, so there are many.
+const JOBS_OF_EACH: usize = 300;
 const PAGES: usize = 4;
 /// Virtual time in which a page is read.
 const PAGE_TIME: Duration = Duration::from_secs(2);
@@ -47,15 +49,6 @@ fn run_jobs(nodes: &[TestControl]) -> Vec<JoinSet<()>> {
     nodes.iter().map(run).collect()
 }
 
-async fn count_done(node: &TestControl, tenants: &[&TenantId]) -> Vec<usize> {
-    let unfinished = node.store.list_unfinished_jobs().await.unwrap();
-    let count = |tenant: &TenantId| {
-        let own = unfinished.iter().filter(|job| job.tenant == *tenant);
-        JOBS - own.count()
-    };
-    tenants.iter().map(|tenant| count(tenant)).collect()
-}
-
 /// Returns the virtual time in which the nodes run all jobs.
 async fn measure_makespan(count: usize) -> Duration {
     let nodes = create_nodes(count);
@@ -73,7 +66,7 @@ async fn measure_makespan(count: usize) -> Duration {
     }
     let began = Instant::now();
     let _running = run_jobs(&nodes);
-    while count_done(&nodes[0], &[&tenant]).await != [JOBS] {
+    while !nodes[0].store.list_unfinished_jobs().await.unwrap().is_empty() {
         sleep(Duration::from_millis(20)).await;
     }
     let took = began.elapsed();
@@ -109,18 +102,23 @@ async fn shares_of_tenants_hold_on_all_nodes_together() {
                 tenant.quotas.concurrent_jobs = Some(0);
             })
             .await;
-        for number in 0..JOBS {
+        for number in 0..JOBS_OF_EACH {
             nodes[0]
                 .enqueue_job(tenant, &format!("{PAGES} pages {weight} {number}"))
                 .await;
         }
     }
     let _running = run_jobs(&nodes);
-    let mut done = vec![0, 0];
+    let count = async || {
+        let unfinished = nodes[0].store.list_unfinished_jobs().await.unwrap();
+        let count = |tenant: &TenantId| unfinished.iter().filter(|job| job.tenant == *tenant).count();
+        [&heavy, &light].map(|tenant| JOBS_OF_EACH - count(tenant))
+    };
+    let mut done = count().await;
     // Until few jobs of the tenant with the larger share wait.
-    while done[0] < JOBS - 15 {
-        sleep(Duration::from_millis(20)).await;
-        done = count_done(&nodes[0], &[&heavy, &light]).await;
+    while done[0] < JOBS_OF_EACH - 20 {
+        sleep(Duration::from_millis(100)).await;
+        done = count().await;
     }
     let share = done[0] as f64 / (done[0] + done[1]) as f64;
     println!("jobs done: {done:?}, share {share:.3}");
