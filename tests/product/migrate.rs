@@ -6,7 +6,7 @@ use weir_qdrant_protocol::QdrantProtocolServer;
 use weir_s3_server::{ACCESS_KEY, BUCKET, Fault, S3TestServer, SECRET_KEY};
 use weir_test_services::PostgresServer;
 use weir_tests::server::{ApiClient, TestServer};
-use weir_tests::{CommandOutput, WeirFixture, WeirProcess, test_component_path, wait_until};
+use weir_tests::{CommandOutput, WeirFixture, WeirProcess, wait_until};
 
 struct Servers {
     postgres: PostgresServer,
@@ -76,18 +76,6 @@ impl ClientView {
     }
 }
 
-fn push_and_activate_pipeline(client: &ApiClient) {
-    let routing = std::fs::read(test_component_path("text-only")).unwrap();
-    let pushed = client.push_component("ours", &routing);
-    assert_eq!(pushed.status, 201, "{}", pushed.body);
-    let new = json!({ "components": { "routing": "ours" } });
-    let revision = client.post("/v1/pipelines/ours/revisions", &new);
-    assert_eq!(revision.status, 201, "{}", revision.body);
-    let activate = json!({ "action": "activate", "revision": 1 });
-    let activated = client.post("/v1/pipelines/ours/rollout", &activate);
-    assert_eq!(activated.status, 200, "{}", activated.body);
-}
-
 fn assert_succeeded(ended: &CommandOutput) {
     assert_eq!(ended.exit_code, 0, "{}\n{:?}", ended.stderr, ended.stdout_lines);
 }
@@ -105,7 +93,7 @@ fn documents_and_queued_jobs_move_to_servers_and_back() {
     let server = TestServer::start(&weir, &[]);
     let quotas = json!({ "quotas": { "concurrent_jobs": 1 } });
     let client = server.create_tenant_with_scopes("ours", quotas, &["read", "ingest", "components"]);
-    push_and_activate_pipeline(&client);
+    client.push_and_activate_pipeline();
     let book = weir_samples::generate_book(3, 7);
     let submitted = client.submit_files(&[("a.pdf", &book[..])], &json!({ "pipeline": "ours" }), &[]);
     assert_eq!(submitted.status, 202, "{}", submitted.body);

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use weir_s3_server::{ACCESS_KEY, BUCKET, Fault, S3TestServer, SECRET_KEY};
+use weir_tests::WeirFixture;
 use weir_tests::server::{ApiClient, TestServer};
-use weir_tests::{WeirFixture, test_component_path};
 
 /// Returns a data folder whose uploads, components and blobs are on the server.
 fn fixture_on(s3: &S3TestServer, more_settings: &str) -> WeirFixture {
@@ -46,19 +46,6 @@ fn assert_page_is_served(client: &ApiClient, document: &str) {
     assert_eq!(text.status, 200, "{}", text.body);
 }
 
-/// Pushes a pipeline with a component of the tenant.
-fn push_and_activate_pipeline(client: &ApiClient) {
-    let routing = std::fs::read(test_component_path("text-only")).unwrap();
-    let pushed = client.push_component("ours", &routing);
-    assert_eq!(pushed.status, 201, "{}", pushed.body);
-    let new = json!({ "components": { "routing": "ours" } });
-    let revision = client.post("/v1/pipelines/ours/revisions", &new);
-    assert_eq!(revision.status, 201, "{}", revision.body);
-    let activate = json!({ "action": "activate", "revision": 1 });
-    let activated = client.post("/v1/pipelines/ours/rollout", &activate);
-    assert_eq!(activated.status, 200, "{}", activated.body);
-}
-
 #[test]
 fn objects_are_on_the_s3_server_and_not_in_the_data_folder() {
     let s3 = S3TestServer::start();
@@ -81,7 +68,7 @@ fn objects_are_on_the_s3_server_and_not_in_the_data_folder() {
 
     let server = TestServer::start(&weir, &[]);
     let client = server.create_tenant_with_scopes("ours", json!({}), &["read", "ingest", "components"]);
-    push_and_activate_pipeline(&client);
+    client.push_and_activate_pipeline();
     let submitted = client.submit_files(&[("a.pdf", &book[..])], &json!({ "pipeline": "ours" }), &[]);
     assert_eq!(submitted.status, 202, "{}", submitted.body);
     let job = submitted.body["id"].as_str().unwrap().to_owned();
@@ -187,7 +174,7 @@ fn job_waits_while_its_component_cannot_be_read() {
     let weir = fixture_on(&s3, "");
     let server = TestServer::start(&weir, &[]);
     let client = server.create_tenant_with_scopes("ours", json!({}), &["read", "ingest", "components"]);
-    push_and_activate_pipeline(&client);
+    client.push_and_activate_pipeline();
     let book = weir_samples::generate_book(40, 7);
     let submitted = client.submit_files(&[("a.pdf", &book[..])], &json!({ "pipeline": "ours" }), &[]);
     assert_eq!(submitted.status, 202, "{}", submitted.body);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Body, SendBody};
 
-use crate::{CommandOutput, WeirFixture, WeirProcess, assert_no_host_path};
+use crate::{CommandOutput, WeirFixture, WeirProcess, assert_no_host_path, test_component_path};
 
 /// A running `weir serve` process.
 pub struct TestServer {
@@ -240,6 +240,19 @@ impl ApiClient {
         let path = format!("/v1/components?name={name}");
         let kind = [("content-type", "application/wasm")];
         ApiResponse::read(self.send_request("POST", &path, &kind, Some(component)))
+    }
+
+    /// Pushes the pipeline `ours`, with the component `text-only` of the tests for routing, and activates it.
+    pub fn push_and_activate_pipeline(&self) {
+        let routing = std::fs::read(test_component_path("text-only")).unwrap();
+        let pushed = self.push_component("ours", &routing);
+        assert_eq!(pushed.status, 201, "{}", pushed.body);
+        let new = json!({ "components": { "routing": "ours" } });
+        let revision = self.post("/v1/pipelines/ours/revisions", &new);
+        assert_eq!(revision.status, 201, "{}", revision.body);
+        let activate = json!({ "action": "activate", "revision": 1 });
+        let activated = self.post("/v1/pipelines/ours/rollout", &activate);
+        assert_eq!(activated.status, 200, "{}", activated.body);
     }
 
     pub fn get_bytes(&self, path: &str) -> (u16, Vec<u8>) {

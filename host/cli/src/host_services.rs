@@ -59,7 +59,7 @@ impl HostServices {
         let node = describe_node(settings, NodeRole::Worker);
         let mut host =
             Self::open_with_ledger_wrapper_and_usage(settings, folders, |ledger| ledger, None, &node).await?;
-        if !settings.storage_ledger.is_empty() {
+        if settings.shares_ledger() {
             let lease = NodeLease::start(host.sql_ledger(), node, settings).await?;
             host.engine_services.node_lease = Some(lease);
         }
@@ -128,7 +128,7 @@ impl HostServices {
             meter: meter.clone(),
             quotas: quotas.clone(),
         };
-        let shared_limits = (!settings.storage_ledger.is_empty()).then(|| SharedCallLimits {
+        let shared_limits = settings.shares_ledger().then(|| SharedCallLimits {
             store: storage.ledger.clone(),
             node: node.id.clone(),
         });

@@ -20,7 +20,7 @@ pub(crate) async fn connect_postgres(settings: &Settings) -> Result<Option<SqlLe
 
 /// Returns the address of the PostgreSQL server of the settings. `None` if the ledger is in the data folder.
 pub(crate) fn postgres_connection(settings: &Settings) -> Result<Option<PostgresConnectionSettings>> {
-    if settings.storage_ledger.is_empty() {
+    if !settings.shares_ledger() {
         return Ok(None);
     }
     Ok(Some(PostgresConnectionSettings {

@@ -9,11 +9,9 @@ use rustix::system::uname;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use weir_control::{RENEWALS_PER_LEASE, remove_node_record};
 use weir_core::node::{NodeInfo, NodeRegistry, NodeRole};
 use weir_core::settings::Settings;
-
-/// Renewals in the time of a lease.
-const RENEWALS_PER_LEASE: u32 = 4;
 
 /// Describes this process. No other has its name.
 pub(crate) fn describe_node(settings: &Settings, role: NodeRole) -> NodeInfo {
@@ -70,9 +68,5 @@ async fn renew_until_stopped(
             Err(_) => tracing::warn!("the renewal of the node's record takes too long"),
         }
     }
-    if !matches!(timeout(interval, nodes.remove_node(&node.id)).await, Ok(Ok(()))) {
-        tracing::warn!(
-            "this node could not be removed from the list of nodes: it is listed as lost for an hour"
-        );
-    }
+    remove_node_record(nodes.as_ref(), &node.id, interval).await;
 }

@@ -41,9 +41,9 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
     let node = describe_node(settings, settings.cluster_role);
     let redis = connect_redis(settings, node.id.as_str())?;
     let node_messages = NodeMessages::new(redis.clone().map(|redis| redis as _));
-    let new_notifier = |ledger| match settings.storage_ledger.is_empty() {
-        true => CommitNotifier::new(ledger),
-        false => CommitNotifier::for_shared_ledger(ledger, Arc::clone(&node_messages)),
+    let new_notifier = |ledger| match settings.shares_ledger() {
+        true => CommitNotifier::for_shared_ledger(ledger, Arc::clone(&node_messages)),
+        false => CommitNotifier::new(ledger),
     };
     let wrap_ledger = |ledger| notifier.insert(new_notifier(ledger)).clone() as _;
     let host = HostServices::open_with_ledger_wrapper_and_usage(
@@ -113,7 +113,7 @@ fn check_role(settings: &Settings) -> Result<()> {
         ("storage.vectors", &settings.storage_vectors),
         ("storage.blobs", &settings.storage_blobs),
     ];
-    if !settings.cluster_redis.is_empty() && settings.storage_ledger.is_empty() {
+    if !settings.cluster_redis.is_empty() && !settings.shares_ledger() {
         bail!("cluster.redis is for nodes that share a ledger: set storage.ledger too, or leave it out");
     }
     let role = settings.cluster_role;

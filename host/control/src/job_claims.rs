@@ -21,9 +21,7 @@ use weir_core::{JobId, StorageError, TenantId};
 use weir_engine::Engine;
 
 use crate::node_messages::NodeMessages;
-
-/// Renewals in the time of a lease.
-const RENEWALS_PER_LEASE: u32 = 4;
+use crate::node_record::{RENEWALS_PER_LEASE, remove_node_record};
 
 /// The claims of this node.
 pub struct NodeClaims {
@@ -308,11 +306,6 @@ impl NodeClaims {
             }
             renew_node().await;
         }
-        let removal = tokio::time::timeout(interval, self.nodes.remove_node(&self.node.id));
-        if !matches!(removal.await, Ok(Ok(()))) {
-            tracing::warn!(
-                "this node could not be removed from the list of nodes: it is listed as lost for an hour"
-            );
-        }
+        remove_node_record(self.nodes.as_ref(), &self.node.id, interval).await;
     }
 }

@@ -33,6 +33,7 @@ mod job_takeover;
 pub mod jobs;
 mod node_message_handler;
 mod node_messages;
+mod node_record;
 pub mod pipelines;
 mod quota_limiter;
 mod shared_limits;
@@ -52,6 +53,7 @@ pub use background::{recover_state_of_previous_process, run_background_work_unti
 pub use commit_notifier::CommitNotifier;
 pub use job_claims::NodeClaims;
 pub use node_messages::NodeMessages;
+pub use node_record::{RENEWALS_PER_LEASE, remove_node_record};
 pub use quota_limiter::{QuotaCheckError, QuotaExceeded, QuotaLimiter};
 pub use shared_limits::SharedLimits;
 pub use state::{Control, ControlParts, TaskPanicked};

@@ -133,7 +133,7 @@ pub struct TaskPanicked(String);
 impl Control {
     /// Whether other nodes can have the same ledger.
     pub(crate) fn shares_ledger(&self) -> bool {
-        !self.settings.storage_ledger.is_empty()
+        self.settings.shares_ledger()
     }
 
     /// Creates the state of a host without jobs.

@@ -114,7 +114,7 @@ pub trait NodeRegistry: Send + Sync {
     /// Deletes the record of a node that stops.
     async fn remove_node(&self, node: &NodeId) -> Result<(), StorageError>;
 
-    /// Returns the records of all nodes, by name.
+    /// Returns the records of all nodes, sorted by name.
     async fn list_nodes(&self) -> Result<Vec<NodeRecord>, StorageError>;
 }
 

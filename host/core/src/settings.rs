@@ -30,6 +30,11 @@ impl Settings {
         }
     }
 
+    /// Whether other processes can have the same ledger: it is on a server.
+    pub const fn shares_ledger(&self) -> bool {
+        !self.storage_ledger.is_empty()
+    }
+
     /// Returns the value of a setting as text.
     pub fn get(&self, name: &str) -> Option<String> {
         match name.strip_prefix(providers::PROVIDER_PREFIX) {
@@ -147,7 +152,7 @@ mod tests {
         }
     }
 
-    /// The files for containers set settings by name, which no other test reads.
+    /// No other test reads the names of settings in the files for containers.
     #[test]
     fn deploy_files_set_only_settings_that_exist() {
         let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");

@@ -87,7 +87,7 @@ impl From<NodeRecord> for NodeView {
 /// All nodes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NodeList {
-    /// The nodes, by name. Nodes that have not stopped by themselves stay in the list for an hour.
+    /// The nodes, sorted by name. Nodes that have not stopped by themselves stay in the list for an hour.
     nodes: Vec<NodeView>,
 }
 

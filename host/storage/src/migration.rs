@@ -5,7 +5,7 @@
 //! that an SQLite ledger is first brought into the state in which any start brings it: claims of a killed process end, and files that it was
 //! changing are measured.
 //!
-//! The target itself says what an interrupted migration has copied: rows by the last key, objects by name and size, points by id. A file in
+//! The content of the target shows what an interrupted migration has copied: rows up to the last key, objects with a name and a size, points with an id. A file in
 //! the data folder ([`UnfinishedMigration`]) names both sides, so that a target with content is accepted only if this migration wrote
 //! it. The file keeps other processes out of the folder, and a table keeps nodes out of the PostgreSQL database. Both are removed when all
 //! content of both sides has been compared.

@@ -19,22 +19,14 @@ use weir_storage::{
     remove_tenant_with_all_data,
 };
 
-use fixture::{DIMENSIONS, MODEL, tenant_id};
+use fixture::{DIMENSIONS, MODEL, s3_connection, tenant_id};
 
 fn connection_to(server: &S3TestServer) -> S3Connection {
-    S3Connection {
-        location: format!("s3://{BUCKET}/weir/a").parse().unwrap(),
-        endpoint: Some(server.url()),
-        region: Some("eu-central-1".into()),
-        path_style: true,
-        credentials: Some(S3Credentials {
-            access_key: ACCESS_KEY.into(),
-            secret_key: SECRET_KEY.into(),
-        }),
-        server_side_encryption: ServerSideEncryption::BucketDefault,
-        max_cache_bytes: 1 << 20,
-        attempt_timeout: Duration::from_secs(5),
-    }
+    s3_connection(
+        server.url(),
+        &format!("s3://{BUCKET}/weir/a"),
+        (ACCESS_KEY, SECRET_KEY),
+    )
 }
 
 async fn open(data: &Path, connection: &S3Connection) -> Storage {

@@ -88,9 +88,9 @@ impl WebhookDelivery {
             job_requests,
             sender,
             claims,
-            lookup_interval: match settings.storage_ledger.is_empty() {
-                true => LOOKUP_INTERVAL,
-                false => SHARED_LOOKUP_INTERVAL,
+            lookup_interval: match settings.shares_ledger() {
+                true => SHARED_LOOKUP_INTERVAL,
+                false => LOOKUP_INTERVAL,
             },
             max_attempts: settings.webhook_max_attempts,
             initial_backoff: Duration::from_secs(settings.webhook_initial_backoff_seconds.into()),

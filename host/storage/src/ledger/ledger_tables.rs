@@ -17,7 +17,7 @@ pub(super) const UNFINISHED_MIGRATION_TABLE: &str = "unfinished_migration";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LedgerTable {
     pub(super) name: String,
-    /// All columns, by name.
+    /// All columns, sorted by name.
     pub(super) columns: Vec<String>,
     /// The columns of the primary key in PostgreSQL, in order. They are unique in SQLite too.
     pub(super) key: Vec<String>,
