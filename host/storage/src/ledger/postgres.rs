@@ -7,7 +7,7 @@
 //! the commits of one tenant follow one another, as they do in SQLite. Those of different tenants run at the same time.
 //!
 //! A connection whose transaction did not commit is closed, which rolls the transaction back. The server closes it, and so releases the
-//! locks, if a node stops in the middle of a transaction ([`IDLE_IN_TRANSACTION_TIMEOUT`]).
+//! locks, if a node stops in the middle of a transaction ([`BEGIN`]).
 //!
 //! Statements are prepared once for each connection. A pooler in transaction mode must know prepared statements (PgBouncer from 1.21).
 
@@ -50,9 +50,10 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 const POOL_WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time after which the server stops a statement, in milliseconds.
 const STATEMENT_TIMEOUT: &str = "30000";
-/// Time after which the server ends a transaction whose client sends nothing, in milliseconds. It is shorter than a job's lease, so that
-/// a node that takes over a job does not wait for the locks of the node that lost it.
-const IDLE_IN_TRANSACTION_TIMEOUT: &str = "5000";
+/// Begins a transaction that the server ends if its client sends nothing for 5 s. This is shorter than a job's lease, so that a node that
+/// takes over a job does not wait for the locks of the node that lost it. It is not a parameter of the connection, because a pooler would
+/// not pass it on.
+const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 5000";
 /// Further connections of this process.
 const CONNECTIONS_WITHOUT_TENANTS: u32 = 2;
 /// Minimum time between two transactions that save the sizes of stored files.
@@ -267,7 +268,7 @@ fn create_pool(settings: &PostgresConnectionSettings, max_connections: u32) -> R
         config.password(password);
     }
     let options = format!(
-        "{} -c statement_timeout={STATEMENT_TIMEOUT} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT}",
+        "{} -c statement_timeout={STATEMENT_TIMEOUT}",
         config.get_options().unwrap_or_default()
     );
     config
@@ -311,7 +312,7 @@ fn run_in_transaction<R>(
     work: impl FnOnce(&SqlConnection<'_>) -> SqlResult<R>,
 ) -> SqlResult<R> {
     let connection = SqlConnection::Postgres(PostgresConnection::new(client, runtime));
-    connection.execute_batch("BEGIN")?;
+    connection.execute_batch(BEGIN)?;
     for lock in locks {
         connection.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended(?1, 0))",
