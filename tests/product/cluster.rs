@@ -90,6 +90,23 @@ fn frozen_node_writes_nothing_after_its_lease() {
 }
 
 #[test]
+fn link_that_a_node_signed_is_valid_on_the_other() {
+    let (_cluster, mut a, mut b) = start_two_nodes();
+    let on_a = a.create_tenant("acme", json!({}));
+    let jobs = submit_books(&[&on_a], 1, 1);
+    assert_job_is_complete(&on_a, &jobs[0], 1);
+    let found = on_a.post("/v1/search", &json!({ "query": "chapter" }));
+    let link = found.body["hits"][0]["image_url"].as_str().unwrap();
+    let without_key = b.client_with_key("");
+    let (status, image) = without_key.get_bytes(link);
+    assert_eq!((status, image.get(..2)), (200, Some(&b"\xff\xd8"[..])));
+    let (status, _) = without_key.get_bytes(&link.replace("expires=", "expires=1"));
+    assert_eq!(status, 403);
+    a.stop();
+    b.stop();
+}
+
+#[test]
 fn any_node_shows_and_cancels_the_jobs_of_another() {
     let (cluster, a, b) = start_two_nodes();
     let on_a = a.create_tenant("acme", json!({ "quotas": { "concurrent_jobs": 1 } }));

@@ -61,8 +61,9 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
     let (uploads, components) = (host.upload_store(), host.component_store());
     let (component_validator, job_replayer) = (host.component_validator(), host.job_replayer());
     let (engine, services) = host.into_parts();
-    let signing_key =
-        SigningKey::load_or_create_key(&folders.data).with_context(|| folders.data_folder_error_context())?;
+    let link_key = store
+        .load_or_set_link_key(SigningKey::generate()?.to_bytes())
+        .await?;
     let control = Control::new(ControlParts {
         engine,
         ledger,
@@ -99,7 +100,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
         upload_store: uploads,
         settings: settings.clone(),
     });
-    let server = Server::new(control, signing_key);
+    let server = Server::new(control, SigningKey::from_bytes(link_key));
     let served = server.serve(listener, wait_for_stop_signal()).await;
     services.close().await?;
     served?;

@@ -41,7 +41,7 @@ pub fn generate_api_key(
     expires_millis: Option<u64>,
 ) -> Result<GeneratedApiKey, KeyGenerationError> {
     let mut random = [0u8; KEY_ID_BYTES + KEY_SECRET_BYTES];
-    fill_with_random_bytes(&mut random).map_err(KeyGenerationError)?;
+    fill_with_random_bytes(&mut random)?;
     let (id, secret) = random.split_at(KEY_ID_BYTES);
     let id = HEXLOWER.encode(id);
     let secret = URL_SAFE_NO_PAD.encode(secret);
@@ -62,12 +62,12 @@ pub fn generate_api_key(
     })
 }
 
-/// Fills `bytes` from the random generator of the system. The error is the reason of the failure.
-pub fn fill_with_random_bytes(bytes: &mut [u8]) -> Result<(), String> {
+/// Fills `bytes` from the random generator of the system.
+pub fn fill_with_random_bytes(bytes: &mut [u8]) -> Result<(), KeyGenerationError> {
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())
-            .map_err(|e| e.to_string())?;
+            .map_err(|e| KeyGenerationError(e.to_string()))?;
     }
     Ok(())
 }

@@ -5,10 +5,6 @@
 //! one blob of one tenant. It cannot be revoked before it expires, so its lifetime is short.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,19 +12,16 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Deserialize;
 use sha2::Sha256;
 use utoipa::IntoParams;
-use weir_control::api_key::fill_with_random_bytes;
+use weir_control::api_key::{KeyGenerationError, fill_with_random_bytes};
+use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
-use weir_core::{StorageError, TenantId};
 
-/// The name of the key file in the data folder.
-const SIGNING_KEY_FILE: &str = "links.key";
-const KEY_BYTES: usize = 32;
 /// Expiry times are multiples of this number of seconds. So a page that is requested again has the same links, and the browser
 /// can use its cached images.
 const EXPIRY_STEP_SECONDS: u64 = 60;
 
-/// The key with which the host signs links.
-pub struct SigningKey([u8; KEY_BYTES]);
+/// The key with which links are signed. All hosts that serve the same documents need the same key.
+pub struct SigningKey([u8; Self::BYTES]);
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,53 +30,26 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// Reads the key from `<data>/links.key`, or creates the file if it does not exist. Only the user of the host can read it. Hosts
-    /// that share documents have to share the file. Removing it invalidates all links.
-    pub fn load_or_create_key(data: &Path) -> Result<Self, StorageError> {
-        let path = data.join(SIGNING_KEY_FILE);
-        let what = path.display().to_string();
-        match File::open(&path) {
-            Ok(file) => Self::read_key_file(file, what),
-            Err(error) if error.kind() == ErrorKind::NotFound => Self::create_key_file(data, &path),
-            Err(error) => Err(StorageError::from_io_error(what, &error)),
-        }
-    }
+    /// Size of a key in bytes.
+    pub const BYTES: usize = 32;
 
-    fn read_key_file(mut file: File, what: String) -> Result<Self, StorageError> {
-        let mut key = [0; KEY_BYTES];
-        let damaged = |reason: String| StorageError::Damaged {
-            what: what.clone(),
-            reason: format!("{reason}: remove it to create a new key, which invalidates all links"),
-        };
-        file.read_exact(&mut key).map_err(|e| damaged(e.to_string()))?;
+    /// Generates a random key.
+    pub fn generate() -> Result<Self, KeyGenerationError> {
+        let mut key = [0; Self::BYTES];
+        fill_with_random_bytes(&mut key)?;
         Ok(Self(key))
     }
 
-    /// Writes a new key under a temporary name and links it into place, so that the file is never incomplete. If another process
-    /// was first, its key is used.
-    fn create_key_file(data: &Path, path: &Path) -> Result<Self, StorageError> {
-        let what = || path.display().to_string();
-        let mut key = [0; KEY_BYTES];
-        fill_with_random_bytes(&mut key).map_err(|reason| StorageError::Failed { what: what(), reason })?;
-        let temporary_path = data.join(format!("{SIGNING_KEY_FILE}.{}", std::process::id()));
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary_path)
-            .and_then(|mut file| file.write_all(&key).and_then(|()| file.sync_all()))
-            .and_then(|()| match std::fs::hard_link(&temporary_path, path) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-                linked => linked,
-            })
-            .and_then(|()| File::open(data)?.sync_all());
-        let _ = std::fs::remove_file(&temporary_path);
-        written.map_err(|e| StorageError::from_io_error(what(), &e))?;
-        Self::read_key_file(
-            File::open(path).map_err(|e| StorageError::from_io_error(what(), &e))?,
-            what(),
-        )
+    /// Creates the key from its bytes.
+    #[must_use]
+    pub const fn from_bytes(key: [u8; Self::BYTES]) -> Self {
+        Self(key)
+    }
+
+    /// Returns the key, which must be kept secret.
+    #[must_use]
+    pub const fn to_bytes(&self) -> [u8; Self::BYTES] {
+        self.0
     }
 }
 
@@ -153,10 +119,9 @@ pub(crate) struct SignedLinkQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     fn test_signer() -> LinkSigner {
-        LinkSigner::new(SigningKey([7; KEY_BYTES]), 900)
+        LinkSigner::new(SigningKey([7; SigningKey::BYTES]), 900)
     }
 
     fn parse_link(link: &str) -> SignedLinkQuery {
@@ -195,7 +160,7 @@ mod tests {
             };
             assert!(!good(&tenant, "d/1/image/150.jpg", &forged, 1000));
         }
-        let other = LinkSigner::new(SigningKey([8; KEY_BYTES]), 900);
+        let other = LinkSigner::new(SigningKey([8; SigningKey::BYTES]), 900);
         assert!(!other.is_link_valid(&tenant, "d/1/image/150.jpg", &link, 1000));
     }
 
@@ -213,25 +178,9 @@ mod tests {
     }
 
     #[test]
-    fn key_file_is_created_once_and_is_private() {
-        let data = tempfile::tempdir().unwrap();
-        let first = SigningKey::load_or_create_key(data.path()).unwrap();
-        let again = SigningKey::load_or_create_key(data.path()).unwrap();
-        assert_eq!(first.0, again.0);
-        assert_ne!(first.0, [0; KEY_BYTES]);
-        let file = data.path().join(SIGNING_KEY_FILE);
-        assert_eq!(
-            std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(
-            std::fs::read_dir(data.path()).unwrap().count(),
-            1,
-            "no temporary file is left"
-        );
-        assert!(!format!("{first:?}").contains(&format!("{}", first.0[0])));
-        std::fs::write(&file, b"short").unwrap();
-        let error = SigningKey::load_or_create_key(data.path()).unwrap_err();
-        assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
+    fn generated_keys_differ_and_are_not_printed() {
+        let (key, other) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        assert_ne!(key.to_bytes(), other.to_bytes());
+        assert_eq!(format!("{key:?}"), "SigningKey");
     }
 }

@@ -14,6 +14,7 @@ mod job_requests;
 mod ledger_database;
 mod ledger_name;
 mod ledger_tables;
+mod link_key;
 mod locked_tenants;
 mod node_rows;
 mod pipelines;
@@ -42,6 +43,7 @@ use weir_core::ports::{ComponentStateStore, Ledger};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
 pub(crate) use self::ledger_database::LedgerDatabase;
+pub use self::link_key::LINK_KEY_BYTES;
 use self::locked_tenants::LockedTenants;
 pub use self::postgres::PostgresConnectionSettings;
 use self::sql_connection::{SqlConnection, SqlResult};

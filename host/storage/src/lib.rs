@@ -50,7 +50,7 @@ use std::sync::Arc;
 
 pub use blobs::FileBlobStore;
 pub use component_store::FileComponentStore;
-pub use ledger::{PostgresConnectionSettings, SqlLedger};
+pub use ledger::{LINK_KEY_BYTES, PostgresConnectionSettings, SqlLedger};
 pub use migration::{Migration, MigrationServers};
 pub use migration_progress::{MigratedContent, MigrationProgress, MigrationStep, ReportProgress};
 pub use redis_client::{RedisClient, RedisConnection};

@@ -19,7 +19,7 @@ use weir_core::page::OutlineEntry;
 use weir_core::ports::{ComponentStateStore, Ledger};
 use weir_core::tenancy::TenantStore;
 use weir_core::{JobId, RevisionId, StorageError, TenantId};
-use weir_storage::SqlLedger;
+use weir_storage::{LINK_KEY_BYTES, SqlLedger};
 
 fn make_document_record(t: &TenantId, name: &str, created_millis: u64) -> DocumentRecord {
     DocumentRecord {
@@ -38,6 +38,20 @@ fn make_document_record(t: &TenantId, name: &str, created_millis: u64) -> Docume
         labels: vec![("team".into(), "north".into())],
         requested_collection_and_labels: CollectionAndLabelsRequest::default(),
         created_millis,
+    }
+}
+
+#[tokio::test]
+async fn first_link_key_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    for new_key in [1, 2] {
+        let storage = open_storage(dir.path()).await;
+        let key = storage
+            .ledger
+            .load_or_set_link_key([new_key; LINK_KEY_BYTES])
+            .await;
+        assert_eq!(key.unwrap(), [1; LINK_KEY_BYTES]);
+        storage.close().await;
     }
 }
 

@@ -13,7 +13,7 @@ use weir_core::ports::Ledger as _;
 use weir_core::revision::PipelineStore as _;
 use weir_core::tenancy::TenantStore as _;
 use weir_core::{JobId, RevisionId, StorageError, TenantId};
-use weir_storage::{PostgresConnectionSettings, SqlLedger};
+use weir_storage::{LINK_KEY_BYTES, PostgresConnectionSettings, SqlLedger};
 use weir_test_services::PostgresServer;
 
 fn connection_settings(url: String) -> PostgresConnectionSettings {
@@ -68,14 +68,21 @@ async fn nodes_that_start_together_create_one_schema() {
     assert!(a.create_tenant(&make_tenant(&t)).await.unwrap());
     assert!(!b.create_tenant(&make_tenant(&t)).await.unwrap());
     assert_eq!(c.find_tenant(&t).await.unwrap().unwrap().id, t);
-    assert_eq!(server.query("SELECT count(*) FROM schema_steps"), "2");
+    let keys = tokio::join!(
+        a.load_or_set_link_key([1; LINK_KEY_BYTES]),
+        b.load_or_set_link_key([2; LINK_KEY_BYTES]),
+        c.load_or_set_link_key([3; LINK_KEY_BYTES])
+    );
+    let key = keys.0.unwrap();
+    assert_eq!((keys.1.unwrap(), keys.2.unwrap()), (key, key));
+    assert_eq!(server.query("SELECT count(*) FROM schema_steps"), "3");
     let take_unknown_step = "INSERT INTO schema_steps SELECT max(step) + 1 FROM schema_steps";
     server.query(take_unknown_step);
     connect(&server).await;
     server.query(take_unknown_step);
     let refused = SqlLedger::connect_postgres(&connection_settings(server.url())).await;
     let refused = refused.err().unwrap().to_string();
-    assert!(refused.contains("version 4"), "{refused}");
+    assert!(refused.contains("version 5"), "{refused}");
 }
 
 /// Several nodes write events of one tenant while another follows them by position.

@@ -12,7 +12,11 @@ use crate::ledger::sql_values::params;
 /// The name of the lock under which one node upgrades the schema.
 pub(super) const MIGRATION_LOCK: &str = "schema";
 /// The steps of the schema. The first has what SQLite's first 15 steps lead to.
-const SCHEMA_STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const SCHEMA_STEPS: [&str; 3] = [
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+];
 /// Steps of later versions that a database may have taken.
 const MAX_UNKNOWN_STEPS: usize = 1;
 

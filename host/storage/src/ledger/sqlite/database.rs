@@ -22,7 +22,7 @@ use crate::ledger::storage_usage::{insert_stored_paths_as_changing, list_stored_
 use crate::path_with_public_name::PathWithPublicName;
 
 /// The steps of the schema. The schema version of a file (`user_version`) is the number of steps that it has taken.
-const SCHEMA_STEPS: [&str; 16] = [
+const SCHEMA_STEPS: [&str; 17] = [
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
@@ -39,6 +39,7 @@ const SCHEMA_STEPS: [&str; 16] = [
     include_str!("schema/14.sql"),
     include_str!("schema/15.sql"),
     include_str!("schema/16.sql"),
+    include_str!("schema/17.sql"),
 ];
 /// Since this step SQLite overwrites removed rows.
 const SECURE_DELETE_STEP: usize = 11;
