@@ -55,13 +55,37 @@ async fn store_passes_the_conformance_suite() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hits_are_the_same_as_those_of_the_embedded_index() {
-    let (server, dir) = (QdrantProtocolServer::start(), tempfile::tempdir().unwrap());
-    let (remote, storage) = (
-        connect(&server).await,
-        Storage::open_or_create(dir.path(), DIMENSIONS, MODEL)
-            .await
-            .unwrap(),
-    );
+    let server = QdrantProtocolServer::start();
+    assert_hits_are_those_of_the_embedded_index(&connect(&server).await).await;
+}
+
+/// `WEIR_QDRANT_URL` names a server, on which the test creates a collection and leaves it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Qdrant's own server: WEIR_QDRANT_URL=http://127.0.0.1:6334"]
+async fn store_on_a_qdrant_server_passes_the_suite_and_finds_the_same_hits() {
+    let connection = QdrantConnection {
+        url: std::env::var("WEIR_QDRANT_URL").unwrap(),
+        api_key: None,
+        replication_factor: 1,
+    };
+    let model = format!("test-{}", uuid::Uuid::now_v7());
+    let store = QdrantVectorStore::connect_and_create_collection(&connection, DIMENSIONS, &model)
+        .await
+        .unwrap();
+    check_vector_store(&store, DIMENSIONS).await;
+    let model = format!("test-{}", uuid::Uuid::now_v7());
+    let store = QdrantVectorStore::connect_and_create_collection(&connection, DIMENSIONS, &model)
+        .await
+        .unwrap();
+    assert_hits_are_those_of_the_embedded_index(&store).await;
+}
+
+/// The index must be empty.
+async fn assert_hits_are_those_of_the_embedded_index(remote: &QdrantVectorStore) {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open_or_create(dir.path(), DIMENSIONS, MODEL)
+        .await
+        .unwrap();
     let tenant = TenantId::default_tenant();
     let texts = [
         "the roller gate opens first",
@@ -83,7 +107,7 @@ async fn hits_are_the_same_as_those_of_the_embedded_index() {
             )
         })
         .collect();
-    for store in [&remote as &dyn VectorStore, &*storage.vectors] {
+    for store in [remote as &dyn VectorStore, &*storage.vectors] {
         store
             .upsert_points(&tenant, "main", points.clone())
             .await
