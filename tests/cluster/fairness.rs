@@ -19,16 +19,20 @@ const HEAVY_JOBS: usize = 500;
 const MIN_BACKLOG: usize = 20;
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-fn start_nodes(cluster: &Cluster) -> Vec<Node> {
-    cluster.start_nodes(NODES)
-}
-
 fn node_settings() -> NodeSettings {
     NodeSettings {
         // A quarter of the slots is for tenants without a running job.
         max_running_jobs: 4,
         ..settings::nodes()
     }
+}
+
+fn with_role(role: &str) -> NodeSettings {
+    let mut settings = node_settings();
+    settings
+        .environment
+        .push(("WEIR_CLUSTER_ROLE".into(), role.into()));
+    settings
 }
 
 /// A tenant with jobs that are submitted to each node in turn.
@@ -78,13 +82,6 @@ impl BusyTenant {
 #[ignore = "takes more than a minute"]
 fn tenants_get_their_shares_on_all_nodes_together() {
     let cluster = Cluster::start_with_redis(node_settings());
-    let with_role = |role: &str| {
-        let mut settings = node_settings();
-        settings
-            .environment
-            .push(("WEIR_CLUSTER_ROLE".into(), role.into()));
-        settings
-    };
     // All jobs wait before the first starts, so that submissions take no time from them.
     let front = [cluster.start_node_with_settings("front", &with_role("api"))];
     let mut tenants = [
@@ -130,15 +127,20 @@ fn small_job_starts_within_a_second_beside_waiting_ones() {
             true => Cluster::start_with_redis(node_settings()),
             false => Cluster::start(node_settings()),
         };
-        let nodes = start_nodes(&cluster);
-        let mut flood = BusyTenant::create(&nodes, "flood", 1.0, 1_000_000);
-        flood.submit(200);
+        // All jobs of the flood wait before the first starts.
+        let front = [cluster.start_node_with_settings("front", &with_role("api"))];
+        let mut flood = BusyTenant::create(&front, "flood", 1.0, 1_000_000);
+        flood.submit(250);
+        let nodes = cluster.start_nodes(NODES);
         let running = "SELECT count(*) FROM jobs WHERE owner IS NOT NULL";
         wait_until(
             || match cluster.postgres.query(running).parse::<usize>().unwrap() {
                 // All slots that one tenant may have.
                 jobs if jobs >= 3 * NODES => Ok(()),
-                jobs => Err(format!("{jobs} jobs run")),
+                jobs => Err(format!(
+                    "{jobs} jobs run, {} wait",
+                    flood.count_unfinished(&cluster)
+                )),
             },
         );
         let mut delays = Vec::new();
@@ -163,6 +165,6 @@ fn small_job_starts_within_a_second_beside_waiting_ones() {
         eprintln!("milliseconds until the claim of a small job, Redis {redis}: {delays:?}");
         assert!(delays[delays.len() - 1] <= 1000, "{delays:?}");
         assert!(flood.count_unfinished(&cluster) > 100);
-        drop(nodes);
+        drop((front, nodes));
     }
 }

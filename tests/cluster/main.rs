@@ -14,5 +14,6 @@ mod first_start;
 mod frozen_node;
 mod hot_swap;
 mod killed_nodes;
+mod rolling_upgrade;
 mod settings;
 mod store_outages;

@@ -1,10 +1,12 @@
 //! Sizes of the tests, which environment variables change.
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use weir_tests::cluster::NodeSettings;
+use weir_tests::weir_binary_path;
 
 /// Reads `WEIR_CLUSTER_TEST_<name>`.
 fn read_variable<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
@@ -39,6 +41,11 @@ pub(crate) fn outage() -> Duration {
 /// Number of revisions that are pushed and activated.
 pub(crate) fn swaps() -> usize {
     read_variable("SWAPS", 100)
+}
+
+/// The binary of another version, from which nodes are upgraded; by default the one under test.
+pub(crate) fn previous_binary() -> PathBuf {
+    read_variable("PREVIOUS_BINARY", weir_binary_path())
 }
 
 /// The seed of random choices. It is printed, so that a failed test can be repeated.

@@ -91,6 +91,7 @@ pub fn test_component_path(name: &str) -> PathBuf {
 /// A temporary data folder and the `weir` commands that run on it.
 pub struct WeirFixture {
     folder: TempDir,
+    binary: PathBuf,
     environment: Vec<(String, String)>,
 }
 
@@ -98,6 +99,7 @@ impl Default for WeirFixture {
     fn default() -> Self {
         Self {
             folder: TempDir::new().unwrap(),
+            binary: weir_binary_path(),
             environment: Vec::new(),
         }
     }
@@ -117,6 +119,11 @@ impl WeirFixture {
         self.folder().join("data")
     }
 
+    /// Sets the binary of later commands.
+    pub fn set_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
     /// Sets an environment variable of later commands.
     pub fn set_variable(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -132,7 +139,7 @@ impl WeirFixture {
 
     /// Builds a `weir` command for the data folder, without the settings (`WEIR_…`) of this process's environment.
     pub fn weir_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(weir_binary_path());
+        let mut command = Command::new(&self.binary);
         for (name, _) in std::env::vars() {
             let is_kept = ["WEIR_PATHS_ASSETS", "WEIR_PATHS_DEFAULT_COMPONENTS"].contains(&name.as_str());
             if name.starts_with("WEIR_") && !is_kept {

@@ -1,6 +1,7 @@
 //! A node of a cluster.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -8,7 +9,7 @@ use serde_json::Value;
 use weir_test_services::find_free_port;
 
 use crate::server::{ApiClient, TestServer};
-use crate::{CommandOutput, WeirFixture};
+use crate::{CommandOutput, WeirFixture, weir_binary_path};
 
 /// The addresses of the stores that nodes share.
 pub struct SharedStores {
@@ -30,6 +31,8 @@ pub struct NodeSettings {
     pub more: String,
     /// Environment variables of the processes.
     pub environment: Vec<(String, String)>,
+    /// `None` for the binary under test.
+    pub binary: Option<PathBuf>,
 }
 
 impl Default for NodeSettings {
@@ -39,6 +42,7 @@ impl Default for NodeSettings {
             max_running_jobs: 2,
             more: String::new(),
             environment: Vec::new(),
+            binary: None,
         }
     }
 }
@@ -84,6 +88,9 @@ impl Node {
         admin_key: &Arc<OnceLock<String>>,
     ) -> Self {
         let mut weir = WeirFixture::new();
+        if let Some(binary) = &settings.binary {
+            weir.set_binary(binary.clone());
+        }
         for (name, value) in &settings.environment {
             weir.set_variable(name, value);
         }
@@ -108,6 +115,12 @@ impl Node {
             self.admin_key.set(key.to_owned()).expect("one node prints a key");
         }
         self.server = Some(server);
+    }
+
+    /// Starts a stopped node with its data folder and the binary under test.
+    pub fn start_again_with_tested_binary(&mut self) {
+        self.weir.set_binary(weir_binary_path());
+        self.start_again();
     }
 
     /// Returns the address at which it listens whenever it runs.
