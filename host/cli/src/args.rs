@@ -199,12 +199,15 @@ pub(crate) enum TenantCommand {
         #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = parse_tenant_weight)]
         weight: f64,
         /// Quota that overrides the host's, such as pages_per_day=1000; 0 is no limit; repeatable
-        #[arg(long = "quota", value_name = "NAME=VALUE", value_parser = parse_quota_assignment)]
+        #[arg(long = "quota", value_name = "NAME=VALUE", value_parser = parse_number_assignment)]
         quotas: Vec<(String, u64)>,
+        /// Retention period in days that overrides the host's, such as ended_jobs_days=7; 0 is no limit; repeatable
+        #[arg(long, value_name = "NAME=DAYS", value_parser = parse_number_assignment)]
+        retention: Vec<(String, u64)>,
     },
     /// List the tenants
     List,
-    /// Change a tenant's weight and quotas
+    /// Change a tenant's weight, quotas and retention periods
     Set {
         /// Name of the tenant
         tenant: TenantId,
@@ -212,8 +215,11 @@ pub(crate) enum TenantCommand {
         #[arg(long, value_name = "N", value_parser = parse_tenant_weight)]
         weight: Option<f64>,
         /// Quota that overrides the host's, such as pages_per_day=1000; 0 is no limit; repeatable
-        #[arg(long = "quota", value_name = "NAME=VALUE", value_parser = parse_quota_assignment)]
+        #[arg(long = "quota", value_name = "NAME=VALUE", value_parser = parse_number_assignment)]
         quotas: Vec<(String, u64)>,
+        /// Retention period in days that overrides the host's, such as ended_jobs_days=7; 0 is no limit; repeatable
+        #[arg(long, value_name = "NAME=DAYS", value_parser = parse_number_assignment)]
+        retention: Vec<(String, u64)>,
     },
     /// Replace all API keys of a tenant with one new key that has the scopes of all of them
     RotateKeys {
@@ -271,7 +277,7 @@ fn parse_tenant_weight(text: &str) -> Result<f64, String> {
     weight.ok_or_else(|| "the weight must be a number from 0.01 to 100".into())
 }
 
-fn parse_quota_assignment(text: &str) -> Result<(String, u64), String> {
+fn parse_number_assignment(text: &str) -> Result<(String, u64), String> {
     let (name, value) = parse_assignment(text).map_err(|_| "the format is name=value")?;
     let value = value
         .parse()

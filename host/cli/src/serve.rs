@@ -70,6 +70,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
         tenant_store: store.clone(),
         job_requests: store.clone(),
         document_removals: store.clone(),
+        retention_store: store.clone(),
         claims: Arc::new(NodeClaims::new(
             store.clone(),
             store.clone(),

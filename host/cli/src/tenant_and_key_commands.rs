@@ -9,8 +9,11 @@ use anyhow::{Result, anyhow, bail};
 use weir_control::api_key::{GeneratedApiKey, generate_api_key};
 use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
+use weir_core::retention::RetentionPeriods;
 use weir_core::settings::Settings;
-use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore, TenantUpdate};
+use weir_core::tenancy::{
+    KeyScope, OverridableNumbers, Quotas, Tenant, TenantState, TenantStore, TenantUpdate,
+};
 
 use crate::app_folders::AppFolders;
 use crate::args::{KeyCommand, TenantCommand};
@@ -27,6 +30,7 @@ pub(crate) fn new_tenant_record(id: &TenantId) -> Tenant {
         state: TenantState::Active,
         weight: 1.0,
         quotas: Quotas::default(),
+        retention: RetentionPeriods::default(),
         created_millis: unix_time_millis(),
     }
 }
@@ -58,11 +62,13 @@ pub(crate) async fn run_tenant_command(
             tenant,
             weight,
             quotas,
+            retention,
         } => {
             let registry = open_or_create_ledger_to_change_tenants(settings, folders).await?;
             let mut record = new_tenant_record(tenant);
             record.weight = *weight;
-            apply_quotas(&mut record.quotas, quotas)?;
+            apply_overrides(&mut record.quotas, quotas)?;
+            apply_overrides(&mut record.retention, retention)?;
             if !registry.create_tenant(&record).await? {
                 bail!("tenant {tenant} already exists: `weir tenant list` lists the tenants");
             }
@@ -83,14 +89,14 @@ pub(crate) async fn run_tenant_command(
             tenant,
             weight,
             quotas,
+            retention,
         } => {
             let registry = open_ledger_to_change_tenants(settings, folders).await?;
-            apply_quotas(&mut Quotas::default(), quotas)?;
-            let quotas = quotas.iter().map(|(name, limit)| (name.clone(), Some(*limit)));
             let update = TenantUpdate {
                 state: None,
                 weight: *weight,
-                quotas: quotas.collect(),
+                quotas: apply_overrides(&mut Quotas::default(), quotas)?,
+                retention: apply_overrides(&mut RetentionPeriods::default(), retention)?,
             };
             update_tenant(&registry, tenant, &update).await?;
         }
@@ -216,17 +222,18 @@ fn unknown_tenant_error(tenant: &TenantId) -> anyhow::Error {
     anyhow!("there is no tenant {tenant}: `weir tenant list` lists the tenants")
 }
 
-fn apply_quotas(quotas: &mut Quotas, new_quotas: &[(String, u64)]) -> Result<()> {
-    for (name, value) in new_quotas {
-        match quotas.by_name_mut(name) {
-            Some(quota) => *quota = Some(*value),
-            None => bail!(
-                "there is no quota '{name}': use one of {}",
-                Quotas::NAMES.join(", ")
-            ),
-        }
-    }
-    Ok(())
+/// Applies the numbers of options such as `--quota`, and returns them for an update of the stored tenant.
+fn apply_overrides(
+    numbers: &mut impl OverridableNumbers,
+    new: &[(String, u64)],
+) -> Result<Vec<(String, Option<u64>)>> {
+    let changes = new.iter().map(|(name, value)| (name.clone(), Some(*value)));
+    changes
+        .map(|(name, value)| {
+            numbers.set_by_name(&name, value)?;
+            Ok((name, value))
+        })
+        .collect()
 }
 
 async fn print_tenants(registry: &dyn TenantStore, json: bool) -> Result<()> {

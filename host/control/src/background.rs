@@ -9,7 +9,7 @@ use weir_core::StorageError;
 
 use crate::state::Control;
 use crate::webhook::{WebhookDelivery, WebhookSender};
-use crate::{admission, document_removal, job_takeover, node_message_handler, staged_files};
+use crate::{admission, document_removal, job_takeover, node_message_handler, retention, staged_files};
 
 /// Age of a staged file from which no other node can be receiving it, with a margin for wrong clocks.
 const MIN_STAGED_FILE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -79,13 +79,15 @@ pub async fn run_background_work_until_stopped(
                 job_takeover::take_over_jobs_until_stopped(control).await;
             }
         };
+        let remove_expired = retention::remove_expired_records_until_stopped(control);
         let send_messages = control.node_messages.send_until_stopped(all_have_ended.clone());
         let handle_messages = node_message_handler::handle_messages_until_stopped(control);
-        let ((), suspended, (), (), (), ()) = tokio::join!(
+        let ((), suspended, (), (), (), (), ()) = tokio::join!(
             serve_and_dispatch,
             suspend_jobs,
             renew,
             take_over,
+            remove_expired,
             send_messages,
             handle_messages
         );

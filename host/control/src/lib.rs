@@ -36,6 +36,7 @@ mod node_messages;
 mod node_record;
 pub mod pipelines;
 mod quota_limiter;
+pub mod retention;
 mod shared_limits;
 pub mod staged_files;
 mod state;

@@ -287,7 +287,8 @@ fn time_until_utc_midnight(now_millis: u64) -> Duration {
 mod tests {
     use super::*;
     use crate::testing::{FakeStore, new_test_claims};
-    use weir_core::tenancy::TenantState;
+    use weir_core::retention::RetentionPeriods;
+    use weir_core::tenancy::{OverridableNumbers as _, TenantState};
 
     fn limiter_with_settings(settings: &Settings) -> QuotaLimiter {
         QuotaLimiter::new(
@@ -305,6 +306,7 @@ mod tests {
             state: TenantState::Active,
             weight: 1.0,
             quotas,
+            retention: RetentionPeriods::default(),
             created_millis: 0,
         }
     }

@@ -10,6 +10,7 @@ use weir_core::component::{ComponentStore, ComponentValidator};
 use weir_core::document_removal::DocumentRemovalStore;
 use weir_core::job_request::JobRequestStore;
 use weir_core::replay::JobReplayer;
+use weir_core::retention::RetentionStore;
 use weir_core::revision::PipelineStore;
 use weir_core::settings::Settings;
 use weir_core::shadow::ShadowStore;
@@ -45,6 +46,8 @@ pub struct ControlParts {
     pub job_requests: Arc<dyn JobRequestStore>,
     /// Document removals that have begun and not ended.
     pub document_removals: Arc<dyn DocumentRemovalStore>,
+    /// Removes expired records.
+    pub retention_store: Arc<dyn RetentionStore>,
     /// The claims of this node.
     pub claims: Arc<NodeClaims>,
     /// Announces changes of the ledger to other nodes.
@@ -87,6 +90,8 @@ pub struct Control {
     pub job_requests: Arc<dyn JobRequestStore>,
     /// Document removals that have begun and not ended.
     pub document_removals: Arc<dyn DocumentRemovalStore>,
+    /// Removes expired records.
+    pub retention_store: Arc<dyn RetentionStore>,
     /// The claims of this node.
     pub claims: Arc<NodeClaims>,
     /// Announces changes of the ledger to other nodes.
@@ -163,6 +168,7 @@ impl Control {
             tenant_store: parts.tenant_store,
             job_requests: parts.job_requests,
             document_removals: parts.document_removals,
+            retention_store: parts.retention_store,
             claims: parts.claims,
             node_messages: parts.node_messages,
             takeover_wakeup: Notify::new(),

@@ -35,6 +35,7 @@ pub mod page_text;
 pub mod ports;
 pub mod provider_call_limits;
 pub mod replay;
+pub mod retention;
 pub mod revision;
 pub mod rollout;
 pub mod search;

@@ -108,9 +108,20 @@ pub enum ReplayError {
     Policy(#[from] PolicyError),
 }
 
+/// Removes recordings.
+#[async_trait]
+pub trait RecordingRemover: Send + Sync {
+    /// Removes the recordings of these jobs, which have ended. Calls that are not written yet are dropped. A job
+    /// without a recording is no error.
+    async fn remove_job_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError>;
+
+    /// Removes all recordings of a tenant without running jobs.
+    async fn remove_tenant_recordings(&self, tenant: &TenantId) -> Result<(), StorageError>;
+}
+
 /// Replays the decisions of jobs from their recordings.
 #[async_trait]
-pub trait JobReplayer: Send + Sync {
+pub trait JobReplayer: RecordingRemover {
     /// Replays the recorded calls of a job with a pipeline's components. Capabilities return the recorded responses.
     /// With the job's own pipeline, no decision differs.
     async fn replay_job(
@@ -119,11 +130,4 @@ pub trait JobReplayer: Send + Sync {
         job: &JobId,
         pipeline: &ResolvedPipeline,
     ) -> Result<ReplayReport, ReplayError>;
-
-    /// Removes the recordings of these jobs, which have ended. Calls that are not written yet are dropped. A job
-    /// without a recording is no error.
-    async fn remove_job_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError>;
-
-    /// Removes all recordings of a tenant without running jobs.
-    async fn remove_tenant_recordings(&self, tenant: &TenantId) -> Result<(), StorageError>;
 }

@@ -1,4 +1,4 @@
-//! Tenants, their API keys and their quotas.
+//! Tenants, their API keys, their quotas and the retention periods of their records.
 //!
 //! An API key is `weir_<id>_<secret>`. The id selects the record, and only the SHA-256 of the secret is stored. The
 //! secret has 256 bits from the system's random generator. So a slow password hash would not improve security, and
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::StorageError;
 use crate::id::TenantId;
+use crate::retention::RetentionPeriods;
 
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct Tenant {
     pub weight: f64,
     /// Quotas that differ from the host's defaults.
     pub quotas: Quotas,
+    /// Retention periods that differ from the host's defaults.
+    pub retention: RetentionPeriods,
     /// Creation time in milliseconds since 1970.
     pub created_millis: u64,
 }
@@ -118,29 +121,90 @@ impl fmt::Debug for ApiKeyRecord {
     }
 }
 
-macro_rules! quotas {
-    ($($(#[doc = $doc:literal])+ $field:ident => $name:literal;)*) => {
-        /// Quotas of a tenant. `None` uses the host's default, the setting `default_quota.<name>`. A quota of 0 means no
-        /// limit.
+/// A set of numbers that a tenant can have instead of the host's defaults.
+pub trait OverridableNumbers: Default {
+    /// What one of the numbers is called.
+    const KIND: &'static str;
+    /// The names of the numbers, as in settings and errors.
+    const NAMES: &'static [&'static str];
+
+    /// The largest value of each.
+    const MAX: u64;
+
+    /// Returns a number by its name; `None` if there is no number of this name.
+    fn by_name_mut(&mut self, name: &str) -> Option<&mut Option<u64>>;
+
+    /// Sets a number, or with `None` lets it follow the host's default.
+    fn set_by_name(&mut self, name: &str, value: Option<u64>) -> Result<(), OverrideError> {
+        let Some(number) = self.by_name_mut(name) else {
+            return Err(OverrideError::Unknown {
+                kind: Self::KIND,
+                name: name.to_owned(),
+                names: Self::NAMES.join(", "),
+            });
+        };
+        if value.is_some_and(|value| value > Self::MAX) {
+            return Err(OverrideError::TooLarge {
+                kind: Self::KIND,
+                name: name.to_owned(),
+                max: Self::MAX,
+            });
+        }
+        *number = value;
+        Ok(())
+    }
+}
+
+/// A number that a tenant cannot have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OverrideError {
+    /// There is no number of this name.
+    #[error("there is no {kind} '{name}': use one of {names}")]
+    Unknown {
+        /// What the numbers are called.
+        kind: &'static str,
+        /// The given name.
+        name: String,
+        /// All names.
+        names: String,
+    },
+    /// The number is too large.
+    #[error("{kind} {name} must be at most {max}; 0 means no limit")]
+    TooLarge {
+        /// What the numbers are called.
+        kind: &'static str,
+        /// The given name.
+        name: String,
+        /// The largest value.
+        max: u64,
+    },
+}
+
+macro_rules! overridable_numbers {
+    ($(#[doc = $type_doc:literal])+ $type:ident, $kind:literal, at most $max:expr;
+     $($(#[doc = $doc:literal])+ $field:ident => $name:literal;)*) => {
+        $(#[doc = $type_doc])+
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
-        pub struct Quotas {
+        pub struct $type {
             $($(#[doc = $doc])+ #[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<u64>,)*
         }
 
-        impl Quotas {
-            /// Names of all quotas, as in settings and errors.
-            pub const NAMES: &[&str] = &[$($name),*];
+        impl $crate::tenancy::OverridableNumbers for $type {
+            const KIND: &'static str = $kind;
+            const NAMES: &'static [&'static str] = &[$($name),*];
+            const MAX: u64 = $max;
 
-            /// Returns a quota by name; `None` if there is no such quota.
-            pub fn by_name_mut(&mut self, name: &str) -> Option<&mut Option<u64>> {
+            fn by_name_mut(&mut self, name: &str) -> Option<&mut Option<u64>> {
                 match name {
                     $($name => Some(&mut self.$field),)*
                     _ => None,
                 }
             }
+        }
 
-            /// Returns these quotas, with the values of `host` for those that are `None`.
+        impl $type {
+            /// Returns these numbers, with those of `host` where they are `None`.
             #[must_use]
             pub fn with_defaults(&self, host: &Self) -> Self {
                 Self { $($field: self.$field.or(host.$field),)* }
@@ -148,8 +212,12 @@ macro_rules! quotas {
         }
     };
 }
+pub(crate) use overridable_numbers;
 
-quotas! {
+overridable_numbers! {
+    /// Quotas of a tenant. `None` uses the host's default, the setting `default_quota.<name>`. A quota of 0 means no
+    /// limit.
+    Quotas, "quota", at most i64::MAX.unsigned_abs();
     /// Maximum running jobs.
     concurrent_jobs => "concurrent_jobs";
     /// Maximum queued jobs.
@@ -176,7 +244,7 @@ quotas! {
     guest_memory_bytes => "guest_memory_bytes";
 }
 
-/// A change of a tenant. `None` values and quotas without an entry do not change.
+/// A change of a tenant. `None` values, and quotas and retention periods without an entry, do not change.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TenantUpdate {
     /// Whether it may use the host.
@@ -185,6 +253,8 @@ pub struct TenantUpdate {
     pub weight: Option<f64>,
     /// Quotas by name: a limit, or `None` for the host's default. Unknown names are ignored.
     pub quotas: Vec<(String, Option<u64>)>,
+    /// Retention periods by name: days, or `None` for the host's default. Unknown names are ignored.
+    pub retention: Vec<(String, Option<u64>)>,
 }
 
 impl TenantUpdate {
@@ -192,10 +262,15 @@ impl TenantUpdate {
     pub fn apply_to_tenant(&self, tenant: &mut Tenant) {
         tenant.state = self.state.unwrap_or(tenant.state);
         tenant.weight = self.weight.unwrap_or(tenant.weight);
-        for (name, limit) in &self.quotas {
-            if let Some(quota) = tenant.quotas.by_name_mut(name) {
-                *quota = *limit;
-            }
+        override_numbers(&mut tenant.quotas, &self.quotas);
+        override_numbers(&mut tenant.retention, &self.retention);
+    }
+}
+
+fn override_numbers(numbers: &mut impl OverridableNumbers, changes: &[(String, Option<u64>)]) {
+    for (name, value) in changes {
+        if let Some(number) = numbers.by_name_mut(name) {
+            *number = *value;
         }
     }
 }

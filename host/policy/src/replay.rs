@@ -18,7 +18,9 @@ use weir_core::decision::{FailureAction, ReadingMethod, SummaryPlan};
 use weir_core::manifest::ResolvedPipeline;
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::ports::OpenPolicyRequest;
-use weir_core::replay::{DecidedActionCounts, DecisionDifference, JobReplayer, ReplayError, ReplayReport};
+use weir_core::replay::{
+    DecidedActionCounts, DecisionDifference, JobReplayer, RecordingRemover, ReplayError, ReplayReport,
+};
 use weir_core::{JobId, StorageError, TenantId};
 
 use crate::capability_trace::{CapabilityTrace, RecordedResponse};
@@ -66,7 +68,10 @@ impl JobReplayer for PolicyHost {
         };
         self.replay_frames(frames, pipeline).await
     }
+}
 
+#[async_trait]
+impl RecordingRemover for PolicyHost {
     async fn remove_job_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
         self.remove_recording_files(tenant, Some(jobs)).await
     }

@@ -20,6 +20,7 @@ mod node_rows;
 mod pipelines;
 mod postgres;
 mod provider_calls;
+mod retention;
 mod shadow_runs;
 mod sql_connection;
 mod sql_error;

@@ -20,6 +20,14 @@ use weir_storage::SqlLedger;
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
 #[tokio::test]
+async fn sqlite_ledger_passes_the_retention_suite() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open_storage(dir.path()).await;
+    weir_conformance::check_retention_store(&*storage.ledger).await;
+    storage.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn sqlite_ledger_passes_the_job_request_and_usage_suites() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;

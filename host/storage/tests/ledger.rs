@@ -51,7 +51,7 @@ async fn first_link_key_is_kept() {
             .load_or_set_link_key([new_key; LINK_KEY_BYTES])
             .await;
         assert_eq!(key.unwrap(), [1; LINK_KEY_BYTES]);
-        storage.close().await;
+        storage.close().await.unwrap();
     }
 }
 

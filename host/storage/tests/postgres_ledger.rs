@@ -52,6 +52,7 @@ async fn ledger_passes_all_conformance_suites() {
     weir_conformance::check_job_request_store(&ledger).await;
     weir_conformance::check_document_removal_store(&ledger).await;
     weir_conformance::check_usage_store(&ledger).await;
+    weir_conformance::check_retention_store(&ledger).await;
     weir_conformance::check_pipeline_store(&ledger).await;
     weir_conformance::check_shadow_store(&ledger).await;
     weir_conformance::check_tenant_store(&ledger).await;

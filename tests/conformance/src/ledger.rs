@@ -1,6 +1,5 @@
 //! Conformance checks of the ledger's lists: event positions, order, limits and isolation of tenants.
 
-use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::component_log::{
     ComponentLogRecord, ComponentLogRecordKind, LogLevel, NumberedComponentLogRecord,
 };
@@ -9,6 +8,8 @@ use weir_core::ledger::{DocumentRecord, FinalPageState, LedgerEntry, PageRecord}
 use weir_core::page_text::TextSource;
 use weir_core::ports::Ledger;
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
+
+use crate::records::make_document;
 
 /// Checks an empty ledger. Panics if the ledger breaks the contract of its port.
 pub async fn check_ledger(ledger: &dyn Ledger) {
@@ -75,14 +76,14 @@ async fn check_document_listing(ledger: &dyn Ledger, a: &TenantId, b: &TenantId)
     let mut expected: Vec<DocumentRecord> = ["one", "two", "three", "four", "five"]
         .iter()
         .zip([1, 2, 2, 2, 1])
-        .map(|(name, age)| document_record(a, name, age))
+        .map(|(name, age)| make_document(a, name, age))
         .collect();
     let mut group: Vec<LedgerEntry> = expected.iter().cloned().map(LedgerEntry::Document).collect();
-    group.push(LedgerEntry::Document(document_record(b, "one", 3)));
+    group.push(LedgerEntry::Document(make_document(b, "one", 3)));
     ledger.commit_entries(group).await.unwrap();
     // Recording a known document again keeps its creation time.
     ledger
-        .commit_entries(vec![LedgerEntry::Document(document_record(a, "one", 9))])
+        .commit_entries(vec![LedgerEntry::Document(make_document(a, "one", 9))])
         .await
         .unwrap();
     expected.sort_by_key(|document| std::cmp::Reverse((document.created_millis, document.id)));
@@ -106,7 +107,7 @@ async fn check_document_listing(ledger: &dyn Ledger, a: &TenantId, b: &TenantId)
     assert_eq!(Some(rest.as_slice()), expected.get(1..));
     assert_eq!(
         ledger.list_tenant_documents_after(b, None, 9).await.unwrap(),
-        [document_record(b, "one", 3)]
+        [make_document(b, "one", 3)]
     );
 }
 
@@ -191,22 +192,6 @@ fn component_log_entry(job: JobId, seq: u64) -> NumberedComponentLogRecord {
                 message: "a line".into(),
             },
         },
-    }
-}
-
-fn document_record(tenant: &TenantId, name: &str, created_millis: u64) -> DocumentRecord {
-    DocumentRecord {
-        id: DocumentId::from_content(name.as_bytes()),
-        tenant: tenant.clone(),
-        name: format!("{name}.pdf"),
-        bytes: 7,
-        pages: 3,
-        title: None,
-        outline: Vec::new(),
-        collection: "default".into(),
-        labels: Vec::new(),
-        requested_collection_and_labels: CollectionAndLabelsRequest::default(),
-        created_millis,
     }
 }
 

@@ -211,7 +211,7 @@ async fn check_changes_are_refused(store: &impl PipelineStore, tenant: &TenantId
 }
 
 /// Creates a tenant with a key, and returns both ids.
-async fn create_tenant(store: &impl TenantStore) -> (TenantId, String) {
+pub(crate) async fn create_tenant(store: &impl TenantStore) -> (TenantId, String) {
     let (tenant, key) = (unique_tenant_id("t"), unique_name("key"));
     store.create_tenant(&make_tenant(&tenant)).await.unwrap();
     store.put_api_key(&make_api_key(&tenant, &key, 1)).await.unwrap();
@@ -266,7 +266,7 @@ fn make_outcome(tenant: &TenantId, ended_at_millis: u64) -> RevisionJobOutcome {
 }
 
 /// Adds a revision that has this resolution and uses no components.
-async fn add_revision(
+pub(crate) async fn add_revision(
     store: &impl PipelineStore,
     tenant: &TenantId,
     pipeline: &str,

@@ -1,9 +1,11 @@
 //! Records that suites and tests of stores write. Suites use unique names, so that they can check a store that already has data.
 
+use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::component::ComponentsByRole;
 use weir_core::job_request::{JobRequest, JobRequestOptions, RequestedFile};
-use weir_core::ledger::{JobRecord, JobState};
+use weir_core::ledger::{DocumentRecord, JobRecord, JobState};
 use weir_core::manifest::Manifest;
+use weir_core::retention::RetentionPeriods;
 use weir_core::revision::RevisionSpec;
 use weir_core::tenancy::{ApiKeyRecord, KeyScope, Quotas, Tenant, TenantState};
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
@@ -26,6 +28,10 @@ pub fn make_tenant(id: &TenantId) -> Tenant {
         quotas: Quotas {
             concurrent_jobs: Some(3),
             ..Quotas::default()
+        },
+        retention: RetentionPeriods {
+            usage_days: Some(90),
+            ..RetentionPeriods::default()
         },
         created_millis: 1,
     }
@@ -53,6 +59,24 @@ pub fn make_job(tenant: &TenantId, state: JobState, created_millis: u64) -> JobR
         pipeline: "default".into(),
         revision: RevisionId::from_content(b"r"),
         state,
+        created_millis,
+    }
+}
+
+/// Returns a document of three pages. Its id is made of the name.
+#[must_use]
+pub fn make_document(tenant: &TenantId, name: &str, created_millis: u64) -> DocumentRecord {
+    DocumentRecord {
+        id: DocumentId::from_content(name.as_bytes()),
+        tenant: tenant.clone(),
+        name: format!("{name}.pdf"),
+        bytes: 7,
+        pages: 3,
+        title: None,
+        outline: Vec::new(),
+        collection: "default".into(),
+        labels: Vec::new(),
+        requested_collection_and_labels: CollectionAndLabelsRequest::default(),
         created_millis,
     }
 }

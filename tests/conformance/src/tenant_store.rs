@@ -1,6 +1,7 @@
 //! Conformance checks of tenants and API keys: changes, revocation, replacement and removal.
 
 use weir_core::StorageError;
+use weir_core::retention::RetentionPeriods;
 use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore, TenantUpdate};
 
 use crate::records::{make_api_key, make_tenant, unique_name, unique_tenant_id};
@@ -25,6 +26,7 @@ async fn check_tenant_records(store: &dyn TenantStore) {
             ("queued_jobs".into(), Some(9)),
             ("no such".into(), Some(1)),
         ],
+        retention: vec![("ended_jobs_days".into(), Some(7)), ("usage_days".into(), None)],
     };
     assert_eq!(store.update_tenant(&a, &update).await.unwrap(), None);
     let created = store.find_tenant(&a).await.unwrap();
@@ -46,6 +48,10 @@ async fn check_tenant_records(store: &dyn TenantStore) {
         quotas: Quotas {
             queued_jobs: Some(9),
             ..Quotas::default()
+        },
+        retention: RetentionPeriods {
+            ended_jobs_days: Some(7),
+            ..RetentionPeriods::default()
         },
         ..of_a.clone()
     };

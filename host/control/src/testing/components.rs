@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use weir_core::component::{ComponentDigest, ComponentInterface, ComponentStore, ComponentValidator};
 use weir_core::local_file::LocalFile;
 use weir_core::manifest::{ResolvedComponentFile, ResolvedPipeline, Role};
-use weir_core::replay::{JobReplayer, ReplayError, ReplayReport};
+use weir_core::replay::{JobReplayer, RecordingRemover, ReplayError, ReplayReport};
 use weir_core::{JobId, PolicyError, StorageError, TenantId};
 
 use super::processing::FakeProcessing;
@@ -155,7 +155,10 @@ impl JobReplayer for FakeProcessing {
             ..ReplayReport::default()
         })
     }
+}
 
+#[async_trait]
+impl RecordingRemover for FakeProcessing {
     async fn remove_job_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
         self.remove_opened_jobs(|opened| opened.tenant == *tenant && jobs.contains(&opened.job));
         Ok(())

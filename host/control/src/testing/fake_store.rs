@@ -3,6 +3,7 @@
 mod job_claims;
 mod job_requests;
 mod nodes;
+mod retention;
 mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -419,6 +420,11 @@ mod tests {
     #[tokio::test]
     async fn fake_shadow_store_passes_the_conformance_suite() {
         weir_conformance::check_shadow_store(&FakeStore::default()).await;
+    }
+
+    #[tokio::test]
+    async fn fake_retention_store_passes_the_conformance_suite() {
+        weir_conformance::check_retention_store(&FakeStore::default()).await;
     }
 
     #[tokio::test]

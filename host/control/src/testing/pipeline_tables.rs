@@ -44,7 +44,7 @@ impl PipelineTables {
             .audit_log
             .entry((tenant.clone(), name.to_owned()))
             .or_default();
-        entry.seq = history.len() as u64 + 1;
+        entry.seq = history.last().map_or(0, |last| last.seq) + 1;
         history.push(entry);
     }
 

@@ -5,7 +5,8 @@ use weir_core::event::{Event, EventKind};
 use weir_core::job_request::{JobRequest, JobRequestOptions, JobRequestStore as _, RequestedFile};
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::Ledger;
-use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore as _};
+use weir_core::retention::RetentionPeriods;
+use weir_core::tenancy::{KeyScope, OverridableNumbers as _, Quotas, Tenant, TenantState, TenantStore as _};
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 
 use super::{FakeStore, TestControl};
@@ -98,6 +99,7 @@ async fn create_tenant_with_key(store: &FakeStore, name: &str, scopes: &[KeyScop
         state: TenantState::Active,
         weight: 1.0,
         quotas: Quotas::default(),
+        retention: RetentionPeriods::default(),
         created_millis: 0,
     };
     store.create_tenant(&tenant).await.unwrap();

@@ -104,6 +104,7 @@ impl TestControl {
             tenant_store: store.clone(),
             job_requests: store.clone(),
             document_removals: store.clone(),
+            retention_store: store.clone(),
             claims: new_test_claims(store.clone()),
             node_messages: NodeMessages::new(None),
             shared_limit_store: None,

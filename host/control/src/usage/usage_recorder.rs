@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use weir_core::clock::unix_time_millis;
 use weir_core::settings::Settings;
-use weir_core::tenancy::{Quotas, Tenant, TenantStore};
+use weir_core::tenancy::{OverridableNumbers as _, Quotas, Tenant, TenantStore};
 use weir_core::usage::{Usage, UsageDay, UsageMeter, UsageStore, day_from_millis};
 use weir_core::{StorageError, TenantId};
 
@@ -312,6 +312,7 @@ fn subtract_usage(all: &Usage, part: &Usage) -> Usage {
 mod tests {
     use super::*;
     use crate::testing::FakeStore;
+    use weir_core::retention::RetentionPeriods;
     use weir_core::tenancy::{Quotas, Tenant, TenantState};
 
     async fn store_with_tenant(id: &TenantId) -> Arc<FakeStore> {
@@ -320,6 +321,7 @@ mod tests {
             state: TenantState::Active,
             weight: 1.0,
             quotas: Quotas::default(),
+            retention: RetentionPeriods::default(),
             created_millis: 0,
         };
         let store = Arc::new(FakeStore::default());

@@ -270,6 +270,16 @@ settings! {
     "default_quota.guest_memory_bytes" => default_quota_guest_memory_bytes: u64 = "0", "bytes, 0 or 1048576 and more"
         if |v| v == 0 || v >= 1 << 20;
 
+    /// Days after its submission for which an ended job is kept, with its events, request, component log and recording, if the tenant has no
+    /// period of its own. Its documents stay. In this section 0 means without limit.
+    "default_retention.ended_jobs_days" => default_retention_ended_jobs_days: u32 = "30", "days, 0 to 36500" if |v| v <= 36_500;
+    /// Days for which the usage of a day is kept.
+    "default_retention.usage_days" => default_retention_usage_days: u32 = "400", "days, 0 to 36500" if |v| v <= 36_500;
+    /// Days for which entries of the audit logs of pipelines are kept.
+    "default_retention.audit_log_days" => default_retention_audit_log_days: u32 = "400", "days, 0 to 36500" if |v| v <= 36_500;
+    /// Days for which an API key that was revoked or has expired is kept.
+    "default_retention.revoked_keys_days" => default_retention_revoked_keys_days: u32 = "90", "days, 0 to 36500" if |v| v <= 36_500;
+
     /// Address and port that `weir serve` listens on.
     "server.listen_address" => server_listen_address: SocketAddr = "127.0.0.1:7070", "an address and a port" if |_v| true;
     /// File with the TLS certificate chain (PEM). Empty: plain HTTP.

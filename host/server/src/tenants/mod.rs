@@ -2,6 +2,7 @@
 //! access to the data of tenants.
 
 mod keys;
+mod override_schemas;
 #[cfg(test)]
 mod tests;
 
@@ -17,11 +18,14 @@ use utoipa::ToSchema;
 use weir_control::{Control, tenant_removal};
 use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
-use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantUpdate};
+use weir_core::retention::RetentionPeriods;
+use weir_core::tenancy::{KeyScope, OverridableNumbers, Quotas, Tenant, TenantState, TenantUpdate};
 
 use crate::auth::Caller;
 use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;
+
+pub(crate) use override_schemas::{QuotaLimits, RetentionDays};
 
 pub(crate) use keys::{
     __path_create_key, __path_get_own_key, __path_list_keys, __path_revoke_key, __path_rotate_key,
@@ -64,42 +68,14 @@ pub(crate) struct NewTenant {
     #[serde(default)]
     #[schema(value_type = QuotaLimits)]
     quotas: BTreeMap<String, Option<u64>>,
+    /// Retention periods in days that override those of the host. 0 means without limit.
+    #[serde(default)]
+    #[schema(value_type = RetentionDays)]
+    retention: BTreeMap<String, Option<u64>>,
 }
 
 const fn default_weight() -> f64 {
     1.0
-}
-
-/// Limits by quota name.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code)] // only for the OpenAPI description
-pub(crate) struct QuotaLimits {
-    /// Maximum number of running jobs.
-    concurrent_jobs: Option<u64>,
-    /// Maximum number of queued jobs.
-    queued_jobs: Option<u64>,
-    /// Maximum number of HTTP requests per second, on average. Bursts of twice as many are accepted.
-    requests_per_second: Option<u64>,
-    /// Maximum bytes of one submission.
-    upload_bytes: Option<u64>,
-    /// Maximum number of pages per day (UTC).
-    pages_per_day: Option<u64>,
-    /// Maximum bytes of stored documents, components, page images and text lines.
-    stored_bytes: Option<u64>,
-    /// Maximum milliseconds of OCR and embedding time per day (UTC).
-    inference_millis_per_day: Option<u64>,
-    /// Maximum milliseconds of CPU time of components per day (UTC).
-    guest_millis_per_day: Option<u64>,
-    /// Maximum bytes of memory of one component instance.
-    guest_memory_bytes: Option<u64>,
-    /// Maximum number of calls to language models per day (UTC).
-    llm_calls_per_day: Option<u64>,
-    /// Maximum number of tokens of calls to language models, in prompts and responses, per day (UTC).
-    llm_tokens_per_day: Option<u64>,
-    /// Maximum cost of calls to language models per day (UTC), in millionths of the currency in which the provider prices are
-    /// configured.
-    llm_cost_micros_per_day: Option<u64>,
 }
 
 /// Changes to a tenant. Omitted fields stay unchanged.
@@ -115,6 +91,10 @@ pub(crate) struct TenantChange {
     #[serde(default)]
     #[schema(value_type = QuotaLimits)]
     quotas: BTreeMap<String, Option<u64>>,
+    /// Retention periods: days, 0 for no limit, or null for the period of the host.
+    #[serde(default)]
+    #[schema(value_type = RetentionDays)]
+    retention: BTreeMap<String, Option<u64>>,
 }
 
 /// A tenant.
@@ -130,6 +110,9 @@ pub(crate) struct TenantView {
     /// Quotas that override those of the host.
     #[schema(value_type = BTreeMap<String, u64>)]
     quotas: Quotas,
+    /// Retention periods in days that override those of the host.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    retention: RetentionPeriods,
     /// Creation time, in milliseconds since 1970.
     created_millis: u64,
 }
@@ -141,6 +124,7 @@ impl From<Tenant> for TenantView {
             state: tenant.state,
             weight: tenant.weight,
             quotas: tenant.quotas,
+            retention: tenant.retention,
             created_millis: tenant.created_millis,
         }
     }
@@ -178,11 +162,11 @@ pub(crate) async fn create_tenant(
         state: TenantState::Active,
         weight: validate_weight(new.weight)?,
         quotas: Quotas::default(),
+        retention: RetentionPeriods::default(),
         created_millis: unix_time_millis(),
     };
-    for (name, limit) in new.quotas {
-        *find_quota_mut(&mut tenant.quotas, &name)? = validate_limit(limit)?;
-    }
+    apply_overrides(&mut tenant.quotas, new.quotas)?;
+    apply_overrides(&mut tenant.retention, new.retention)?;
     if !control.tenant_store.create_tenant(&tenant).await? {
         return Err(Problem::conflict(format!("tenant {} already exists", tenant.id)));
     }
@@ -262,15 +246,11 @@ pub(crate) async fn change_tenant(
             "a key cannot suspend its own tenant, because the key would stop working: use a key of another tenant with the scope admin",
         ));
     }
-    let mut quotas = Vec::with_capacity(change.quotas.len());
-    for (name, limit) in change.quotas {
-        find_quota_mut(&mut Quotas::default(), &name)?;
-        quotas.push((name, validate_limit(limit)?));
-    }
     let update = TenantUpdate {
         state,
         weight: change.weight.map(validate_weight).transpose()?,
-        quotas,
+        quotas: apply_overrides(&mut Quotas::default(), change.quotas)?,
+        retention: apply_overrides(&mut RetentionPeriods::default(), change.retention)?,
     };
     let record = update_existing_tenant(&control, &tenant, &update).await?;
     control.admission.invalidate_tenant_terms(&tenant);
@@ -348,25 +328,15 @@ fn validate_weight(weight: f64) -> Result<f64, Problem> {
     }
 }
 
-/// Checks that a limit fits into a signed 64-bit integer, which many JSON clients use.
-fn validate_limit(limit: Option<u64>) -> Result<Option<u64>, Problem> {
-    if limit.is_some_and(|limit| i64::try_from(limit).is_err()) {
-        return Err(Problem::unprocessable(format!(
-            "a limit must be at most {}; 0 means no limit",
-            i64::MAX
-        )));
+/// Applies numbers of a request, and returns them for an update of the stored tenant.
+fn apply_overrides(
+    numbers: &mut impl OverridableNumbers,
+    changes: BTreeMap<String, Option<u64>>,
+) -> Result<Vec<(String, Option<u64>)>, Problem> {
+    for (name, value) in &changes {
+        numbers
+            .set_by_name(name, *value)
+            .map_err(|error| Problem::unprocessable(error.to_string()))?;
     }
-    Ok(limit)
-}
-
-fn find_quota_mut<'a>(quotas: &'a mut Quotas, name: &str) -> Result<&'a mut Option<u64>, Problem> {
-    let names = || {
-        format!(
-            "unknown quota '{name}': the quotas are {}",
-            Quotas::NAMES.join(", ")
-        )
-    };
-    quotas
-        .by_name_mut(name)
-        .ok_or_else(|| Problem::unprocessable(names()))
+    Ok(changes.into_iter().collect())
 }

@@ -35,12 +35,13 @@ const SMALL_TABLES: [&str; 11] = [
 ];
 
 pub(super) fn create_tenant(transaction: &SqlConnection<'_>, tenant: &Tenant) -> SqlResult<bool> {
-    let created = transaction.execute_and_count_rows("INSERT INTO tenants (id, state, weight, quotas, created_millis) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING", params![
+    let created = transaction.execute_and_count_rows("INSERT INTO tenants (id, state, weight, quotas, created_millis, retention) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING", params![
             tenant.id.as_str(),
             tenant_state_name(tenant.state),
             tenant.weight,
             to_json(&tenant.quotas)?,
             to_sql_integer(tenant.created_millis),
+            to_json(&tenant.retention)?,
         ])?;
     Ok(created > 0)
 }
@@ -56,18 +57,19 @@ pub(super) fn update_tenant(
     };
     change.apply_to_tenant(&mut changed);
     transaction.execute(
-        "UPDATE tenants SET state = ?2, weight = ?3, quotas = ?4 WHERE id = ?1",
+        "UPDATE tenants SET state = ?2, weight = ?3, quotas = ?4, retention = ?5 WHERE id = ?1",
         params![
             id.as_str(),
             tenant_state_name(changed.state),
             changed.weight,
             to_json(&changed.quotas)?,
+            to_json(&changed.retention)?,
         ],
     )?;
     Ok(Some(changed))
 }
 
-const SELECT_TENANT: &str = "SELECT id, state, weight, quotas, created_millis FROM tenants";
+const SELECT_TENANT: &str = "SELECT id, state, weight, quotas, created_millis, retention FROM tenants";
 
 pub(super) fn find_tenant(c: &SqlConnection<'_>, id: &TenantId) -> SqlResult<Option<Tenant>> {
     c.query_optional(
@@ -88,6 +90,7 @@ fn tenant_from_row(row: &SqlRow<'_>) -> SqlResult<Tenant> {
         weight: row.get(2)?,
         quotas: read_json(row, 3)?,
         created_millis: row.get(4)?,
+        retention: read_json(row, 5)?,
     })
 }
 

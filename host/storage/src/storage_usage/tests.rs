@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
+use weir_core::retention::RetentionPeriods;
 use weir_core::tenancy::{Quotas, Tenant, TenantState, TenantStore as _};
 use weir_core::usage::{Usage, UsageStore as _};
 
@@ -165,6 +166,7 @@ async fn file_that_arrives_after_its_tenant_was_removed_is_counted() {
         state: TenantState::Active,
         weight: 1.0,
         quotas: Quotas::default(),
+        retention: RetentionPeriods::default(),
         created_millis: 1,
     };
     ledger.create_tenant(&tenant).await.unwrap();

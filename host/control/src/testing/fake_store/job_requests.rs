@@ -153,7 +153,7 @@ impl JobRequestStore for FakeStore {
 
 impl StoreTables {
     /// Returns the jobs whose request names the document, and those with a document-started event of it.
-    fn jobs_with(&self, tenant: &TenantId, document: &DocumentId) -> BTreeSet<JobId> {
+    pub(super) fn jobs_with(&self, tenant: &TenantId, document: &DocumentId) -> BTreeSet<JobId> {
         let requests = self.job_requests.iter().filter(|job_request| {
             job_request.tenant == *tenant && job_request.files.iter().any(|file| file.document == *document)
         });

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use weir_control::admission::UnfinishedJobStatus;
 use weir_core::ledger::JobState;
 use weir_core::settings::Settings;
-use weir_core::tenancy::{KeyScope, Quotas, TenantStore as _};
+use weir_core::tenancy::{KeyScope, OverridableNumbers as _, Quotas, TenantStore as _};
 
 use super::{expect_status, host_with_admin_key};
 use crate::fakes::{TestHost, parse_problem};

@@ -1,0 +1,296 @@
+//! Removal of expired records.
+//!
+//! Each transaction removes a limited number of rows, so that other writes wait for milliseconds only.
+
+use async_trait::async_trait;
+use weir_core::retention::{RecordKind, RetentionStore};
+use weir_core::revision::PipelineAuditRecord;
+use weir_core::{DocumentId, JobId, StorageError, TenantId};
+
+use super::column_values::{read_and_parse_text, read_json, to_sql_integer};
+use super::document_removals::list_jobs_with_document;
+use super::locked_tenants::LockedTenants;
+use super::sql_connection::{SqlConnection, SqlResult};
+use super::sql_ledger::SqlLedger;
+use super::sql_values::{ToSqlValue as _, params};
+
+/// Tables that can have many rows of one job.
+const LARGE_TABLES_OF_JOBS: [&str; 2] = ["events", "component_log"];
+/// The other tables whose rows belong to one job.
+const SMALL_TABLES_OF_JOBS: [&str; 4] = [
+    "job_requests",
+    "revision_assignments",
+    "shadow_reports",
+    "job_documents",
+];
+/// Rows of a large table that one transaction removes.
+const ROWS_PER_TRANSACTION: u64 = 1000;
+/// The index of ended jobs has this condition.
+const JOB_HAS_ENDED: &str = "state NOT IN ('queued', 'running')";
+const KEY_HAS_EXPIRED: &str = "(revoked_millis < ?2 OR expires_millis < ?2)";
+const MILLIS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
+
+#[async_trait]
+impl RetentionStore for SqlLedger {
+    async fn count_expired_records(
+        &self,
+        tenant: &TenantId,
+        kind: RecordKind,
+        before: u64,
+    ) -> Result<u64, StorageError> {
+        let tenant = tenant.clone();
+        self.database
+            .run_query(move |c| count_expired_records(c, &tenant, kind, before))
+            .await
+    }
+
+    async fn list_expired_jobs(
+        &self,
+        tenant: &TenantId,
+        before: u64,
+        limit: u32,
+    ) -> Result<Vec<JobId>, StorageError> {
+        let tenant = tenant.clone();
+        self.database
+            .run_query(move |c| {
+                c.query_rows(
+                    &format!(
+                        "SELECT id FROM jobs WHERE tenant = ?1 AND {JOB_HAS_ENDED} AND created_millis < ?2
+                         ORDER BY created_millis, id LIMIT ?3"
+                    ),
+                    params![tenant.as_str(), to_sql_integer(before), limit],
+                    |row| read_and_parse_text(row, 0),
+                )
+            })
+            .await
+    }
+
+    async fn list_unread_documents_of_jobs(
+        &self,
+        tenant: &TenantId,
+        jobs: &[JobId],
+    ) -> Result<Vec<DocumentId>, StorageError> {
+        let (tenant, jobs) = (tenant.clone(), jobs.to_vec());
+        self.database
+            .run_query(move |c| list_unread_documents_of_jobs(c, &tenant, &jobs))
+            .await
+    }
+
+    async fn remove_ended_jobs(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<u64, StorageError> {
+        let mut removed = 0;
+        for job in jobs {
+            while self.remove_rows_of_ended_job(tenant, job).await? {}
+            let (locked_tenant, job) = (tenant.clone(), *job);
+            removed += self
+                .database
+                .run_write_transaction(LockedTenants::one(tenant), move |t| {
+                    remove_ended_job(t, &locked_tenant, &job)
+                })
+                .await?;
+        }
+        self.database.schedule_overwriting_of_removed_rows();
+        Ok(removed)
+    }
+
+    async fn remove_expired_records(
+        &self,
+        tenant: &TenantId,
+        kind: RecordKind,
+        before: u64,
+        limit: u32,
+    ) -> Result<u64, StorageError> {
+        let locked_tenant = tenant.clone();
+        self.database
+            .run_write_transaction(LockedTenants::one(tenant), move |t| {
+                remove_expired_records(t, &locked_tenant, kind, before, limit)
+            })
+            .await
+    }
+}
+
+impl SqlLedger {
+    /// Removes some rows of an ended job from the large tables. Returns whether there may be more.
+    async fn remove_rows_of_ended_job(&self, tenant: &TenantId, job: &JobId) -> Result<bool, StorageError> {
+        let (locked_tenant, job) = (tenant.clone(), *job);
+        self.database
+            .run_write_transaction(LockedTenants::one(tenant), move |t| {
+                let mut may_have_more = false;
+                if has_ended(t, &locked_tenant, &job)? {
+                    for table in LARGE_TABLES_OF_JOBS {
+                        let removed = t.execute_and_count_rows(
+                            &format!(
+                                "DELETE FROM {table} WHERE tenant = ?1 AND job = ?2 AND seq IN
+                                 (SELECT seq FROM {table} WHERE tenant = ?1 AND job = ?2 ORDER BY seq LIMIT ?3)"
+                            ),
+                            params![
+                                locked_tenant.as_str(),
+                                job.to_string(),
+                                to_sql_integer(ROWS_PER_TRANSACTION)
+                            ],
+                        )?;
+                        may_have_more |= removed >= ROWS_PER_TRANSACTION;
+                    }
+                }
+                Ok(may_have_more)
+            })
+            .await
+    }
+}
+
+fn has_ended(t: &SqlConnection<'_>, tenant: &TenantId, job: &JobId) -> SqlResult<bool> {
+    let sql = format!("SELECT 1 FROM jobs WHERE tenant = ?1 AND id = ?2 AND {JOB_HAS_ENDED}");
+    let row = t.query_optional(&sql, params![tenant.as_str(), job.to_string()], |_| Ok(()))?;
+    Ok(row.is_some())
+}
+
+/// Removes an ended job and the rows that belong to it. Returns the number of removed jobs.
+fn remove_ended_job(t: &SqlConnection<'_>, tenant: &TenantId, job: &JobId) -> SqlResult<u64> {
+    if !has_ended(t, tenant, job)? {
+        return Ok(0);
+    }
+    let job = job.to_string();
+    let row = &[tenant.as_str().to_sql_value(), job.to_sql_value()];
+    for table in LARGE_TABLES_OF_JOBS.iter().chain(&SMALL_TABLES_OF_JOBS) {
+        t.execute(
+            &format!("DELETE FROM {table} WHERE tenant = ?1 AND job = ?2"),
+            row,
+        )?;
+    }
+    t.execute_and_count_rows("DELETE FROM jobs WHERE tenant = ?1 AND id = ?2", row)
+}
+
+fn list_unread_documents_of_jobs(
+    c: &SqlConnection<'_>,
+    tenant: &TenantId,
+    jobs: &[JobId],
+) -> SqlResult<Vec<DocumentId>> {
+    let mut unread = Vec::new();
+    for job in jobs {
+        let of_job: Vec<DocumentId> = c.query_rows(
+            "SELECT document FROM job_documents WHERE tenant = ?1 AND job = ?2
+             AND NOT EXISTS (SELECT 1 FROM documents
+                 WHERE documents.tenant = job_documents.tenant AND documents.id = job_documents.document)",
+            params![tenant.as_str(), job.to_string()],
+            |row| read_and_parse_text(row, 0),
+        )?;
+        for document in of_job {
+            let other_jobs = list_jobs_with_document(c, tenant, &document)?;
+            if other_jobs.iter().all(|other| jobs.contains(other)) && !unread.contains(&document) {
+                unread.push(document);
+            }
+        }
+    }
+    Ok(unread)
+}
+
+fn count_expired_records(
+    c: &SqlConnection<'_>,
+    tenant: &TenantId,
+    kind: RecordKind,
+    before: u64,
+) -> SqlResult<u64> {
+    match kind {
+        RecordKind::AuditLog => {
+            let expired = list_expired_audit_entries(c, tenant, before, u32::MAX)?;
+            Ok(expired.iter().map(|of_pipeline| of_pipeline.count).sum())
+        }
+        RecordKind::EndedJobs => {
+            let condition = format!("{JOB_HAS_ENDED} AND created_millis < ?2");
+            count_rows(c, tenant, "jobs", &condition, before)
+        }
+        RecordKind::Usage => count_rows(c, tenant, "daily_usage", "day < ?2", before / MILLIS_PER_DAY),
+        RecordKind::RevokedKeys => count_rows(c, tenant, "api_keys", KEY_HAS_EXPIRED, before),
+    }
+}
+
+fn count_rows(
+    c: &SqlConnection<'_>,
+    tenant: &TenantId,
+    table: &str,
+    condition: &str,
+    before: u64,
+) -> SqlResult<u64> {
+    c.query_one(
+        &format!("SELECT count(*) FROM {table} WHERE tenant = ?1 AND {condition}"),
+        params![tenant.as_str(), to_sql_integer(before)],
+        |row| row.get(0),
+    )
+}
+
+fn remove_expired_records(
+    t: &SqlConnection<'_>,
+    tenant: &TenantId,
+    kind: RecordKind,
+    before: u64,
+    limit: u32,
+) -> SqlResult<u64> {
+    let remove = |table: &str, key: &str, condition: &str, before: u64| {
+        t.execute_and_count_rows(
+            &format!(
+                "DELETE FROM {table} WHERE tenant = ?1 AND {key} IN
+                 (SELECT {key} FROM {table} WHERE tenant = ?1 AND {condition} LIMIT ?3)"
+            ),
+            params![tenant.as_str(), to_sql_integer(before), limit],
+        )
+    };
+    match kind {
+        // Jobs have rows in other tables, and recordings.
+        RecordKind::EndedJobs => Ok(0),
+        RecordKind::Usage => remove("daily_usage", "day", "day < ?2", before / MILLIS_PER_DAY),
+        RecordKind::RevokedKeys => remove("api_keys", "id", KEY_HAS_EXPIRED, before),
+        RecordKind::AuditLog => {
+            let mut removed = 0;
+            for expired in list_expired_audit_entries(t, tenant, before, limit)? {
+                removed += t.execute_and_count_rows(
+                    "DELETE FROM pipeline_audit_log WHERE tenant = ?1 AND pipeline = ?2 AND seq <= ?3",
+                    params![
+                        tenant.as_str(),
+                        expired.pipeline,
+                        to_sql_integer(expired.last_seq)
+                    ],
+                )?;
+            }
+            Ok(removed)
+        }
+    }
+}
+
+/// The oldest entries of a pipeline's audit log.
+struct ExpiredAuditEntries {
+    pipeline: String,
+    count: u64,
+    last_seq: u64,
+}
+
+/// Finds the entries that are older than `before`, at most `limit` of each pipeline. The last entry of a pipeline stays, because the next
+/// one continues its number.
+fn list_expired_audit_entries(
+    c: &SqlConnection<'_>,
+    tenant: &TenantId,
+    before: u64,
+    limit: u32,
+) -> SqlResult<Vec<ExpiredAuditEntries>> {
+    let last_entries = c.query_rows(
+        "SELECT pipeline, max(seq) FROM pipeline_audit_log WHERE tenant = ?1 GROUP BY pipeline",
+        params![tenant.as_str()],
+        |row| Ok((row.get::<String>(0)?, row.get::<u64>(1)?)),
+    )?;
+    let mut all_expired = Vec::new();
+    for (pipeline, last_seq) in last_entries {
+        let entries: Vec<PipelineAuditRecord> = c.query_rows(
+            "SELECT entry FROM pipeline_audit_log WHERE tenant = ?1 AND pipeline = ?2 AND seq < ?3 ORDER BY seq LIMIT ?4",
+            params![tenant.as_str(), pipeline, to_sql_integer(last_seq), limit],
+            |row| read_json(row, 0),
+        )?;
+        let expired = entries.iter().take_while(|entry| entry.at_millis < before);
+        let (count, newest) = expired.fold((0, None), |(count, _), entry| (count + 1, Some(entry.seq)));
+        if let Some(last_seq) = newest {
+            all_expired.push(ExpiredAuditEntries {
+                pipeline,
+                count,
+                last_seq,
+            });
+        }
+    }
+    Ok(all_expired)
+}
