@@ -34,6 +34,7 @@ pub mod page;
 pub mod page_text;
 pub mod ports;
 pub mod provider_call_limits;
+pub mod recording;
 pub mod replay;
 pub mod retention;
 pub mod revision;

@@ -13,7 +13,7 @@
 //! | `vectors/` | [`EdgeVectorStore`]; absent with [`QdrantVectorStore`] |
 //! | `ledger.db` | [`SqlLedger`]; absent with a PostgreSQL server |
 //! | `responses.db` | [`SqliteResponseCache`] |
-//! | `recordings/<tenant>` | recorded calls of jobs, written by `weir-policy`; removed with their tenant |
+//! | `recordings/<tenant>/<job>/<session>.calls` | [`FileRecordingStore`]; absent with an S3 server |
 //! | `migration.json` | exists while a [`Migration`] of the folder is not finished |
 //! | `weir.sock` | socket on which the holder runs searches of `vectors/` for other processes |
 //!
@@ -31,6 +31,8 @@ mod measured_stores;
 mod migration;
 mod migration_progress;
 mod path_with_public_name;
+mod recording_keys;
+mod recordings;
 mod redis_client;
 mod response_cache;
 mod s3;
@@ -53,9 +55,13 @@ pub use component_store::FileComponentStore;
 pub use ledger::{LINK_KEY_BYTES, PostgresConnectionSettings, SqlLedger};
 pub use migration::{Migration, MigrationServers};
 pub use migration_progress::{MigratedContent, MigrationProgress, MigrationStep, ReportProgress};
+pub use recordings::FileRecordingStore;
 pub use redis_client::{RedisClient, RedisConnection};
 pub use response_cache::SqliteResponseCache;
-pub use s3::{S3Bucket, S3Connection, S3Credentials, S3Location, S3LocationError, ServerSideEncryption};
+pub use s3::{
+    S3Bucket, S3Connection, S3Credentials, S3Location, S3LocationError, S3RecordingStore,
+    ServerSideEncryption,
+};
 pub use search_socket_server::search_data_folder;
 pub use tenant_removal::remove_tenant_with_all_data;
 pub use unfinished_migration::MigrationDirection;
@@ -64,6 +70,7 @@ pub use vectors::{EdgeVectorStore, MAX_HITS, QdrantConnection, QdrantVectorStore
 use weir_core::StorageError;
 use weir_core::component::ComponentStore;
 use weir_core::ports::{BlobStore, VectorStore};
+use weir_core::recording::RecordingStore;
 use weir_core::store_status::StoreStatus;
 use weir_core::uploads::UploadStore;
 
@@ -86,6 +93,8 @@ pub struct Storage {
     pub components: Arc<dyn ComponentStore>,
     /// Page images and texts.
     pub blobs: Arc<dyn BlobStore>,
+    /// Recorded calls of jobs.
+    pub recordings: Arc<dyn RecordingStore>,
     /// Passages.
     pub vectors: Arc<dyn VectorStore>,
     /// Documents, jobs, pages and events. Also the components' state, tenants, job requests, usage, and the revisions of pipelines.
@@ -103,7 +112,7 @@ pub struct ExternalStores {
     pub ledger: Option<SqlLedger>,
     /// The passages on a Qdrant server.
     pub vectors: Option<Arc<dyn VectorStore>>,
-    /// The uploads, components and blobs on an S3 server.
+    /// The uploads, components, blobs and recordings on an S3 server.
     pub bucket: Option<Arc<S3Bucket>>,
 }
 
@@ -146,6 +155,10 @@ impl Storage {
             Some(index) => Some(SearchServer::bind_socket_and_start(data, index)?),
             None => None,
         };
+        let recordings: Arc<dyn RecordingStore> = match &stores.s3 {
+            Some(s3) => Arc::new(s3.recordings.clone()),
+            None => Arc::new(FileRecordingStore::new(data)),
+        };
         let (uploads, components, blobs): (
             Arc<dyn UploadStore>,
             Arc<dyn ComponentStore>,
@@ -168,6 +181,7 @@ impl Storage {
             components,
             store_statuses: vec![ledger.status(), blobs.status(), vectors.status()],
             blobs,
+            recordings,
             vectors,
             ledger,
             _folder_lock: stores.folder_lock,

@@ -1,6 +1,6 @@
 //! Copies a data folder to servers, or servers to a data folder.
 //!
-//! The ledger, the objects (uploads, components and blobs) and the points of the index are copied one after the other, each only if the
+//! The ledger, the objects (uploads, components, blobs and recordings) and the points of the index are copied one after the other, each only if the
 //! settings name a server for it. Nothing else may use either side. Both sides are opened without a change of their content, except
 //! that an SQLite ledger is first brought into the state in which any start brings it: claims of a killed process end, and files that it was
 //! changing are measured.

@@ -1,7 +1,7 @@
-//! Uploads, components and blobs on an S3 server.
+//! Uploads, components, blobs and recordings on an S3 server.
 //!
-//! Keys are `<prefix>/blobs/<tenant>/<key>`, `<prefix>/uploads/<tenant>/<document>`, `<prefix>/staged/<tenant>/<job>/<document>` and
-//! `<prefix>/components/<tenant>/<digest>.wasm`. An S3 object is complete or absent: a put and a completed multipart upload replace it in
+//! Keys are `<prefix>/blobs/<tenant>/<key>`, `<prefix>/uploads/<tenant>/<document>`, `<prefix>/staged/<tenant>/<job>/<document>`,
+//! `<prefix>/components/<tenant>/<digest>.wasm` and `<prefix>/recordings/<tenant>/<job>/<session>.<part>.calls`. An S3 object is complete or absent: a put and a completed multipart upload replace it in
 //! one step. Every write is durable when the server has responded, so there is nothing to flush.
 //!
 //! The PDF workers and the compiler read files, so uploads and components are opened through a cache of files ([`local_cache`]). Page
@@ -24,6 +24,7 @@ mod errors;
 mod local_cache;
 mod multipart;
 mod object_transfer;
+mod recording_store;
 mod stored_bytes;
 mod upload_store;
 
@@ -38,6 +39,7 @@ use self::cached_objects::CachedObjects;
 pub(crate) use self::component_store::S3ComponentStore;
 pub use self::connection::{S3Connection, S3Credentials, S3Location, S3LocationError, ServerSideEncryption};
 use self::local_cache::LocalCache;
+pub use self::recording_store::S3RecordingStore;
 use self::stored_bytes::StoredBytes;
 pub(crate) use self::upload_store::S3UploadStore;
 use crate::storage_usage::StorageUsageTracker;
@@ -47,6 +49,7 @@ pub(crate) struct S3Stores {
     pub(crate) uploads: S3UploadStore,
     pub(crate) components: S3ComponentStore,
     pub(crate) blobs: S3BlobStore,
+    pub(crate) recordings: S3RecordingStore,
 }
 
 impl S3Stores {
@@ -69,7 +72,8 @@ impl S3Stores {
         Ok(Self {
             uploads: S3UploadStore::new(objects.clone()),
             components: S3ComponentStore::new(objects),
-            blobs: S3BlobStore::new(bucket, stored_bytes),
+            blobs: S3BlobStore::new(bucket.clone(), stored_bytes),
+            recordings: S3RecordingStore::new(bucket),
         })
     }
 }

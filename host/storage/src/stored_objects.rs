@@ -1,4 +1,4 @@
-//! The files of uploads, components and blobs as objects with keys, the same in a data folder and in a bucket, for migrations.
+//! The files of uploads, components, blobs and recordings as objects with keys, the same in a data folder and in a bucket, for migrations.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
@@ -11,13 +11,14 @@ use weir_core::StorageError;
 
 use crate::data_folder::{create_private_folder, sync_tree};
 use crate::path_with_public_name::PathWithPublicName;
+use crate::recording_keys::RECORDINGS;
 use crate::s3::S3Bucket;
 use crate::tenant_files::remove_file_if_exists;
 
 /// The kinds of objects, which are the first parts of keys.
-pub(crate) const OBJECT_KINDS: [&str; 4] = ["uploads", "staged", "components", "blobs"];
+pub(crate) const OBJECT_KINDS: [&str; 5] = ["uploads", "staged", "components", "blobs", RECORDINGS];
 /// The folders of the data folder that have objects.
-const FOLDERS: [&str; 3] = ["uploads", "components", "blobs"];
+const FOLDERS: [&str; 4] = ["uploads", "components", "blobs", RECORDINGS];
 /// The folder of staged uploads. Their names have dots where keys have slashes.
 const STAGING_FOLDER: &str = "uploads/.staged";
 /// The folder of files that are being copied.

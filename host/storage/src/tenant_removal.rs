@@ -9,6 +9,7 @@ use std::path::Path;
 
 use weir_core::component::ComponentStore as _;
 use weir_core::ports::{BlobStore, VectorStore as _};
+use weir_core::recording::RecordingStore as _;
 use weir_core::tenancy::TenantStore;
 use weir_core::uploads::UploadStore;
 use weir_core::{StorageError, TenantId};
@@ -19,7 +20,8 @@ use crate::path_with_public_name::PathWithPublicName;
 use crate::response_cache;
 use crate::vectors::EdgeVectorStore;
 
-/// Folders of tenants' files that no store opens here, each with its name in errors. An S3 server may have been in use earlier.
+/// Folders of tenants' files that no store opens here, each with its name in errors. An S3 server may have been in use earlier, or may be
+/// in use only since the files were written.
 const FOLDERS_WITHOUT_A_STORE: [(&str, &str); 3] = [
     ("the recordings", "recordings"),
     ("the cached uploads", "cache/uploads"),
@@ -80,6 +82,7 @@ pub async fn remove_tenant_with_all_data(
             s3.blobs.delete_blobs_with_prefix(tenant, "").await?;
             s3.uploads.remove_all_uploads_of_tenant(tenant).await?;
             s3.components.remove_all_components_of_tenant(tenant).await?;
+            s3.recordings.remove_all_recordings_of_tenant(tenant).await?;
         }
         blobs.delete_blobs_with_prefix(tenant, "").await?;
         uploads.remove_all_uploads_of_tenant(tenant).await?;

@@ -1,4 +1,4 @@
-//! Uploads, components and blobs on an S3 server: the contracts of the ports, stored bytes, the cache, and errors of the server.
+//! Uploads, components, blobs and recordings on an S3 server: the contracts of the ports, stored bytes, the cache, and errors of the server.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -8,14 +8,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weir_conformance::{check_blob_store, check_component_store, check_upload_store, store_upload};
+use weir_conformance::{
+    check_blob_store, check_component_store, check_recording_store, check_upload_store, store_upload,
+};
 use weir_core::component::ComponentDigest;
+use weir_core::recording::{AppendOutcome, RecordingSession, RecordingStore as _};
 use weir_core::uploads::StagedUpload;
 use weir_core::usage::UsageStore;
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 use weir_s3_server::{ACCESS_KEY, BUCKET, Fault, S3TestServer, SECRET_KEY};
 use weir_storage::{
-    ExternalStores, S3Bucket, S3Connection, S3Credentials, ServerSideEncryption, Storage,
+    ExternalStores, S3Bucket, S3Connection, S3Credentials, S3RecordingStore, ServerSideEncryption, Storage,
     remove_tenant_with_all_data,
 };
 
@@ -57,6 +60,7 @@ async fn stores_pass_the_conformance_suites() {
     check_blob_store(&*storage.blobs).await;
     check_upload_store(&*storage.uploads).await;
     check_component_store(&*storage.components).await;
+    check_recording_store(&*storage.recordings).await;
     assert_eq!(server.keys(), Vec::<String>::new());
     for tenant in ["blob-suite", "upload-suite", "component-suite"] {
         assert_eq!(stored_bytes(&storage, &tenant_id(tenant)).await, 0, "{tenant}");
@@ -91,12 +95,19 @@ async fn objects_have_keys_by_kind_tenant_and_name() {
     let document = store_upload(&*storage.uploads, &t, b"upload").await;
     let staged = stage(&storage, &t, b"staged").await;
     let digest = commit_component(&storage, &t, b"wasm").await;
+    let session = RecordingSession::start(t.clone(), JobId::new());
+    for part in 0..2 {
+        let appended = storage.recordings.append_part(&session, part, b"calls");
+        assert_eq!(appended.await.unwrap(), AppendOutcome::Appended);
+    }
     // Sent in parts.
     let large = store_upload(&*storage.uploads, &t, &large_file()).await;
     let digest = digest.to_string().replace("sha256:", "");
     let mut expected = vec![
         "blobs/acme/d/1/image.jpg".to_owned(),
         format!("components/acme/{digest}.wasm"),
+        format!("recordings/acme/{}/{}.000000.calls", session.job, session.id),
+        format!("recordings/acme/{}/{}.000001.calls", session.job, session.id),
         format!("staged/acme/{}/{}", staged.job, staged.document),
         format!("uploads/acme/{document}"),
         format!("uploads/acme/{large}"),
@@ -108,7 +119,56 @@ async fn objects_have_keys_by_kind_tenant_and_name() {
         assert_eq!(encryption.as_deref(), Some("aws:kms"), "{key}");
     }
     assert!(!dir.path().join("uploads/acme").exists() && !dir.path().join("blobs/acme").exists());
+    assert!(!dir.path().join("recordings").exists());
     storage.close().await.unwrap();
+    let external = ExternalStores {
+        bucket: Some(Arc::new(S3Bucket::connect(&connection).await.unwrap())),
+        ..ExternalStores::default()
+    };
+    remove_tenant_with_all_data(dir.path(), &t, external)
+        .await
+        .unwrap();
+    assert_eq!(server.keys(), Vec::<String>::new());
+}
+
+/// A node removes a recording of a session that another node writes, before, while and after a part is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn removed_recording_does_not_come_back_from_another_node() {
+    let server = S3TestServer::start();
+    let connection = connection_to(&server);
+    let store = async || S3RecordingStore::new(Arc::new(S3Bucket::connect(&connection).await.unwrap()));
+    let (writer, remover) = (store().await, store().await);
+    // The requests of one of them wait, so that those of the other fall between them.
+    for (text, delay) in [
+        ("", 0),
+        ("PUT", 40),
+        ("HEAD", 40),
+        ("POST", 40),
+        ("GET", 40),
+        ("list-type", 20),
+    ] {
+        let session = RecordingSession::start(tenant_id("acme"), JobId::new());
+        writer.append_part(&session, 0, b"first").await.unwrap();
+        server.fail_requests(Fault::Delay(Duration::from_millis(delay)), text, u32::MAX);
+        let write = async {
+            let mut outcomes = Vec::new();
+            for part in 1..=4 {
+                let outcome = writer.append_part(&session, part, b"next").await.unwrap();
+                outcomes.push(outcome);
+                if outcome == AppendOutcome::Removed {
+                    break;
+                }
+            }
+            outcomes
+        };
+        let remove = remover.remove_recordings(&session.tenant, std::slice::from_ref(&session.job));
+        let (outcomes, removed) = tokio::join!(write, remove);
+        removed.unwrap();
+        server.fail_with(None);
+        let late = writer.append_part(&session, 5, b"late").await.unwrap();
+        assert_eq!(late, AppendOutcome::Removed, "{text}: {outcomes:?}");
+        assert_eq!(server.keys(), Vec::<String>::new(), "{text}: {outcomes:?}");
+    }
 }
 
 /// Returns a file that is sent in three parts.

@@ -1,4 +1,4 @@
-//! Uploads, components and blobs on SeaweedFS, an S3 server that others wrote. `tests/seaweedfs/run` installs it and runs these tests.
+//! Uploads, components, blobs and recordings on SeaweedFS, an S3 server that others wrote. `tests/seaweedfs/run` installs it and runs these tests.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -6,7 +6,9 @@ mod fixture;
 
 use std::sync::Arc;
 
-use weir_conformance::{check_blob_store, check_component_store, check_upload_store, store_upload};
+use weir_conformance::{
+    check_blob_store, check_component_store, check_recording_store, check_upload_store, store_upload,
+};
 use weir_storage::{ExternalStores, S3Bucket, S3Connection, S3Credentials, ServerSideEncryption, Storage};
 use weir_test_services::SeaweedFsServer;
 
@@ -42,6 +44,7 @@ async fn stores_on_seaweedfs_pass_the_conformance_suites() {
     check_upload_store(&*storage.uploads).await;
     check_component_store(&*storage.components).await;
     check_blob_store(&*storage.blobs).await;
+    check_recording_store(&*storage.recordings).await;
 
     // Sent in parts.
     let (tenant, large) = (tenant_id("acme"), vec![7; 20 << 20]);

@@ -1,5 +1,6 @@
 //! Conformance suites for the ports. The stores and the fakes of each crate's tests run the same suite, so that a fake behaves as
-//! the store does. The crate also has a search for files that contain a text, for tests of erasure.
+//! the store does. The crate also has a store of recordings in memory, which several crates need in their
+//! tests, and a search for files that contain a text, for tests of erasure.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this crate is tests")]
 
@@ -14,6 +15,7 @@ mod ledger;
 mod node_registry;
 mod pipeline_store;
 mod provider_call_store;
+mod recording_store;
 pub mod records;
 mod response_cache;
 mod retention_store;
@@ -34,6 +36,7 @@ pub use ledger::check_ledger;
 pub use node_registry::check_node_registry;
 pub use pipeline_store::check_pipeline_store;
 pub use provider_call_store::check_provider_call_store;
+pub use recording_store::{MemoryRecordingStore, check_recording_store};
 pub use response_cache::check_response_cache;
 pub use retention_store::check_retention_store;
 pub use shadow_store::check_shadow_store;

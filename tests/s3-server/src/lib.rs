@@ -14,7 +14,7 @@ mod objects;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -71,11 +71,12 @@ pub(crate) struct ServerState {
     requests: Vec<String>,
 }
 
-/// An object with the encryption that its writer asked for.
+/// An object with the encryption that its writer asked for, and the time of its write.
 #[derive(Clone)]
 pub(crate) struct StoredObject {
     pub(crate) bytes: Bytes,
     pub(crate) encryption: Option<String>,
+    pub(crate) last_modified: SystemTime,
 }
 
 /// A running server. It stops when the value is dropped.
@@ -162,6 +163,13 @@ impl S3TestServer {
     pub fn replace_object(&self, key: &str, bytes: &[u8]) {
         let mut state = self.state.lock();
         state.objects.get_mut(key).unwrap().bytes = Bytes::copy_from_slice(bytes);
+    }
+
+    /// Sets the times of all objects back.
+    pub fn age_objects(&self, by: Duration) {
+        for object in self.state.lock().objects.values_mut() {
+            object.last_modified -= by;
+        }
     }
 
     /// Returns the number of unfinished multipart uploads.

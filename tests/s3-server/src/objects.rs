@@ -1,6 +1,7 @@
 //! The operations of S3 over a map.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
@@ -53,6 +54,7 @@ impl S3 for MemoryObjects {
         let object = StoredObject {
             bytes: read_body(input.body).await?,
             encryption: encryption_name(input.server_side_encryption),
+            last_modified: SystemTime::now(),
         };
         let mut state = self.0.lock();
         if input.if_none_match.is_some() {
@@ -111,6 +113,7 @@ impl S3 for MemoryObjects {
         let found = state.objects.get(&**key).cloned();
         let object = StoredObject {
             encryption: encryption_name(input.server_side_encryption),
+            last_modified: SystemTime::now(),
             ..found.ok_or_else(|| s3_error!(NoSuchKey))?
         };
         let result = CopyObjectResult {
@@ -141,6 +144,7 @@ impl S3 for MemoryObjects {
             .map(|(key, object)| Object {
                 key: Some(key.clone()),
                 size: Some(i64::try_from(object.bytes.len()).unwrap()),
+                last_modified: Some(object.last_modified.into()),
                 ..Object::default()
             })
             .collect();
@@ -228,6 +232,7 @@ impl S3 for MemoryObjects {
         let object = StoredObject {
             bytes: bytes.into(),
             encryption: encryption.filter(|name| !name.is_empty()),
+            last_modified: SystemTime::now(),
         };
         state.objects.insert(input.key, object);
         Ok(S3Response::new(CompleteMultipartUploadOutput::default()))

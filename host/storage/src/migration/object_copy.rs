@@ -1,4 +1,4 @@
-//! Copies and compares uploads, components and blobs.
+//! Copies and compares uploads, components, blobs and recordings.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -131,7 +131,7 @@ async fn compare_object(
 
 fn different(reason: &str) -> StorageError {
     StorageError::Failed {
-        what: "the comparison of uploads, components and blobs".into(),
+        what: "the comparison of uploads, components, blobs and recordings".into(),
         reason: format!("{reason}: empty the target and start again"),
     }
 }

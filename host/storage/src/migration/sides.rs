@@ -19,7 +19,7 @@ use crate::vectors::{EdgeVectorStore, QdrantConnection, QdrantVectorStore, Store
 pub struct MigrationServers {
     /// The PostgreSQL server for the ledger.
     pub ledger: Option<PostgresConnectionSettings>,
-    /// The bucket for uploads, components and blobs.
+    /// The bucket for uploads, components, blobs and recordings.
     pub bucket: Option<Arc<S3Bucket>>,
     /// The Qdrant server for the passages.
     pub vectors: Option<QdrantConnection>,

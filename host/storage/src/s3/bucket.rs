@@ -3,13 +3,13 @@
 //! Each function names what it accesses, for errors. Keys are relative to the prefix of the location.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier, ServerSideEncryption as SseHeader};
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
@@ -34,6 +34,8 @@ pub(super) struct ListedObject {
     /// The key, relative to the prefix of the location.
     pub(super) key: String,
     pub(super) bytes: u64,
+    /// When it was written, by the clock of the server.
+    pub(super) last_modified: SystemTime,
 }
 
 /// Whether an object was written that must be written once.
@@ -303,6 +305,7 @@ impl S3Bucket {
                 Some(ListedObject {
                     key: object.key()?.get(skipped..)?.to_owned(),
                     bytes: to_size(object.size()),
+                    last_modified: to_system_time(object.last_modified()),
                 })
             }));
         }
@@ -360,4 +363,12 @@ pub(super) async fn wait_after_cut_body(attempt: u32, what: &str, error: &str) -
 
 pub(super) fn to_size(bytes: Option<i64>) -> u64 {
     bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0)
+}
+
+/// Converts the time of an object. An object without a time counts as new, so that it is not removed for its age.
+fn to_system_time(time: Option<&DateTime>) -> SystemTime {
+    let seconds = time.and_then(|time| u64::try_from(time.secs()).ok());
+    seconds
+        .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
+        .unwrap_or_else(SystemTime::now)
 }

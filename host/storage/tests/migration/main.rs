@@ -21,7 +21,6 @@ use fixture::{
     DIMENSIONS, MODEL, document_id, make_event, make_point, make_query, open_storage, tenant_id, unit_vector,
 };
 use weir_conformance::records::{make_job, make_tenant};
-use weir_core::JobId;
 use weir_core::job_claim::NodeId;
 use weir_core::job_claim_store::JobClaimStore as _;
 use weir_core::ledger::{JobState, LedgerEntry};
@@ -29,6 +28,7 @@ use weir_core::node::{NodeInfo, NodeRegistry as _, NodeRole};
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::TenantStore as _;
 use weir_core::usage::UsageStore as _;
+use weir_core::{JobId, TenantId};
 use weir_s3_server::Fault;
 use weir_storage::{
     ExternalStores, MigratedContent, MigrationDirection, SqlLedger, Storage, search_data_folder,
@@ -49,7 +49,7 @@ async fn everything_survives_the_way_to_servers_and_back() {
     fill_folder(&from, 20).await;
     insert_unusual_rows(&from);
     let (rows, files) = (dump_ledger(&from), dump_files(&from));
-    assert_eq!(files.len(), 2 * (20 + 3));
+    assert_eq!(files.len(), 2 * (20 + 4));
 
     let counted = servers
         .addresses()
@@ -123,6 +123,20 @@ async fn everything_survives_the_way_to_servers_and_back() {
     assert_eq!(dump_files(&to), files);
 }
 
+async fn read_recordings(storage: &Storage, tenant: &TenantId) -> Vec<Vec<u8>> {
+    let mut read = Vec::new();
+    for recording in storage.recordings.list_recordings().await.unwrap() {
+        let list = storage.recordings.list_sessions(tenant, &recording.job);
+        for session in list.await.unwrap() {
+            let bytes = storage
+                .recordings
+                .read_session(tenant, &recording.job, &session.name);
+            read.push(bytes.await.unwrap().unwrap());
+        }
+    }
+    read
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn copy_on_servers_and_copy_in_a_folder_work_like_the_source() {
     let (servers, dir) = (Servers::start(), tempfile::tempdir().unwrap());
@@ -161,6 +175,7 @@ async fn copy_on_servers_and_copy_in_a_folder_work_like_the_source() {
             .await
             .unwrap();
         assert_eq!(hit_texts(&found), hit_texts(&hits));
+        assert_eq!(read_recordings(&storage, &t).await, [b"calls of acme"]);
         let ledger = &storage.ledger;
         assert_eq!(
             ledger.list_tenant_events(&t, 0, 1000).await.unwrap()[..30],

@@ -14,6 +14,7 @@ use weir_conformance::records::{make_job, make_tenant};
 use weir_core::component::ComponentDigest;
 use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::ports::Ledger as _;
+use weir_core::recording::RecordingSession;
 use weir_core::search::{SearchHit, SearchQuery};
 use weir_core::tenancy::TenantStore as _;
 use weir_core::uploads::StagedUpload;
@@ -157,7 +158,7 @@ pub(crate) fn hit_texts(hits: &[SearchHit]) -> Vec<(u32, &str)> {
     hits.iter().map(|hit| (hit.page, hit.text.as_str())).collect()
 }
 
-/// Writes documents of two tenants into a data folder: uploads, a component, blobs, passages and rows.
+/// Writes documents of two tenants into a data folder: uploads, a component, a recording, blobs, passages and rows.
 pub(crate) async fn fill_folder(data: &Path, pages: u32) {
     let storage = open_storage(data).await;
     for name in ["acme", "other"] {
@@ -172,6 +173,10 @@ pub(crate) async fn fill_folder(data: &Path, pages: u32) {
             .commit_component(&t, &component, &digest)
             .await
             .unwrap();
+        let session = RecordingSession::start(t.clone(), JobId::new());
+        let calls = format!("calls of {name}");
+        let recorded = storage.recordings.append_part(&session, 0, calls.as_bytes());
+        recorded.await.unwrap();
         let staged = StagedUpload {
             tenant: t.clone(),
             job: JobId::new(),
@@ -248,10 +253,10 @@ pub(crate) fn dump_ledger(data: &Path) -> BTreeMap<String, Vec<Vec<Value>>> {
     dump
 }
 
-/// Returns the relative paths and contents of all uploads, components and blobs.
+/// Returns the relative paths and contents of all uploads, components, blobs and recordings.
 pub(crate) fn dump_files(data: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
-    let mut folders: Vec<_> = ["uploads", "components", "blobs"]
+    let mut folders: Vec<_> = ["uploads", "components", "blobs", "recordings"]
         .map(|name| data.join(name))
         .into();
     while let Some(folder) = folders.pop() {
