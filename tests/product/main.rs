@@ -27,5 +27,6 @@ mod redis;
 mod s3;
 mod serve;
 mod shared_limits;
+mod shared_recordings;
 mod summaries;
 mod vision;

@@ -46,6 +46,7 @@ struct ClientView {
     events: Vec<(u64, Value)>,
     images: Vec<Vec<u8>>,
     components: Value,
+    replay: Value,
 }
 
 impl ClientView {
@@ -72,6 +73,7 @@ impl ClientView {
             events: client.follow_events(job, 0).collect(),
             images: images.collect(),
             components: get("/v1/components"),
+            replay: client.post(&format!("/v1/jobs/{job}/replay"), &json!({})).body,
         }
     }
 }
@@ -106,6 +108,7 @@ fn documents_and_queued_jobs_move_to_servers_and_back() {
     let document = done["document"].as_str().unwrap().to_owned();
     let view = ClientView::read(&client, &job, &document);
     assert!(view.hits.len() >= 3 && view.events.len() >= 5, "{view:?}");
+    assert!(view.replay["decisions"].as_u64() > Some(6), "{view:?}");
     // One job is interrupted, and one waits for it.
     let interrupted = client.submit_file("long.pdf", &weir_samples::generate_book(80, 9));
     let mut seen = client.follow_events(&interrupted, 0);
@@ -188,8 +191,8 @@ fn documents_and_queued_jobs_move_to_servers_and_back() {
         assert_eq!(events.last().unwrap()["state"], "done", "{events:#?}");
         let after = ClientView::read(&client, &job, &document);
         assert_eq!(
-            (&after.events, &after.images, &after.components),
-            (&view.events, &view.images, &view.components)
+            (&after.events, &after.images, &after.components, &after.replay),
+            (&view.events, &view.images, &view.components, &view.replay)
         );
         server.stop();
     }

@@ -1,11 +1,11 @@
-//! Uploads, components and blobs on an S3 server instead of the data folder, with the real binary.
+//! Uploads, components, blobs and recordings on an S3 server instead of the data folder, with the real binary.
 
 use serde_json::{Value, json};
 use weir_s3_server::{ACCESS_KEY, BUCKET, Fault, S3TestServer, SECRET_KEY};
 use weir_tests::WeirFixture;
 use weir_tests::server::{ApiClient, TestServer};
 
-/// Returns a data folder whose uploads, components and blobs are on the server.
+/// Returns a data folder whose uploads, components, blobs and recordings are on the server.
 fn fixture_on(s3: &S3TestServer, more_settings: &str) -> WeirFixture {
     let mut weir = WeirFixture::new();
     weir.set_variable("AWS_ACCESS_KEY_ID", ACCESS_KEY);
@@ -82,18 +82,24 @@ fn objects_are_on_the_s3_server_and_not_in_the_data_folder() {
             s3.keys()
         );
     }
-    for folder in ["blobs/ours", "uploads/ours", "components/ours"] {
+    assert!(count_keys(&s3, &format!("weir/recordings/ours/{job}/")) >= 1);
+    for folder in ["blobs/ours", "uploads/ours", "components/ours", "recordings"] {
         assert!(!weir.data_folder().join(folder).exists(), "{folder}");
     }
     server.stop();
 
-    // The component is read from the server, also without the cache.
+    // The component and the recording are read from the server, also without the cache.
     std::fs::remove_dir_all(weir.data_folder().join("cache")).unwrap();
     let replayed = weir.run_command(&["replay", &job, "--tenant", "ours", "--json"]);
     assert_eq!(replayed.exit_code, 0, "{}", replayed.stderr);
     let removed = weir.run_command(&["tenant", "delete", "ours"]);
     assert_eq!(removed.exit_code, 0, "{}", removed.stderr);
-    assert!(s3.keys().iter().all(|key| key.starts_with("weir/blobs/default/")));
+    let of_default = |key: &String| {
+        ["weir/blobs/default/", "weir/recordings/default/"]
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
+    };
+    assert!(s3.keys().iter().all(of_default), "{:?}", s3.keys());
 }
 
 #[test]
@@ -108,7 +114,9 @@ fn upload_of_another_data_folder_is_stored_again() {
         let events = client.wait_for_job(&client.submit_file("book.pdf", &book));
         assert_page_is_served(&client, &document_of(&events));
         server.stop();
-        keys.push(s3.keys());
+        let mut stored = s3.keys();
+        stored.retain(|key| !key.starts_with("weir/recordings/"));
+        keys.push(stored);
     }
     assert_eq!(keys[0], keys[1]);
 }

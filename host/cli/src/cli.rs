@@ -41,7 +41,7 @@ Examples:
 The servers are those of storage.ledger, storage.blobs and storage.vectors. A part without a server
 stays where it is. Stop all nodes first. The target must be empty. The source stays as it is. If the
 command is interrupted, run it again: it goes on. At its end it compares the number and the content
-of all rows, objects and points. recordings/ and responses.db are not copied.
+of all rows, objects and points. responses.db is not copied.
 
 --json prints {\"direction\", \"finished\", \"copied\": [{\"store\", \"name\", \"count\", \"bytes\",
 \"digest\"}], \"seconds\"}.";

@@ -88,10 +88,19 @@ impl CommandTarget {
     }
 }
 
-/// Makes a child process work on this data folder, also if the variable names a server.
+/// Makes a child process work on this data folder, also if the variable names a server or the settings name stores on servers.
 pub(crate) fn force_data_folder_in_child<'a>(
     command: &'a mut tokio::process::Command,
     data: &Path,
 ) -> &'a mut tokio::process::Command {
-    command.env_remove(SERVER_VARIABLE).arg("--data").arg(data)
+    command.env_remove(SERVER_VARIABLE).arg("--data").arg(data);
+    for setting in [
+        "storage.ledger",
+        "storage.blobs",
+        "storage.vectors",
+        "cluster.redis",
+    ] {
+        command.args(["--set", &format!("{setting}=")]);
+    }
+    command
 }

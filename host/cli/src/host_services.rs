@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use tokio::time::timeout;
 use weir_control::usage::UsageRecorder;
 use weir_core::component::{ComponentStore, ComponentValidator};
 use weir_core::id::TenantId;
@@ -33,6 +34,9 @@ use crate::store_connections::{EMBEDDING_MODEL, connect_qdrant, connect_s3_bucke
 pub(crate) const RASTER_WORKER_COMMAND: &str = "raster-worker";
 /// Hidden command that runs a process that compiles one component.
 pub(crate) const COMPILE_COMPONENT_COMMAND: &str = "compile-component";
+
+/// Maximum time for storing the last recorded calls at the end.
+const RECORDINGS_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The engine and all services that a job needs, in one process.
 pub(crate) struct HostServices {
@@ -105,7 +109,7 @@ impl HostServices {
             rasterizer.check_worker_starts().await?;
         }
         let policies = PolicyHost::new(PolicyHostConfig {
-            recordings_folder: Some(folders.data.join("recordings")),
+            recordings: Some(storage.recordings.clone()),
             record_calls: settings.policy_record_calls,
             usage_meter: meter.clone(),
             ..policy_config(settings, folders, storage.ledger.clone())?
@@ -239,6 +243,15 @@ impl ServicesUsedByEngine {
         if let Some(response_cache) = &self.response_cache {
             response_cache.close().await;
         }
+        // A recording whose end is not stored is reported as incomplete.
+        if timeout(RECORDINGS_CLOSE_TIMEOUT, self.policies.flush_recordings())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "the store of recordings does not respond: the last calls of recent jobs are not recorded"
+            );
+        }
         self.storage.close().await?;
         Ok(())
     }
@@ -293,7 +306,7 @@ pub(crate) fn policy_config(
         cache_folder: folders.cache.join("components"),
         max_cache_bytes: settings.policy_max_compiled_cache_bytes,
         max_loaded_components: settings.policy_max_loaded_components,
-        recordings_folder: None,
+        recordings: None,
         record_calls: false,
         retention: recording_retention(settings),
         state,

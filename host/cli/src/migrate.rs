@@ -105,15 +105,15 @@ fn print_next_steps(
                 out_line!("{name} = {}", json!(address))?;
             }
             out_line!(
-                "\nwith the other settings of these servers. recordings/ and responses.db stay in {data}, and a node that uses this folder \
-                 goes on with them. Its other files are not used any more."
+                "\nwith the other settings of these servers. responses.db stays in {data}, and a node that uses this folder goes on with it. Its \
+                 other files are not used any more."
             )
         }
         MigrationDirection::ToFolder => {
             let names: Vec<String> = servers.map(|(name, _)| format!("storage.{name}")).collect();
             out_line!(
-                "Remove {} from weir.toml, and start weir with --data {data}. Before that, copy recordings/ and responses.db of a node to {data} \
-                 if old jobs are to be replayed.",
+                "Remove {} from weir.toml, and start weir with --data {data}. To keep the cached responses of language models, copy \
+                 responses.db of a node to {data} before.",
                 names.join(", ")
             )
         }

@@ -14,11 +14,13 @@ use weir_core::component::{ComponentDigest, ComponentValidator as _};
 use weir_core::local_file::LocalFile;
 use weir_core::manifest::{Manifest, ResolvedComponentFile, ResolvedPipeline};
 use weir_core::memory_component_state::MemoryComponentState;
+use weir_core::recording::RecordingStore;
 use weir_core::replay::{DecidedActionCounts, ReplayError, ReplayReport};
 use weir_core::settings::Settings;
 use weir_core::tenancy::KeyScope;
 use weir_core::{JobId, TenantId};
 use weir_policy::{PolicyHost, RecordedComponent, RecordingFrame, SessionHeader, read_recording};
+use weir_storage::{FileRecordingStore, S3Bucket, S3RecordingStore};
 
 use crate::app_folders::AppFolders;
 use crate::command_target::CommandTarget;
@@ -106,22 +108,19 @@ async fn replay_in_data_folder(
     settings: &Settings,
     folders: &AppFolders,
 ) -> Result<ReplayReport> {
-    let folder = folders
-        .data
-        .join("recordings")
-        .join(replay.tenant_or_default().as_str());
-    let path = folder.join(format!("{}.calls", replay.job));
-    let frames = match read_recording(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let why = recording_retention(settings).explain_expiry(&replay.job);
-            return Err(match why {
-                Some(why) => ReplayError::RecordingRemoved(replay.job, why),
-                None => ReplayError::NotRecorded(replay.job),
-            })
-            .with_context(|| format!("the file {} does not exist", path.display()));
-        }
-        frames => frames.with_context(|| format!("cannot read {}", path.display()))?,
+    let bucket = connect_s3_bucket(settings).await?;
+    let recordings: Box<dyn RecordingStore> = match &bucket {
+        Some(bucket) => Box::new(S3RecordingStore::new(Arc::clone(bucket))),
+        None => Box::new(FileRecordingStore::new(&folders.data)),
     };
+    let frames = read_recording(&*recordings, &replay.tenant_or_default(), &replay.job).await?;
+    if frames.is_empty() {
+        return Err(match recording_retention(settings).explain_expiry(&replay.job) {
+            Some(why) => ReplayError::RecordingRemoved(replay.job, why),
+            None => ReplayError::NotRecorded(replay.job),
+        }
+        .into());
+    }
     let found_header = frames.iter().find_map(|frame| match frame {
         RecordingFrame::SessionStarted(opened) => Some(opened.as_ref().clone()),
         _ => None,
@@ -131,7 +130,7 @@ async fn replay_in_data_folder(
     let state = Arc::new(MemoryComponentState::default());
     let host = PolicyHost::new(policy_config(settings, folders, state)?)?;
     let pipeline = match &replay.with {
-        None => rebuild_recorded_pipeline(&session_header, replay, settings, folders).await?,
+        None => rebuild_recorded_pipeline(&session_header, replay, bucket.as_deref(), folders).await?,
         Some(path) if path.extension().is_some_and(|end| end == "toml") => {
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -143,7 +142,8 @@ async fn replay_in_data_folder(
         Some(path) => {
             let file = pipeline_loader::hash_component_file(path)?;
             let facts = host.inspect_component(&replay.tenant_or_default(), &file).await?;
-            let mut pipeline = rebuild_recorded_pipeline(&session_header, replay, settings, folders).await?;
+            let mut pipeline =
+                rebuild_recorded_pipeline(&session_header, replay, bucket.as_deref(), folders).await?;
             pipeline.manifest.capabilities.grant.extend(facts.capabilities);
             for role in facts.roles {
                 pipeline.components.insert(role, file.clone());
@@ -162,7 +162,7 @@ async fn replay_in_data_folder(
 async fn rebuild_recorded_pipeline(
     session_header: &SessionHeader,
     replay: &ReplayArgs,
-    settings: &Settings,
+    bucket: Option<&S3Bucket>,
     folders: &AppFolders,
 ) -> Result<ResolvedPipeline> {
     let pushed = folders
@@ -184,10 +184,9 @@ async fn rebuild_recorded_pipeline(
         resolve_recorded_component(component, &files)
     });
     if !missing.is_empty() {
-        let bucket = connect_s3_bucket(settings).await?;
         for (digest, name) in missing {
             let digest = ComponentDigest(digest);
-            let stored = match &bucket {
+            let stored = match bucket {
                 Some(bucket) => {
                     bucket
                         .read_component(&replay.tenant_or_default(), &digest)

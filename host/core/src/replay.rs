@@ -100,9 +100,12 @@ pub enum ReplayError {
     /// The recording was removed, for this reason.
     #[error("the recording of job {0} was removed: {1}")]
     RecordingRemoved(JobId, String),
-    /// The recording cannot be read.
+    /// The recording cannot be decoded.
     #[error("the recording cannot be read: {0}")]
     Unreadable(String),
+    /// The store of recordings cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// The components of the pipeline cannot be opened.
     #[error(transparent)]
     Policy(#[from] PolicyError),

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
+use weir_conformance::MemoryRecordingStore;
 use weir_core::manifest::{Capability, Manifest, ResolvedComponentFile, ResolvedPipeline, Role};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
@@ -71,7 +72,7 @@ fn new_host(folder: &Path, loaded_components: u32) -> Arc<PolicyHost> {
         cache_folder: folder.join("compiled"),
         max_cache_bytes: 8 << 30,
         max_loaded_components: loaded_components,
-        recordings_folder: Some(folder.join("recordings")),
+        recordings: Some(Arc::new(MemoryRecordingStore::default())),
         record_calls: true,
         retention: Retention::default(),
         state: Arc::new(MemoryComponentState::default()),

@@ -21,10 +21,12 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use tokio::runtime::Runtime;
+use weir_conformance::MemoryRecordingStore;
 use weir_core::manifest::{Manifest, ResolvedPipeline, Role};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
 use weir_core::ports::{JobPolicy, OpenPolicyRequest, PolicyFactory};
+use weir_core::replay::JobReplayer as _;
 use weir_core::{DocumentId, JobId, TenantId};
 use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 
@@ -64,7 +66,7 @@ fn new_host(folder: &Path, instances: u32) -> Arc<PolicyHost> {
         cache_folder: folder.join("compiled"),
         max_cache_bytes: 8 << 30,
         max_loaded_components: 1000,
-        recordings_folder: Some(folder.join("recordings")),
+        recordings: Some(Arc::new(MemoryRecordingStore::default())),
         record_calls: true,
         retention: Retention::default(),
         state: Arc::new(MemoryComponentState::default()),
@@ -95,6 +97,8 @@ const SAMPLE_PAGE: PageFacts = PageFacts {
 
 fn main() {
     let runtime = Runtime::new().unwrap();
+    // The hosts record calls on the runtime.
+    let _entered = runtime.enter();
     let folder = tempfile::tempdir().unwrap();
     let document = DocumentId::from_content(b"a document");
     let routing = default_pipeline(&[Role::Routing]);
@@ -127,6 +131,10 @@ fn main() {
                     left -= some;
                     drop(job);
                     host.flush_recordings().await;
+                    // They are in memory.
+                    host.remove_tenant_recordings(&TenantId::default_tenant())
+                        .await
+                        .unwrap();
                 }
                 spent
             })

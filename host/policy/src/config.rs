@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use weir_core::ports::ComponentStateStore;
+use weir_core::recording::RecordingStore;
 use weir_core::usage::UsageMeter;
 
 use crate::recording::Retention;
@@ -34,8 +35,8 @@ pub struct PolicyHostConfig {
     pub max_cache_bytes: u64,
     /// Components that stay loaded in memory. More are loaded only while more are in use.
     pub max_loaded_components: u32,
-    /// Folder of recordings; `None` disables recording and replay.
-    pub recordings_folder: Option<PathBuf>,
+    /// Store of recordings; `None` disables recording and replay.
+    pub recordings: Option<Arc<dyn RecordingStore>>,
     /// Whether new jobs are recorded. If not, existing recordings can still be replayed and are still removed when they expire.
     pub record_calls: bool,
     /// How long recordings are kept.

@@ -12,7 +12,7 @@
 //!
 //! A policy call must cost about a microsecond, because pipelines make one for each page. So calls use the synchronous
 //! component ABI on a fiber, a short call never reaches the tick that enforces the call timeout, and recording a call only
-//! moves its arguments into a list, which a thread writes to disk later.
+//! moves its arguments into a list, which a thread stores later.
 
 mod bindings;
 mod call_metrics;
@@ -42,7 +42,7 @@ pub use config::PolicyHostConfig;
 pub use host::PolicyHost;
 pub use recording::{
     PolicyFunctionCall, PolicyFunctionInvocation, RecordedCall, RecordedComponent, RecordedDecision,
-    RecordingFrame, Retention, RoleAssignment, SessionHeader, read_recording,
+    RecordingFrame, Retention, RoleAssignment, SessionHeader, decode_frames, read_recording,
 };
 pub use stats::{HostStats, JobPolicyCallStats};
 pub use wasm_job_policy::WasmJobPolicy;

@@ -9,7 +9,6 @@
 //! the decision of the fallback.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -27,7 +26,7 @@ use crate::capability_trace::{CapabilityTrace, RecordedResponse};
 use crate::host::PolicyHost;
 use crate::recording::{
     PolicyFunctionCall, RecordedCall, RecordedDecision, RecordingFrame, SessionHeader, match_function,
-    read_recording,
+    read_session_frames,
 };
 use crate::unavailable_capabilities::UnavailableCapabilities;
 
@@ -44,40 +43,34 @@ impl JobReplayer for PolicyHost {
         job: &JobId,
         pipeline: &ResolvedPipeline,
     ) -> Result<ReplayReport, ReplayError> {
-        let (folder, retention) = self
-            .recording_folder_and_retention()
-            .ok_or(ReplayError::NotRecorded(*job))?;
-        self.flush_recordings().await;
-        let path = folder.join(tenant.as_str()).join(format!("{job}.calls"));
-        let read = tokio::task::spawn_blocking(move || {
-            read_recording(&path).inspect_err(|error| {
-                tracing::warn!(path = %path.display(), %error, "cannot read a recording");
-            })
-        });
-        let read = read.await;
-        let frames = match read {
-            Ok(Ok(frames)) => frames,
-            Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {
-                return Err(match retention.explain_expiry(job) {
-                    Some(reason) => ReplayError::RecordingRemoved(*job, reason),
-                    None => ReplayError::NotRecorded(*job),
-                });
-            }
-            Ok(Err(error)) => return Err(ReplayError::Unreadable(error.to_string())),
-            Err(join_error) => return Err(ReplayError::Unreadable(join_error.to_string())),
-        };
-        self.replay_frames(frames, pipeline).await
+        let writer = self.recording_writer().ok_or(ReplayError::NotRecorded(*job))?;
+        writer.flush(Some(*job)).await;
+        let store = writer.store();
+        let sessions = store.list_sessions(tenant, job).await?;
+        if sessions.is_empty() {
+            return Err(match writer.retention().explain_expiry(job) {
+                Some(reason) => ReplayError::RecordingRemoved(*job, reason),
+                None => ReplayError::NotRecorded(*job),
+            });
+        }
+        let mut report = ReplayReport::default();
+        // One at a time, because a session can take much memory.
+        for session in sessions {
+            let frames = read_session_frames(store, tenant, job, &session).await?;
+            self.add_frames_to_report(frames, pipeline, &mut report).await?;
+        }
+        Ok(report)
     }
 }
 
 #[async_trait]
 impl RecordingRemover for PolicyHost {
     async fn remove_job_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
-        self.remove_recording_files(tenant, Some(jobs)).await
+        self.remove_recordings(tenant, Some(jobs)).await
     }
 
     async fn remove_tenant_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.remove_recording_files(tenant, None).await
+        self.remove_recordings(tenant, None).await
     }
 }
 
@@ -92,12 +85,23 @@ impl PolicyHost {
         pipeline: &ResolvedPipeline,
     ) -> Result<ReplayReport, ReplayError> {
         let mut report = ReplayReport::default();
+        self.add_frames_to_report(frames, pipeline, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Replays calls and adds their decisions to a report.
+    async fn add_frames_to_report(
+        &self,
+        frames: Vec<RecordingFrame>,
+        pipeline: &ResolvedPipeline,
+        report: &mut ReplayReport,
+    ) -> Result<(), ReplayError> {
         let mut session: Option<RecordedSession> = None;
         for frame in frames {
             match frame {
                 RecordingFrame::SessionStarted(header) => {
                     let previous = session.replace(RecordedSession::new(*header));
-                    self.replay_session(previous, pipeline, &mut report).await?;
+                    self.replay_session(previous, pipeline, report).await?;
                 }
                 RecordingFrame::Call(call) => match &mut session {
                     Some(session) => session.calls.push(*call),
@@ -120,8 +124,7 @@ impl PolicyHost {
                 }
             }
         }
-        self.replay_session(session, pipeline, &mut report).await?;
-        Ok(report)
+        self.replay_session(session, pipeline, report).await
     }
 
     async fn replay_session(

@@ -184,6 +184,7 @@ impl From<ReplayJobError> for Problem {
             ) => Self::not_found(error.to_string()),
             ReplayJobError::Replay(ReplayError::Unreadable(reason)) => Self::internal_error(reason),
             ReplayJobError::Replay(ReplayError::Policy(error)) => error.into(),
+            ReplayJobError::Replay(ReplayError::Storage(error)) => error.into(),
             ReplayJobError::Storage(error) => error.into(),
         }
     }

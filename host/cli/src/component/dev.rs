@@ -8,15 +8,17 @@
 //! works on every file system and in every container mount.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tokio::process::Command;
+use weir_core::recording::RecordingStore as _;
 use weir_core::settings::Settings;
 use weir_policy::{RecordedDecision, RecordingFrame, read_recording};
+use weir_storage::FileRecordingStore;
 
 use super::args::{DevArgs, TestArgs};
 use super::component_source::{ComponentSource, MANIFEST_FILE};
@@ -107,8 +109,9 @@ async fn ingest_and_read_decisions(source: &ComponentSource, document: &Path) ->
         .await
         .context("cannot start weir run")?;
     let mut decisions = DecisionsByCall::default();
-    for recording in list_recordings_of_all_tenants(&data.join("recordings")) {
-        for frame in read_recording(&recording)? {
+    let recordings = FileRecordingStore::new(&data);
+    for recording in recordings.list_recordings().await? {
+        for frame in read_recording(&recordings, &recording.tenant, &recording.job).await? {
             if let RecordingFrame::Call(call) = frame
                 && source.manifest.components.contains_key(&call.decision.role())
             {
@@ -117,20 +120,6 @@ async fn ingest_and_read_decisions(source: &ComponentSource, document: &Path) ->
         }
     }
     Ok(decisions)
-}
-
-/// Returns the recording files in a folder that has one subfolder per tenant.
-fn list_recordings_of_all_tenants(folder: &Path) -> Vec<PathBuf> {
-    let list_entries = |folder: &Path| {
-        std::fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-    };
-    list_entries(folder)
-        .flat_map(|tenant| list_entries(&tenant).collect::<Vec<_>>())
-        .collect()
 }
 
 /// Decisions as JSON text, by function, number of the repetition and subject of the call.

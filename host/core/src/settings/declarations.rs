@@ -239,7 +239,7 @@ settings! {
     "policy.record_calls" => policy_record_calls: bool = "true", "true or false" if |_v| true;
     /// Days after which the recording of a job is removed. 0: never.
     "policy.recording_retention_days" => policy_recording_retention_days: u32 = "30", "days, 0 to 36500" if |v| v <= 36_500;
-    /// Maximum bytes of all recordings on the host. The oldest are removed first. 0: no limit.
+    /// Maximum bytes of all recordings in the data folder, or of all nodes with an S3 server. The oldest are removed first. 0: no limit.
     "policy.max_recording_bytes" => policy_max_recording_bytes: u64 = "17179869184", "bytes, 0 or 67108864 to 1099511627776"
         if |v| v == 0 || (64 << 20..=1 << 40).contains(&v);
 

@@ -3,7 +3,6 @@
 mod component_assignment;
 pub(crate) mod shared_state;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -23,7 +22,7 @@ use crate::instance::job_context::JobContext;
 use crate::linked_component::{GrantedCapabilities, LinkedComponent};
 use crate::linked_component_cache::LinkedComponentCache;
 use crate::offload_executor::OffloadExecutor;
-use crate::recording::{JobRecorder, RecordingWriter, Retention};
+use crate::recording::{JobRecorder, RecordingWriter};
 use crate::stats::{HostCounters, HostStats, JobCounters};
 use crate::wasm_engine;
 use crate::wasm_job_policy::WasmJobPolicy;
@@ -42,7 +41,8 @@ impl PolicyHost {
     /// The metrics of policy calls are registered here, so install the metrics recorder first.
     ///
     /// # Errors
-    /// [`PolicyError::NoInstanceAvailable`] if the pool or a thread cannot be created or the recordings folder cannot be used;
+    /// [`PolicyError::NoInstanceAvailable`] if the pool or a thread cannot be created, or if there is a store of recordings and no
+    /// runtime;
     /// [`PolicyError::Unusable`] if the folder of compiled components cannot be used.
     pub fn new(config: PolicyHostConfig) -> Result<Arc<Self>, PolicyError> {
         let exhausted = |what: &str, reason: &dyn std::fmt::Display| PolicyError::NoInstanceAvailable {
@@ -78,9 +78,9 @@ impl PolicyHost {
                     .map_err(|e| start_error("cannot start the epoch thread", e))?,
                 offload_executor: OffloadExecutor::start()
                     .map_err(|e| start_error("cannot start the threads for long calls", e))?,
-                recording_writer: match config.recordings_folder {
-                    Some(folder) => Some(
-                        RecordingWriter::start(folder, config.retention)
+                recording_writer: match config.recordings {
+                    Some(store) => Some(
+                        RecordingWriter::start(store, config.retention)
                             .map_err(|e| start_error("cannot start recording calls", e))?,
                     ),
                     None => None,
@@ -111,30 +111,28 @@ impl PolicyHost {
         )
     }
 
-    /// Returns the folder of recordings and how long they are kept; `None` if there is no such folder.
-    pub(crate) fn recording_folder_and_retention(&self) -> Option<(PathBuf, Retention)> {
-        let writer = self.shared.recording_writer.as_ref()?;
-        Some((writer.folder().to_owned(), writer.retention()))
+    /// Returns the writer of recordings, which also has their store; `None` if there is no store.
+    pub(crate) fn recording_writer(&self) -> Option<&RecordingWriter> {
+        self.shared.recording_writer.as_ref()
     }
 
-    /// Waits until the calls of all dropped jobs are written to their recordings.
+    /// Waits until the calls of all dropped jobs are stored in their recordings.
     pub async fn flush_recordings(&self) {
         if let Some(writer) = &self.shared.recording_writer {
-            writer.flush().await;
+            writer.flush(None).await;
         }
     }
 
     /// Removes the recordings of these jobs; all recordings of the tenant if `jobs` is `None`.
-    pub(crate) async fn remove_recording_files(
+    pub(crate) async fn remove_recordings(
         &self,
         tenant: &TenantId,
         jobs: Option<&[JobId]>,
     ) -> Result<(), StorageError> {
-        let Some(writer) = &self.shared.recording_writer else {
-            return Ok(());
-        };
-        let removed = writer.remove_recordings(tenant, jobs).await;
-        removed.map_err(|error| StorageError::from_io_error(writer.folder().display().to_string(), &error))
+        match &self.shared.recording_writer {
+            Some(writer) => writer.remove_recordings(tenant, jobs).await,
+            None => Ok(()),
+        }
     }
 
     /// Opens the components of one job. Like [`PolicyFactory::open_job_policy`], but returns the concrete type, which has

@@ -6,20 +6,18 @@ use std::sync::mpsc::Sender;
 
 use parking_lot::Mutex;
 
-use super::recording_file::RecordingInProgress;
-use super::writer::{RecordingWriter, WriterCommand};
+use super::recording_in_progress::RecordingInProgress;
+use super::writer::{MAX_PENDING_BYTES, RecordingWriter, WriterCommand};
 use super::{RecordedCall, RecordingFrame, SessionHeader};
 
 /// Frames of a job that are written together.
 pub(super) const MAX_GROUP_FRAMES: usize = 64;
 /// Bytes of frames from which a smaller group is written.
 const MAX_GROUP_BYTES: usize = 256 << 10;
-/// Bytes of all jobs' frames that may wait for the thread.
-const MAX_PENDING_BYTES: usize = 32 << 20;
 
-/// Records the calls of one job. Dropping it submits the remaining frames. A job without calls leaves no file.
+/// Records the calls of one session of a job. Dropping it submits the remaining frames. A session without calls is not stored.
 pub(crate) struct JobRecorder {
-    file: Arc<RecordingInProgress>,
+    recording: Arc<RecordingInProgress>,
     commands: Option<Sender<WriterCommand>>,
     pending_bytes: Arc<AtomicUsize>,
     pending: Mutex<PendingFrames>,
@@ -36,7 +34,7 @@ struct PendingFrames {
 impl JobRecorder {
     pub(crate) fn new(writer: &RecordingWriter, header: SessionHeader) -> Self {
         Self {
-            file: writer.register_recording_in_progress(&header.tenant, &header.job),
+            recording: writer.register_session(&header.tenant, &header.job),
             commands: writer.commands.clone(),
             pending_bytes: Arc::clone(&writer.pending_bytes),
             pending: Mutex::new(PendingFrames {
@@ -48,7 +46,7 @@ impl JobRecorder {
     }
 
     pub(crate) fn push_call(&self, call: RecordedCall) {
-        if self.file.stopped.load(Ordering::Relaxed) {
+        if self.recording.stopped.load(Ordering::Relaxed) {
             return;
         }
         let bytes = call.estimate_bytes();
@@ -56,7 +54,9 @@ impl JobRecorder {
         pending.frames.push(RecordingFrame::Call(Box::new(call)));
         pending.bytes += bytes;
         pending.calls += 1;
-        if pending.frames.len() >= MAX_GROUP_FRAMES || pending.bytes >= MAX_GROUP_BYTES {
+        // The first call is submitted at once, so that a session is known to the store if the process is killed.
+        if pending.calls == 1 || pending.frames.len() >= MAX_GROUP_FRAMES || pending.bytes >= MAX_GROUP_BYTES
+        {
             // Sent under the lock, so that groups are written in order. Sending does not block.
             self.submit_pending_frames(&mut pending);
         }
@@ -64,14 +64,14 @@ impl JobRecorder {
 
     /// Sends the pending frames to the writer thread, or stops recording if too many bytes are waiting there.
     fn submit_pending_frames(&self, pending: &mut PendingFrames) {
-        if self.file.stopped.load(Ordering::Relaxed) {
+        if self.recording.stopped.load(Ordering::Relaxed) {
             return;
         }
         // A job that has filled one group usually fills another, so capacity is reserved. Most jobs never fill one.
         let mut frames = std::mem::replace(&mut pending.frames, Vec::with_capacity(MAX_GROUP_FRAMES));
         let mut bytes = std::mem::take(&mut pending.bytes);
         if self.pending_bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_PENDING_BYTES {
-            self.file.stopped.store(true, Ordering::Relaxed);
+            self.recording.stopped.store(true, Ordering::Relaxed);
             self.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
             bytes = 0;
             let has_header = matches!(frames.first(), Some(RecordingFrame::SessionStarted(_)));
@@ -82,7 +82,7 @@ impl JobRecorder {
         if let Some(commands) = &self.commands {
             // An error means that the thread has stopped; the job goes on without a recording.
             let _ = commands.send(WriterCommand::Write {
-                file: Arc::clone(&self.file),
+                recording: Arc::clone(&self.recording),
                 frames,
                 bytes,
             });

@@ -1,24 +1,26 @@
 //! Records the policy calls of jobs, so that they can be replayed against other components later.
 //!
-//! Recording a call costs the job only a move into a list. A thread encodes and writes the lists in groups. Recording never
-//! affects a job: if the thread is too slow, the disk is full or the recording has reached its size limit, recording stops with
-//! a note and the job goes on. The thread also removes expired recordings.
+//! Recording a call costs the job only a move into a list. A thread encodes the lists in groups and appends them to a
+//! [`RecordingStore`](weir_core::recording::RecordingStore). Recording never affects a job: if the thread or the store is too slow,
+//! the disk is full or the recording has reached its size limit, recording stops with a note and the job goes on. The thread also
+//! removes expired recordings.
 //!
-//! # File format
+//! # Format
 //!
-//! A recording is a sequence of [`RecordingFrame`]s. Each is encoded by `postcard` and preceded by its length in bytes (four
-//! bytes, little-endian). `postcard` encodes fields and variants by position, so their order is part of the format and their
-//! names are not.
+//! A recording has one session for each time the job was started or resumed, on any node. A session is a sequence of
+//! [`RecordingFrame`]s. Each is encoded by `postcard` and preceded by its length in bytes (four bytes, little-endian). `postcard`
+//! encodes fields and variants by position, so their order is part of the format and their names are not.
 //!
-//! A file has one session for each time the job was started or resumed. A session starts with
-//! [`RecordingFrame::SessionStarted`]. It ends with [`RecordingFrame::SessionEnded`], which has the number of its calls, or with
-//! [`RecordingFrame::RecordingStopped`]. A session without either was cut short when the process was killed.
+//! A session starts with [`RecordingFrame::SessionStarted`]. It ends with [`RecordingFrame::SessionEnded`], which has the number of
+//! its calls, or with [`RecordingFrame::RecordingStopped`]. A session without either was cut short when the process was killed. The
+//! start is stored with the first call, so that a session of a killed process is not missing without a trace.
 
+mod frames;
 mod job_recorder;
-mod reader;
 mod recorded_decision;
-mod recording_file;
+mod recording_in_progress;
 mod retention;
+mod session_buffer;
 mod writer;
 
 #[cfg(test)]
@@ -35,8 +37,9 @@ use weir_core::{JobId, RevisionId, TenantId};
 
 use crate::capability_trace::RecordedResponse;
 
+pub(crate) use frames::read_session_frames;
+pub use frames::{decode_frames, read_recording};
 pub(crate) use job_recorder::JobRecorder;
-pub use reader::read_recording;
 pub(crate) use recorded_decision::match_function;
 pub use recorded_decision::{PolicyFunctionCall, PolicyFunctionInvocation, RecordedDecision};
 pub use retention::Retention;

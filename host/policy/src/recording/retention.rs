@@ -2,14 +2,14 @@
 //!
 //! The age of a recording is the time since its last call. If all recordings together exceed the byte limit, the oldest are
 //! removed first, of any tenant. Recordings serve to test changes, and the latest jobs are the most useful for that.
+//!
+//! If several nodes share a store, each removes the recordings of all. Removing one twice is no error.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use weir_core::JobId;
+use weir_core::recording::RecordingStore;
+use weir_core::{JobId, StorageError, TenantId};
 
 const SECONDS_PER_DAY: u64 = 86_400;
 
@@ -43,21 +43,18 @@ impl Retention {
     }
 }
 
-struct FoundRecording {
-    path: PathBuf,
-    bytes: u64,
-    last_modified: SystemTime,
-}
-
-/// Removes the expired recordings of a folder, except those in `open`, which are still being written. Returns the number of
+/// Removes the expired recordings of a store, except those in `open`, which are still being written. Returns the number of
 /// removed recordings.
-pub(super) fn remove_old_and_excess_recordings(
-    folder: &Path,
+pub(super) async fn remove_old_and_excess_recordings(
+    store: &dyn RecordingStore,
     retention: Retention,
-    open: &HashSet<PathBuf>,
+    open: &HashSet<(TenantId, JobId)>,
     now: SystemTime,
-) -> io::Result<usize> {
-    let mut found = list_recordings(folder)?;
+) -> Result<usize, StorageError> {
+    if retention == Retention::default() {
+        return Ok(0);
+    }
+    let mut found = store.list_recordings().await?;
     found.sort_by_key(|recording| recording.last_modified);
     let mut total_bytes: u64 = found.iter().map(|recording| recording.bytes).sum();
     let mut removed = 0;
@@ -68,150 +65,79 @@ pub(super) fn remove_old_and_excess_recordings(
         if !(is_too_old || is_over_byte_limit) {
             break;
         }
-        if open.contains(&recording.path) {
+        let (tenant, job) = (recording.tenant, recording.job);
+        if open.contains(&(tenant.clone(), job)) {
             continue;
         }
-        fs::remove_file(&recording.path)?;
+        store.remove_recordings(&tenant, &[job]).await?;
         total_bytes = total_bytes.saturating_sub(recording.bytes);
         removed += 1;
-        if let Some(tenant) = recording.path.parent() {
-            // Fails while the folder is not empty.
-            let _ = fs::remove_dir(tenant);
-        }
     }
     Ok(removed)
 }
 
-/// Lists the files in a folder; none if the folder does not exist.
-pub(super) fn list_files_in_folder(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        files => files?.map(|file| Ok(file?.path())).collect(),
-    }
-}
-
-/// Removes files. A missing file is not an error.
-pub(super) fn remove_files(files: &[PathBuf]) -> io::Result<()> {
-    files.iter().try_for_each(|path| match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    })
-}
-
-/// Lists all recordings. There is a folder for each tenant and a file for each job.
-fn list_recordings(folder: &Path) -> io::Result<Vec<FoundRecording>> {
-    let mut found = Vec::new();
-    for tenant in fs::read_dir(folder)? {
-        let tenant = tenant?;
-        if !tenant.file_type()?.is_dir() {
-            continue;
-        }
-        for file in fs::read_dir(tenant.path())? {
-            let file = file?;
-            let metadata = file.metadata()?;
-            if metadata.is_file() && file.path().extension().is_some_and(|end| end == "calls") {
-                found.push(FoundRecording {
-                    path: file.path(),
-                    bytes: metadata.len(),
-                    last_modified: metadata.modified()?,
-                });
-            }
-        }
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
+    use weir_conformance::MemoryRecordingStore;
+
     use super::*;
 
-    /// Creates recordings of 1000 bytes with these names and ages in days.
-    fn create_recordings(files: &[(&str, u64)]) -> (tempfile::TempDir, SystemTime) {
-        let folder = tempfile::tempdir().unwrap();
-        let now = SystemTime::now();
-        for (name, days) in files {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, [0; 1000]).unwrap();
-            let file = fs::File::options().write(true).open(&path).unwrap();
-            file.set_modified(now - Duration::from_secs(days * SECONDS_PER_DAY))
-                .unwrap();
+    /// The tenants of sample recordings of 1000 bytes, and their ages in days.
+    const SAMPLES: [(&str, u64); 4] = [("a", 40), ("a", 10), ("b", 31), ("b", 1)];
+
+    struct Samples {
+        store: MemoryRecordingStore,
+        recordings: Vec<(TenantId, JobId)>,
+        now: SystemTime,
+    }
+
+    impl Samples {
+        fn new() -> Self {
+            let (store, now) = (MemoryRecordingStore::default(), SystemTime::now());
+            let recordings = SAMPLES.map(|(tenant, days)| {
+                let (tenant, job) = (tenant.parse().unwrap(), JobId::new());
+                let modified = now - Duration::from_secs(days * SECONDS_PER_DAY);
+                store.insert(&tenant, &job, vec![0; 1000], modified);
+                (tenant, job)
+            });
+            Self {
+                store,
+                recordings: recordings.into(),
+                now,
+            }
         }
-        (folder, now)
+
+        /// Applies the limits. Returns the number of removed recordings and which are left.
+        async fn sweep(&self, max_days: u32, max_bytes: u64, open: &[usize]) -> (usize, Vec<usize>) {
+            let open = open.iter().map(|&n| self.recordings[n].clone()).collect();
+            let retention = Retention { max_days, max_bytes };
+            let swept = remove_old_and_excess_recordings(&self.store, retention, &open, self.now);
+            let is_left = |n: &usize| {
+                let (tenant, job) = &self.recordings[*n];
+                !self.store.sessions(tenant, job).is_empty()
+            };
+            (swept.await.unwrap(), (0..SAMPLES.len()).filter(is_left).collect())
+        }
     }
 
-    fn remaining_recordings(folder: &Path) -> Vec<String> {
-        let mut remaining: Vec<String> = list_recordings(folder)
-            .unwrap()
-            .into_iter()
-            .map(|found| {
-                found
-                    .path
-                    .strip_prefix(folder)
-                    .unwrap()
-                    .to_string_lossy()
-                    .into_owned()
-            })
-            .collect();
-        remaining.sort();
-        remaining
+    #[tokio::test]
+    async fn recordings_over_max_days_are_removed() {
+        assert_eq!(Samples::new().sweep(30, 0, &[]).await, (2, vec![1, 3]));
     }
 
-    const SAMPLE_FILES: [(&str, u64); 4] = [
-        ("a/1.calls", 40),
-        ("a/2.calls", 10),
-        ("b/3.calls", 31),
-        ("b/4.calls", 1),
-    ];
-
-    #[test]
-    fn recordings_over_max_days_are_removed() {
-        let (folder, now) = create_recordings(&SAMPLE_FILES);
-        let retention = Retention {
-            max_days: 30,
-            max_bytes: 0,
-        };
-        assert_eq!(
-            remove_old_and_excess_recordings(folder.path(), retention, &HashSet::new(), now).unwrap(),
-            2
-        );
-        assert_eq!(remaining_recordings(folder.path()), ["a/2.calls", "b/4.calls"]);
+    #[tokio::test]
+    async fn oldest_recordings_are_removed_over_max_bytes() {
+        assert_eq!(Samples::new().sweep(0, 1500, &[]).await, (3, vec![3]));
     }
 
-    #[test]
-    fn oldest_recordings_are_removed_over_max_bytes() {
-        let (folder, now) = create_recordings(&SAMPLE_FILES);
-        let retention = Retention {
-            max_days: 0,
-            max_bytes: 1500,
-        };
-        assert_eq!(
-            remove_old_and_excess_recordings(folder.path(), retention, &HashSet::new(), now).unwrap(),
-            3
-        );
-        assert_eq!(remaining_recordings(folder.path()), ["b/4.calls"]);
-        assert!(!folder.path().join("a").exists());
+    #[tokio::test]
+    async fn a_recording_being_written_is_not_removed() {
+        assert_eq!(Samples::new().sweep(30, 1000, &[0]).await, (3, vec![0]));
     }
 
-    #[test]
-    fn a_recording_being_written_is_not_removed() {
-        let (folder, now) = create_recordings(&SAMPLE_FILES);
-        let open = HashSet::from([folder.path().join("a/1.calls")]);
-        let retention = Retention {
-            max_days: 30,
-            max_bytes: 1000,
-        };
-        remove_old_and_excess_recordings(folder.path(), retention, &open, now).unwrap();
-        assert_eq!(remaining_recordings(folder.path()), ["a/1.calls"]);
-    }
-
-    #[test]
-    fn without_limits_nothing_is_removed() {
-        let (folder, now) = create_recordings(&SAMPLE_FILES);
-        let swept =
-            remove_old_and_excess_recordings(folder.path(), Retention::default(), &HashSet::new(), now)
-                .unwrap();
-        assert_eq!((swept, remaining_recordings(folder.path()).len()), (0, 4));
+    #[tokio::test]
+    async fn without_limits_nothing_is_removed() {
+        assert_eq!(Samples::new().sweep(0, 0, &[]).await, (0, vec![0, 1, 2, 3]));
     }
 
     #[test]

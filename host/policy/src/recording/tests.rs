@@ -1,14 +1,18 @@
-use std::fs::{self, OpenOptions};
-use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
 
+use weir_conformance::MemoryRecordingStore;
+
+use super::frames::MAX_SESSION_BYTES;
 use super::job_recorder::MAX_GROUP_FRAMES;
-use super::recording_file::{MAX_RECORDING_BYTES, RecordingInProgress, append_frames, encode_frames};
+use super::recording_in_progress::RecordingInProgress;
+use super::session_buffer::{SessionBuffer, SessionState};
 use super::*;
 use weir_core::decision::{PageRoute, PageToRoute, ReadingMethod};
 use weir_core::manifest::ComponentLimits;
 use weir_core::page::PageFacts;
-use weir_core::{DocumentId, JobId, RevisionId, TenantId};
+use weir_core::recording::{RecordingSession, RecordingStore as _};
+use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
 
 fn session_header(job: JobId) -> SessionHeader {
     SessionHeader {
@@ -57,10 +61,6 @@ fn recorded_call(page: u32) -> RecordedCall {
     }
 }
 
-fn recording_file(path: &Path) -> RecordingInProgress {
-    RecordingInProgress::new(path.to_owned())
-}
-
 fn page_numbers(frames: &[RecordingFrame]) -> Vec<u32> {
     frames
         .iter()
@@ -74,33 +74,59 @@ fn page_numbers(frames: &[RecordingFrame]) -> Vec<u32> {
         .collect()
 }
 
-#[test]
-fn recorded_frames_are_read_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let job = JobId::new();
-    let writer = RecordingWriter::start(folder.path().join("recordings"), Retention::default()).unwrap();
-    let recorder = JobRecorder::new(&writer, session_header(job));
-    for page in 1..=100 {
-        recorder.push_call(recorded_call(page));
+fn start_writer(store: &Arc<MemoryRecordingStore>) -> RecordingWriter {
+    RecordingWriter::start(Arc::clone(store) as _, Retention::default()).unwrap()
+}
+
+/// Returns the frames of each session of a job of the default tenant.
+fn stored_sessions(store: &MemoryRecordingStore, job: &JobId) -> Vec<Vec<RecordingFrame>> {
+    let sessions = store.sessions(&TenantId::default_tenant(), job);
+    sessions
+        .iter()
+        .map(|bytes| decode_frames(bytes).unwrap())
+        .collect()
+}
+
+/// Returns the frames of the only session of a job.
+fn stored_frames(store: &MemoryRecordingStore, job: &JobId) -> Vec<RecordingFrame> {
+    let mut sessions = stored_sessions(store, job);
+    assert_eq!(sessions.len(), 1);
+    sessions.pop().unwrap()
+}
+
+#[tokio::test]
+async fn store_in_memory_passes_the_conformance_suite() {
+    weir_conformance::check_recording_store(&MemoryRecordingStore::default()).await;
+}
+
+#[tokio::test]
+async fn recorded_frames_are_read_back() {
+    for interval in [Duration::ZERO, Duration::from_secs(3600)] {
+        let store = Arc::new(MemoryRecordingStore::with_append_interval(interval));
+        let job = JobId::new();
+        let writer = start_writer(&store);
+        let recorder = JobRecorder::new(&writer, session_header(job));
+        for page in 1..=100 {
+            recorder.push_call(recorded_call(page));
+        }
+        drop(recorder);
+        drop(writer);
+        let frames = stored_frames(&store, &job);
+        assert_eq!(
+            frames[0],
+            RecordingFrame::SessionStarted(Box::new(session_header(job)))
+        );
+        assert_eq!(frames[1], RecordingFrame::Call(Box::new(recorded_call(1))));
+        assert_eq!(page_numbers(&frames), (1..=100).collect::<Vec<_>>());
+        assert_eq!(frames.last(), Some(&RecordingFrame::SessionEnded { calls: 100 }));
     }
-    drop(recorder);
-    drop(writer);
-    let path = folder.path().join(format!("recordings/default/{job}.calls"));
-    let frames = read_recording(&path).unwrap();
-    assert_eq!(
-        frames[0],
-        RecordingFrame::SessionStarted(Box::new(session_header(job)))
-    );
-    assert_eq!(frames[1], RecordingFrame::Call(Box::new(recorded_call(1))));
-    assert_eq!(page_numbers(&frames), (1..=100).collect::<Vec<_>>());
-    assert_eq!(frames.last(), Some(&RecordingFrame::SessionEnded { calls: 100 }));
 }
 
 /// Four threads record calls at the same time, and each fills two groups.
-#[test]
-fn frame_groups_are_written_in_submission_order() {
-    let folder = tempfile::tempdir().unwrap();
-    let writer = RecordingWriter::start(folder.path().to_owned(), Retention::default()).unwrap();
+#[tokio::test]
+async fn frame_groups_are_written_in_submission_order() {
+    let store = Arc::new(MemoryRecordingStore::default());
+    let writer = start_writer(&store);
     let jobs: Vec<JobId> = (0..100).map(|_| JobId::new()).collect();
     for job in &jobs {
         let recorder = JobRecorder::new(&writer, session_header(*job));
@@ -114,7 +140,7 @@ fn frame_groups_are_written_in_submission_order() {
     }
     drop(writer);
     for job in jobs {
-        let frames = read_recording(&folder.path().join(format!("default/{job}.calls"))).unwrap();
+        let frames = stored_frames(&store, &job);
         let calls = 8 * MAX_GROUP_FRAMES as u64;
         assert!(
             matches!(frames.first(), Some(RecordingFrame::SessionStarted(_))),
@@ -125,121 +151,143 @@ fn frame_groups_are_written_in_submission_order() {
     }
 }
 
-#[test]
-fn a_failed_write_closes_the_file_for_good() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("default/job.calls");
-    let file = recording_file(&path);
-    append_frames(
-        &file,
-        &[RecordingFrame::SessionStarted(Box::new(session_header(
-            JobId::new(),
-        )))],
-    )
-    .unwrap();
-    // A folder temporarily replaces the file, so that opening it fails.
-    let moved_file = folder.path().join("aside");
-    fs::rename(&path, &moved_file).unwrap();
-    fs::create_dir(&path).unwrap();
-    append_frames(&file, &[RecordingFrame::Call(Box::new(recorded_call(1)))]).unwrap_err();
-    file.stop_recording();
-    fs::remove_dir(&path).unwrap();
-    fs::rename(&moved_file, &path).unwrap();
-    assert_eq!(
-        append_frames(&file, &[RecordingFrame::Call(Box::new(recorded_call(2)))]).unwrap(),
-        0
-    );
-    assert_eq!(read_recording(&path).unwrap().len(), 1);
-}
-
-#[test]
-fn a_resumed_job_cuts_off_a_torn_frame() {
-    let folder = tempfile::tempdir().unwrap();
-    let job = JobId::new();
-    let record_session = |page| {
-        let writer = RecordingWriter::start(folder.path().to_owned(), Retention::default()).unwrap();
-        JobRecorder::new(&writer, session_header(job)).push_call(recorded_call(page));
+/// Waits until a job has this many recorded calls in its only session.
+async fn wait_for_calls(store: &MemoryRecordingStore, job: &JobId, calls: usize) {
+    let is_stored = || {
+        let sessions = stored_sessions(store, job);
+        sessions
+            .first()
+            .is_some_and(|frames| page_numbers(frames).len() == calls)
     };
-    let path = folder.path().join(format!("default/{job}.calls"));
-    record_session(1);
-    let end = encode_frames(&[RecordingFrame::SessionEnded { calls: 1 }])
-        .unwrap()
-        .len() as u64;
-    let torn = fs::metadata(&path).unwrap().len() - end - 3;
-    OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(torn)
-        .unwrap();
-    assert_eq!(read_recording(&path).unwrap().len(), 1);
-    record_session(2);
-    let frames = read_recording(&path).unwrap();
-    assert_eq!(
-        frames
-            .iter()
-            .filter(|f| matches!(f, RecordingFrame::SessionStarted(_)))
-            .count(),
-        2
-    );
-    assert_eq!(page_numbers(&frames), [2]);
+    while !is_stored() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
-#[test]
-fn a_full_recording_ends_with_a_stop_frame() {
-    let folder = tempfile::tempdir().unwrap();
+#[tokio::test]
+async fn start_of_a_session_is_stored_before_the_interval_has_passed() {
+    let store = Arc::new(MemoryRecordingStore::with_append_interval(Duration::from_secs(
+        3600,
+    )));
     let job = JobId::new();
-    let path = folder.path().join(format!("default/{job}.calls"));
-    let file = recording_file(&path);
-    append_frames(
-        &file,
-        &[RecordingFrame::SessionStarted(Box::new(session_header(job)))],
-    )
-    .unwrap();
+    let writer = start_writer(&store);
+    let recorder = JobRecorder::new(&writer, session_header(job));
+    recorder.push_call(recorded_call(1));
+    wait_for_calls(&store, &job, 1).await;
+    // More than a group, which waits for the interval, for a flush of its job or for the end of the session.
+    for page in 2..=1 + u32::try_from(MAX_GROUP_FRAMES).unwrap() {
+        recorder.push_call(recorded_call(page));
+    }
+    writer.flush(Some(JobId::new())).await;
+    assert_eq!(page_numbers(&stored_frames(&store, &job)), [1]);
+    writer.flush(Some(job)).await;
+    assert_eq!(
+        page_numbers(&stored_frames(&store, &job)).len(),
+        1 + MAX_GROUP_FRAMES
+    );
+    drop(recorder);
+    wait_for_calls(&store, &job, 1 + MAX_GROUP_FRAMES).await;
+}
+
+#[tokio::test]
+async fn unavailable_store_gets_the_calls_later_and_a_failed_one_none() {
+    for is_available_later in [true, false] {
+        let store = Arc::new(MemoryRecordingStore::default());
+        let job = JobId::new();
+        let writer = start_writer(&store);
+        let recorder = JobRecorder::new(&writer, session_header(job));
+        recorder.push_call(recorded_call(1));
+        writer.flush(None).await;
+        store.fail_appends_with(Some(match is_available_later {
+            true => StorageError::Unavailable {
+                what: "the store".into(),
+                reason: "it is stopped".into(),
+            },
+            false => StorageError::NoSpace {
+                what: "the store".into(),
+            },
+        }));
+        for page in 2..=1 + u32::try_from(MAX_GROUP_FRAMES).unwrap() {
+            recorder.push_call(recorded_call(page));
+        }
+        writer.flush(None).await;
+        store.fail_appends_with(None);
+        drop(recorder);
+        drop(writer);
+        let frames = stored_frames(&store, &job);
+        match is_available_later {
+            true => {
+                let calls = 1 + MAX_GROUP_FRAMES as u64;
+                assert_eq!(frames.len() as u64, calls + 2);
+                assert_eq!(frames.last(), Some(&RecordingFrame::SessionEnded { calls }));
+            }
+            false => assert_eq!((frames.len(), page_numbers(&frames)), (2, vec![1])),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_recording_ends_with_a_stop_frame() {
+    let store = MemoryRecordingStore::default();
+    let job = JobId::new();
+    let recording = Arc::new(RecordingInProgress::new(RecordingSession::start(
+        TenantId::default_tenant(),
+        job,
+    )));
+    let mut buffer = SessionBuffer::new(Arc::clone(&recording));
+    let started = RecordingFrame::SessionStarted(Box::new(session_header(job)));
     // One frame that almost reaches the byte limit.
     let filler =
-        RecordingFrame::RecordingStopped("x".repeat(usize::try_from(MAX_RECORDING_BYTES).unwrap() - 400));
-    append_frames(&file, &[filler]).unwrap();
-    assert!(!file.stopped.load(Ordering::Relaxed));
-    append_frames(&file, &vec![RecordingFrame::Call(Box::new(recorded_call(1))); 10]).unwrap();
-    assert!(file.stopped.load(Ordering::Relaxed));
-    let frames = read_recording(&path).unwrap();
+        RecordingFrame::RecordingStopped("x".repeat(usize::try_from(MAX_SESSION_BYTES).unwrap() - 1000));
+    let call = RecordingFrame::Call(Box::new(recorded_call(1)));
+    buffer.push_frames(&[started, filler, call.clone()], 0).unwrap();
+    assert_eq!(buffer.store_part(&store).await.0, SessionState::Open);
+    assert!(!recording.is_closed());
+    buffer.push_frames(&vec![call; 20], 0).unwrap();
+    assert!(recording.is_closed());
+    assert_eq!(buffer.store_part(&store).await.0, SessionState::Closed);
+    let frames = stored_frames(&store, &job);
     assert!(matches!(frames.last(), Some(RecordingFrame::RecordingStopped(why)) if why.contains("reached")));
-    assert!(fs::metadata(&path).unwrap().len() <= MAX_RECORDING_BYTES + 100);
+    assert_eq!(frames.len(), 4);
 }
 
-#[test]
-fn trailing_zeros_are_not_read_as_frames() {
-    let mut bytes = encode_frames(&[RecordingFrame::RecordingStopped("a".into())]).unwrap();
-    let whole = bytes.len();
-    bytes.extend_from_slice(&[0; 64]);
-    assert_eq!(reader::complete_frames_len(&bytes), whole);
+#[tokio::test]
+async fn a_resumed_job_has_another_session() {
+    let store = Arc::new(MemoryRecordingStore::default());
+    let job = JobId::new();
+    for page in 1..=2 {
+        let writer = start_writer(&store);
+        JobRecorder::new(&writer, session_header(job)).push_call(recorded_call(page));
+    }
+    let sessions = stored_sessions(&store, &job);
+    let pages: Vec<_> = sessions.iter().map(|frames| page_numbers(frames)).collect();
+    assert_eq!(pages, [[1], [2]]);
 }
 
-#[test]
-fn a_job_without_calls_leaves_no_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let writer = RecordingWriter::start(folder.path().to_owned(), Retention::default()).unwrap();
+#[tokio::test]
+async fn a_job_without_calls_is_not_stored() {
+    let store = Arc::new(MemoryRecordingStore::default());
+    let writer = start_writer(&store);
     drop(JobRecorder::new(&writer, session_header(JobId::new())));
     drop(writer);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(store.list_recordings().await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn removed_recording_does_not_come_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let writer = RecordingWriter::start(folder.path().to_owned(), Retention::default()).unwrap();
+    let store = Arc::new(MemoryRecordingStore::default());
+    let writer = start_writer(&store);
     let [removed, other] = [JobId::new(), JobId::new()];
-    let path = |job: JobId| folder.path().join(format!("default/{job}.calls"));
     let recorders = [removed, other].map(|job| {
         let recorder = JobRecorder::new(&writer, session_header(job));
-        // More than a group, so that only some frames are in the file.
+        // More than a group, so that only some frames are stored.
         (0..=u32::try_from(MAX_GROUP_FRAMES).unwrap())
             .for_each(|page| recorder.push_call(recorded_call(page)));
         recorder
     });
-    writer.flush().await;
-    assert!(path(removed).exists() && path(other).exists());
+    writer.flush(None).await;
+    let is_stored = |job: &JobId| !stored_sessions(&store, job).is_empty();
+    assert!(is_stored(&removed) && is_stored(&other));
     let tenant = TenantId::default_tenant();
     writer
         .remove_recordings(&tenant, Some(&[removed, JobId::new()]))
@@ -247,10 +295,10 @@ async fn removed_recording_does_not_come_back() {
         .unwrap();
     // The recorders submit their remaining frames after the removal.
     drop(recorders);
-    writer.flush().await;
-    assert!(!path(removed).exists());
+    writer.flush(None).await;
+    assert!(!is_stored(&removed));
     assert_eq!(
-        page_numbers(&read_recording(&path(other)).unwrap()).len(),
+        page_numbers(&stored_frames(&store, &other)).len(),
         MAX_GROUP_FRAMES + 1
     );
 
@@ -260,14 +308,14 @@ async fn removed_recording_does_not_come_back() {
         .remove_recordings(&"b".parse().unwrap(), None)
         .await
         .unwrap();
-    assert!(path(other).exists());
+    assert!(is_stored(&other));
     writer.remove_recordings(&tenant, None).await.unwrap();
     drop(unfinished_recorder);
-    writer.flush().await;
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    writer.flush(None).await;
+    assert_eq!(store.list_recordings().await.unwrap(), []);
     // A new tenant of the same name is recorded again.
     let job = JobId::new();
     JobRecorder::new(&writer, session_header(job)).push_call(recorded_call(1));
-    writer.flush().await;
-    assert!(path(job).exists());
+    writer.flush(None).await;
+    assert!(is_stored(&job));
 }

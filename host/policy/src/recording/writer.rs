@@ -1,71 +1,91 @@
-//! Writes recordings to files.
+//! The thread that stores recordings.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
-use std::{fs, io};
 
+use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use weir_core::{JobId, TenantId};
+use weir_core::recording::{RecordingSession, RecordingStore};
+use weir_core::{JobId, StorageError, TenantId};
 
 use super::RecordingFrame;
-use super::recording_file::{RecordingInProgress, append_frames, create_private_folder, recording_path};
-use super::retention::{Retention, list_files_in_folder, remove_files, remove_old_and_excess_recordings};
+use super::recording_in_progress::RecordingInProgress;
+use super::retention::{Retention, remove_old_and_excess_recordings};
+use super::session_buffer::{SessionBuffer, SessionState};
 
-/// Pause of the thread after it has written everything. Waking a blocked thread costs the job some microseconds. A sleeping
+/// Pause of the thread after it has stored everything. Waking a blocked thread costs the job some microseconds. A sleeping
 /// thread is not woken, so the jobs pay this at most a hundred times a second.
 const WRITE_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Bytes of all jobs' frames that may wait to be stored.
+pub(super) const MAX_PENDING_BYTES: usize = 32 << 20;
+/// Bytes of waiting frames from which they are stored before their intervals have passed.
+const CROWDED_BYTES: usize = MAX_PENDING_BYTES / 2;
+/// Parts that are stored at the same time.
+const MAX_CONCURRENT_PARTS: usize = 8;
+
+/// The list of open sessions is freed of ended ones whenever its length is a multiple of this.
+const PRUNED_SESSIONS: usize = 256;
+
 /// Interval between removals of expired recordings.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 /// Expired recordings are also removed whenever this fraction (one sixteenth) of the byte limit has been written.
 const SWEEP_BYTES_DIVISOR: u64 = 16;
 
-/// The recordings that are being written, by path.
-type OpenFiles = Arc<Mutex<HashMap<PathBuf, Weak<RecordingInProgress>>>>;
+/// The sessions that are being recorded.
+type OpenSessions = Arc<Mutex<Vec<Weak<RecordingInProgress>>>>;
 
 pub(super) enum WriterCommand {
     Write {
-        file: Arc<RecordingInProgress>,
+        recording: Arc<RecordingInProgress>,
         frames: Vec<RecordingFrame>,
         bytes: usize,
     },
-    Flush(oneshot::Sender<()>),
-    /// Removes these files of a folder, or all if `files` is `None`. Also removes the folder if it is empty afterward.
+    /// Stores everything that was submitted for this job, or for all jobs if `job` is `None`.
+    Flush {
+        job: Option<JobId>,
+        done: oneshot::Sender<()>,
+    },
+    /// Removes the recordings of these jobs, or all of the tenant if `jobs` is `None`.
     Remove {
-        files: Option<Vec<PathBuf>>,
-        folder: PathBuf,
-        done: oneshot::Sender<io::Result<()>>,
+        tenant: TenantId,
+        jobs: Option<Vec<JobId>>,
+        done: oneshot::Sender<Result<(), StorageError>>,
     },
 }
 
-/// Handle of the writer thread. Dropping it waits until everything is written.
+/// Handle of the writer thread. Dropping it waits until everything is stored.
 pub(crate) struct RecordingWriter {
-    folder: PathBuf,
+    store: Arc<dyn RecordingStore>,
     retention: Retention,
     pub(super) commands: Option<Sender<WriterCommand>>,
-    /// Bytes of frames that wait for the thread.
+    /// Bytes of frames that wait to be stored.
     pub(super) pending_bytes: Arc<AtomicUsize>,
-    open_files: OpenFiles,
+    open_sessions: OpenSessions,
     thread: Option<JoinHandle<()>>,
 }
 
 impl RecordingWriter {
-    pub(crate) fn start(folder: PathBuf, retention: Retention) -> io::Result<Self> {
-        create_private_folder(&folder)?;
+    /// Starts the thread, which runs the calls of the store on the runtime of the caller.
+    pub(crate) fn start(store: Arc<dyn RecordingStore>, retention: Retention) -> io::Result<Self> {
+        let runtime = Handle::try_current().map_err(io::Error::other)?;
         let (commands, received) = mpsc::channel();
         let pending_bytes = Arc::new(AtomicUsize::new(0));
-        let open_files = OpenFiles::default();
+        let open_sessions = OpenSessions::default();
         let writer_thread = WriterThread {
-            folder: folder.clone(),
+            store: Arc::clone(&store),
+            runtime,
             retention,
             pending_bytes: Arc::clone(&pending_bytes),
-            open_files: Arc::clone(&open_files),
+            open_sessions: Arc::clone(&open_sessions),
+            buffers: HashMap::new(),
             bytes_since_sweep: 0,
             next_sweep: Instant::now(),
         };
@@ -73,40 +93,42 @@ impl RecordingWriter {
             .name("weir-recorder".into())
             .spawn(move || writer_thread.run(&received))?;
         Ok(Self {
-            folder,
+            store,
             retention,
             commands: Some(commands),
             pending_bytes,
-            open_files,
+            open_sessions,
             thread: Some(thread),
         })
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+    pub(crate) fn store(&self) -> &dyn RecordingStore {
+        &*self.store
     }
 
     pub(crate) const fn retention(&self) -> Retention {
         self.retention
     }
 
-    /// Registers a job's recording file as open, so that it is not removed as expired. Does not touch the disk.
-    pub(super) fn register_recording_in_progress(
-        &self,
-        tenant: &TenantId,
-        job: &JobId,
-    ) -> Arc<RecordingInProgress> {
-        let path = recording_path(&self.folder.join(tenant.as_str()), job);
-        let file = Arc::new(RecordingInProgress::new(path.clone()));
-        self.open_files.lock().insert(path, Arc::downgrade(&file));
-        file
+    /// Starts a session of a job, which is not removed as expired while it is recorded. Stores nothing.
+    pub(super) fn register_session(&self, tenant: &TenantId, job: &JobId) -> Arc<RecordingInProgress> {
+        let session = RecordingSession::start(tenant.clone(), *job);
+        let recording = Arc::new(RecordingInProgress::new(session));
+        let mut open = self.open_sessions.lock();
+        if open.len().is_multiple_of(PRUNED_SESSIONS) {
+            open.retain(|recording| recording.strong_count() > 0);
+        }
+        open.push(Arc::downgrade(&recording));
+        drop(open);
+        recording
     }
 
-    /// Waits until all frames submitted so far are written.
-    pub(crate) async fn flush(&self) {
+    /// Waits until everything is stored that was submitted for a job, or for all jobs. Frames that cannot be stored because the store is
+    /// not available are stored later.
+    pub(crate) async fn flush(&self, job: Option<JobId>) {
         let (done, flushed) = oneshot::channel();
         if let Some(commands) = &self.commands
-            && commands.send(WriterCommand::Flush(done)).is_ok()
+            && commands.send(WriterCommand::Flush { job, done }).is_ok()
         {
             // An error means that the thread has stopped, so there is nothing to wait for.
             let _ = flushed.await;
@@ -119,27 +141,27 @@ impl RecordingWriter {
         &self,
         tenant: &TenantId,
         jobs: Option<&[JobId]>,
-    ) -> io::Result<()> {
-        let folder = self.folder.join(tenant.as_str());
-        let files: Option<Vec<PathBuf>> =
-            jobs.map(|jobs| jobs.iter().map(|job| recording_path(&folder, job)).collect());
-        let is_removed = |path: &PathBuf| match &files {
-            Some(files) => files.contains(path),
-            None => path.parent() == Some(&folder),
-        };
-        for (path, file) in self.open_files.lock().iter() {
-            if let Some(file) = file.upgrade().filter(|_| is_removed(path)) {
-                file.removed.store(true, Ordering::Release);
+    ) -> Result<(), StorageError> {
+        for recording in self.open_sessions.lock().iter().filter_map(Weak::upgrade) {
+            let session = &recording.session;
+            if session.tenant == *tenant && jobs.is_none_or(|jobs| jobs.contains(&session.job)) {
+                recording.close();
             }
         }
         let (done, removed) = oneshot::channel();
+        let stopped = || StorageError::Failed {
+            what: "removing recordings".into(),
+            reason: "the thread that stores recordings has stopped".into(),
+        };
         if let Some(commands) = &self.commands {
-            let command = WriterCommand::Remove { files, folder, done };
-            commands
-                .send(command)
-                .map_err(|_| io::Error::other("the thread that writes recordings has stopped"))?;
+            let command = WriterCommand::Remove {
+                tenant: tenant.clone(),
+                jobs: jobs.map(<[JobId]>::to_vec),
+                done,
+            };
+            commands.send(command).map_err(|_| stopped())?;
         }
-        removed.await.map_err(io::Error::other)?
+        removed.await.map_err(|_| stopped())?
     }
 }
 
@@ -154,11 +176,14 @@ impl Drop for RecordingWriter {
 
 /// State of the writer thread.
 struct WriterThread {
-    folder: PathBuf,
+    store: Arc<dyn RecordingStore>,
+    runtime: Handle,
     retention: Retention,
     pending_bytes: Arc<AtomicUsize>,
-    open_files: OpenFiles,
-    /// Bytes written since expired recordings were last removed.
+    open_sessions: OpenSessions,
+    /// The sessions that have stored parts or waiting frames, and can get more.
+    buffers: HashMap<RecordingSession, SessionBuffer>,
+    /// Bytes stored since expired recordings were last removed.
     bytes_since_sweep: u64,
     /// When expired recordings are removed next.
     next_sweep: Instant,
@@ -167,15 +192,24 @@ struct WriterThread {
 impl WriterThread {
     fn run(mut self, commands: &Receiver<WriterCommand>) {
         loop {
-            match commands.recv_timeout(self.next_sweep.saturating_duration_since(Instant::now())) {
+            let due = self.buffers.values().filter_map(SessionBuffer::due).min();
+            let wake = due.map_or(self.next_sweep, |due| due.min(self.next_sweep));
+            match commands.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(first) => {
                     for command in std::iter::once(first).chain(commands.try_iter()) {
                         self.execute_command(command);
                     }
+                    self.store_due_parts();
                     std::thread::sleep(WRITE_INTERVAL);
                 }
-                Err(RecvTimeoutError::Timeout) => self.sweep_recordings(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => self.store_due_parts(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.store_parts(|_| true);
+                    return;
+                }
+            }
+            if self.next_sweep <= Instant::now() {
+                self.sweep_recordings();
             }
         }
     }
@@ -183,36 +217,92 @@ impl WriterThread {
     fn execute_command(&mut self, command: WriterCommand) {
         match command {
             WriterCommand::Write {
-                file,
+                recording,
                 frames,
-                bytes: pending,
-            } => {
-                if !file.removed.load(Ordering::Acquire) {
-                    match append_frames(&file, &frames) {
-                        Ok(bytes) => self.bytes_since_sweep += bytes,
-                        Err(error) => {
-                            file.stop_recording();
-                            tracing::warn!(file = %file.path.display(), %error, "cannot write a recording; the job goes on without it");
-                        }
-                    }
-                }
-                self.pending_bytes.fetch_sub(pending, Ordering::Relaxed);
-                if self.retention.max_bytes > 0
-                    && self.bytes_since_sweep > self.retention.max_bytes / SWEEP_BYTES_DIVISOR
-                {
-                    self.sweep_recordings();
-                }
-            }
-            WriterCommand::Flush(done) => {
+                bytes,
+            } => self.buffer_frames(recording, &frames, bytes),
+            WriterCommand::Flush { job, done } => {
+                self.store_parts(|buffer| job.is_none_or(|job| buffer.recording().session.job == job));
                 // An error means that the caller has been dropped.
                 let _ = done.send(());
             }
-            WriterCommand::Remove { files, folder, done } => {
-                let files = files.map_or_else(|| list_files_in_folder(&folder), Ok);
-                let removed = files.and_then(|files| remove_files(&files));
-                // Fails while the folder is not empty.
-                let _ = fs::remove_dir(folder);
+            WriterCommand::Remove { tenant, jobs, done } => {
+                let closed = self
+                    .buffers
+                    .extract_if(|_, buffer| buffer.recording().is_closed());
+                let pending: usize = closed.map(|(_, buffer)| buffer.pending_bytes).sum();
+                self.pending_bytes.fetch_sub(pending, Ordering::Relaxed);
+                let removed = self.runtime.block_on(async {
+                    match jobs {
+                        Some(jobs) => self.store.remove_recordings(&tenant, &jobs).await,
+                        None => self.store.remove_all_recordings_of_tenant(&tenant).await,
+                    }
+                });
                 let _ = done.send(removed);
+            }
+        }
+    }
+
+    fn buffer_frames(
+        &mut self,
+        recording: Arc<RecordingInProgress>,
+        frames: &[RecordingFrame],
+        pending_bytes: usize,
+    ) {
+        if recording.is_closed() {
+            self.pending_bytes.fetch_sub(pending_bytes, Ordering::Relaxed);
+            return;
+        }
+        let session = recording.session.clone();
+        let buffer = self
+            .buffers
+            .entry(session)
+            .or_insert_with(|| SessionBuffer::new(recording));
+        if let Err(error) = buffer.push_frames(frames, pending_bytes) {
+            tracing::warn!(%error, "cannot encode a recording; the job goes on without it");
+            buffer.recording().close();
+        }
+    }
+
+    fn store_due_parts(&mut self) {
+        let now = Instant::now();
+        let is_crowded = self.pending_bytes.load(Ordering::Relaxed) > CROWDED_BYTES;
+        self.store_parts(|buffer| {
+            (is_crowded && !buffer.waits_for_store(now)) || buffer.due().is_some_and(|due| due <= now)
+        });
+        if self.retention.max_bytes > 0
+            && self.bytes_since_sweep > self.retention.max_bytes / SWEEP_BYTES_DIVISOR
+        {
+            self.sweep_recordings();
+        }
+    }
+
+    /// Stores the waiting frames of the sessions for which `is_chosen` is true.
+    fn store_parts(&mut self, is_chosen: impl Fn(&SessionBuffer) -> bool) {
+        let chosen = self
+            .buffers
+            .extract_if(|_, buffer| buffer.has_bytes() && is_chosen(buffer));
+        let chosen: Vec<_> = chosen.collect();
+        if chosen.is_empty() {
+            return;
+        }
+        let store = &*self.store;
+        let store_part = |(session, mut buffer): (RecordingSession, SessionBuffer)| async move {
+            let (state, bytes) = buffer.store_part(store).await;
+            (session, buffer, state, bytes)
+        };
+        let parts = stream::iter(chosen)
+            .map(store_part)
+            .buffer_unordered(MAX_CONCURRENT_PARTS)
+            .collect::<Vec<_>>();
+        for (session, mut buffer, state, bytes) in self.runtime.block_on(parts) {
+            self.bytes_since_sweep += bytes;
+            if state == SessionState::Closed || !buffer.has_bytes() {
+                let pending = std::mem::take(&mut buffer.pending_bytes);
+                self.pending_bytes.fetch_sub(pending, Ordering::Relaxed);
+            }
+            if state == SessionState::Open {
+                self.buffers.insert(session, buffer);
             }
         }
     }
@@ -221,20 +311,22 @@ impl WriterThread {
     fn sweep_recordings(&mut self) {
         self.bytes_since_sweep = 0;
         self.next_sweep = Instant::now() + SWEEP_INTERVAL;
-        let open = {
-            let mut open_files = self.open_files.lock();
-            open_files.retain(|_, file| file.strong_count() > 0);
-            open_files.keys().cloned().collect()
+        let open: HashSet<_> = {
+            let mut open_sessions = self.open_sessions.lock();
+            open_sessions.retain(|recording| recording.strong_count() > 0);
+            let open = open_sessions.iter().filter_map(Weak::upgrade);
+            open.map(|recording| (recording.session.tenant.clone(), recording.session.job))
+                .collect()
         };
-        match remove_old_and_excess_recordings(&self.folder, self.retention, &open, SystemTime::now()) {
+        let removed =
+            remove_old_and_excess_recordings(&*self.store, self.retention, &open, SystemTime::now());
+        match self.runtime.block_on(removed) {
             Ok(0) => {}
             Ok(removed) => tracing::info!(
                 removed,
                 "removed recordings over the limits policy.recording_retention_days and policy.max_recording_bytes"
             ),
-            Err(error) => {
-                tracing::warn!(folder = %self.folder.display(), %error, "cannot remove expired recordings");
-            }
+            Err(error) => tracing::warn!(%error, "cannot remove expired recordings"),
         }
     }
 }

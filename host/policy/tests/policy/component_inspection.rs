@@ -5,6 +5,7 @@ use std::path::Path;
 
 use weir_core::component::{ComponentDigest, ComponentValidator as _};
 use weir_core::manifest::{Capability, ResolvedComponentFile, Role};
+use weir_core::recording::RecordingStore as _;
 use weir_core::{PolicyError, TenantId};
 
 use crate::support::*;
@@ -130,11 +131,11 @@ async fn inspection_rejects_a_component_whose_call_fails() {
 
 #[tokio::test]
 async fn dry_run_uses_granted_capabilities_and_leaves_no_state() {
-    let folder = tempfile::tempdir().unwrap();
     let state = std::sync::Arc::new(FakeComponentState::default());
     let mut config = test_config();
     config.state = state.clone();
-    config.recordings_folder = Some(folder.path().join("recordings"));
+    let recordings = std::sync::Arc::new(weir_conformance::MemoryRecordingStore::default());
+    config.recordings = Some(recordings.clone());
     let host = weir_policy::PolicyHost::new(config).unwrap();
     let mut pipeline = single_component_pipeline(&[Role::Routing], &built_component("hostile-state"));
     let tenant = TenantId::default_tenant();
@@ -144,7 +145,7 @@ async fn dry_run_uses_granted_capabilities_and_leaves_no_state() {
     host.dry_run_pipeline(&tenant, &pipeline).await.unwrap();
     assert!(state.values.is_empty());
     host.flush_recordings().await;
-    assert_eq!(fs::read_dir(folder.path().join("recordings")).unwrap().count(), 0);
+    assert_eq!(recordings.list_recordings().await.unwrap(), []);
     // A wrong digest is detected.
     let mut other = built_component("routing");
     other.digest = ComponentDigest::from_content(b"something else").0;

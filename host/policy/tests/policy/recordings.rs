@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use weir_conformance::MemoryRecordingStore;
 use weir_core::decision::PageToRoute;
 use weir_core::manifest::Role;
 use weir_core::ports::{JobPolicy, OpenPolicyRequest};
@@ -14,9 +15,9 @@ use crate::support::*;
 
 #[tokio::test]
 async fn the_calls_of_a_job_are_recorded() {
-    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(MemoryRecordingStore::default());
     let mut config = test_config();
-    config.recordings_folder = Some(folder.path().to_owned());
+    config.recordings = Some(store.clone());
     let host = PolicyHost::new(config).unwrap();
     let tenant: TenantId = "acme".parse().unwrap();
     let id = JobId::new();
@@ -39,7 +40,7 @@ async fn the_calls_of_a_job_are_recorded() {
     drop(job);
     host.flush_recordings().await;
 
-    let frames = read_recording(&folder.path().join(format!("acme/{id}.calls"))).unwrap();
+    let frames = read_recording(&*store, &tenant, &id).await.unwrap();
     let [
         RecordingFrame::SessionStarted(opened),
         RecordingFrame::Call(a),
@@ -98,9 +99,9 @@ async fn the_calls_of_a_job_are_recorded() {
 
 #[tokio::test]
 async fn only_the_latest_recordings_within_max_bytes_are_kept() {
-    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(MemoryRecordingStore::default());
     let mut config = test_config();
-    config.recordings_folder = Some(folder.path().to_owned());
+    config.recordings = Some(store.clone());
     // More than one recording, less than two.
     config.retention = Retention {
         max_days: 0,
@@ -127,6 +128,6 @@ async fn only_the_latest_recordings_within_max_bytes_are_kept() {
         host.flush_recordings().await;
         ids.push(id);
     }
-    let is_kept = |id: &JobId| folder.path().join(format!("default/{id}.calls")).exists();
+    let is_kept = |id: &JobId| !store.sessions(&TenantId::default_tenant(), id).is_empty();
     assert_eq!(ids.iter().map(is_kept).collect::<Vec<_>>(), [false, false, true]);
 }

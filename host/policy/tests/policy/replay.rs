@@ -1,8 +1,10 @@
 //! Replay of recorded jobs, against the same components and against others.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures::future::join_all;
+use weir_conformance::MemoryRecordingStore;
 use weir_core::manifest::{Capability, ResolvedPipeline, Role};
 use weir_core::ports::{JobPolicy as _, OpenPolicyRequest};
 use weir_core::replay::{JobReplayer as _, ReplayError, ReplayReport};
@@ -15,19 +17,19 @@ use crate::support::*;
 struct RecordingHost {
     host: Arc<PolicyHost>,
     id: JobId,
-    folder: tempfile::TempDir,
+    store: Arc<MemoryRecordingStore>,
 }
 
 impl RecordingHost {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(MemoryRecordingStore::default());
         let mut config = test_config();
-        config.recordings_folder = Some(folder.path().to_owned());
+        config.recordings = Some(store.clone());
         config.retention.max_days = 30;
         Self {
             host: PolicyHost::new(config).unwrap(),
             id: JobId::new(),
-            folder,
+            store,
         }
     }
 
@@ -231,15 +233,17 @@ async fn truncated_recording_is_reported_as_incomplete() {
         recording.replay_recorded_job(&pipeline).await.incomplete_reason,
         None
     );
-    let path = recording
-        .folder
-        .path()
-        .join(format!("default/{}.calls", recording.id));
-    let whole = std::fs::read(&path).unwrap();
-    // Cuts the file within frames and between them.
+    let tenant = TenantId::default_tenant();
+    let whole = recording.store.sessions(&tenant, &recording.id).pop().unwrap();
+    let replace_session = |bytes: &[u8]| {
+        recording
+            .store
+            .insert(&tenant, &recording.id, bytes.to_vec(), SystemTime::now());
+    };
+    // Cuts the session within frames and between them.
     let lengths = (whole.len() / 3..whole.len()).rev();
     for length in lengths.clone().take(40).chain(lengths.step_by(101)) {
-        std::fs::write(&path, &whole[..length]).unwrap();
+        replace_session(&whole[..length]);
         let report = recording.replay_recorded_job(&pipeline).await;
         let reason = report.incomplete_reason.unwrap_or_default();
         assert!(
@@ -249,7 +253,9 @@ async fn truncated_recording_is_reported_as_incomplete() {
         );
     }
     // A call in the middle is missing.
-    let frames = weir_policy::read_recording(&path).unwrap();
+    let frames = weir_policy::read_recording(&*recording.store, &tenant, &recording.id)
+        .await
+        .unwrap();
     assert!(frames.len() > 3);
     let mut frames: Vec<_> = frames
         .into_iter()

@@ -88,7 +88,7 @@ pub(crate) fn test_config() -> PolicyHostConfig {
         cache_folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"),
         max_cache_bytes: 8 << 30,
         max_loaded_components: 1000,
-        recordings_folder: None,
+        recordings: None,
         record_calls: true,
         retention: Retention::default(),
         state: Arc::new(FakeComponentState::default()),

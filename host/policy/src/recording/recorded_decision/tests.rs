@@ -11,9 +11,9 @@ use weir_core::{DocumentId, PriorityLane, RevisionId, Stage, TenantId};
 
 use super::*;
 use crate::capability_trace::RecordedResponse;
-use crate::recording::recording_file::encode_frames;
+use crate::recording::frames::encode_frames;
 use crate::recording::{
-    RecordedCall, RecordedComponent, RecordingFrame, RoleAssignment, SessionHeader, read_recording,
+    RecordedCall, RecordedComponent, RecordingFrame, RoleAssignment, SessionHeader, decode_frames,
 };
 
 /// A recording written by the first version of the format, with each function, decision and event.
@@ -237,8 +237,9 @@ fn recording_format_is_unchanged_since_first_version() {
     frames.push(RecordingFrame::SessionEnded { calls: 16 });
 
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FIRST_FORMAT);
-    assert_eq!(read_recording(&file).unwrap(), frames);
-    assert_eq!(encode_frames(&frames).unwrap(), std::fs::read(file).unwrap());
+    let bytes = std::fs::read(file).unwrap();
+    assert_eq!(decode_frames(&bytes).unwrap(), frames);
+    assert_eq!(encode_frames(&frames).unwrap(), bytes);
 }
 
 #[test]
