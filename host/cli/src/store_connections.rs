@@ -60,6 +60,7 @@ pub(crate) async fn connect_s3_bucket(settings: &Settings) -> Result<Option<Arc<
             _ => ServerSideEncryption::BucketDefault,
         },
         max_cache_bytes: settings.storage_s3_cache_bytes,
+        max_copy_bytes: S3Connection::MAX_COPY_BYTES,
         attempt_timeout: S3Connection::ATTEMPT_TIMEOUT,
     };
     let bucket = S3Bucket::connect(&connection).await.with_context(context)?;

@@ -146,6 +146,7 @@ async fn connect_bucket(s3: &S3TestServer) -> Arc<S3Bucket> {
         }),
         server_side_encryption: ServerSideEncryption::BucketDefault,
         max_cache_bytes: 0,
+        max_copy_bytes: S3Connection::MAX_COPY_BYTES,
         attempt_timeout: S3Connection::ATTEMPT_TIMEOUT,
     };
     Arc::new(S3Bucket::connect(&connection).await.unwrap())

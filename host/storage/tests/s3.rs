@@ -230,6 +230,65 @@ async fn interrupted_multipart_upload_is_repeated_or_aborted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_objects_are_copied_in_parts() {
+    let (server, dir) = (S3TestServer::start(), tempfile::tempdir().unwrap());
+    let connection = S3Connection {
+        max_copy_bytes: 6 << 20,
+        server_side_encryption: ServerSideEncryption::S3Keys,
+        ..connection_to(&server)
+    };
+    let storage = open(dir.path(), &connection).await;
+    let (t, bytes) = (tenant_id("acme"), large_file());
+    let staged = stage(&storage, &t, &bytes).await;
+    server.take_requests();
+    server.fail_requests(Fault::InternalError, "partNumber=3", 2);
+    storage.uploads.commit_staged_upload(&staged).await.unwrap();
+    let copied = |requests: &[String]| {
+        let mut parts: Vec<_> = requests
+            .iter()
+            .filter_map(|line| Some(line.split_once("partNumber=")?.1.split('&').next()?.to_owned()))
+            .collect();
+        parts.sort();
+        parts
+    };
+    assert_eq!(copied(&server.take_requests()), ["1", "2", "3", "3", "3"]);
+    std::fs::remove_dir_all(dir.path().join("cache")).unwrap();
+    std::fs::create_dir_all(dir.path().join("cache/.unfinished")).unwrap();
+    let stored = storage.uploads.open_upload(&t, &staged.document).await;
+    assert!(
+        std::fs::read(stored.unwrap().unwrap().path()).unwrap() == bytes,
+        "the bytes are the same"
+    );
+    assert_eq!(stored_bytes(&storage, &t).await, bytes.len() as u64);
+    assert!(
+        server
+            .encryption_by_key()
+            .values()
+            .all(|used| used.as_deref() == Some("AES256"))
+    );
+
+    // A part that cannot be copied, and an upload that disappears meanwhile.
+    let again = StagedUpload {
+        job: JobId::new(),
+        ..staged
+    };
+    server.fail_requests(Fault::InternalError, "partNumber=2", u32::MAX);
+    let failed = storage.uploads.stage_stored_upload(&again).await;
+    assert_eq!(error_kind(failed), "storage-unavailable");
+    server.take_requests();
+    server.fail_requests(Fault::Delay(Duration::from_millis(500)), "partNumber", u32::MAX);
+    let (staged, removed) = tokio::join!(storage.uploads.stage_stored_upload(&again), async {
+        while copied(&server.take_requests()).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        storage.uploads.remove_upload(&t, &again.document).await
+    });
+    assert_eq!((staged.unwrap(), removed.unwrap()), (None, true));
+    assert_eq!((server.unfinished_uploads(), server.keys().len()), (0, 0));
+    storage.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn staged_upload_is_committed_from_another_data_folder() {
     let (server, dirs) = (
         S3TestServer::start(),

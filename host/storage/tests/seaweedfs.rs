@@ -29,6 +29,8 @@ async fn stores_on_seaweedfs_pass_the_conformance_suites() {
         }),
         server_side_encryption: ServerSideEncryption::BucketDefault,
         max_cache_bytes: 1 << 30,
+        // Larger uploads are copied in parts.
+        max_copy_bytes: 6 << 20,
         attempt_timeout: S3Connection::ATTEMPT_TIMEOUT,
     };
     let bucket = Arc::new(S3Bucket::connect(&connection).await.unwrap());
@@ -46,7 +48,7 @@ async fn stores_on_seaweedfs_pass_the_conformance_suites() {
     check_blob_store(&*storage.blobs).await;
     check_recording_store(&*storage.recordings).await;
 
-    // Sent in parts.
+    // Sent and copied in parts.
     let (tenant, large) = (tenant_id("acme"), vec![7; 20 << 20]);
     let document = store_upload(&*storage.uploads, &tenant, &large).await;
     let stored = storage

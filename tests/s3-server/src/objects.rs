@@ -34,6 +34,12 @@ async fn read_body(body: Option<StreamingBlob>) -> S3Result<Bytes> {
     Ok(bytes.freeze())
 }
 
+/// Parses a range such as `bytes=0-9`, whose ends are both included.
+fn parse_range(range: &str) -> Option<(usize, usize)> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?))
+}
+
 fn encryption_name(encryption: Option<ServerSideEncryption>) -> Option<String> {
     encryption.map(|encryption| encryption.as_str().to_owned())
 }
@@ -209,6 +215,38 @@ impl S3 for MemoryObjects {
         Ok(S3Response::new(UploadPartOutput {
             e_tag,
             ..UploadPartOutput::default()
+        }))
+    }
+
+    async fn upload_part_copy(
+        &self,
+        request: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let input = request.input;
+        let CopySource::Bucket { bucket, key, .. } = &input.copy_source else {
+            return Err(s3_error!(NotImplemented));
+        };
+        check_bucket(bucket)?;
+        let mut state = self.0.lock();
+        let source = state.objects.get(&**key).map(|object| object.bytes.clone());
+        let source = source.ok_or_else(|| s3_error!(NoSuchKey))?;
+        let range = input.copy_source_range.as_deref().and_then(parse_range);
+        let (first, last) = range.ok_or_else(|| s3_error!(InvalidArgument))?;
+        if first > last || last >= source.len() {
+            return Err(s3_error!(InvalidRange));
+        }
+        let bytes = source.slice(first..=last);
+        let parts = state.uploads.get_mut(&input.upload_id);
+        let e_tag = Some(etag(&bytes));
+        parts
+            .ok_or_else(|| s3_error!(NoSuchUpload))?
+            .insert(input.part_number, bytes);
+        Ok(S3Response::new(UploadPartCopyOutput {
+            copy_part_result: Some(CopyPartResult {
+                e_tag,
+                ..CopyPartResult::default()
+            }),
+            ..UploadPartCopyOutput::default()
         }))
     }
 

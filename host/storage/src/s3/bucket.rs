@@ -54,6 +54,8 @@ pub struct S3Bucket {
     encryption: ServerSideEncryption,
     pub(super) errors: ErrorMapper,
     max_cache_bytes: u64,
+    /// Larger objects are copied in parts of this size.
+    pub(super) max_copy_bytes: u64,
 }
 
 impl S3Bucket {
@@ -70,6 +72,7 @@ impl S3Bucket {
                 attempt_timeout: connection.attempt_timeout,
             },
             max_cache_bytes: connection.max_cache_bytes,
+            max_copy_bytes: connection.max_copy_bytes,
         };
         let send_head = || bucket.client.head_bucket().bucket(bucket.name()).send();
         let mut head = send_head().await;
@@ -261,25 +264,6 @@ impl S3Bucket {
         match found {
             Ok(found) => Ok(Some(found.body)),
             Err(error) if is_missing_object(&error) => Ok(None),
-            Err(error) => Err(self.errors.to_storage_error(what, error)),
-        }
-    }
-
-    /// Copies an object on the server, which must be at most 5 GiB. Returns whether the source exists.
-    pub(super) async fn copy_object(&self, from: &str, to: &str, what: &str) -> Result<bool, StorageError> {
-        let copied = self
-            .client
-            .copy_object()
-            .bucket(self.name())
-            // Keys have only characters that need no escape in a URL.
-            .copy_source(format!("{}/{}", self.name(), self.full_key(from)))
-            .key(self.full_key(to))
-            .set_server_side_encryption(self.encryption_header())
-            .send()
-            .await;
-        match copied {
-            Ok(_) => Ok(true),
-            Err(error) if is_missing_object(&error) => Ok(false),
             Err(error) => Err(self.errors.to_storage_error(what, error)),
         }
     }

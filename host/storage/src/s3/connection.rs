@@ -116,6 +116,8 @@ pub struct S3Connection {
     pub server_side_encryption: ServerSideEncryption,
     /// Maximum bytes of uploads and components that are cached in the data folder. Files in use can exceed it.
     pub max_cache_bytes: u64,
+    /// Maximum bytes that one request copies on the server, 5 MiB to 5 GiB. Larger objects are copied in parts of this size.
+    pub max_copy_bytes: u64,
     /// Maximum time of one attempt of a request.
     pub attempt_timeout: Duration,
 }
@@ -123,6 +125,9 @@ pub struct S3Connection {
 impl S3Connection {
     /// The usual maximum time of one attempt of a request. A part of a large file must be transferred within it.
     pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+
+    /// The usual maximum of bytes that one request copies. A server must copy them within [`ATTEMPT_TIMEOUT`](Self::ATTEMPT_TIMEOUT).
+    pub const MAX_COPY_BYTES: u64 = 256 << 20;
 
     pub(super) async fn build_client(&self) -> aws_sdk_s3::Client {
         let http_client = aws_smithy_http_client::Builder::new()
@@ -199,6 +204,7 @@ mod tests {
             }),
             server_side_encryption: ServerSideEncryption::BucketDefault,
             max_cache_bytes: 0,
+            max_copy_bytes: S3Connection::MAX_COPY_BYTES,
             attempt_timeout: S3Connection::ATTEMPT_TIMEOUT,
         };
         let request = connection.build_client().await.get_object();

@@ -57,7 +57,7 @@ impl UploadStore for S3UploadStore {
         let is_copied = self
             .objects
             .bucket
-            .copy_object(&stored, &staged_key(staged), &what)
+            .copy_object(&stored, &staged_key(staged), &what, bytes)
             .await?;
         Ok(is_copied.then_some(bytes))
     }
@@ -87,7 +87,8 @@ impl UploadStore for S3UploadStore {
         };
         // Equal names mean equal bytes.
         if stored_bytes.is_none() {
-            if !self.objects.bucket.copy_object(&from, &to, &what).await? {
+            let copied = self.objects.bucket.copy_object(&from, &to, &what, staged_bytes);
+            if !copied.await? {
                 return Err(StorageError::NotFound { what });
             }
             self.objects
