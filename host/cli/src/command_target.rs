@@ -95,12 +95,13 @@ pub(crate) fn force_data_folder_in_child<'a>(
 ) -> &'a mut tokio::process::Command {
     command.env_remove(SERVER_VARIABLE).arg("--data").arg(data);
     for setting in [
-        "storage.ledger",
-        "storage.blobs",
-        "storage.vectors",
-        "cluster.redis",
+        "storage.ledger=",
+        "storage.blobs=",
+        "storage.vectors=",
+        "cluster.redis=",
+        "cluster.role=both",
     ] {
-        command.args(["--set", &format!("{setting}=")]);
+        command.args(["--set", setting]);
     }
     command
 }
