@@ -188,6 +188,19 @@ pub(crate) struct MigrateArgs {
     pub(crate) dry_run: bool,
 }
 
+/// The subcommands of `weir retention`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RetentionCommand {
+    /// Show how long the records of each tenant are kept, and how many have expired
+    Show,
+    /// Remove expired records now; stop the server first
+    Run {
+        /// Only count them; a server may run
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
 /// The subcommands of `weir tenant`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TenantCommand {

@@ -3,7 +3,9 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::args::{GlobalArgs, KeyCommand, MigrateCommand, RunArgs, SearchArgs, ServeArgs, TenantCommand};
+use crate::args::{
+    GlobalArgs, KeyCommand, MigrateCommand, RetentionCommand, RunArgs, SearchArgs, ServeArgs, TenantCommand,
+};
 use crate::command_target::{CommandTarget, SERVER_VARIABLE, SupportedTargets};
 use crate::component::{ComponentCommand, DevArgs};
 use crate::component_log::JobLogArgs;
@@ -21,9 +23,9 @@ Examples:
 
 With --server URL or WEIR_SERVER, a command works on that server, with the API key in WEIR_KEY or
 --key-file. Without them, it works on the data folder of this machine.
-  server or data folder   search, documents, log, replay
+  server or data folder   search, documents, log, replay, nodes
   server only             pipeline, component push, component list, component remove
-  data folder only        run, tenant, key
+  data folder only        run, tenant, key, retention
 
 Settings come from weir.toml in the current folder or --config FILE, then from variables
 WEIR_SECTION_NAME, then from --set section.name=value. A later source overrides an earlier one.
@@ -92,6 +94,19 @@ Examples:
   weir nodes                                            of the ledger in the settings
   weir nodes --server https://weir.example.com --json   of a server; the API key needs the scope admin")]
     Nodes,
+    /// Show and remove expired records: ended jobs, usage, audit logs and revoked keys
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  weir retention show                                   of all tenants
+  weir retention run --dry-run                          count what would be removed
+  weir tenant set acme --retention ended_jobs_days=7    keep the jobs of a tenant for a week
+
+A server removes expired records each hour. Documents do not expire. The settings
+default_retention.* have the periods of tenants without their own."
+    )]
+    Retention(RetentionCommand),
     /// Copy a data folder to the servers of the settings, or back
     #[command(subcommand, after_help = MIGRATE_AFTER_HELP)]
     Migrate(MigrateCommand),
@@ -158,6 +173,10 @@ fn command_name_and_targets(command: &Command) -> (&'static str, SupportedTarget
         },
         Command::Dev(_) => ("dev", SupportedTargets::Neither),
         Command::Nodes => ("nodes", SupportedTargets::Both),
+        Command::Retention(_) => (
+            "retention",
+            SupportedTargets::FolderOnly("a server removes expired records by itself each hour"),
+        ),
         Command::Migrate(_) => ("migrate", SupportedTargets::Neither),
         Command::Doctor => ("doctor", SupportedTargets::Neither),
         Command::Settings => ("settings", SupportedTargets::Neither),

@@ -258,7 +258,10 @@ impl ServicesUsedByEngine {
 }
 
 /// Connects to the stores of the settings that are not in the data folder.
-async fn connect_external_stores(settings: &Settings, dimensions: usize) -> Result<ExternalStores> {
+pub(crate) async fn connect_external_stores(
+    settings: &Settings,
+    dimensions: usize,
+) -> Result<ExternalStores> {
     let qdrant = connect_qdrant(settings, dimensions).await?;
     Ok(ExternalStores {
         ledger: connect_postgres(settings).await?,

@@ -27,6 +27,7 @@ mod pipeline_commands;
 mod pipeline_loader;
 mod registry;
 mod replay;
+mod retention;
 mod run;
 mod search;
 mod serve;
@@ -101,6 +102,7 @@ fn run_command(cli: &Cli) -> ExitCode {
             Command::Component(command) => component::run(command, json, &settings, &folders, &target).await,
             Command::Dev(dev) => component::dev(dev, &settings, &folders).await,
             Command::Nodes => nodes::run(json, &settings, &folders, &target).await,
+            Command::Retention(command) => retention::run(command, json, &settings, &folders).await,
             Command::Migrate(command) => migrate::run(command, json, &settings, &folders).await,
             Command::Doctor => doctor::run(json, &settings, &folders).await,
             Command::Settings => configuration::print_settings(&settings, json).map(|()| ExitCode::SUCCESS),

@@ -39,7 +39,18 @@ pub struct RecordRemoval<'a> {
     pub recordings: &'a dyn RecordingRemover,
 }
 
-impl RecordRemoval<'_> {
+impl<'a> RecordRemoval<'a> {
+    /// Returns the stores of a host.
+    #[must_use]
+    pub fn of_host(control: &'a Control) -> Self {
+        Self {
+            records: control.retention_store.as_ref(),
+            document_removals: control.document_removals.as_ref(),
+            uploads: control.upload_store.as_ref(),
+            recordings: control.tenant_pipelines.job_replayer.as_ref(),
+        }
+    }
+
     /// Removes some of the records that are older than `before`. Returns how many; 0 if there are none.
     pub async fn remove_expired_batch(
         &self,
@@ -63,7 +74,7 @@ impl RecordRemoval<'_> {
         }
     }
 
-    /// Removes ended jobs with everything that belongs to them alone. Returns how many were removed.
+    /// Removes jobs, which must have ended, with everything that belongs to them alone. Returns how many were removed.
     pub async fn remove_ended_jobs(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<u64, StorageError> {
         if jobs.is_empty() {
             return Ok(0);
@@ -120,12 +131,7 @@ pub(crate) async fn remove_expired_records_until_stopped(control: &Control) {
 /// the records of others.
 pub(crate) async fn remove_expired_records(control: &Control, now_millis: u64) -> Result<(), StorageError> {
     let host = RetentionPeriods::from_settings(&control.settings);
-    let removal = RecordRemoval {
-        records: control.retention_store.as_ref(),
-        document_removals: control.document_removals.as_ref(),
-        uploads: control.upload_store.as_ref(),
-        recordings: control.tenant_pipelines.job_replayer.as_ref(),
-    };
+    let removal = RecordRemoval::of_host(control);
     if !control.claims.claim_duty(RETENTION_DUTY).await? {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 //!
 //! A store keeps the bytes of each session apart. It knows neither their format nor whether a session is complete.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use crate::error::StorageError;
 use crate::id::{JobId, TenantId};
+use crate::replay::RecordingRemover;
 
 /// Identifies the recording of one session of a job: from the start or the resumption of the job to its next end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,4 +103,15 @@ pub trait RecordingStore: Send + Sync {
 
     /// Lists the recordings of all tenants, in any order.
     async fn list_recordings(&self) -> Result<Vec<StoredRecording>, StorageError>;
+}
+
+#[async_trait]
+impl<S: RecordingStore + ?Sized> RecordingRemover for Arc<S> {
+    async fn remove_job_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
+        self.remove_recordings(tenant, jobs).await
+    }
+
+    async fn remove_tenant_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.remove_all_recordings_of_tenant(tenant).await
+    }
 }

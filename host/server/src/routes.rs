@@ -57,6 +57,7 @@ pub(crate) fn build_router_and_openapi(app: AppState) -> (Router, utoipa::openap
         .routes(routes!(nodes::list_nodes))
         .routes(routes!(intake::create_job, jobs::list_jobs))
         .routes(routes!(jobs::get_job, jobs::cancel_job))
+        .routes(routes!(jobs::remove_job_history))
         .routes(routes!(jobs::get_job_page))
         .routes(routes!(jobs::get_job_log))
         .routes(routes!(jobs::retry_job))

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use weir_control::Control;
 use weir_control::jobs::JobCancelOutcome;
+use weir_control::retention::RecordRemoval;
 use weir_control::submission::{CommitJobError, NewOrRepeatedSubmission, admit_submission};
 use weir_core::JobId;
 use weir_core::job_request::{EarlierIdempotentRequest, IdempotencyKey, JobFilter};
@@ -158,6 +159,44 @@ pub(crate) async fn cancel_job(
         status,
         Json(JobView::build_job_view(&control, record, job_request).await?),
     ))
+}
+
+/// Remove an ended job.
+///
+/// Removes its events, request, component log and recording, and uploads that no job has read. Its documents stay. Jobs are removed by
+/// themselves after the tenant's retention period.
+#[utoipa::path(delete, path = "/v1/jobs/{job}/history", tag = "jobs",
+    params(("job" = String, Path, description = "Id of the job", format = Uuid)),
+    responses(
+        (status = 204, description = "The job is removed"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The job does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The job has not ended", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn remove_job_history(
+    State(control): State<Arc<Control>>,
+    caller: Caller,
+    PathParams(job): PathParams<JobId>,
+) -> Result<StatusCode, Problem> {
+    caller.require_scope(KeyScope::Ingest)?;
+    let (record, _) = load_job_and_request(&control, caller.tenant_id(), &job).await?;
+    if !record.state.is_terminal() {
+        return Err(Problem::conflict(format!(
+            "job {job} has not ended: cancel it first"
+        )));
+    }
+    let task_control = Arc::clone(&control);
+    control
+        .run_to_completion(async move {
+            let removal = RecordRemoval::of_host(&task_control);
+            let removed = removal.remove_ended_jobs(&record.tenant, &[record.id]).await;
+            Ok::<_, Problem>(removed.map(drop)?)
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Retry a job that failed or was canceled.

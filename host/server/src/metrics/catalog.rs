@@ -100,6 +100,7 @@ metric_catalog! {
     "weir_http_streams" Gauge Count "Open streams, by kind: event or query";
     "weir_http_streams_refused_total" Counter Count "Streams refused because too many are open, by kind: event or query";
     "weir_event_streams_too_slow_total" Counter Count "Event streams closed because the client read too slowly";
+    "weir_expired_records_removed_total" Counter Count "Records removed after their retention period, by kind: ended-jobs, usage, audit-log or revoked-keys";
     "weir_webhook_requests_total" Counter Count "Webhook requests sent, by outcome: received, unwanted (the receiver responded with 410), failed (will be retried) or given-up (no attempts left)";
 
     // Models

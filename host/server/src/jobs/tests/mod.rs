@@ -4,6 +4,7 @@ mod access;
 mod cancel;
 mod list;
 mod log;
+mod remove;
 mod retry;
 mod view;
 
