@@ -24,6 +24,7 @@ mod migrate;
 mod postgres;
 mod qdrant;
 mod redis;
+mod retention;
 mod s3;
 mod serve;
 mod shared_limits;

@@ -1,0 +1,68 @@
+//! Expired records, with the real binary.
+
+use serde_json::json;
+use weir_tests::cluster::{Cluster, NodeSettings, assert_job_is_complete};
+
+#[test]
+fn expired_job_is_removed_from_all_stores_and_its_document_stays() {
+    let cluster = Cluster::start(NodeSettings::default());
+    let mut node = cluster.start_node("a");
+    let retention = json!({ "retention": { "ended_jobs_days": 7 } });
+    let client = node.create_tenant_with_scopes("acme", retention, &["read", "ingest"]);
+    let [old, recent] = [1, 2].map(|seed| {
+        let job = client.submit_file("a.pdf", &weir_samples::generate_book(3, seed));
+        assert_job_is_complete(&client, &job, 3);
+        job
+    });
+    let keys_of = |job: &str| cluster.s3.keys().iter().filter(|key| key.contains(job)).count();
+    node.stop();
+    assert!(keys_of(&old) > 0 && keys_of(&recent) > 0, "both are recorded");
+    let (objects, recorded) = (cluster.s3.keys().len(), keys_of(&old));
+    cluster.postgres.query(&format!(
+        "UPDATE jobs SET created_millis = created_millis - 8 * 86400000::bigint WHERE id = '{old}'"
+    ));
+
+    let shown = node.run_command(&["retention", "show", "--json"]);
+    let records = shown.stdout_lines[0]["records"].as_array().unwrap().clone();
+    let jobs_of_acme = json!({ "tenant": "acme", "kind": "ended-jobs", "days": 7, "expired": 1 });
+    assert!(records.contains(&jobs_of_acme), "{records:?}");
+    let jobs_of_default = json!({ "tenant": "default", "kind": "ended-jobs", "days": 30, "expired": 0 });
+    assert!(records.contains(&jobs_of_default), "{records:?}");
+    let counted = node.run_command(&["retention", "run", "--dry-run", "--json"]);
+    assert_eq!(counted.stdout_lines[0]["removed"]["ended-jobs"], 1);
+    assert_eq!(cluster.s3.keys().len(), objects, "nothing was removed");
+    for expected in [1, 0] {
+        let removed = node.run_command(&["retention", "run", "--json"]);
+        assert_eq!(removed.exit_code, 0, "{}", removed.stderr);
+        assert_eq!(removed.stdout_lines[0]["removed"]["ended-jobs"], expected);
+    }
+    for table in ["events", "component_log", "job_documents", "job_requests"] {
+        let rows = cluster
+            .postgres
+            .query(&format!("SELECT count(*) FROM {table} WHERE job = '{old}'"));
+        assert_eq!(rows, "0", "{table}");
+    }
+    assert_eq!(keys_of(&old), 0);
+    assert_eq!(
+        cluster.s3.keys().len(),
+        objects - recorded,
+        "only the recording was removed"
+    );
+
+    node.start_again();
+    let client = node.client_with_key(client.key());
+    assert_eq!(client.get(&format!("/v1/jobs/{old}")).status, 404);
+    assert_job_is_complete(&client, &recent, 3);
+    let documents = client.get("/v1/documents").body["documents"].clone();
+    assert_eq!(documents.as_array().map(Vec::len), Some(2), "{documents}");
+    let found = client.post("/v1/search", &json!({ "query": "chapter", "top_k": 20 }));
+    let hits = found.body["hits"].as_array().unwrap();
+    let documents_found: std::collections::BTreeSet<_> =
+        hits.iter().map(|hit| hit["document"].to_string()).collect();
+    assert_eq!(documents_found.len(), 2, "{hits:?}");
+    let removed = client.delete(&format!("/v1/jobs/{recent}/history"));
+    assert_eq!(removed.status, 204, "{}", removed.body);
+    assert_eq!(client.get(&format!("/v1/jobs/{recent}")).status, 404);
+    assert_eq!(keys_of(&recent), 0);
+    node.stop();
+}
