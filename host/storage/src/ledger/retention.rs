@@ -23,7 +23,7 @@ const SMALL_TABLES_OF_JOBS: [&str; 4] = [
     "shadow_reports",
     "job_documents",
 ];
-/// Rows of a large table that one transaction removes.
+/// Rows of large tables that one transaction removes.
 const ROWS_PER_TRANSACTION: u64 = 1000;
 /// The index of ended jobs has this condition.
 const JOB_HAS_ENDED: &str = "state NOT IN ('queued', 'running')";
@@ -77,16 +77,17 @@ impl RetentionStore for SqlLedger {
     }
 
     async fn remove_ended_jobs(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<u64, StorageError> {
-        let mut removed = 0;
-        for job in jobs {
-            while self.remove_rows_of_ended_job(tenant, job).await? {}
-            let (locked_tenant, job) = (tenant.clone(), *job);
-            removed += self
+        let (mut removed, mut rest) = (0, jobs.to_vec());
+        while !rest.is_empty() {
+            let locked_tenant = tenant.clone();
+            let batch = self
                 .database
                 .run_write_transaction(LockedTenants::one(tenant), move |t| {
-                    remove_ended_job(t, &locked_tenant, &job)
+                    remove_ended_jobs(t, &locked_tenant, rest)
                 })
                 .await?;
+            removed += batch.removed;
+            rest = batch.rest;
         }
         self.database.schedule_overwriting_of_removed_rows();
         Ok(removed)
@@ -108,33 +109,54 @@ impl RetentionStore for SqlLedger {
     }
 }
 
-impl SqlLedger {
-    /// Removes some rows of an ended job from the large tables. Returns whether there may be more.
-    async fn remove_rows_of_ended_job(&self, tenant: &TenantId, job: &JobId) -> Result<bool, StorageError> {
-        let (locked_tenant, job) = (tenant.clone(), *job);
-        self.database
-            .run_write_transaction(LockedTenants::one(tenant), move |t| {
-                let mut may_have_more = false;
-                if has_ended(t, &locked_tenant, &job)? {
-                    for table in LARGE_TABLES_OF_JOBS {
-                        let removed = t.execute_and_count_rows(
-                            &format!(
-                                "DELETE FROM {table} WHERE tenant = ?1 AND job = ?2 AND seq IN
-                                 (SELECT seq FROM {table} WHERE tenant = ?1 AND job = ?2 ORDER BY seq LIMIT ?3)"
-                            ),
-                            params![
-                                locked_tenant.as_str(),
-                                job.to_string(),
-                                to_sql_integer(ROWS_PER_TRANSACTION)
-                            ],
-                        )?;
-                        may_have_more |= removed >= ROWS_PER_TRANSACTION;
-                    }
-                }
-                Ok(may_have_more)
-            })
-            .await
+/// What one transaction has done.
+struct RemovedJobs {
+    removed: u64,
+    /// The jobs for the next transaction.
+    rest: Vec<JobId>,
+}
+
+/// Removes ended jobs until about [`ROWS_PER_TRANSACTION`] rows are removed. The first of the jobs that are left may have lost some of its
+/// rows.
+fn remove_ended_jobs(
+    t: &SqlConnection<'_>,
+    tenant: &TenantId,
+    mut jobs: Vec<JobId>,
+) -> SqlResult<RemovedJobs> {
+    let (mut removed, mut removed_rows, mut done) = (0, 0, 0);
+    for job in &jobs {
+        if has_ended(t, tenant, job)? {
+            for table in LARGE_TABLES_OF_JOBS {
+                let limit = ROWS_PER_TRANSACTION.saturating_sub(removed_rows);
+                removed_rows += remove_some_rows_of_job(t, tenant, job, table, limit)?;
+            }
+            if removed_rows >= ROWS_PER_TRANSACTION {
+                break;
+            }
+            removed += remove_job_and_small_rows(t, tenant, job)?;
+        }
+        done += 1;
     }
+    Ok(RemovedJobs {
+        removed,
+        rest: jobs.split_off(done),
+    })
+}
+
+fn remove_some_rows_of_job(
+    t: &SqlConnection<'_>,
+    tenant: &TenantId,
+    job: &JobId,
+    table: &str,
+    limit: u64,
+) -> SqlResult<u64> {
+    t.execute_and_count_rows(
+        &format!(
+            "DELETE FROM {table} WHERE tenant = ?1 AND job = ?2 AND seq IN
+             (SELECT seq FROM {table} WHERE tenant = ?1 AND job = ?2 ORDER BY seq LIMIT ?3)"
+        ),
+        params![tenant.as_str(), job.to_string(), to_sql_integer(limit)],
+    )
 }
 
 fn has_ended(t: &SqlConnection<'_>, tenant: &TenantId, job: &JobId) -> SqlResult<bool> {
@@ -143,14 +165,10 @@ fn has_ended(t: &SqlConnection<'_>, tenant: &TenantId, job: &JobId) -> SqlResult
     Ok(row.is_some())
 }
 
-/// Removes an ended job and the rows that belong to it. Returns the number of removed jobs.
-fn remove_ended_job(t: &SqlConnection<'_>, tenant: &TenantId, job: &JobId) -> SqlResult<u64> {
-    if !has_ended(t, tenant, job)? {
-        return Ok(0);
-    }
+fn remove_job_and_small_rows(t: &SqlConnection<'_>, tenant: &TenantId, job: &JobId) -> SqlResult<u64> {
     let job = job.to_string();
     let row = &[tenant.as_str().to_sql_value(), job.to_sql_value()];
-    for table in LARGE_TABLES_OF_JOBS.iter().chain(&SMALL_TABLES_OF_JOBS) {
+    for table in SMALL_TABLES_OF_JOBS {
         t.execute(
             &format!("DELETE FROM {table} WHERE tenant = ?1 AND job = ?2"),
             row,
