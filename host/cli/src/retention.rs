@@ -2,14 +2,15 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::json;
-use weir_control::retention::{RecordRemoval, list_retention_periods};
+use weir_control::retention::{ExpiredRecordRemover, list_retention_periods};
 use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
+use weir_core::node::NodeRegistry as _;
 use weir_core::retention::{RecordKind, RetentionPeriods, RetentionStore as _};
 use weir_core::settings::Settings;
-use weir_storage::{RecordStores, SqlLedger};
+use weir_storage::{JobRecordStores, SqlLedger};
 
 use crate::app_folders::AppFolders;
 use crate::args::RetentionCommand;
@@ -47,9 +48,10 @@ pub(crate) async fn run(
         }
         RetentionCommand::Run { dry_run: false } => {
             let external = connect_external_stores(settings, weir_inference::EMBEDDING_DIMENSIONS).await?;
-            let stores = RecordStores::open(&folders.data, external)
+            let stores = JobRecordStores::open(&folders.data, external)
                 .await
                 .with_context(|| folders.data_folder_error_context())?;
+            refuse_beside_live_nodes(&stores.ledger).await?;
             let removed =
                 await_with_progress("removing expired records", remove_records(&stores, settings)).await;
             stores.close().await;
@@ -57,6 +59,18 @@ pub(crate) async fn run(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Nodes remove the records themselves, and two that remove the same jobs leave them for later.
+async fn refuse_beside_live_nodes(ledger: &SqlLedger) -> Result<()> {
+    let nodes = ledger.list_nodes().await?;
+    match nodes.iter().find(|node| node.is_alive) {
+        Some(node) => bail!(
+            "node {} runs, and nodes remove expired records each hour: stop all nodes, or wait",
+            node.node.id
+        ),
+        None => Ok(()),
+    }
 }
 
 async fn list_records(ledger: &SqlLedger, settings: &Settings) -> Result<Vec<RetainedRecords>> {
@@ -82,8 +96,8 @@ async fn list_records(ledger: &SqlLedger, settings: &Settings) -> Result<Vec<Ret
 }
 
 /// Removes all expired records. Returns how many of each kind there were.
-async fn remove_records(stores: &RecordStores, settings: &Settings) -> Result<Vec<RetainedRecords>> {
-    let removal = RecordRemoval {
+async fn remove_records(stores: &JobRecordStores, settings: &Settings) -> Result<Vec<RetainedRecords>> {
+    let remover = ExpiredRecordRemover {
         records: &*stores.ledger,
         document_removals: &*stores.ledger,
         uploads: &*stores.uploads,
@@ -94,7 +108,7 @@ async fn remove_records(stores: &RecordStores, settings: &Settings) -> Result<Ve
         records.expired = 0;
         let Some(before) = records.before else { continue };
         loop {
-            let batch = removal.remove_expired_batch(&records.tenant, records.kind, before);
+            let batch = remover.remove_expired_batch(&records.tenant, records.kind, before);
             match batch.await? {
                 0 => break,
                 removed => records.expired += removed,

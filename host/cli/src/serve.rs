@@ -19,6 +19,7 @@ use weir_core::node::NodeRole;
 use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyScope, TenantStore};
 use weir_server::{Listener, Server, SigningKey};
+use weir_storage::{LINK_KEY_BYTES, SqlLedger};
 
 use crate::app_folders::AppFolders;
 use crate::host_services::HostServices;
@@ -61,9 +62,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, folders: &AppFolders) -
     let (uploads, components) = (host.upload_store(), host.component_store());
     let (component_validator, job_replayer) = (host.component_validator(), host.job_replayer());
     let (engine, services) = host.into_parts();
-    let link_key = store
-        .load_or_set_link_key(SigningKey::generate()?.to_bytes())
-        .await?;
+    let link_key = load_or_create_link_key(&store, folders).await?;
     let control = Control::new(ControlParts {
         engine,
         ledger,
@@ -181,6 +180,26 @@ async fn create_first_tenant_and_key(registry: &dyn TenantStore) -> Result<Optio
         tenant_and_key_commands::create_api_key(registry, &tenant, KeyScope::ALL.to_vec(), "first key", None)
             .await?;
     Ok(Some(key.full_key))
+}
+
+/// Returns the key of signed links. A ledger without a key gets that of the data folder, where earlier versions kept it, or a new one.
+async fn load_or_create_link_key(ledger: &SqlLedger, folders: &AppFolders) -> Result<[u8; LINK_KEY_BYTES]> {
+    let file = folders.data.join("links.key");
+    let key_of_folder = std::fs::read(&file)
+        .ok()
+        .and_then(|bytes| bytes.first_chunk().copied());
+    let new_key = match key_of_folder {
+        Some(key) => key,
+        None => SigningKey::generate()?.to_bytes(),
+    };
+    let key = ledger.load_or_set_link_key(new_key).await?;
+    // On several nodes, a file that is mounted cannot be removed.
+    if let Err(error) = std::fs::remove_file(&file)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "links.key in the data folder is not used any more and could not be removed");
+    }
+    Ok(key)
 }
 
 fn print_address_and_admin_key(json: bool, listener: &Listener, key: Option<&str>) -> Result<()> {

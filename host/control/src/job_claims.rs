@@ -154,9 +154,14 @@ impl NodeClaims {
         self.store.release_expired_claims().await
     }
 
-    /// Claims or renews a duty, which one node has at a time. Returns whether this node has it.
-    pub(crate) async fn claim_duty(&self, duty: &str) -> Result<bool, StorageError> {
-        self.store.claim_duty(duty, &self.node.id, self.lease).await
+    /// Claims or renews a duty for this time; one node has it at a time. Returns whether this node has it.
+    pub(crate) async fn claim_duty(&self, duty: &str, time: Duration) -> Result<bool, StorageError> {
+        self.store.claim_duty(duty, &self.node.id, time).await
+    }
+
+    /// Returns how long a claim lasts without being renewed.
+    pub(crate) const fn lease(&self) -> Duration {
+        self.lease
     }
 
     /// Forgets the claim of a job that has ended.

@@ -18,7 +18,7 @@ overridable_numbers! {
     /// Retention periods of a tenant's records in days. `None` uses the host's default, the setting `default_retention.<name>`. With 0,
     /// records are kept without limit.
     RetentionPeriods, "retention period", at most 36_500;
-    /// Days after its submission for which an ended job is kept.
+    /// Days after its end for which a job is kept.
     ended_jobs_days => "ended_jobs_days";
     /// Days for which the usage of a day is kept.
     usage_days => "usage_days";
@@ -66,7 +66,7 @@ impl RetentionPeriods {
 /// Kinds of records that expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKind {
-    /// Ended jobs, each with its events, request, component log, shadow run, assignment to a revision and recording.
+    /// Ended jobs, each with its events, request, component log, shadow run and recording.
     EndedJobs,
     /// The usage of days.
     Usage,
@@ -103,7 +103,7 @@ pub trait RetentionStore: Send + Sync {
         before: u64,
     ) -> Result<u64, StorageError>;
 
-    /// Returns at most `limit` ended jobs that were submitted before `before`, the oldest first.
+    /// Returns at most `limit` jobs that ended before `before`, the oldest first, without those whose webhook has to be sent.
     async fn list_expired_jobs(
         &self,
         tenant: &TenantId,

@@ -185,7 +185,8 @@ macro_rules! overridable_numbers {
      $($(#[doc = $doc:literal])+ $field:ident => $name:literal;)*) => {
         $(#[doc = $type_doc])+
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(default, deny_unknown_fields)]
+        // A later version may have stored more of them.
+        #[serde(default)]
         pub struct $type {
             $($(#[doc = $doc])+ #[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<u64>,)*
         }

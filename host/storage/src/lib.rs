@@ -56,7 +56,7 @@ pub use component_store::FileComponentStore;
 pub use ledger::{LINK_KEY_BYTES, PostgresConnectionSettings, SqlLedger};
 pub use migration::{Migration, MigrationServers};
 pub use migration_progress::{MigratedContent, MigrationProgress, MigrationStep, ReportProgress};
-pub use record_stores::RecordStores;
+pub use record_stores::JobRecordStores;
 pub use recordings::FileRecordingStore;
 pub use redis_client::{RedisClient, RedisConnection};
 pub use response_cache::SqliteResponseCache;

@@ -14,7 +14,7 @@ use crate::ledger::SqlLedger;
 use crate::recordings::FileRecordingStore;
 
 /// The stores with records and files of jobs, without the index, whose model need not be known.
-pub struct RecordStores {
+pub struct JobRecordStores {
     /// The ledger.
     pub ledger: Arc<SqlLedger>,
     /// Uploaded files.
@@ -24,7 +24,7 @@ pub struct RecordStores {
     _folder_lock: Arc<FolderLock>,
 }
 
-impl RecordStores {
+impl JobRecordStores {
     /// Opens the stores of a data folder, and those of `external` instead of them. Fails with [`StorageError::InUse`] if another process
     /// has locked the folder.
     pub async fn open(data: &Path, external: ExternalStores) -> Result<Self, StorageError> {

@@ -179,7 +179,7 @@ fn page_done_event(job: JobId, seq: u64) -> Event {
     }
 }
 
-fn component_log_entry(job: JobId, seq: u64) -> NumberedComponentLogRecord {
+pub(crate) fn component_log_entry(job: JobId, seq: u64) -> NumberedComponentLogRecord {
     NumberedComponentLogRecord {
         job,
         seq,

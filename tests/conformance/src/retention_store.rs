@@ -1,20 +1,24 @@
 //! Conformance checks of the removal of expired records: only expired records of one tenant, a job with everything that is its own.
 
+use weir_core::DocumentId;
+use weir_core::clock::unix_time_millis;
 use weir_core::document_removal::DocumentRemovalStore;
 use weir_core::event::{Event, EventKind};
-use weir_core::job_request::{IdempotencyKey, JobRequestStore, PutRequestOutcome};
+use weir_core::job_request::{IdempotencyKey, JobRequest, JobRequestStore, PutRequestOutcome, WebhookTarget};
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::Ledger;
 use weir_core::retention::{RecordKind, RetentionStore};
 use weir_core::revision::PipelineStore;
+use weir_core::shadow::{ShadowRun, ShadowStore};
 use weir_core::tenancy::TenantStore;
 use weir_core::usage::{Usage, UsageStore};
-use weir_core::{DocumentId, TenantId};
 
+use crate::ledger::component_log_entry;
 use crate::pipeline_store::{add_revision, create_tenant};
 use crate::records::{
     make_api_key, make_document, make_job, make_job_request, make_tenant, unique_name, unique_tenant_id,
 };
+use crate::shadow_store::make_run;
 
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
@@ -28,6 +32,7 @@ pub async fn check_retention_store(
          + TenantStore
          + UsageStore
          + PipelineStore
+         + ShadowStore
      ),
 ) {
     check_expired_jobs(store).await;
@@ -79,31 +84,65 @@ async fn create_job(
     store.commit_entries(entries).await.unwrap();
 }
 
-async fn check_expired_jobs(store: &(impl RetentionStore + Ledger + JobRequestStore + DocumentRemovalStore)) {
-    let (a, b) = (unique_tenant_id("a"), unique_tenant_id("b"));
-    let job = |tenant: &TenantId, state, created| make_job(tenant, state, created);
-    let second = job(&a, JobState::Done, 20);
-    let first = job(&a, JobState::Failed, 10);
-    let recent = job(&a, JobState::Cancelled, 100);
-    let running = job(&a, JobState::Running, 5);
-    let of_b = job(&b, JobState::Done, 10);
-    // More events than one transaction removes.
-    for (record, events) in [
-        (&second, 1),
-        (&first, 2500),
-        (&recent, 1),
-        (&running, 1),
-        (&of_b, 1),
-    ] {
-        create_job(store, record, document_id("d"), events).await;
+/// Waits until jobs that end from now on end later than all that have ended, and returns a time in between.
+fn wait_for_later_millis() -> u64 {
+    let now = unix_time_millis();
+    while unix_time_millis() <= now + 1 {
+        std::thread::yield_now();
     }
+    now + 1
+}
+
+async fn check_expired_jobs(
+    store: &(impl RetentionStore + Ledger + JobRequestStore + DocumentRemovalStore + ShadowStore),
+) {
+    let (a, b) = (unique_tenant_id("a"), unique_tenant_id("b"));
+    // Jobs expire by their end, not by their submission.
+    let first = make_job(&a, JobState::Failed, 20);
+    let second = make_job(&a, JobState::Done, 10);
+    let with_webhook = make_job(&a, JobState::Done, 1);
+    let running = make_job(&a, JobState::Running, 5);
+    let of_b = make_job(&b, JobState::Done, 10);
+    let recent = make_job(&a, JobState::Cancelled, 1);
+    let request = JobRequest {
+        webhook: Some(WebhookTarget {
+            url: "https://example.com".into(),
+            secret: "secret".into(),
+        }),
+        ..make_job_request(&with_webhook, document_id("w"))
+    };
+    let created = store.create_job_with_request(&with_webhook, &request, None).await;
+    assert_eq!(created.unwrap(), PutRequestOutcome::Created);
+    // More events than one transaction removes.
+    create_job(store, &first, document_id("d"), 2500).await;
+    let after_first = wait_for_later_millis();
+    for record in [&second, &running, &of_b] {
+        create_job(store, record, document_id("d"), 1).await;
+    }
+    let after_second = wait_for_later_millis();
+    create_job(store, &recent, document_id("d"), 1).await;
     let list = async |tenant, before, limit| store.list_expired_jobs(tenant, before, limit).await.unwrap();
-    assert_eq!(list(&a, 100, 9).await, [first.id, second.id], "the oldest first");
-    assert_eq!(list(&a, 100, 1).await, [first.id]);
-    assert_eq!(list(&a, 10, 9).await, []);
-    let count = store.count_expired_records(&a, RecordKind::EndedJobs, 100).await;
+    assert_eq!(
+        list(&a, after_second, 9).await,
+        [first.id, second.id],
+        "the oldest first"
+    );
+    assert_eq!(list(&a, after_second, 1).await, [first.id]);
+    assert_eq!(list(&a, after_first, 9).await, [first.id]);
+    let count = store
+        .count_expired_records(&a, RecordKind::EndedJobs, after_second)
+        .await;
     assert_eq!(count.unwrap(), 2);
 
+    let log_entry = LedgerEntry::ComponentLog(a.clone(), component_log_entry(first.id, 1));
+    store.commit_entries(vec![log_entry]).await.unwrap();
+    let shadow_run = ShadowRun {
+        job: first.id,
+        ..make_run(&a, 1, 1)
+    };
+    store.put_shadow_run(&shadow_run).await.unwrap();
+    let shadow_runs = async || store.list_shadow_runs(&a, "ours", 1, 0).await.unwrap().len();
+    assert_eq!(shadow_runs().await, 1);
     let removed = store
         .remove_ended_jobs(&a, &[first.id, running.id, of_b.id])
         .await;
@@ -111,6 +150,10 @@ async fn check_expired_jobs(store: &(impl RetentionStore + Ledger + JobRequestSt
     assert_eq!(store.find_job(&a, &first.id).await.unwrap(), None);
     assert_eq!(store.find_job_request(&a, &first.id).await.unwrap(), None);
     assert_eq!(store.list_job_events(&a, &first.id, 0, 9).await.unwrap(), []);
+    assert_eq!(store.list_component_log(&a, &first.id, 0, 9).await.unwrap(), []);
+    assert_eq!(shadow_runs().await, 0);
+    store.put_shadow_run(&shadow_run).await.unwrap();
+    assert_eq!(shadow_runs().await, 0, "a removed job gets no late comparison");
     let jobs = store
         .list_jobs_with_document(&a, &document_id("d"))
         .await
@@ -132,7 +175,7 @@ async fn check_expired_jobs(store: &(impl RetentionStore + Ledger + JobRequestSt
         assert!(store.find_job_request(tenant, &stays.id).await.unwrap().is_some());
     }
     // The idempotency key of a removed job can be used for another.
-    let again = job(&a, JobState::Queued, 200);
+    let again = make_job(&a, JobState::Queued, 200);
     let key = IdempotencyKey {
         key: first.id.to_string(),
         request_digest: [2; 32],

@@ -1,7 +1,7 @@
 //! Conformance checks of comparisons with shadows: replacement, order, the maximum number and erased documents.
 
 use weir_core::job_request::JobRequestStore;
-use weir_core::ledger::JobState;
+use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::Ledger;
 use weir_core::replay::{DecisionDifference, ReplayReport};
 use weir_core::shadow::{MAX_SHADOW_RUNS, ShadowRun, ShadowStore};
@@ -18,7 +18,7 @@ pub async fn check_shadow_store(store: &(impl ShadowStore + JobRequestStore + Le
     check_removed_tenants(store).await;
 }
 
-async fn check_listing(store: &impl ShadowStore) {
+async fn check_listing(store: &(impl ShadowStore + Ledger)) {
     let (a, b) = (unique_tenant_id("a"), unique_tenant_id("b"));
     let list = async |tenant, pipeline, revision, since| {
         let runs = store.list_shadow_runs(tenant, pipeline, revision, since);
@@ -38,7 +38,7 @@ async fn check_listing(store: &impl ShadowStore) {
     let foreign = make_run(&b, 2, 30);
     // The newer job is compared first.
     for run in [&second, &first, &other_revision, &other_pipeline, &foreign] {
-        store.put_shadow_run(run).await.unwrap();
+        put_run(store, run).await;
     }
     assert_eq!(
         list(&a, "ours", 2, 0).await,
@@ -61,19 +61,19 @@ async fn check_listing(store: &impl ShadowStore) {
         compared_at_millis: 50,
         ..second
     };
-    store.put_shadow_run(&again).await.unwrap();
+    put_run(store, &again).await;
     assert_eq!(
         list(&a, "ours", 2, 0).await,
         [again.clone(), first],
         "a job has one comparison with a pipeline"
     );
     let other_shadow = ShadowRun { revision: 4, ..again };
-    store.put_shadow_run(&other_shadow).await.unwrap();
+    put_run(store, &other_shadow).await;
     assert_eq!(list(&a, "ours", 2, 0).await.len(), 1);
     assert_eq!(list(&a, "ours", 4, 0).await, [other_shadow]);
 }
 
-async fn check_maximum_number(store: &impl ShadowStore) {
+async fn check_maximum_number(store: &(impl ShadowStore + Ledger)) {
     let (a, b) = (unique_tenant_id("a"), unique_tenant_id("b"));
     let (oldest, foreign) = (make_run(&a, 1, 1), make_run(&b, 1, 1));
     let other_pipeline = ShadowRun {
@@ -82,10 +82,10 @@ async fn check_maximum_number(store: &impl ShadowStore) {
     };
     let runs: Vec<ShadowRun> = (0..MAX_SHADOW_RUNS).map(|_| make_run(&a, 2, 1)).collect();
     for run in [&foreign, &other_pipeline].into_iter().chain(&runs) {
-        store.put_shadow_run(run).await.unwrap();
+        put_run(store, run).await;
     }
     // The comparison of an older job ends last and is not kept.
-    store.put_shadow_run(&oldest).await.unwrap();
+    put_run(store, &oldest).await;
     let kept = store.list_shadow_runs(&a, "ours", 2, 0).await.unwrap();
     assert!(
         kept.iter().eq(runs.iter().rev()),
@@ -127,19 +127,29 @@ async fn check_erased_documents(store: &(impl ShadowStore + JobRequestStore + Le
     assert_eq!(found, [foreign], "the other tenant's document was not erased");
 }
 
-async fn check_removed_tenants(store: &(impl ShadowStore + TenantStore)) {
+async fn check_removed_tenants(store: &(impl ShadowStore + Ledger + TenantStore)) {
     let (a, b) = (unique_tenant_id("a"), unique_tenant_id("b"));
     for tenant in [&a, &b] {
         store.create_tenant(&make_tenant(tenant)).await.unwrap();
-        store.put_shadow_run(&make_run(tenant, 1, 1)).await.unwrap();
+        put_run(store, &make_run(tenant, 1, 1)).await;
     }
     assert!(store.remove_tenant(&a).await.unwrap());
     assert_eq!(store.list_shadow_runs(&a, "ours", 1, 0).await.unwrap(), []);
     assert_eq!(store.list_shadow_runs(&b, "ours", 1, 0).await.unwrap().len(), 1);
 }
 
+/// Creates the job of a comparison and stores the comparison.
+pub(crate) async fn put_run(store: &(impl ShadowStore + Ledger), run: &ShadowRun) {
+    let job = JobRecord {
+        id: run.job,
+        ..make_job(&run.tenant, JobState::Done, 1)
+    };
+    store.commit_entries(vec![LedgerEntry::Job(job)]).await.unwrap();
+    store.put_shadow_run(run).await.unwrap();
+}
+
 /// Returns a comparison of a new job.
-fn make_run(tenant: &TenantId, revision: u32, compared_at_millis: u64) -> ShadowRun {
+pub(crate) fn make_run(tenant: &TenantId, revision: u32, compared_at_millis: u64) -> ShadowRun {
     ShadowRun {
         tenant: tenant.clone(),
         pipeline: "ours".into(),

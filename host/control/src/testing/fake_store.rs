@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
+use weir_core::clock::unix_time_millis;
 use weir_core::component_log::NumberedComponentLogRecord;
 use weir_core::event::Event;
 use weir_core::job_claim::NodeId;
@@ -32,6 +33,8 @@ pub struct FakeStore(Mutex<StoreTables>, Mutex<PipelineTables>);
 #[derive(Default)]
 struct StoreTables {
     jobs: Vec<JobRecord>,
+    /// When each ended job ended, in milliseconds since 1970.
+    job_ends: HashMap<JobId, u64>,
     claims: HashMap<JobId, FakeClaim>,
     /// The holder of each duty, and the end of its lease.
     duties: HashMap<String, (NodeId, Instant)>,
@@ -90,6 +93,11 @@ impl FakeStore {
     /// Changes a tenant's record.
     pub fn set_tenant(&self, id: &TenantId, change: impl FnOnce(&mut Tenant)) {
         change(self.0.lock().tenants.get_mut(id).unwrap());
+    }
+
+    /// Sets when a job ended, in milliseconds since 1970.
+    pub fn set_job_end(&self, job: JobId, millis: u64) {
+        self.0.lock().job_ends.insert(job, millis);
     }
 
     /// Sets whether reads of events and writes of usage fail.
@@ -153,6 +161,7 @@ impl Ledger for FakeStore {
                         tables.claims.entry(job.id).or_default().owner = None;
                     }
                     if job.state.is_terminal() {
+                        tables.job_ends.entry(job.id).or_insert_with(unix_time_millis);
                         tables.remove_passwords(&job);
                     }
                     match tables.jobs.iter_mut().find(|j| j.id == job.id) {

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use async_trait::async_trait;
 use weir_core::canary_analysis::{CanaryEvidence, JobSample};
 use weir_core::component::{ComponentDigest, ComponentRecord};
+use weir_core::ports::Ledger as _;
 use weir_core::revision::{
     PipelineAuditAction, PipelineAuditRecord, PipelineRecord, PipelineStore, Revision, RevisionJobOutcome,
     RevisionSpec,
@@ -301,8 +302,9 @@ impl PipelineStore for FakeStore {
 #[async_trait]
 impl ShadowStore for FakeStore {
     async fn put_shadow_run(&self, run: &ShadowRun) -> Result<(), StorageError> {
+        let job_exists = self.find_job(&run.tenant, &run.job).await?.is_some();
         let mut tables = self.lock_pipelines();
-        if !self.job_has_erased_document(&run.tenant, &run.job) {
+        if job_exists && !self.job_has_erased_document(&run.tenant, &run.job) {
             tables.put_shadow_run(run);
         }
         Ok(())

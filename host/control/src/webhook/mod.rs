@@ -136,7 +136,7 @@ impl WebhookDelivery {
 
     /// Loads the pending deliveries from the store.
     async fn load_pending_deliveries(&self, queue: &mut DeliveryQueue) {
-        match self.claims.claim_duty(WEBHOOK_DUTY).await {
+        match self.claims.claim_duty(WEBHOOK_DUTY, self.claims.lease()).await {
             Ok(true) => {}
             // Another node sends the webhooks.
             Ok(false) => return queue.remove_no_longer_pending(&[]),

@@ -270,7 +270,7 @@ settings! {
     "default_quota.guest_memory_bytes" => default_quota_guest_memory_bytes: u64 = "0", "bytes, 0 or 1048576 and more"
         if |v| v == 0 || v >= 1 << 20;
 
-    /// Days after its submission for which an ended job is kept, with its events, request, component log and recording, if the tenant has no
+    /// Days after its end for which a job is kept, with its events, request, component log and recording, if the tenant has no
     /// period of its own. Its documents stay. In this section 0 means without limit.
     "default_retention.ended_jobs_days" => default_retention_ended_jobs_days: u32 = "30", "days, 0 to 36500" if |v| v <= 36_500;
     /// Days for which the usage of a day is kept.

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use weir_control::Control;
 use weir_control::jobs::JobCancelOutcome;
-use weir_control::retention::RecordRemoval;
+use weir_control::retention::ExpiredRecordRemover;
 use weir_control::submission::{CommitJobError, NewOrRepeatedSubmission, admit_submission};
 use weir_core::JobId;
 use weir_core::job_request::{EarlierIdempotentRequest, IdempotencyKey, JobFilter};
@@ -191,8 +191,8 @@ pub(crate) async fn remove_job_history(
     let task_control = Arc::clone(&control);
     control
         .run_to_completion(async move {
-            let removal = RecordRemoval::of_host(&task_control);
-            let removed = removal.remove_ended_jobs(&record.tenant, &[record.id]).await;
+            let remover = ExpiredRecordRemover::of_host(&task_control);
+            let removed = remover.remove_ended_jobs(&record.tenant, &[record.id]).await;
             Ok::<_, Problem>(removed.map(drop)?)
         })
         .await?;

@@ -40,7 +40,7 @@ pub(crate) struct QuotaLimits {
 #[serde(deny_unknown_fields)]
 #[allow(dead_code)] // only for the OpenAPI description
 pub(crate) struct RetentionDays {
-    /// Days after its submission for which an ended job is kept, with its events, request, component log and recording. Its documents stay.
+    /// Days after its end for which a job is kept, with its events, request, component log and recording. Its documents stay.
     #[schema(maximum = 36500)]
     ended_jobs_days: Option<u64>,
     /// Days for which the usage of a day is kept.

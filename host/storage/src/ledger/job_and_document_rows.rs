@@ -15,16 +15,25 @@ use super::sqlite::column_name_in_version;
 const AFTER_ALL_IDS: &str = "~";
 
 pub(super) fn write_job(transaction: &SqlConnection<'_>, job: &JobRecord) -> SqlResult<()> {
-    transaction.execute("INSERT INTO jobs (tenant, id, pipeline, revision, state, created_millis) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (tenant, id) DO UPDATE SET pipeline = ?3, revision = ?4, state = ?5, created_millis = ?6,
-             owner = CASE WHEN ?5 IN ('queued', 'running') THEN jobs.owner END", params![
+    let now = transaction.now_millis();
+    let sql = format!(
+        "INSERT INTO jobs (tenant, id, pipeline, revision, state, created_millis, ended_millis)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, CASE WHEN ?5 NOT IN ('queued', 'running') THEN {now} END)
+         ON CONFLICT (tenant, id) DO UPDATE SET pipeline = ?3, revision = ?4, state = ?5, created_millis = ?6,
+         owner = CASE WHEN ?5 IN ('queued', 'running') THEN jobs.owner END,
+         ended_millis = CASE WHEN ?5 NOT IN ('queued', 'running') THEN coalesce(jobs.ended_millis, {now}) END"
+    );
+    transaction.execute(
+        &sql,
+        params![
             job.tenant.as_str(),
             job.id.to_string(),
             job.pipeline,
             job.revision.to_string(),
             job_state_name(job.state),
             to_sql_integer(job.created_millis),
-        ])
+        ],
+    )
 }
 
 pub(super) fn write_document(transaction: &SqlConnection<'_>, document: &DocumentRecord) -> SqlResult<()> {

@@ -133,15 +133,13 @@ fn try_insert_job_and_request(
     Ok(PutRequestOutcome::Created)
 }
 
-/// Keys of removed jobs do not count.
 fn find_earlier_idempotent_request(
     c: &SqlConnection<'_>,
     tenant: &TenantId,
     idempotency_key: &str,
 ) -> SqlResult<Option<EarlierIdempotentRequest>> {
     c.query_optional(
-        "SELECT request_digest, job FROM idempotency_keys AS k WHERE tenant = ?1 AND key = ?2
-         AND EXISTS (SELECT 1 FROM jobs WHERE jobs.tenant = k.tenant AND jobs.id = k.job)",
+        "SELECT request_digest, job FROM idempotency_keys WHERE tenant = ?1 AND key = ?2",
         params![tenant.as_str(), idempotency_key],
         |row| {
             Ok(EarlierIdempotentRequest {
@@ -162,8 +160,7 @@ fn insert_idempotency_key(
             to_sql_integer(record.created_millis.saturating_sub(MIN_IDEMPOTENCY_KEY_MILLIS)),
             MAX_DELETED_KEYS,
         ])?;
-    transaction.execute("INSERT INTO idempotency_keys (tenant, key, request_digest, job, created_millis) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (tenant, key) DO UPDATE SET request_digest = ?3, job = ?4, created_millis = ?5", params![
+    transaction.execute("INSERT INTO idempotency_keys (tenant, key, request_digest, job, created_millis) VALUES (?1, ?2, ?3, ?4, ?5)", params![
             record.tenant.as_str(),
             idempotency_key.key,
             idempotency_key.request_digest.as_slice(),

@@ -7,8 +7,7 @@ use weir_core::retention::{RecordKind, RetentionStore};
 use weir_core::revision::PipelineAuditRecord;
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
-use super::column_values::{read_and_parse_text, read_json, to_sql_integer};
-use super::document_removals::list_jobs_with_document;
+use super::column_values::{read_and_parse_text, read_json, to_sql_integer, to_sql_limit};
 use super::locked_tenants::LockedTenants;
 use super::sql_connection::{SqlConnection, SqlResult};
 use super::sql_ledger::SqlLedger;
@@ -17,17 +16,26 @@ use super::sql_values::{ToSqlValue as _, params};
 /// Tables that can have many rows of one job.
 const LARGE_TABLES_OF_JOBS: [&str; 2] = ["events", "component_log"];
 /// The other tables whose rows belong to one job.
+/// Assignments to revisions stay, because a canary is judged by them. They have a limit of their own.
 const SMALL_TABLES_OF_JOBS: [&str; 4] = [
     "job_requests",
-    "revision_assignments",
     "shadow_reports",
     "job_documents",
+    "idempotency_keys",
 ];
 /// Rows of large tables that one transaction removes.
 const ROWS_PER_TRANSACTION: u64 = 1000;
 /// The index of ended jobs has this condition.
 const JOB_HAS_ENDED: &str = "state NOT IN ('queued', 'running')";
+/// The index of ended jobs has this expression.
+const JOB_END: &str = "coalesce(ended_millis, created_millis)";
+/// A webhook that has to be sent needs its job.
+const JOB_HAS_EXPIRED: &str = "state NOT IN ('queued', 'running') AND coalesce(ended_millis, created_millis) < ?2
+     AND NOT EXISTS (SELECT 1 FROM job_requests AS request
+         WHERE request.tenant = jobs.tenant AND request.job = jobs.id AND request.webhook_attempts IS NOT NULL)";
 const KEY_HAS_EXPIRED: &str = "(revoked_millis < ?2 OR expires_millis < ?2)";
+/// Entries of an audit log that one statement reads. Often the first has not expired.
+const AUDIT_ENTRIES_PER_READ: u32 = 50;
 const MILLIS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 
 #[async_trait]
@@ -55,8 +63,7 @@ impl RetentionStore for SqlLedger {
             .run_query(move |c| {
                 c.query_rows(
                     &format!(
-                        "SELECT id FROM jobs WHERE tenant = ?1 AND {JOB_HAS_ENDED} AND created_millis < ?2
-                         ORDER BY created_millis, id LIMIT ?3"
+                        "SELECT id FROM jobs WHERE tenant = ?1 AND {JOB_HAS_EXPIRED} ORDER BY {JOB_END}, id LIMIT ?3"
                     ),
                     params![tenant.as_str(), to_sql_integer(before), limit],
                     |row| read_and_parse_text(row, 0),
@@ -192,8 +199,17 @@ fn list_unread_documents_of_jobs(
             |row| read_and_parse_text(row, 0),
         )?;
         for document in of_job {
-            let other_jobs = list_jobs_with_document(c, tenant, &document)?;
-            if other_jobs.iter().all(|other| jobs.contains(other)) && !unread.contains(&document) {
+            // One more than the given jobs is enough to find another.
+            let with_document: Vec<JobId> = c.query_rows(
+                "SELECT job FROM job_documents WHERE tenant = ?1 AND document = ?2 LIMIT ?3",
+                params![
+                    tenant.as_str(),
+                    document.to_string(),
+                    to_sql_limit(jobs.len().saturating_add(1))
+                ],
+                |row| read_and_parse_text(row, 0),
+            )?;
+            if with_document.iter().all(|other| jobs.contains(other)) && !unread.contains(&document) {
                 unread.push(document);
             }
         }
@@ -212,10 +228,7 @@ fn count_expired_records(
             let expired = list_expired_audit_entries(c, tenant, before, u32::MAX)?;
             Ok(expired.iter().map(|of_pipeline| of_pipeline.count).sum())
         }
-        RecordKind::EndedJobs => {
-            let condition = format!("{JOB_HAS_ENDED} AND created_millis < ?2");
-            count_rows(c, tenant, "jobs", &condition, before)
-        }
+        RecordKind::EndedJobs => count_rows(c, tenant, "jobs", JOB_HAS_EXPIRED, before),
         RecordKind::Usage => count_rows(c, tenant, "daily_usage", "day < ?2", before / MILLIS_PER_DAY),
         RecordKind::RevokedKeys => count_rows(c, tenant, "api_keys", KEY_HAS_EXPIRED, before),
     }
@@ -295,19 +308,36 @@ fn list_expired_audit_entries(
     )?;
     let mut all_expired = Vec::new();
     for (pipeline, last_seq) in last_entries {
-        let entries: Vec<PipelineAuditRecord> = c.query_rows(
-            "SELECT entry FROM pipeline_audit_log WHERE tenant = ?1 AND pipeline = ?2 AND seq < ?3 ORDER BY seq LIMIT ?4",
-            params![tenant.as_str(), pipeline, to_sql_integer(last_seq), limit],
-            |row| read_json(row, 0),
-        )?;
-        let expired = entries.iter().take_while(|entry| entry.at_millis < before);
-        let (count, newest) = expired.fold((0, None), |(count, _), entry| (count + 1, Some(entry.seq)));
-        if let Some(last_seq) = newest {
-            all_expired.push(ExpiredAuditEntries {
-                pipeline,
-                count,
-                last_seq,
-            });
+        let mut expired = ExpiredAuditEntries {
+            pipeline,
+            count: 0,
+            last_seq: 0,
+        };
+        loop {
+            let max_read = u64::from(AUDIT_ENTRIES_PER_READ).min(u64::from(limit) - expired.count);
+            let entries: Vec<PipelineAuditRecord> = c.query_rows(
+                "SELECT entry FROM pipeline_audit_log WHERE tenant = ?1 AND pipeline = ?2 AND seq > ?3 AND seq < ?4
+                 ORDER BY seq LIMIT ?5",
+                params![
+                    tenant.as_str(),
+                    expired.pipeline,
+                    to_sql_integer(expired.last_seq),
+                    to_sql_integer(last_seq),
+                    to_sql_integer(max_read)
+                ],
+                |row| read_json(row, 0),
+            )?;
+            let mut old = 0;
+            for entry in entries.iter().take_while(|entry| entry.at_millis < before) {
+                (old, expired.last_seq) = (old + 1, entry.seq);
+            }
+            expired.count += old;
+            if old < max_read || expired.count >= u64::from(limit) {
+                break;
+            }
+        }
+        if expired.count > 0 {
+            all_expired.push(expired);
         }
     }
     Ok(all_expired)

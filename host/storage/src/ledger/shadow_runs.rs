@@ -6,6 +6,7 @@ use weir_core::{StorageError, TenantId};
 
 use super::column_values::{read_and_parse_text, read_json, to_json, to_sql_integer};
 use super::document_removals;
+use super::job_and_document_rows::find_job;
 use super::locked_tenants::LockedTenants;
 use super::sql_connection::{SqlConnection, SqlResult, SqlRow};
 use super::sql_ledger::SqlLedger;
@@ -37,7 +38,9 @@ impl ShadowStore for SqlLedger {
 }
 
 fn put_shadow_run(t: &SqlConnection<'_>, run: &ShadowRun) -> SqlResult<()> {
-    if document_removals::job_has_removed_document(t, &run.tenant, &run.job)? {
+    // A removed job leaves nothing behind, and a removed document no text.
+    let job = find_job(t, &run.tenant, &run.job)?;
+    if job.is_none() || document_removals::job_has_removed_document(t, &run.tenant, &run.job)? {
         return Ok(());
     }
     let (tenant, pipeline) = (run.tenant.as_str(), run.pipeline.as_str());

@@ -82,7 +82,6 @@ impl RetentionStore for FakeStore {
         tables.webhooks.retain(|(of, job), _| stays(of, job));
         tables.idempotency_keys.retain(|(of, _), (_, job)| stays(of, job));
         let mut pipelines = self.1.lock();
-        pipelines.assigned_jobs.retain(|(of, job), _| stays(of, job));
         pipelines.shadow_runs.retain(|run| stays(&run.tenant, &run.job));
         Ok(ended.len() as u64)
     }
@@ -124,8 +123,10 @@ impl FakeStore {
         let mut expired: Vec<_> = tables
             .jobs
             .iter()
-            .filter(|job| job.tenant == *tenant && job.state.is_terminal() && job.created_millis < before)
-            .map(|job| (job.created_millis, job.id))
+            .filter(|job| job.tenant == *tenant && job.state.is_terminal())
+            .filter(|job| !tables.webhooks.contains_key(&(tenant.clone(), job.id)))
+            .map(|job| (tables.job_ends.get(&job.id).copied().unwrap_or_default(), job.id))
+            .filter(|(ended, _)| *ended < before)
             .collect();
         expired.sort_unstable();
         expired.into_iter().map(|(_, id)| id).collect()
