@@ -17,11 +17,13 @@ use super::sql_values::{ToSqlValue as _, params};
 const LARGE_TABLES_OF_JOBS: [&str; 2] = ["events", "component_log"];
 /// The other tables whose rows belong to one job.
 /// Assignments to revisions stay, because a canary is judged by them. They have a limit of their own.
-const SMALL_TABLES_OF_JOBS: [&str; 4] = [
-    "job_requests",
-    "shadow_reports",
-    "job_documents",
-    "idempotency_keys",
+///
+/// Each with a column of its primary key.
+pub(super) const SMALL_TABLES_OF_JOBS: [(&str, &str); 4] = [
+    ("job_requests", "job"),
+    ("shadow_reports", "pipeline"),
+    ("job_documents", "document"),
+    ("idempotency_keys", "key"),
 ];
 /// Rows of large tables that one transaction removes.
 const ROWS_PER_TRANSACTION: u64 = 1000;
@@ -175,13 +177,19 @@ fn has_ended(t: &SqlConnection<'_>, tenant: &TenantId, job: &JobId) -> SqlResult
 fn remove_job_and_small_rows(t: &SqlConnection<'_>, tenant: &TenantId, job: &JobId) -> SqlResult<u64> {
     let job = job.to_string();
     let row = &[tenant.as_str().to_sql_value(), job.to_sql_value()];
-    for table in SMALL_TABLES_OF_JOBS {
-        t.execute(
-            &format!("DELETE FROM {table} WHERE tenant = ?1 AND job = ?2"),
-            row,
-        )?;
+    for (table, key_column) in SMALL_TABLES_OF_JOBS {
+        t.execute(&delete_rows_of_job_sql(table, key_column), row)?;
     }
     t.execute_and_count_rows("DELETE FROM jobs WHERE tenant = ?1 AND id = ?2", row)
+}
+
+/// Returns a statement that deletes the rows of tenant `?1` and job `?2`. SQLite finds rows to delete by the primary key only, and would read
+/// all rows of the tenant if the key did not say which.
+pub(super) fn delete_rows_of_job_sql(table: &str, key_column: &str) -> String {
+    format!(
+        "DELETE FROM {table} WHERE tenant = ?1 AND job = ?2
+         AND {key_column} IN (SELECT {key_column} FROM {table} WHERE tenant = ?1 AND job = ?2)"
+    )
 }
 
 fn list_unread_documents_of_jobs(

@@ -11,6 +11,7 @@ use weir_core::{DocumentId, JobId, TenantId};
 use super::*;
 use crate::data_folder::FolderLock;
 use crate::ledger::SqlLedger;
+use crate::ledger::retention::{SMALL_TABLES_OF_JOBS, delete_rows_of_job_sql};
 
 const DOCUMENT_ID: &str = "2cd4850806f322eda26dd408bb5c3dc39ddd86bcec2d3746a8f5026db2b01b21";
 const REVISION_ID: &str = "149c9597429f170e7fae80e7b0ed97b08f3f9f444598037c8cd1e6e31ad52a75";
@@ -311,6 +312,35 @@ fn readable_file_is_restricted_to_its_owner() {
     }
 }
 
+/// Returns the steps of a statement's query plan.
+fn explain(database: &Database, statement: &str) -> Vec<String> {
+    let read_plan = |c: &Connection| {
+        c.prepare(&format!("EXPLAIN QUERY PLAN {statement}"))?
+            .query_map([], |row| row.get(3))?
+            .collect()
+    };
+    database.with_connection(read_plan).unwrap()
+}
+
+#[test]
+fn rows_of_a_removed_job_are_found_without_reading_those_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Database::open_or_create_with_upgrade(&dir.path().join("ledger.db")).unwrap();
+    for (table, key_column) in SMALL_TABLES_OF_JOBS {
+        let statement = delete_rows_of_job_sql(table, key_column)
+            .replace("?1", "'a'")
+            .replace("?2", "'b'");
+        let plan = explain(&database, &statement);
+        let searches: Vec<&String> = plan.iter().filter(|step| step.contains(table)).collect();
+        // There are few shadow runs.
+        let is_narrow = |step: &&&String| step.contains("=? AND ") || table == "shadow_reports";
+        assert!(
+            searches.len() == 2 && searches.iter().all(|step| is_narrow(&step)),
+            "{statement}: {plan:?}"
+        );
+    }
+}
+
 /// Checks the query plans of statements that run with every request or page.
 #[test]
 fn frequent_statements_search_an_index() {
@@ -326,14 +356,11 @@ fn frequent_statements_search_an_index() {
         "SELECT id FROM jobs WHERE tenant = 'a' AND state = 'done' AND id < 'b' ORDER BY id DESC LIMIT 9",
         "SELECT request_digest FROM idempotency_keys WHERE tenant = 'a' AND key = 'k'",
         "SELECT tenant, key FROM idempotency_keys WHERE created_millis < 9 ORDER BY created_millis LIMIT 8",
+        "SELECT id FROM jobs WHERE tenant = 'a' AND state NOT IN ('queued', 'running')
+             AND coalesce(ended_millis, created_millis) < 5 ORDER BY coalesce(ended_millis, created_millis), id LIMIT 9",
+        "SELECT document FROM job_documents WHERE tenant = 'a' AND job = 'b'",
     ] {
-        let plan: Vec<String> = database
-            .with_connection(|c| {
-                c.prepare(&format!("EXPLAIN QUERY PLAN {statement}"))?
-                    .query_map([], |row| row.get(3))?
-                    .collect()
-            })
-            .unwrap();
+        let plan = explain(&database, statement);
         assert_eq!(plan.len(), 1, "{statement}: {plan:?}");
         assert!(plan[0].starts_with("SEARCH"), "{statement}: {plan:?}");
         assert!(
