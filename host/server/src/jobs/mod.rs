@@ -172,7 +172,7 @@ pub(crate) async fn cancel_job(
         (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "The job does not exist", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The job has not ended", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The job has not ended, or another request is removing a file of it", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
         (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
@@ -189,14 +189,19 @@ pub(crate) async fn remove_job_history(
         )));
     }
     let task_control = Arc::clone(&control);
-    control
+    let removed = control
         .run_to_completion(async move {
             let remover = ExpiredRecordRemover::of_host(&task_control);
             let removed = remover.remove_ended_jobs(&record.tenant, &[record.id]).await;
-            Ok::<_, Problem>(removed.map(drop)?)
+            Ok::<_, Problem>(removed?)
         })
         .await?;
-    Ok(StatusCode::NO_CONTENT)
+    match removed {
+        0 => Err(Problem::conflict(format!(
+            "another request is removing job {job} or a file of it: try again later"
+        ))),
+        _ => Ok(StatusCode::NO_CONTENT),
+    }
 }
 
 /// Retry a job that failed or was canceled.

@@ -1,6 +1,8 @@
 //! Removal of ended jobs.
 
 use weir_control::testing::job_record;
+use weir_core::document_removal::DocumentRemovalStore as _;
+use weir_core::job_request::JobRequestStore as _;
 use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
@@ -40,4 +42,22 @@ async fn only_an_ended_job_is_removed_with_its_history() {
     );
     assert_eq!(host.send_delete(&path, &key).await.status(), 404);
     assert_eq!(host.uploads.file_names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn job_whose_upload_is_being_removed_stays() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let job = host.submit_accepted_file(&key, "1 pages").await;
+    host.store
+        .commit_entries(vec![LedgerEntry::Job(job_record(&a, job, JobState::Failed))])
+        .await
+        .unwrap();
+    let request = host.store.find_job_request(&a, &job).await.unwrap().unwrap();
+    let document = request.files[0].document;
+    host.store.begin_document_removal(&a, &document).await.unwrap();
+    let path = format!("/v1/jobs/{job}/history");
+    assert_eq!(host.send_delete(&path, &key).await.status(), 409);
+    host.store.end_document_removal(&a, &document).await.unwrap();
+    assert_eq!(host.send_delete(&path, &key).await.status(), 204);
 }
