@@ -57,6 +57,10 @@ impl JobReplayer for PolicyHost {
         // One at a time, because a session can take much memory.
         for session in sessions {
             let frames = read_session_frames(store, tenant, job, &session).await?;
+            if frames.is_empty() {
+                report.incomplete_reason =
+                    Some("the beginning of a session is missing or was not stored completely".into());
+            }
             self.add_frames_to_report(frames, pipeline, &mut report).await?;
         }
         Ok(report)

@@ -252,6 +252,17 @@ async fn truncated_recording_is_reported_as_incomplete() {
             whole.len()
         );
     }
+    // Not even the start of the session was stored completely.
+    for length in [0, 3] {
+        replace_session(&whole[..length]);
+        let report = recording.replay_recorded_job(&pipeline).await;
+        let reason = report.incomplete_reason.unwrap_or_default();
+        assert!(
+            report.decisions == 0 && reason.contains("beginning"),
+            "{length}: {reason}"
+        );
+    }
+    replace_session(&whole);
     // A call in the middle is missing.
     let frames = weir_policy::read_recording(&*recording.store, &tenant, &recording.id)
         .await
