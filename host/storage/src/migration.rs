@@ -1,14 +1,14 @@
 //! Copies a data folder to servers, or servers to a data folder.
 //!
-//! The ledger, the objects (uploads, components, blobs and recordings) and the points of the index are copied one after the other, each only if the
-//! settings name a server for it. Nothing else may use either side. Both sides are opened without a change of their content, except
-//! that an SQLite ledger is first brought into the state in which any start brings it: claims of a killed process end, and files that it was
-//! changing are measured.
+//! The ledger, the objects (uploads, components, blobs and recordings) and the points of the index are copied one after the other, each
+//! only if the settings name a server for it. Nothing else may use either side. Both sides are opened without a change of their content,
+//! except that an SQLite ledger is first brought into the state in which any start brings it: claims of a killed process end, and files
+//! that it was changing are measured.
 //!
-//! The content of the target shows what an interrupted migration has copied: rows up to the last key, objects with a name and a size, points with an id. A file in
-//! the data folder ([`UnfinishedMigration`]) names both sides, so that a target with content is accepted only if this migration wrote
-//! it. The file keeps other processes out of the folder, and a table keeps nodes out of the PostgreSQL database. Both are removed when all
-//! content of both sides has been compared.
+//! The content of the target shows what an interrupted migration has copied: rows up to the last key, objects with a name and a size,
+//! points with an id. A file in the data folder ([`UnfinishedMigration`]) names both sides, so that a target with content is accepted only
+//! if this migration wrote it. The file keeps other processes out of the folder, and a table keeps nodes out of the PostgreSQL database.
+//! Both are removed when all content of both sides has been compared.
 
 mod object_copy;
 mod sides;
