@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::primitives::{ByteStream, Length};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures::stream::{self, StreamExt as _};
 use weir_core::StorageError;
 
 use super::bucket::{S3Bucket, WriteOnceOutcome};
@@ -171,12 +172,24 @@ impl S3Bucket {
             PartSource::File(_) => 1,
             PartSource::Object(_) => MAX_CONCURRENT_COPIES,
         };
-        let written: Vec<Option<CompletedPart>> = stream::iter(parts)
-            .map(|(number, range)| self.write_part(upload, number, range))
-            .buffered(concurrent)
-            .try_collect()
-            .await?;
-        let Some(parts) = written.into_iter().collect::<Option<Vec<_>>>() else {
+        // After a failure no further part begins, and those in progress end: the server could store a part after the abort otherwise.
+        let has_failed = AtomicBool::new(false);
+        let written: Vec<Result<Option<CompletedPart>, StorageError>> =
+            stream::iter(parts.take_while(|_| !has_failed.load(Ordering::Relaxed)))
+                .map(async |(number, range)| {
+                    let written = self.write_part(upload, number, range).await;
+                    if !matches!(written, Ok(Some(_))) {
+                        has_failed.store(true, Ordering::Relaxed);
+                    }
+                    written
+                })
+                .buffered(concurrent)
+                .collect()
+                .await;
+        let Some(parts) = written
+            .into_iter()
+            .collect::<Result<Option<Vec<_>>, StorageError>>()?
+        else {
             return Ok(false);
         };
         let all = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
