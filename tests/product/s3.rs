@@ -94,12 +94,12 @@ fn objects_are_on_the_s3_server_and_not_in_the_data_folder() {
     assert_eq!(replayed.exit_code, 0, "{}", replayed.stderr);
     let removed = weir.run_command(&["tenant", "delete", "ours"]);
     assert_eq!(removed.exit_code, 0, "{}", removed.stderr);
-    let of_default = |key: &String| {
-        ["weir/blobs/default/", "weir/recordings/default/"]
-            .iter()
-            .any(|prefix| key.starts_with(prefix))
+    let is_expected = |key: &String| {
+        let prefixes = ["weir/blobs/default/", "weir/recordings/default/"];
+        // Tells other nodes for a day that the recordings of the tenant were removed.
+        key == "weir/removed-recordings/ours" || prefixes.iter().any(|prefix| key.starts_with(prefix))
     };
-    assert!(s3.keys().iter().all(of_default), "{:?}", s3.keys());
+    assert!(s3.keys().iter().all(is_expected), "{:?}", s3.keys());
 }
 
 #[test]

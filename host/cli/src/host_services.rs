@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tokio::time::timeout;
 use weir_control::usage::UsageRecorder;
 use weir_core::component::{ComponentStore, ComponentValidator};
 use weir_core::id::TenantId;
@@ -244,10 +243,7 @@ impl ServicesUsedByEngine {
             response_cache.close().await;
         }
         // A recording whose end is not stored is reported as incomplete.
-        if timeout(RECORDINGS_CLOSE_TIMEOUT, self.policies.flush_recordings())
-            .await
-            .is_err()
-        {
+        if !self.policies.close_recordings(RECORDINGS_CLOSE_TIMEOUT).await {
             tracing::warn!(
                 "the store of recordings does not respond: the last calls of recent jobs are not recorded"
             );

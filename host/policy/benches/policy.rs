@@ -26,7 +26,7 @@ use weir_core::manifest::{Manifest, ResolvedPipeline, Role};
 use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
 use weir_core::ports::{JobPolicy, OpenPolicyRequest, PolicyFactory};
-use weir_core::replay::JobReplayer as _;
+use weir_core::replay::RecordingRemover as _;
 use weir_core::{DocumentId, JobId, TenantId};
 use weir_policy::{PolicyHost, PolicyHostConfig, Retention};
 

@@ -13,7 +13,7 @@
 //! | `vectors/` | [`EdgeVectorStore`]; absent with [`QdrantVectorStore`] |
 //! | `ledger.db` | [`SqlLedger`]; absent with a PostgreSQL server |
 //! | `responses.db` | [`SqliteResponseCache`] |
-//! | `recordings/<tenant>/<job>/<session>.calls` | [`FileRecordingStore`]; absent with an S3 server |
+//! | `recordings/<tenant>/<job>/<session>.calls` | [`FileRecordingStore`]; removed at the start with an S3 server |
 //! | `migration.json` | exists while a [`Migration`] of the folder is not finished |
 //! | `weir.sock` | socket on which the holder runs searches of `vectors/` for other processes |
 //!
@@ -158,7 +158,10 @@ impl Storage {
             None => None,
         };
         let recordings: Arc<dyn RecordingStore> = match &stores.s3 {
-            Some(s3) => Arc::new(s3.recordings.clone()),
+            Some(s3) => {
+                recordings::remove_recordings_of_former_store(data).await?;
+                Arc::new(s3.recordings.clone())
+            }
             None => Arc::new(FileRecordingStore::new(data)),
         };
         let (uploads, components, blobs): (

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use weir_core::recording::{RecordingSession, StoredRecording, StoredSession};
+use uuid::Uuid;
+use weir_core::recording::{RecordingRemoval, RecordingSession, StoredRecording, StoredSession};
 use weir_core::{JobId, TenantId};
 
 /// The first part of the keys, and the folder in the data folder.
@@ -41,6 +42,30 @@ pub(crate) fn session_key(session: &RecordingSession) -> String {
 pub(crate) fn part_key(session: &RecordingSession, part: u32) -> String {
     let job = job_prefix(&session.tenant, &session.job);
     format!("{job}/{}.{part:06}{EXTENSION}", session.id)
+}
+
+/// The first part of the keys of removals.
+pub(crate) const REMOVALS: &str = "removed-recordings";
+
+/// Returns the key of the last removal of a job, or of all jobs of a tenant.
+pub(crate) fn removal_key(tenant: &TenantId, job: Option<&JobId>) -> String {
+    match job {
+        Some(job) => format!("{REMOVALS}/{tenant}/{job}"),
+        None => format!("{REMOVALS}/{tenant}"),
+    }
+}
+
+/// Returns the start of the keys of the recordings that the removal with a key applies to.
+pub(crate) fn prefix_of_removed(removal_key: &str) -> Option<String> {
+    let removed = removal_key.strip_prefix(REMOVALS)?.strip_prefix('/')?;
+    // A tenant's name can be the start of another's. Those of jobs cannot.
+    let end = if removed.contains('/') { "" } else { "/" };
+    Some(format!("{RECORDINGS}/{removed}{end}"))
+}
+
+/// Whether a removal applies to the session that a key belongs to. It applies to no file of an earlier version, which is not written any more.
+pub(crate) fn is_removed(key: &str, removal: RecordingRemoval) -> bool {
+    session_name(key).is_some_and(|name| Uuid::parse_str(name).is_ok_and(|id| removal.applies_to(id)))
 }
 
 /// Returns the name of the session that a key belongs to: empty for [`earlier_job_key`].
@@ -80,22 +105,34 @@ pub(crate) fn keys_of_session(parts: Vec<StoredPart>, name: &str) -> Vec<String>
     keys
 }
 
-/// Joins the parts of all tenants to the recordings of jobs.
-pub(crate) fn group_by_job(parts: &[StoredPart]) -> Vec<StoredRecording> {
-    let mut jobs = BTreeMap::<(TenantId, JobId), (u64, SystemTime)>::new();
-    for part in parts {
-        if let Some(owner) = tenant_and_job(&part.key) {
-            let (bytes, last_modified) = jobs.entry(owner).or_insert((0, part.last_modified));
-            *bytes += part.bytes;
-            *last_modified = part.last_modified.max(*last_modified);
+/// Joins the parts of all tenants to the recordings of jobs. The parts of a job must follow each other.
+#[derive(Default)]
+pub(crate) struct GroupByJob {
+    last: Option<StoredRecording>,
+}
+
+impl GroupByJob {
+    /// Adds a part. Returns the recording before it, if the part belongs to another.
+    pub(crate) fn add_part(&mut self, part: &StoredPart) -> Option<StoredRecording> {
+        let (tenant, job) = tenant_and_job(&part.key)?;
+        if let Some(last) = &mut self.last
+            && last.tenant == tenant
+            && last.job == job
+        {
+            last.bytes += part.bytes;
+            last.last_modified = part.last_modified.max(last.last_modified);
+            return None;
         }
+        self.last.replace(StoredRecording {
+            tenant,
+            job,
+            bytes: part.bytes,
+            last_modified: part.last_modified,
+        })
     }
-    let jobs = jobs.into_iter();
-    jobs.map(|((tenant, job), (bytes, last_modified))| StoredRecording {
-        tenant,
-        job,
-        bytes,
-        last_modified,
-    })
-    .collect()
+
+    /// Returns the recording of the last part.
+    pub(crate) fn take_last(&mut self) -> Option<StoredRecording> {
+        self.last.take()
+    }
 }

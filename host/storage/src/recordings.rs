@@ -2,29 +2,48 @@
 //!
 //! A session is one file, to which parts are appended. Nothing is synced: a recording that a power failure has cut short is replayed as far as
 //! it goes.
+//!
+//! Only one process uses a data folder, so recent removals are known in memory: no append comes from elsewhere or survives a restart.
 
+use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use weir_core::recording::{AppendOutcome, RecordingSession, RecordingStore, StoredRecording, StoredSession};
+use parking_lot::RwLock;
+use tokio::sync::mpsc;
+use weir_core::recording::{
+    AppendOutcome, MAX_APPEND_DELAY, RecordingRemoval, RecordingSession, RecordingStore, StoredRecording,
+    StoredSession,
+};
 use weir_core::{JobId, StorageError, TenantId};
 
 use crate::data_folder::create_private_folder;
 use crate::path_with_public_name::PathWithPublicName;
 use crate::recording_keys::{
-    RECORDINGS, StoredPart, earlier_job_key, group_by_job, group_by_session, job_prefix, keys_of_session,
+    GroupByJob, RECORDINGS, StoredPart, earlier_job_key, group_by_session, job_prefix, keys_of_session,
     session_key,
 };
 use crate::tenant_files::remove_file_if_exists;
+
+/// Time for which a removal is known: a writer may just have begun an append at the end of [`MAX_APPEND_DELAY`].
+const REMOVAL_LIFETIME: Duration = MAX_APPEND_DELAY.saturating_mul(2);
+/// Recordings that a listing is ahead of its consumer.
+const LISTED_RECORDINGS: usize = 256;
+
+/// The last removal of each job, and of all jobs of a tenant, each with its time.
+type RecentRemovals = HashMap<(TenantId, Option<JobId>), (RecordingRemoval, Instant)>;
 
 /// Implements [`RecordingStore`] with files.
 #[derive(Clone)]
 pub struct FileRecordingStore {
     data: PathBuf,
+    /// Read during an append, so that a removal finds the file of each append that does not find the removal.
+    removals: Arc<RwLock<RecentRemovals>>,
 }
 
 impl FileRecordingStore {
@@ -33,6 +52,7 @@ impl FileRecordingStore {
     pub fn new(data: &Path) -> Self {
         Self {
             data: data.to_owned(),
+            removals: Arc::default(),
         }
     }
 
@@ -48,7 +68,26 @@ impl FileRecordingStore {
         }
     }
 
+    /// Keeps later appends from storing anything that is removed, and waits for those in progress.
+    fn remember_removal(&self, tenant: &TenantId, job: Option<JobId>) {
+        let removed = (RecordingRemoval::now(), Instant::now());
+        self.removals.write().insert((tenant.clone(), job), removed);
+    }
+
+    fn forget_old_removals(&self) {
+        let mut removals = self.removals.write();
+        removals.retain(|_, (_, since)| since.elapsed() < REMOVAL_LIFETIME);
+    }
+
     fn append(&self, session: &RecordingSession, is_first: bool, bytes: &[u8]) -> io::Result<AppendOutcome> {
+        let removals = self.removals.read();
+        let is_removed = [Some(session.job), None].into_iter().any(|job| {
+            let removed = removals.get(&(session.tenant.clone(), job));
+            removed.is_some_and(|(removal, _)| removal.applies_to(session.id))
+        });
+        if is_removed {
+            return Ok(AppendOutcome::Removed);
+        }
         let path = self.data.join(session_key(session));
         if is_first && let Some(folder) = path.parent() {
             create_private_folder(folder).map_err(io::Error::other)?;
@@ -81,8 +120,24 @@ impl FileRecordingStore {
         Ok(found)
     }
 
-    /// Lists the files below a folder. A file that disappears meanwhile is left out.
+    /// Lists the files below a folder.
     fn list_files(&self, folder: &str, found: &mut Vec<StoredPart>) -> io::Result<()> {
+        self.visit_entries(folder, &mut |key, metadata| match metadata.is_dir() {
+            true => self.list_files(&key, found),
+            false => {
+                found.push(stored_part(key, &metadata)?);
+                Ok(())
+            }
+        })
+    }
+
+    /// Calls `visit` with the key and metadata of each entry of a folder, which need not exist. An entry that disappears meanwhile is left
+    /// out.
+    fn visit_entries(
+        &self,
+        folder: &str,
+        visit: &mut dyn FnMut(String, fs::Metadata) -> io::Result<()>,
+    ) -> io::Result<()> {
         let entries = match fs::read_dir(self.data.join(folder)) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 return Ok(());
@@ -94,16 +149,31 @@ impl FileRecordingStore {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            let key = format!("{folder}/{name}");
             match entry.metadata() {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                metadata => match metadata? {
-                    metadata if metadata.is_dir() => self.list_files(&key, found)?,
-                    metadata => found.push(stored_part(key, &metadata)?),
-                },
+                metadata => visit(format!("{folder}/{name}"), metadata?)?,
             }
         }
         Ok(())
+    }
+
+    /// Sends the recordings of all jobs. The file of an earlier version and the folder of a job are two recordings.
+    fn send_recordings(&self, listed: &mpsc::Sender<StoredRecording>) -> io::Result<()> {
+        self.visit_entries(RECORDINGS, &mut |tenant_folder, _| {
+            self.visit_entries(&tenant_folder, &mut |key, metadata| {
+                let mut parts = Vec::new();
+                match metadata.is_dir() {
+                    true => self.list_files(&key, &mut parts)?,
+                    false => parts.push(stored_part(key, &metadata)?),
+                }
+                let mut group = GroupByJob::default();
+                parts.iter().for_each(|part| drop(group.add_part(part)));
+                if let Some(recording) = group.take_last() {
+                    listed.blocking_send(recording).map_err(io::Error::other)?;
+                }
+                Ok(())
+            })
+        })
     }
 
     fn read(&self, tenant: &TenantId, job: &JobId, name: &str) -> io::Result<Option<Vec<u8>>> {
@@ -119,6 +189,7 @@ impl FileRecordingStore {
 
     fn remove(&self, tenant: &TenantId, jobs: &[JobId]) -> io::Result<()> {
         for job in jobs {
+            self.remember_removal(tenant, Some(*job));
             remove_file_if_exists(&self.data.join(earlier_job_key(tenant, job)))?;
             remove_folder_if_exists(&self.data.join(job_prefix(tenant, job)))?;
         }
@@ -138,6 +209,20 @@ fn stored_part(key: String, metadata: &fs::Metadata) -> io::Result<StoredPart> {
         bytes: metadata.len(),
         last_modified: metadata.modified()?,
     })
+}
+
+/// Removes the recordings of a data folder whose recordings are on an S3 server from now on. Nothing reads them any more, and neither the
+/// removal of a document on another node nor the limits of recordings would reach them.
+pub(crate) async fn remove_recordings_of_former_store(data: &Path) -> Result<(), StorageError> {
+    let former = FileRecordingStore::new(data);
+    let remove = |store: &FileRecordingStore| {
+        let folder = store.data.join(RECORDINGS);
+        if fs::exists(&folder)? {
+            tracing::info!("recordings in the data folder are removed, because new ones are on an S3 server");
+        }
+        remove_folder_if_exists(&folder)
+    };
+    former.run_blocking(remove).await
 }
 
 fn remove_folder_if_exists(folder: &Path) -> io::Result<()> {
@@ -191,15 +276,32 @@ impl RecordingStore for FileRecordingStore {
     }
 
     async fn remove_all_recordings_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        let folder = self.tenant_folder(tenant);
-        self.run_blocking(move |_| remove_folder_if_exists(&folder)).await
+        let tenant = tenant.clone();
+        self.run_blocking(move |store| {
+            store.remember_removal(&tenant, None);
+            remove_folder_if_exists(&store.tenant_folder(&tenant))
+        })
+        .await
     }
 
-    async fn list_recordings(&self) -> Result<Vec<StoredRecording>, StorageError> {
+    async fn visit_recordings(
+        &self,
+        visit: &mut (dyn FnMut(StoredRecording) + Send),
+    ) -> Result<(), StorageError> {
+        let (listed, mut received) = mpsc::channel(LISTED_RECORDINGS);
+        let list = self.run_blocking(move |store| store.send_recordings(&listed));
+        let visit_all = async {
+            while let Some(recording) = received.recv().await {
+                visit(recording);
+            }
+        };
+        tokio::join!(list, visit_all).0
+    }
+
+    async fn forget_old_removals(&self) -> Result<(), StorageError> {
         self.run_blocking(|store| {
-            let mut found = Vec::new();
-            store.list_files(RECORDINGS, &mut found)?;
-            Ok(group_by_job(&found))
+            store.forget_old_removals();
+            Ok(())
         })
         .await
     }
@@ -207,6 +309,8 @@ impl RecordingStore for FileRecordingStore {
 
 #[cfg(test)]
 mod tests {
+    use weir_core::recording::list_recordings;
+
     use super::*;
 
     #[tokio::test]
@@ -247,7 +351,8 @@ mod tests {
             read.push(String::from_utf8(bytes).unwrap());
         }
         assert_eq!(read, ["earlier", "abc"]);
-        assert_eq!(store.list_recordings().await.unwrap().len(), 1);
+        let found = list_recordings(&store).await.unwrap();
+        assert_eq!(found.iter().map(|recording| recording.bytes).sum::<u64>(), 10);
         store.remove_recordings(&tenant, &[job]).await.unwrap();
         assert_eq!(store.list_sessions(&tenant, &job).await.unwrap(), []);
         assert!(!dir.path().join("recordings/default").exists());

@@ -1,8 +1,9 @@
 //! Uploads, components, blobs and recordings on an S3 server.
 //!
 //! Keys are `<prefix>/blobs/<tenant>/<key>`, `<prefix>/uploads/<tenant>/<document>`, `<prefix>/staged/<tenant>/<job>/<document>`,
-//! `<prefix>/components/<tenant>/<digest>.wasm` and `<prefix>/recordings/<tenant>/<job>/<session>.<part>.calls`. An S3 object is complete or absent: a put and a completed multipart upload replace it in
-//! one step. Every write is durable when the server has responded, so there is nothing to flush.
+//! `<prefix>/components/<tenant>/<digest>.wasm`, `<prefix>/recordings/<tenant>/<job>/<session>.<part>.calls` and
+//! `<prefix>/removed-recordings/<tenant>[/<job>]`. An S3 object is complete or absent: a put and a completed multipart upload replace it
+//! in one step. Every write is durable when the server has responded, so there is nothing to flush.
 //!
 //! The PDF workers and the compiler read files, so uploads and components are opened through a cache of files ([`local_cache`]). Page
 //! images and texts are read straight from the server: they are small and read rarely.

@@ -61,7 +61,7 @@ async fn stores_pass_the_conformance_suites() {
     check_upload_store(&*storage.uploads).await;
     check_component_store(&*storage.components).await;
     check_recording_store(&*storage.recordings).await;
-    assert_eq!(server.keys(), Vec::<String>::new());
+    assert_eq!(keys_of_content(&server), Vec::<String>::new());
     for tenant in ["blob-suite", "upload-suite", "component-suite"] {
         assert_eq!(stored_bytes(&storage, &tenant_id(tenant)).await, 0, "{tenant}");
     }
@@ -128,7 +128,14 @@ async fn objects_have_keys_by_kind_tenant_and_name() {
     remove_tenant_with_all_data(dir.path(), &t, external)
         .await
         .unwrap();
-    assert_eq!(server.keys(), Vec::<String>::new());
+    assert_eq!(server.keys(), ["weir/a/removed-recordings/acme"]);
+}
+
+/// Returns the keys of all objects but those that name removals of recordings, which stay for a day.
+fn keys_of_content(server: &S3TestServer) -> Vec<String> {
+    let mut keys = server.keys();
+    keys.retain(|key| !key.contains("/removed-recordings/"));
+    keys
 }
 
 /// A node removes a recording of a session that another node writes, before, while and after a part is stored.
@@ -167,8 +174,83 @@ async fn removed_recording_does_not_come_back_from_another_node() {
         server.fail_with(None);
         let late = writer.append_part(&session, 5, b"late").await.unwrap();
         assert_eq!(late, AppendOutcome::Removed, "{text}: {outcomes:?}");
-        assert_eq!(server.keys(), Vec::<String>::new(), "{text}: {outcomes:?}");
+        assert_eq!(
+            keys_of_content(&server),
+            Vec::<String>::new(),
+            "{text}: {outcomes:?}"
+        );
     }
+}
+
+/// The server is not available to the writer while another node removes the job or the tenant.
+#[tokio::test(flavor = "multi_thread")]
+async fn first_part_that_is_repeated_after_a_removal_is_not_stored() {
+    let server = S3TestServer::start();
+    let connection = connection_to(&server);
+    let store = async || S3RecordingStore::new(Arc::new(S3Bucket::connect(&connection).await.unwrap()));
+    let (writer, remover) = (store().await, store().await);
+    for removes_tenant in [false, true] {
+        let session = RecordingSession::start(tenant_id("acme"), JobId::new());
+        server.fail_requests(Fault::InternalError, "PUT", u32::MAX);
+        let failed = writer.append_part(&session, 0, b"first").await;
+        assert_eq!(error_kind(failed), "storage-unavailable");
+        server.fail_with(None);
+        match removes_tenant {
+            true => remover.remove_all_recordings_of_tenant(&session.tenant).await,
+            false => remover.remove_recordings(&session.tenant, &[session.job]).await,
+        }
+        .unwrap();
+        let repeated = writer.append_part(&session, 0, b"first").await.unwrap();
+        assert_eq!(repeated, AppendOutcome::Removed);
+        assert_eq!(keys_of_content(&server), Vec::<String>::new());
+    }
+}
+
+/// The server stores a request that its writer gave up before it found the removal.
+#[tokio::test(flavor = "multi_thread")]
+async fn part_that_arrives_after_its_writer_has_ended_is_removed_later() {
+    let server = S3TestServer::start();
+    let bucket = Arc::new(S3Bucket::connect(&connection_to(&server)).await.unwrap());
+    let store = S3RecordingStore::new(bucket);
+    for removes_tenant in [false, true] {
+        let (session, other) = (
+            RecordingSession::start(tenant_id("acme"), JobId::new()),
+            RecordingSession::start(tenant_id("acme-b"), JobId::new()),
+        );
+        store.append_part(&session, 0, b"first").await.unwrap();
+        store.append_part(&other, 0, b"other").await.unwrap();
+        let keys = server.keys();
+        let key = |id: uuid::Uuid| keys.iter().find(|key| key.contains(&id.to_string())).unwrap();
+        match removes_tenant {
+            true => store.remove_all_recordings_of_tenant(&session.tenant).await,
+            false => store.remove_recordings(&session.tenant, &[session.job]).await,
+        }
+        .unwrap();
+        server.insert_object(key(session.id), b"late");
+        store.forget_old_removals().await.unwrap();
+        assert_eq!(server.keys().len(), 3, "the removal is not old");
+        server.age_objects(Duration::from_secs(25 * 60 * 60));
+        store.forget_old_removals().await.unwrap();
+        assert_eq!(server.keys(), [key(other.id).as_str()]);
+        store
+            .remove_recordings(&other.tenant, &[other.job])
+            .await
+            .unwrap();
+        server.age_objects(Duration::from_secs(25 * 60 * 60));
+        store.forget_old_removals().await.unwrap();
+        assert_eq!(server.keys(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recordings_of_a_data_folder_from_before_the_s3_server_are_removed() {
+    let (server, dir) = (S3TestServer::start(), tempfile::tempdir().unwrap());
+    let folder = dir.path().join("recordings/acme");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("a.calls"), "text").unwrap();
+    let storage = open(dir.path(), &connection_to(&server)).await;
+    assert!(!dir.path().join("recordings").exists());
+    storage.close().await.unwrap();
 }
 
 /// Returns a file that is sent in three parts.
@@ -275,15 +357,28 @@ async fn large_objects_are_copied_in_parts() {
     server.fail_requests(Fault::InternalError, "partNumber=2", u32::MAX);
     let failed = storage.uploads.stage_stored_upload(&again).await;
     assert_eq!(error_kind(failed), "storage-unavailable");
+    storage.close().await.unwrap();
+    // Small parts, so that there are more than are copied at a time.
+    let connection = S3Connection {
+        max_copy_bytes: 1 << 20,
+        ..connection
+    };
+    let storage = open(dir.path(), &connection).await;
     server.take_requests();
     server.fail_requests(Fault::Delay(Duration::from_millis(500)), "partNumber", u32::MAX);
+    let mut requests = Vec::new();
     let (staged, removed) = tokio::join!(storage.uploads.stage_stored_upload(&again), async {
-        while copied(&server.take_requests()).is_empty() {
+        while copied(&requests).is_empty() {
             tokio::task::yield_now().await;
+            requests.extend(server.take_requests());
         }
         storage.uploads.remove_upload(&t, &again.document).await
     });
     assert_eq!((staged.unwrap(), removed.unwrap()), (None, true));
+    // After the first missing part no other begins, and the abort comes last.
+    requests.extend(server.take_requests());
+    assert_eq!(copied(&requests).len(), 4, "{requests:?}");
+    assert!(requests.last().unwrap().starts_with("DELETE"), "{requests:?}");
     assert_eq!((server.unfinished_uploads(), server.keys().len()), (0, 0));
     storage.close().await.unwrap();
 }
@@ -355,7 +450,8 @@ async fn bytes_of_objects_are_counted_and_survive_a_kill() {
     )
     .await
     .unwrap();
-    assert!(server.keys().iter().all(|key| key.contains("/b/")) && server.keys().len() == 1);
+    let keys = keys_of_content(&server);
+    assert!(keys.len() == 1 && keys[0].contains("/b/"), "{keys:?}");
     let storage = open(dir.path(), &connection_to(&server)).await;
     assert_eq!(
         (stored_bytes(&storage, &a).await, stored_bytes(&storage, &b).await),

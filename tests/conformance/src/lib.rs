@@ -36,7 +36,7 @@ pub use ledger::check_ledger;
 pub use node_registry::check_node_registry;
 pub use pipeline_store::check_pipeline_store;
 pub use provider_call_store::check_provider_call_store;
-pub use recording_store::{MemoryRecordingStore, check_recording_store};
+pub use recording_store::{MemoryRecordingStore, RecordingStoreCall, check_recording_store};
 pub use response_cache::check_response_cache;
 pub use retention_store::check_retention_store;
 pub use shadow_store::check_shadow_store;

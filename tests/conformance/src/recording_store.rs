@@ -5,7 +5,11 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use weir_core::recording::{AppendOutcome, RecordingSession, RecordingStore, StoredRecording, StoredSession};
+use uuid::{NoContext, Timestamp, Uuid};
+use weir_core::recording::{
+    AppendOutcome, RecordingRemoval, RecordingSession, RecordingStore, StoredRecording, StoredSession,
+    list_recordings,
+};
 use weir_core::{JobId, StorageError, TenantId};
 
 /// Checks a store of recordings. Panics if the store breaks the contract of its port. Leaves nothing in an empty store.
@@ -20,8 +24,15 @@ pub async fn check_recording_store(store: &dyn RecordingStore) {
     assert_eq!(read_sessions(store, &a, &job).await, Vec::<String>::new());
     let read = store.read_session(&a, &job, "missing").await.unwrap();
     assert_eq!(read, None, "there is no session");
-    store.remove_recordings(&a, &[job]).await.unwrap();
-    store.remove_all_recordings_of_tenant(&a).await.unwrap();
+    let without_recordings: TenantId = "recording-suite-c".parse().unwrap();
+    store
+        .remove_recordings(&without_recordings, &[job])
+        .await
+        .unwrap();
+    store
+        .remove_all_recordings_of_tenant(&without_recordings)
+        .await
+        .unwrap();
 
     let first = RecordingSession::start(a.clone(), job);
     let resumed = RecordingSession::start(a.clone(), job);
@@ -44,7 +55,7 @@ pub async fn check_recording_store(store: &dyn RecordingStore) {
     assert_eq!(read_sessions(store, &b, &job).await, ["other tenant"]);
     assert_eq!(read_sessions(store, &b, &other_job).await, Vec::<String>::new());
 
-    let mut found = store.list_recordings().await.unwrap();
+    let mut found = list_recordings(store).await.unwrap();
     found.sort_by_key(|recording| (recording.tenant.clone(), recording.job));
     let sizes: Vec<_> = found
         .iter()
@@ -58,31 +69,51 @@ pub async fn check_recording_store(store: &dyn RecordingStore) {
         "{found:?}"
     );
 
-    // The writers of removed sessions go on.
+    // The writers of removed sessions go on. One has stored nothing yet.
+    let delayed = RecordingSession::start(a.clone(), job);
     store.remove_recordings(&a, &[JobId::new(), job]).await.unwrap();
-    for session in [&first, &resumed] {
-        let late = store.append_part(session, 12, b"late").await.unwrap();
-        assert_eq!(late, AppendOutcome::Removed);
+    for (session, part) in [(&first, 12), (&resumed, 12), (&delayed, 0), (&delayed, 0)] {
+        let late = store.append_part(session, part, b"late").await.unwrap();
+        assert_eq!(late, AppendOutcome::Removed, "part {part}");
     }
     assert_eq!(read_sessions(store, &a, &job).await, Vec::<String>::new());
     assert_eq!(read_sessions(store, &a, &other_job).await, ["other job"]);
     assert_eq!(read_sessions(store, &b, &job).await, ["other tenant"]);
     // The job is recorded again.
-    append(store, &RecordingSession::start(a.clone(), job), 0, "again").await;
+    append(store, &start_later(&a, job), 0, "again").await;
+    assert_eq!(read_sessions(store, &a, &job).await, ["again"]);
+    store.forget_old_removals().await.unwrap();
+    let late = store.append_part(&delayed, 0, b"late").await.unwrap();
+    assert_eq!(late, AppendOutcome::Removed);
     assert_eq!(read_sessions(store, &a, &job).await, ["again"]);
 
+    let delayed = RecordingSession::start(a.clone(), JobId::new());
     // The second removal finds nothing.
     for _ in 0..2 {
         store.remove_all_recordings_of_tenant(&a).await.unwrap();
         for job in [&job, &other_job] {
             assert_eq!(read_sessions(store, &a, job).await, Vec::<String>::new());
         }
-        let late = store.append_part(&other, 1, b"late").await.unwrap();
-        assert_eq!(late, AppendOutcome::Removed);
+        for (session, part) in [(&other, 1), (&delayed, 0)] {
+            let late = store.append_part(session, part, b"late").await.unwrap();
+            assert_eq!(late, AppendOutcome::Removed, "part {part}");
+        }
+        assert_eq!(read_sessions(store, &a, &delayed.job).await, Vec::<String>::new());
         assert_eq!(read_sessions(store, &b, &job).await, ["other tenant"]);
     }
     store.remove_all_recordings_of_tenant(&b).await.unwrap();
-    assert_eq!(store.list_recordings().await.unwrap(), []);
+    assert_eq!(list_recordings(store).await.unwrap(), []);
+}
+
+/// Returns a session that starts after a removal, also by a clock that is a minute behind.
+fn start_later(tenant: &TenantId, job: JobId) -> RecordingSession {
+    let later = SystemTime::now() + Duration::from_secs(120);
+    let since_epoch = later.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let time = Timestamp::from_unix(NoContext, since_epoch.as_secs(), 0);
+    RecordingSession {
+        id: Uuid::new_v7(time),
+        ..RecordingSession::start(tenant.clone(), job)
+    }
 }
 
 async fn append(store: &dyn RecordingStore, session: &RecordingSession, part: u32, text: &str) {
@@ -102,12 +133,26 @@ async fn read_sessions(store: &dyn RecordingStore, tenant: &TenantId, job: &JobI
     read
 }
 
+/// A call of a [`MemoryRecordingStore`] that can be kept from returning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordingStoreCall {
+    /// [`RecordingStore::append_part`].
+    Append,
+    /// [`RecordingStore::remove_recordings`].
+    Remove,
+    /// [`RecordingStore::visit_recordings`].
+    Visit,
+}
+
 /// Recordings in memory, for tests.
 #[derive(Debug, Default)]
 pub struct MemoryRecordingStore {
     recordings: Mutex<BTreeMap<(TenantId, JobId), MemoryRecording>>,
+    /// The last removal of each job, and of all jobs of a tenant.
+    removals: Mutex<BTreeMap<(TenantId, Option<JobId>), RecordingRemoval>>,
     append_interval: Duration,
     append_error: Mutex<Option<StorageError>>,
+    stalled: Mutex<Option<RecordingStoreCall>>,
 }
 
 #[derive(Debug)]
@@ -130,6 +175,26 @@ impl MemoryRecordingStore {
     /// Lets every append fail with this error, or with `None` succeed again.
     pub fn fail_appends_with(&self, error: Option<StorageError>) {
         *self.append_error.lock().unwrap() = error;
+    }
+
+    /// Lets no such call return from now on.
+    pub fn stall(&self, call: RecordingStoreCall) {
+        *self.stalled.lock().unwrap() = Some(call);
+    }
+
+    async fn wait_if_stalled(&self, call: RecordingStoreCall) {
+        let is_stalled = *self.stalled.lock().unwrap() == Some(call);
+        if is_stalled {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn is_removed(&self, session: &RecordingSession) -> bool {
+        let removals = self.removals.lock().unwrap();
+        [Some(session.job), None].into_iter().any(|job| {
+            let removal = removals.get(&(session.tenant.clone(), job));
+            removal.is_some_and(|removal| removal.applies_to(session.id))
+        })
     }
 
     /// Returns the bytes of each session of a job.
@@ -163,17 +228,18 @@ impl RecordingStore for MemoryRecordingStore {
         part: u32,
         bytes: &[u8],
     ) -> Result<AppendOutcome, StorageError> {
+        self.wait_if_stalled(RecordingStoreCall::Append).await;
         if let Some(error) = self.append_error.lock().unwrap().clone() {
             return Err(error);
         }
         let mut recordings = self.recordings.lock().unwrap();
-        let (owner, name) = ((session.tenant.clone(), session.job), session.id.to_string());
-        let is_stored = recordings
-            .get(&owner)
-            .is_some_and(|found| found.sessions.contains_key(&name));
-        if part > 0 && !is_stored {
+        if self.is_removed(session) {
             return Ok(AppendOutcome::Removed);
         }
+        let (owner, name) = ((session.tenant.clone(), session.job), session.id.to_string());
+        let stored = recordings.get(&owner);
+        let is_stored = stored.is_some_and(|found| found.sessions.contains_key(&name));
+        assert!(part == 0 || is_stored, "part {part} is appended to no session");
         let recording = recordings.entry(owner).or_insert_with(|| MemoryRecording {
             sessions: BTreeMap::new(),
             last_modified: SystemTime::now(),
@@ -211,8 +277,11 @@ impl RecordingStore for MemoryRecordingStore {
     }
 
     async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
+        self.wait_if_stalled(RecordingStoreCall::Remove).await;
         let mut recordings = self.recordings.lock().unwrap();
+        let mut removals = self.removals.lock().unwrap();
         for job in jobs {
+            removals.insert((tenant.clone(), Some(*job)), RecordingRemoval::now());
             recordings.remove(&(tenant.clone(), *job));
         }
         Ok(())
@@ -220,18 +289,32 @@ impl RecordingStore for MemoryRecordingStore {
 
     async fn remove_all_recordings_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
         let mut recordings = self.recordings.lock().unwrap();
+        let removal = RecordingRemoval::now();
+        self.removals
+            .lock()
+            .unwrap()
+            .insert((tenant.clone(), None), removal);
         recordings.retain(|(owner, _), _| owner != tenant);
         Ok(())
     }
 
-    async fn list_recordings(&self) -> Result<Vec<StoredRecording>, StorageError> {
-        let recordings = self.recordings.lock().unwrap();
-        let stored = recordings.iter().map(|((tenant, job), found)| StoredRecording {
-            tenant: tenant.clone(),
-            job: *job,
-            bytes: found.sessions.values().map(|bytes| bytes.len() as u64).sum(),
-            last_modified: found.last_modified,
-        });
-        Ok(stored.collect())
+    async fn visit_recordings(
+        &self,
+        visit: &mut (dyn FnMut(StoredRecording) + Send),
+    ) -> Result<(), StorageError> {
+        self.wait_if_stalled(RecordingStoreCall::Visit).await;
+        for ((tenant, job), found) in self.recordings.lock().unwrap().iter() {
+            visit(StoredRecording {
+                tenant: tenant.clone(),
+                job: *job,
+                bytes: found.sessions.values().map(|bytes| bytes.len() as u64).sum(),
+                last_modified: found.last_modified,
+            });
+        }
+        Ok(())
+    }
+
+    async fn forget_old_removals(&self) -> Result<(), StorageError> {
+        Ok(())
     }
 }

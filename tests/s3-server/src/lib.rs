@@ -165,6 +165,16 @@ impl S3TestServer {
         state.objects.get_mut(key).unwrap().bytes = Bytes::copy_from_slice(bytes);
     }
 
+    /// Stores an object that no request wrote.
+    pub fn insert_object(&self, key: &str, bytes: &[u8]) {
+        let object = StoredObject {
+            bytes: Bytes::copy_from_slice(bytes),
+            encryption: None,
+            last_modified: SystemTime::now(),
+        };
+        self.state.lock().objects.insert(key.to_owned(), object);
+    }
+
     /// Sets the times of all objects back.
     pub fn age_objects(&self, by: Duration) {
         for object in self.state.lock().objects.values_mut() {

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tokio::process::Command;
-use weir_core::recording::RecordingStore as _;
+use weir_core::recording::list_recordings;
 use weir_core::settings::Settings;
 use weir_policy::{RecordedDecision, RecordingFrame, read_recording};
 use weir_storage::FileRecordingStore;
@@ -110,7 +110,7 @@ async fn ingest_and_read_decisions(source: &ComponentSource, document: &Path) ->
         .context("cannot start weir run")?;
     let mut decisions = DecisionsByCall::default();
     let recordings = FileRecordingStore::new(&data);
-    for recording in recordings.list_recordings().await? {
+    for recording in list_recordings(&recordings).await? {
         for frame in read_recording(&recordings, &recording.tenant, &recording.job).await? {
             if let RecordingFrame::Call(call) = frame
                 && source.manifest.components.contains_key(&call.decision.role())

@@ -4,6 +4,7 @@ mod component_assignment;
 pub(crate) mod shared_state;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
@@ -120,6 +121,15 @@ impl PolicyHost {
     pub async fn flush_recordings(&self) {
         if let Some(writer) = &self.shared.recording_writer {
             writer.flush(None).await;
+        }
+    }
+
+    /// Waits until the calls of all dropped jobs are stored, at most for `limit`. Returns whether the store has responded in this
+    /// time. Dropping the host waits no longer than the rest of it.
+    pub async fn close_recordings(&self, limit: Duration) -> bool {
+        match &self.shared.recording_writer {
+            Some(writer) => writer.close(limit).await,
+            None => true,
         }
     }
 

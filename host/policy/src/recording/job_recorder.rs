@@ -18,7 +18,7 @@ const MAX_GROUP_BYTES: usize = 256 << 10;
 /// Records the calls of one session of a job. Dropping it submits the remaining frames. A session without calls is not stored.
 pub(crate) struct JobRecorder {
     recording: Arc<RecordingInProgress>,
-    commands: Option<Sender<WriterCommand>>,
+    commands: Sender<WriterCommand>,
     pending_bytes: Arc<AtomicUsize>,
     pending: Mutex<PendingFrames>,
 }
@@ -79,14 +79,12 @@ impl JobRecorder {
             let reason = "the job made calls faster than they could be written";
             frames.push(RecordingFrame::RecordingStopped(reason.into()));
         }
-        if let Some(commands) = &self.commands {
-            // An error means that the thread has stopped; the job goes on without a recording.
-            let _ = commands.send(WriterCommand::Write {
-                recording: Arc::clone(&self.recording),
-                frames,
-                bytes,
-            });
-        }
+        // An error means that the thread has stopped; the job goes on without a recording.
+        let _ = self.commands.send(WriterCommand::Write {
+            recording: Arc::clone(&self.recording),
+            frames,
+            bytes,
+        });
     }
 }
 

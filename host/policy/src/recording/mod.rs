@@ -2,8 +2,8 @@
 //!
 //! Recording a call costs the job only a move into a list. A thread encodes the lists in groups and appends them to a
 //! [`RecordingStore`](weir_core::recording::RecordingStore). Recording never affects a job: if the thread or the store is too slow,
-//! the disk is full or the recording has reached its size limit, recording stops with a note and the job goes on. The thread also
-//! removes expired recordings.
+//! the disk is full or the recording has reached its size limit, recording stops with a note and the job goes on. A task beside the
+//! thread removes expired recordings.
 //!
 //! # Format
 //!

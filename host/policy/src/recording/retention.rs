@@ -5,13 +5,21 @@
 //!
 //! If several nodes share a store, each removes the recordings of all. Removing one twice is no error.
 
-use std::collections::HashSet;
+use std::collections::{BinaryHeap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use weir_core::recording::RecordingStore;
+use tokio::sync::Notify;
+use weir_core::recording::{RecordingStore, StoredRecording};
 use weir_core::{JobId, StorageError, TenantId};
 
+use super::recording_in_progress::OpenSessions;
+
 const SECONDS_PER_DAY: u64 = 86_400;
+/// Interval between two runs.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// Recordings that one listing collects. They take some megabytes.
+const MAX_CANDIDATES: usize = 10_000;
 
 /// How long recordings are kept, and how many bytes of them. A value of 0 means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,37 +51,105 @@ impl Retention {
     }
 }
 
-/// Removes the expired recordings of a store, except those in `open`, which are still being written. Returns the number of
-/// removed recordings.
-pub(super) async fn remove_old_and_excess_recordings(
+/// A recording as a candidate for removal. Sorts by age, the oldest first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    last_modified: SystemTime,
+    owner: (TenantId, JobId),
+    bytes: u64,
+}
+
+/// Removes the expired recordings of a store, except those of `list_open_jobs`, which are still being written. Returns the number of
+/// removed recordings. Holds at most `max_candidates` recordings in memory, and lists again if more have expired.
+async fn remove_old_and_excess_recordings(
     store: &dyn RecordingStore,
     retention: Retention,
-    open: &HashSet<(TenantId, JobId)>,
+    list_open_jobs: impl Fn() -> HashSet<(TenantId, JobId)>,
     now: SystemTime,
+    max_candidates: usize,
 ) -> Result<usize, StorageError> {
-    if retention == Retention::default() {
-        return Ok(0);
-    }
-    let mut found = store.list_recordings().await?;
-    found.sort_by_key(|recording| recording.last_modified);
-    let mut total_bytes: u64 = found.iter().map(|recording| recording.bytes).sum();
     let mut removed = 0;
-    for recording in found {
-        let age = now.duration_since(recording.last_modified).unwrap_or_default();
-        let is_too_old = retention.max_age().is_some_and(|most| age > most);
-        let is_over_byte_limit = retention.max_bytes > 0 && total_bytes > retention.max_bytes;
-        if !(is_too_old || is_over_byte_limit) {
-            break;
-        }
-        let (tenant, job) = (recording.tenant, recording.job);
-        if open.contains(&(tenant.clone(), job)) {
-            continue;
-        }
-        store.remove_recordings(&tenant, &[job]).await?;
-        total_bytes = total_bytes.saturating_sub(recording.bytes);
-        removed += 1;
+    if retention == Retention::default() {
+        return Ok(removed);
     }
-    Ok(removed)
+    loop {
+        let open = list_open_jobs();
+        let (mut oldest, mut total_bytes, mut has_more) = (BinaryHeap::new(), 0_u64, false);
+        let mut add = |recording: StoredRecording| {
+            total_bytes = total_bytes.saturating_add(recording.bytes);
+            let owner = (recording.tenant, recording.job);
+            if open.contains(&owner) {
+                return;
+            }
+            oldest.push(Candidate {
+                last_modified: recording.last_modified,
+                owner,
+                bytes: recording.bytes,
+            });
+            if oldest.len() > max_candidates {
+                has_more = true;
+                oldest.pop();
+            }
+        };
+        store.visit_recordings(&mut add).await?;
+        for candidate in oldest.into_sorted_vec() {
+            let age = now.duration_since(candidate.last_modified).unwrap_or_default();
+            let is_too_old = retention.max_age().is_some_and(|most| age > most);
+            let is_over_byte_limit = retention.max_bytes > 0 && total_bytes > retention.max_bytes;
+            if !(is_too_old || is_over_byte_limit) {
+                return Ok(removed);
+            }
+            let (tenant, job) = candidate.owner;
+            store.remove_recordings(&tenant, &[job]).await?;
+            total_bytes = total_bytes.saturating_sub(candidate.bytes);
+            removed += 1;
+        }
+        if !has_more {
+            return Ok(removed);
+        }
+    }
+}
+
+/// Removes expired recordings in a task beside the thread that stores recordings.
+pub(super) struct RecordingSweeper {
+    pub(super) store: Arc<dyn RecordingStore>,
+    pub(super) retention: Retention,
+    pub(super) open_sessions: OpenSessions,
+    /// Starts a run before its time.
+    pub(super) is_due: Arc<Notify>,
+}
+
+impl RecordingSweeper {
+    pub(super) async fn run(self) {
+        loop {
+            if let Err(error) = self.remove_expired_recordings().await {
+                tracing::warn!(%error, "cannot remove expired recordings");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+                () = self.is_due.notified() => {}
+            }
+        }
+    }
+
+    async fn remove_expired_recordings(&self) -> Result<(), StorageError> {
+        self.store.forget_old_removals().await?;
+        let removed = remove_old_and_excess_recordings(
+            &*self.store,
+            self.retention,
+            || self.open_sessions.list_jobs(),
+            SystemTime::now(),
+            MAX_CANDIDATES,
+        );
+        let removed = removed.await?;
+        if removed > 0 {
+            tracing::info!(
+                removed,
+                "removed recordings over the limits policy.recording_retention_days and policy.max_recording_bytes"
+            );
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -109,9 +185,10 @@ mod tests {
 
         /// Applies the limits. Returns the number of removed recordings and which are left.
         async fn sweep(&self, max_days: u32, max_bytes: u64, open: &[usize]) -> (usize, Vec<usize>) {
-            let open = open.iter().map(|&n| self.recordings[n].clone()).collect();
+            let list_open_jobs = || open.iter().map(|&n| self.recordings[n].clone()).collect();
             let retention = Retention { max_days, max_bytes };
-            let swept = remove_old_and_excess_recordings(&self.store, retention, &open, self.now);
+            // Fewer candidates than have expired.
+            let swept = remove_old_and_excess_recordings(&self.store, retention, list_open_jobs, self.now, 2);
             let is_left = |n: &usize| {
                 let (tenant, job) = &self.recordings[*n];
                 !self.store.sessions(tenant, job).is_empty()

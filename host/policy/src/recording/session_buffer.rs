@@ -1,10 +1,11 @@
 //! Encoded frames of one session that wait to be stored.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weir_core::StorageError;
-use weir_core::recording::{AppendOutcome, RecordingStore};
+use weir_core::recording::{AppendOutcome, MAX_APPEND_DELAY, RecordingStore};
 
 use super::RecordingFrame;
 use super::frames::{MAX_SESSION_BYTES, encode_frames};
@@ -30,6 +31,8 @@ pub(super) struct SessionBuffer {
     bytes: Vec<u8>,
     /// Estimated bytes of these frames, which count against the limit of all sessions.
     pub(super) pending_bytes: usize,
+    /// When the first of these frames was added.
+    pub(super) waiting_since: Instant,
     next_part: u32,
     stored_bytes: u64,
     /// When the last part was stored, or else the buffer was created.
@@ -50,6 +53,7 @@ impl SessionBuffer {
             recording,
             bytes: Vec::new(),
             pending_bytes: 0,
+            waiting_since: now,
             next_part: 0,
             stored_bytes: 0,
             last_stored: now,
@@ -59,29 +63,49 @@ impl SessionBuffer {
         }
     }
 
-    /// Adds frames. If the session would become too large, its recording stops with a note instead.
-    pub(super) fn push_frames(
+    /// Adds frames. If the session would become too large or a frame cannot be encoded, its recording stops with a note instead.
+    pub(super) fn push_frames(&mut self, frames: &[RecordingFrame], pending_bytes: usize) {
+        let is_last = matches!(
+            frames.last(),
+            Some(RecordingFrame::SessionEnded { .. } | RecordingFrame::RecordingStopped(_))
+        );
+        self.push_encoded_frames(encode_frames(frames), is_last, pending_bytes);
+    }
+
+    pub(super) fn push_encoded_frames(
         &mut self,
-        frames: &[RecordingFrame],
+        encoded: io::Result<Vec<u8>>,
+        is_last: bool,
         pending_bytes: usize,
-    ) -> std::io::Result<()> {
-        self.pending_bytes += pending_bytes;
-        let encoded = encode_frames(frames)?;
-        let total = self.stored_bytes + (self.bytes.len() + encoded.len()) as u64;
-        if total > MAX_SESSION_BYTES {
-            self.recording.close();
-            self.has_ended = true;
-            let reason = format!("the recording has reached {MAX_SESSION_BYTES} bytes");
-            self.bytes
-                .extend(encode_frames(&[RecordingFrame::RecordingStopped(reason)])?);
-        } else {
-            self.bytes.extend(encoded);
-            self.has_ended = matches!(
-                frames.last(),
-                Some(RecordingFrame::SessionEnded { .. } | RecordingFrame::RecordingStopped(_))
-            );
+    ) {
+        if !self.has_bytes() {
+            self.waiting_since = Instant::now();
         }
-        Ok(())
+        self.pending_bytes += pending_bytes;
+        match encoded {
+            Ok(encoded) => {
+                let total = self.stored_bytes + (self.bytes.len() + encoded.len()) as u64;
+                if total > MAX_SESSION_BYTES {
+                    self.stop(format!("the recording has reached {MAX_SESSION_BYTES} bytes"));
+                } else {
+                    self.bytes.extend(encoded);
+                    self.has_ended = is_last;
+                }
+            }
+            Err(error) => {
+                let job = self.recording.session.job;
+                tracing::warn!(%job, %error, "cannot encode a recording; the job goes on without it");
+                self.stop(format!("a call cannot be encoded: {error}"));
+            }
+        }
+    }
+
+    /// Ends the recording before the job, with a note.
+    fn stop(&mut self, reason: String) {
+        self.recording.close();
+        self.has_ended = true;
+        let note = encode_frames(&[RecordingFrame::RecordingStopped(reason)]);
+        self.bytes.extend(note.unwrap_or_default());
     }
 
     pub(super) fn recording(&self) -> &RecordingInProgress {
@@ -110,6 +134,10 @@ impl SessionBuffer {
     /// Stores the frames as the next part of the session. Returns the bytes that were stored.
     pub(super) async fn store_part(&mut self, store: &dyn RecordingStore) -> (SessionState, u64) {
         let session = &self.recording.session;
+        if self.waiting_since.elapsed() > MAX_APPEND_DELAY {
+            tracing::warn!(job = %session.job, "the store of recordings was not available for too long; the job goes on without a recording");
+            return (self.close(), 0);
+        }
         let stored = store.append_part(session, self.next_part, &self.bytes).await;
         let now = Instant::now();
         match stored {

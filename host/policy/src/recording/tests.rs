@@ -1,17 +1,19 @@
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use weir_conformance::MemoryRecordingStore;
+use weir_conformance::{MemoryRecordingStore, RecordingStoreCall};
 
 use super::frames::MAX_SESSION_BYTES;
 use super::job_recorder::MAX_GROUP_FRAMES;
 use super::recording_in_progress::RecordingInProgress;
 use super::session_buffer::{SessionBuffer, SessionState};
+use super::writer::WriterCommand;
 use super::*;
 use weir_core::decision::{PageRoute, PageToRoute, ReadingMethod};
 use weir_core::manifest::ComponentLimits;
 use weir_core::page::PageFacts;
-use weir_core::recording::{RecordingSession, RecordingStore as _};
+use weir_core::recording::{MAX_APPEND_DELAY, RecordingSession, list_recordings};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
 
 fn session_header(job: JobId) -> SessionHeader {
@@ -240,10 +242,10 @@ async fn a_full_recording_ends_with_a_stop_frame() {
     let filler =
         RecordingFrame::RecordingStopped("x".repeat(usize::try_from(MAX_SESSION_BYTES).unwrap() - 1000));
     let call = RecordingFrame::Call(Box::new(recorded_call(1)));
-    buffer.push_frames(&[started, filler, call.clone()], 0).unwrap();
+    buffer.push_frames(&[started, filler, call.clone()], 0);
     assert_eq!(buffer.store_part(&store).await.0, SessionState::Open);
     assert!(!recording.is_closed());
-    buffer.push_frames(&vec![call; 20], 0).unwrap();
+    buffer.push_frames(&vec![call; 20], 0);
     assert!(recording.is_closed());
     assert_eq!(buffer.store_part(&store).await.0, SessionState::Closed);
     let frames = stored_frames(&store, &job);
@@ -270,7 +272,7 @@ async fn a_job_without_calls_is_not_stored() {
     let writer = start_writer(&store);
     drop(JobRecorder::new(&writer, session_header(JobId::new())));
     drop(writer);
-    assert_eq!(store.list_recordings().await.unwrap(), []);
+    assert_eq!(list_recordings(&*store).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -312,10 +314,124 @@ async fn removed_recording_does_not_come_back() {
     writer.remove_recordings(&tenant, None).await.unwrap();
     drop(unfinished_recorder);
     writer.flush(None).await;
-    assert_eq!(store.list_recordings().await.unwrap(), []);
+    assert_eq!(list_recordings(&*store).await.unwrap(), []);
     // A new tenant of the same name is recorded again.
     let job = JobId::new();
     JobRecorder::new(&writer, session_header(job)).push_call(recorded_call(1));
     writer.flush(None).await;
     assert!(is_stored(&job));
+}
+
+fn start_recording(job: JobId) -> Arc<RecordingInProgress> {
+    let session = RecordingSession::start(TenantId::default_tenant(), job);
+    Arc::new(RecordingInProgress::new(session))
+}
+
+#[tokio::test]
+async fn recording_ends_with_a_note_if_a_call_cannot_be_encoded() {
+    let (store, job) = (MemoryRecordingStore::default(), JobId::new());
+    let recording = start_recording(job);
+    let mut buffer = SessionBuffer::new(Arc::clone(&recording));
+    let started = RecordingFrame::SessionStarted(Box::new(session_header(job)));
+    buffer.push_frames(&[started], 0);
+    buffer.push_encoded_frames(Err(io::Error::other("too long")), false, 0);
+    assert!(recording.is_closed());
+    assert_eq!(buffer.store_part(&store).await.0, SessionState::Closed);
+    let frames = stored_frames(&store, &job);
+    assert!(matches!(frames.last(), Some(RecordingFrame::RecordingStopped(why)) if why.contains("too long")));
+    assert_eq!(frames.len(), 2);
+}
+
+/// The store may have forgotten a removal of the session.
+#[tokio::test]
+async fn frames_that_have_waited_too_long_are_not_stored() {
+    let (store, job) = (MemoryRecordingStore::default(), JobId::new());
+    let recording = start_recording(job);
+    let mut buffer = SessionBuffer::new(Arc::clone(&recording));
+    buffer.push_frames(&[RecordingFrame::Call(Box::new(recorded_call(1)))], 0);
+    buffer.waiting_since = Instant::now() - MAX_APPEND_DELAY - Duration::from_secs(1);
+    // More frames do not renew the others.
+    buffer.push_frames(&[RecordingFrame::Call(Box::new(recorded_call(2)))], 0);
+    assert_eq!(buffer.store_part(&store).await.0, SessionState::Closed);
+    assert!(recording.is_closed());
+    assert_eq!(list_recordings(&store).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn removal_keeps_the_end_of_other_jobs_recordings() {
+    let store = Arc::new(MemoryRecordingStore::default());
+    let writer = start_writer(&store);
+    let (removed, other) = (JobId::new(), JobId::new());
+    store.fail_appends_with(Some(StorageError::Unavailable {
+        what: "the store".into(),
+        reason: "it is stopped".into(),
+    }));
+    let too_large = "x".repeat(usize::try_from(MAX_SESSION_BYTES).unwrap());
+    let write = WriterCommand::Write {
+        recording: start_recording(other),
+        frames: vec![RecordingFrame::RecordingStopped(too_large)],
+        bytes: 0,
+    };
+    writer.commands.send(write).unwrap();
+    writer.flush(None).await;
+    let tenant = TenantId::default_tenant();
+    writer.remove_recordings(&tenant, Some(&[removed])).await.unwrap();
+    writer
+        .remove_recordings(&"b".parse().unwrap(), None)
+        .await
+        .unwrap();
+    store.fail_appends_with(None);
+    drop(writer);
+    let frames = stored_frames(&store, &other);
+    assert!(
+        matches!(frames.as_slice(), [RecordingFrame::RecordingStopped(why)] if why.contains("reached")),
+        "{frames:?}"
+    );
+}
+
+#[tokio::test]
+async fn parts_are_stored_while_recordings_are_listed_or_removed() {
+    for stalled in [RecordingStoreCall::Visit, RecordingStoreCall::Remove] {
+        let store = Arc::new(MemoryRecordingStore::default());
+        store.stall(stalled);
+        let retention = Retention {
+            max_days: 1,
+            max_bytes: 1,
+        };
+        let writer = RecordingWriter::start(Arc::clone(&store) as _, retention).unwrap();
+        let (tenant, job) = (TenantId::default_tenant(), JobId::new());
+        let removed = [JobId::new()];
+        let removal = writer.remove_recordings(&tenant, Some(&removed));
+        let record = async {
+            JobRecorder::new(&writer, session_header(job)).push_call(recorded_call(1));
+            writer.flush(None).await;
+            page_numbers(&stored_frames(&store, &job))
+        };
+        match stalled {
+            RecordingStoreCall::Remove => tokio::select! {
+                biased;
+                _ = removal => panic!("the removal returns"),
+                pages = record => assert_eq!(pages, [1]),
+            },
+            _ => assert_eq!(record.await, [1]),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_respond_delays_the_end_by_the_limit_only() {
+    let store = Arc::new(MemoryRecordingStore::default());
+    store.stall(RecordingStoreCall::Append);
+    let writer = start_writer(&store);
+    let recorder = JobRecorder::new(&writer, session_header(JobId::new()));
+    recorder.push_call(recorded_call(1));
+    assert!(!writer.close(Duration::from_millis(20)).await);
+    let (ended, received) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(writer);
+        let _ = ended.send(());
+    });
+    received.recv_timeout(Duration::from_secs(8)).unwrap();
+    // A job that still runs goes on.
+    (2..200).for_each(|page| recorder.push_call(recorded_call(page)));
 }

@@ -1,23 +1,24 @@
 //! The thread that stores recordings.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::AbortHandle;
 use weir_core::recording::{RecordingSession, RecordingStore};
 use weir_core::{JobId, StorageError, TenantId};
 
 use super::RecordingFrame;
-use super::recording_in_progress::RecordingInProgress;
-use super::retention::{Retention, remove_old_and_excess_recordings};
+use super::recording_in_progress::{OpenSessions, RecordingInProgress};
+use super::retention::{RecordingSweeper, Retention};
 use super::session_buffer::{SessionBuffer, SessionState};
 
 /// Pause of the thread after it has stored everything. Waking a blocked thread costs the job some microseconds. A sleeping
@@ -31,16 +32,12 @@ const CROWDED_BYTES: usize = MAX_PENDING_BYTES / 2;
 /// Parts that are stored at the same time.
 const MAX_CONCURRENT_PARTS: usize = 8;
 
-/// The list of open sessions is freed of ended ones whenever its length is a multiple of this.
-const PRUNED_SESSIONS: usize = 256;
-
-/// Interval between removals of expired recordings.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 /// Expired recordings are also removed whenever this fraction (one sixteenth) of the byte limit has been written.
 const SWEEP_BYTES_DIVISOR: u64 = 16;
-
-/// The sessions that are being recorded.
-type OpenSessions = Arc<Mutex<Vec<Weak<RecordingInProgress>>>>;
+/// Time for which the thread may go on when the writer is dropped, unless [`RecordingWriter::close`] has set another.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two checks of a thread that has nothing to do and gets no commands.
+const IDLE_INTERVAL: Duration = Duration::from_secs(3600);
 
 pub(super) enum WriterCommand {
     Write {
@@ -53,23 +50,31 @@ pub(super) enum WriterCommand {
         job: Option<JobId>,
         done: oneshot::Sender<()>,
     },
-    /// Removes the recordings of these jobs, or all of the tenant if `jobs` is `None`.
-    Remove {
+    /// Drops the frames of closed sessions of these jobs, or of all jobs of the tenant if `jobs` is `None`.
+    DropRemoved {
         tenant: TenantId,
         jobs: Option<Vec<JobId>>,
-        done: oneshot::Sender<Result<(), StorageError>>,
     },
+    /// Stores everything and ends the thread.
+    Close,
 }
 
-/// Handle of the writer thread. Dropping it waits until everything is stored.
+/// Handle of the writer thread. Dropping it waits until everything is stored, but not for longer than a timeout.
 pub(crate) struct RecordingWriter {
     store: Arc<dyn RecordingStore>,
     retention: Retention,
-    pub(super) commands: Option<Sender<WriterCommand>>,
+    pub(super) commands: Sender<WriterCommand>,
     /// Bytes of frames that wait to be stored.
     pub(super) pending_bytes: Arc<AtomicUsize>,
     open_sessions: OpenSessions,
+    /// When the thread must have ended.
+    close_deadline: Mutex<Option<Instant>>,
+    /// Gives up the calls of the store in progress.
+    cancel_calls: watch::Sender<bool>,
+    /// Disconnected when the thread has ended.
+    thread_running: Mutex<Receiver<()>>,
     thread: Option<JoinHandle<()>>,
+    sweeper: AbortHandle,
 }
 
 impl RecordingWriter {
@@ -77,28 +82,43 @@ impl RecordingWriter {
     pub(crate) fn start(store: Arc<dyn RecordingStore>, retention: Retention) -> io::Result<Self> {
         let runtime = Handle::try_current().map_err(io::Error::other)?;
         let (commands, received) = mpsc::channel();
+        let (running, thread_running) = mpsc::channel();
         let pending_bytes = Arc::new(AtomicUsize::new(0));
-        let open_sessions = OpenSessions::default();
+        let (open_sessions, sweep_due) = (OpenSessions::default(), Arc::new(Notify::new()));
+        let cancel_calls = watch::Sender::new(false);
+        let sweeper = RecordingSweeper {
+            store: Arc::clone(&store),
+            retention,
+            open_sessions: open_sessions.clone(),
+            is_due: Arc::clone(&sweep_due),
+        };
         let writer_thread = WriterThread {
             store: Arc::clone(&store),
-            runtime,
+            runtime: runtime.clone(),
             retention,
             pending_bytes: Arc::clone(&pending_bytes),
-            open_sessions: Arc::clone(&open_sessions),
             buffers: HashMap::new(),
             bytes_since_sweep: 0,
-            next_sweep: Instant::now(),
+            sweep_due,
+            calls_canceled: cancel_calls.subscribe(),
         };
         let thread = std::thread::Builder::new()
             .name("weir-recorder".into())
-            .spawn(move || writer_thread.run(&received))?;
+            .spawn(move || {
+                let _running: Sender<()> = running;
+                writer_thread.run(&received);
+            })?;
         Ok(Self {
             store,
             retention,
-            commands: Some(commands),
+            commands,
             pending_bytes,
             open_sessions,
+            close_deadline: Mutex::new(None),
+            cancel_calls,
+            thread_running: Mutex::new(thread_running),
             thread: Some(thread),
+            sweeper: runtime.spawn(sweeper.run()).abort_handle(),
         })
     }
 
@@ -114,12 +134,7 @@ impl RecordingWriter {
     pub(super) fn register_session(&self, tenant: &TenantId, job: &JobId) -> Arc<RecordingInProgress> {
         let session = RecordingSession::start(tenant.clone(), *job);
         let recording = Arc::new(RecordingInProgress::new(session));
-        let mut open = self.open_sessions.lock();
-        if open.len().is_multiple_of(PRUNED_SESSIONS) {
-            open.retain(|recording| recording.strong_count() > 0);
-        }
-        open.push(Arc::downgrade(&recording));
-        drop(open);
+        self.open_sessions.add_session(&recording);
         recording
     }
 
@@ -127,9 +142,7 @@ impl RecordingWriter {
     /// not available are stored later.
     pub(crate) async fn flush(&self, job: Option<JobId>) {
         let (done, flushed) = oneshot::channel();
-        if let Some(commands) = &self.commands
-            && commands.send(WriterCommand::Flush { job, done }).is_ok()
-        {
+        if self.commands.send(WriterCommand::Flush { job, done }).is_ok() {
             // An error means that the thread has stopped, so there is nothing to wait for.
             let _ = flushed.await;
         }
@@ -142,32 +155,44 @@ impl RecordingWriter {
         tenant: &TenantId,
         jobs: Option<&[JobId]>,
     ) -> Result<(), StorageError> {
-        for recording in self.open_sessions.lock().iter().filter_map(Weak::upgrade) {
-            let session = &recording.session;
-            if session.tenant == *tenant && jobs.is_none_or(|jobs| jobs.contains(&session.job)) {
-                recording.close();
-            }
+        for recording in self.open_sessions.sessions_of(tenant, jobs) {
+            recording.close();
         }
-        let (done, removed) = oneshot::channel();
-        let stopped = || StorageError::Failed {
-            what: "removing recordings".into(),
-            reason: "the thread that stores recordings has stopped".into(),
+        let command = WriterCommand::DropRemoved {
+            tenant: tenant.clone(),
+            jobs: jobs.map(<[JobId]>::to_vec),
         };
-        if let Some(commands) = &self.commands {
-            let command = WriterCommand::Remove {
-                tenant: tenant.clone(),
-                jobs: jobs.map(<[JobId]>::to_vec),
-                done,
-            };
-            commands.send(command).map_err(|_| stopped())?;
+        // An error means that the thread has stopped, and stores nothing more.
+        let _ = self.commands.send(command);
+        // The store refuses the part of a removed session that the thread is just storing.
+        match jobs {
+            Some(jobs) => self.store.remove_recordings(tenant, jobs).await,
+            None => self.store.remove_all_recordings_of_tenant(tenant).await,
         }
-        removed.await.map_err(|_| stopped())?
+    }
+
+    /// Waits until everything is stored, at most for `limit`, of which the rest is left when the writer is dropped. Returns whether
+    /// the store has responded in this time.
+    pub(crate) async fn close(&self, limit: Duration) -> bool {
+        *self.close_deadline.lock() = Some(Instant::now() + limit);
+        tokio::time::timeout(limit, self.flush(None)).await.is_ok()
     }
 }
 
 impl Drop for RecordingWriter {
     fn drop(&mut self) {
-        self.commands = None;
+        self.sweeper.abort();
+        let deadline = self.close_deadline.lock().take();
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + CLOSE_TIMEOUT);
+        // An error means that the thread has stopped.
+        let _ = self.commands.send(WriterCommand::Close);
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if self.thread_running.get_mut().recv_timeout(remaining) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!(
+                "the store of recordings does not respond: the last recorded calls are not stored"
+            );
+            self.cancel_calls.send_replace(true);
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -180,36 +205,34 @@ struct WriterThread {
     runtime: Handle,
     retention: Retention,
     pending_bytes: Arc<AtomicUsize>,
-    open_sessions: OpenSessions,
     /// The sessions that have stored parts or waiting frames, and can get more.
     buffers: HashMap<RecordingSession, SessionBuffer>,
-    /// Bytes stored since expired recordings were last removed.
+    /// Bytes stored since the last removal of expired recordings began.
     bytes_since_sweep: u64,
-    /// When expired recordings are removed next.
-    next_sweep: Instant,
+    sweep_due: Arc<Notify>,
+    calls_canceled: watch::Receiver<bool>,
 }
 
 impl WriterThread {
     fn run(mut self, commands: &Receiver<WriterCommand>) {
         loop {
             let due = self.buffers.values().filter_map(SessionBuffer::due).min();
-            let wake = due.map_or(self.next_sweep, |due| due.min(self.next_sweep));
-            match commands.recv_timeout(wake.saturating_duration_since(Instant::now())) {
+            let wait = due.map_or(IDLE_INTERVAL, |due| due.saturating_duration_since(Instant::now()));
+            match commands.recv_timeout(wait) {
                 Ok(first) => {
+                    let mut is_closing = false;
                     for command in std::iter::once(first).chain(commands.try_iter()) {
+                        is_closing |= matches!(command, WriterCommand::Close);
                         self.execute_command(command);
+                    }
+                    if is_closing {
+                        return;
                     }
                     self.store_due_parts();
                     std::thread::sleep(WRITE_INTERVAL);
                 }
                 Err(RecvTimeoutError::Timeout) => self.store_due_parts(),
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.store_parts(|_| true);
-                    return;
-                }
-            }
-            if self.next_sweep <= Instant::now() {
-                self.sweep_recordings();
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
@@ -226,20 +249,16 @@ impl WriterThread {
                 // An error means that the caller has been dropped.
                 let _ = done.send(());
             }
-            WriterCommand::Remove { tenant, jobs, done } => {
-                let closed = self
-                    .buffers
-                    .extract_if(|_, buffer| buffer.recording().is_closed());
-                let pending: usize = closed.map(|(_, buffer)| buffer.pending_bytes).sum();
-                self.pending_bytes.fetch_sub(pending, Ordering::Relaxed);
-                let removed = self.runtime.block_on(async {
-                    match jobs {
-                        Some(jobs) => self.store.remove_recordings(&tenant, &jobs).await,
-                        None => self.store.remove_all_recordings_of_tenant(&tenant).await,
-                    }
+            WriterCommand::DropRemoved { tenant, jobs } => {
+                let removed = self.buffers.extract_if(|_, buffer| {
+                    // A session that has begun since the removal is open.
+                    let recording = buffer.recording();
+                    recording.is_closed() && recording.belongs_to(&tenant, jobs.as_deref())
                 });
-                let _ = done.send(removed);
+                let pending: usize = removed.map(|(_, buffer)| buffer.pending_bytes).sum();
+                self.pending_bytes.fetch_sub(pending, Ordering::Relaxed);
             }
+            WriterCommand::Close => self.store_parts(|_| true),
         }
     }
 
@@ -258,10 +277,7 @@ impl WriterThread {
             .buffers
             .entry(session)
             .or_insert_with(|| SessionBuffer::new(recording));
-        if let Err(error) = buffer.push_frames(frames, pending_bytes) {
-            tracing::warn!(%error, "cannot encode a recording; the job goes on without it");
-            buffer.recording().close();
-        }
+        buffer.push_frames(frames, pending_bytes);
     }
 
     fn store_due_parts(&mut self) {
@@ -273,7 +289,8 @@ impl WriterThread {
         if self.retention.max_bytes > 0
             && self.bytes_since_sweep > self.retention.max_bytes / SWEEP_BYTES_DIVISOR
         {
-            self.sweep_recordings();
+            self.bytes_since_sweep = 0;
+            self.sweep_due.notify_one();
         }
     }
 
@@ -295,6 +312,13 @@ impl WriterThread {
             .map(store_part)
             .buffer_unordered(MAX_CONCURRENT_PARTS)
             .collect::<Vec<_>>();
+        let mut canceled = self.calls_canceled.clone();
+        let parts = async {
+            tokio::select! {
+                parts = parts => parts,
+                _ = canceled.wait_for(|is_canceled| *is_canceled) => Vec::new(),
+            }
+        };
         for (session, mut buffer, state, bytes) in self.runtime.block_on(parts) {
             self.bytes_since_sweep += bytes;
             if state == SessionState::Closed || !buffer.has_bytes() {
@@ -304,29 +328,6 @@ impl WriterThread {
             if state == SessionState::Open {
                 self.buffers.insert(session, buffer);
             }
-        }
-    }
-
-    /// Removes expired recordings.
-    fn sweep_recordings(&mut self) {
-        self.bytes_since_sweep = 0;
-        self.next_sweep = Instant::now() + SWEEP_INTERVAL;
-        let open: HashSet<_> = {
-            let mut open_sessions = self.open_sessions.lock();
-            open_sessions.retain(|recording| recording.strong_count() > 0);
-            let open = open_sessions.iter().filter_map(Weak::upgrade);
-            open.map(|recording| (recording.session.tenant.clone(), recording.session.job))
-                .collect()
-        };
-        let removed =
-            remove_old_and_excess_recordings(&*self.store, self.retention, &open, SystemTime::now());
-        match self.runtime.block_on(removed) {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(
-                removed,
-                "removed recordings over the limits policy.recording_retention_days and policy.max_recording_bytes"
-            ),
-            Err(error) => tracing::warn!(%error, "cannot remove expired recordings"),
         }
     }
 }

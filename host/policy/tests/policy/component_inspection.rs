@@ -5,7 +5,7 @@ use std::path::Path;
 
 use weir_core::component::{ComponentDigest, ComponentValidator as _};
 use weir_core::manifest::{Capability, ResolvedComponentFile, Role};
-use weir_core::recording::RecordingStore as _;
+use weir_core::recording::list_recordings;
 use weir_core::{PolicyError, TenantId};
 
 use crate::support::*;
@@ -145,7 +145,7 @@ async fn dry_run_uses_granted_capabilities_and_leaves_no_state() {
     host.dry_run_pipeline(&tenant, &pipeline).await.unwrap();
     assert!(state.values.is_empty());
     host.flush_recordings().await;
-    assert_eq!(recordings.list_recordings().await.unwrap(), []);
+    assert_eq!(list_recordings(&*recordings).await.unwrap(), []);
     // A wrong digest is detected.
     let mut other = built_component("routing");
     other.digest = ComponentDigest::from_content(b"something else").0;

@@ -129,5 +129,8 @@ async fn only_the_latest_recordings_within_max_bytes_are_kept() {
         ids.push(id);
     }
     let is_kept = |id: &JobId| !store.sessions(&TenantId::default_tenant(), id).is_empty();
-    assert_eq!(ids.iter().map(is_kept).collect::<Vec<_>>(), [false, false, true]);
+    // A task beside the writer removes them.
+    while ids.iter().map(is_kept).collect::<Vec<_>>() != [false, false, true] {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
 }

@@ -274,6 +274,21 @@ impl S3Bucket {
         prefix: &str,
         what: &str,
     ) -> Result<Vec<ListedObject>, StorageError> {
+        let mut found = Vec::new();
+        self.visit_objects(prefix, what, |object| found.push(object))
+            .await?;
+        // Some kinds of buckets list in another order.
+        found.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        Ok(found)
+    }
+
+    /// Calls `visit` with the objects whose keys start with `prefix`. Most kinds of buckets list them sorted by key.
+    pub(super) async fn visit_objects(
+        &self,
+        prefix: &str,
+        what: &str,
+        mut visit: impl FnMut(ListedObject) + Send,
+    ) -> Result<(), StorageError> {
         let skipped = self.full_key("").len();
         let mut pages = self
             .client
@@ -282,20 +297,18 @@ impl S3Bucket {
             .prefix(self.full_key(prefix))
             .into_paginator()
             .send();
-        let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.errors.to_storage_error(what, error))?;
-            found.extend(page.contents().iter().filter_map(|object| {
+            let listed = page.contents().iter().filter_map(|object| {
                 Some(ListedObject {
                     key: object.key()?.get(skipped..)?.to_owned(),
                     bytes: to_size(object.size()),
                     last_modified: to_system_time(object.last_modified()),
                 })
-            }));
+            });
+            listed.for_each(&mut visit);
         }
-        // Some kinds of buckets list in another order.
-        found.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-        Ok(found)
+        Ok(())
     }
 
     /// Deletes at most [`MAX_KEYS_PER_DELETION`] objects. It is no error if one does not exist.

@@ -2,24 +2,38 @@
 //!
 //! Objects cannot be appended to, so each part is an object. Recordings are read rarely and are small, so they are not cached.
 //!
-//! A removal on one node must also stop the node that writes the session, whose next part may already be on its way. So the first part
-//! stands for the session: a writer stores a part and then looks whether the first still exists; a removal deletes what it finds and
-//! lists again until nothing is left. Either the writer finds that the first part is gone, or the removal finds the new part.
+//! A removal on one node must also stop the node that writes a session, whose next part may already be on its way, or wait for the server
+//! to be available. So a removal first stores an object that names it, `<prefix>/removed-recordings/<tenant>[/<job>]`, then deletes the
+//! parts and lists again until nothing is left. A writer stores a part and then reads the removals of its job and tenant. Either the writer
+//! finds the removal, or the removal finds the part. The objects of removals are deleted after a day, with parts that the server has stored
+//! late, after their writer gave the request up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use weir_core::recording::{AppendOutcome, RecordingSession, RecordingStore, StoredRecording, StoredSession};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use weir_core::recording::{
+    AppendOutcome, RecordingRemoval, RecordingSession, RecordingStore, StoredRecording, StoredSession,
+};
 use weir_core::{JobId, StorageError, TenantId};
 
 use super::bucket::{ListedObject, MAX_KEYS_PER_DELETION, S3Bucket};
 use crate::recording_keys::{
-    RECORDINGS, StoredPart, group_by_job, group_by_session, job_prefix, keys_of_session, part_key,
+    GroupByJob, RECORDINGS, REMOVALS, StoredPart, group_by_session, is_removed, job_prefix, keys_of_session,
+    part_key, prefix_of_removed, removal_key,
 };
 
 /// Time in which the calls of a session are collected for one object. A killed node loses at most the calls of this time.
 const APPEND_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time for which a removal is known. Writers drop bytes after [`MAX_APPEND_DELAY`](weir_core::recording::MAX_APPEND_DELAY), which is much
+/// shorter, so the clocks need not agree.
+const REMOVAL_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// How far the clock of a writer may be ahead of the clock of a node that removes its session.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
+/// Requests for one operation at the same time.
+const MAX_CONCURRENT_REQUESTS: usize = 8;
 
 /// Implements [`RecordingStore`] with objects.
 #[derive(Clone)]
@@ -36,12 +50,65 @@ impl S3RecordingStore {
 
     async fn list_parts(&self, prefix: &str, what: &str) -> Result<Vec<StoredPart>, StorageError> {
         let objects = self.bucket.list_objects(prefix, what).await?.into_iter();
-        let to_part = |object: ListedObject| StoredPart {
-            key: object.key,
-            bytes: object.bytes,
-            last_modified: object.last_modified,
+        Ok(objects.map(to_stored_part).collect())
+    }
+
+    async fn read_removal(&self, key: &str, what: &str) -> Result<Option<RecordingRemoval>, StorageError> {
+        let Some(bytes) = self.bucket.get_bytes(key, what).await? else {
+            return Ok(None);
         };
-        Ok(objects.map(to_part).collect())
+        let removal = std::str::from_utf8(&bytes)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        removal.map(Some).ok_or_else(|| StorageError::Damaged {
+            what: what.to_owned(),
+            reason: format!("the object {key} is not the id of a removal"),
+        })
+    }
+
+    /// Whether a removal applies to a session.
+    async fn is_session_removed(&self, session: &RecordingSession, what: &str) -> Result<bool, StorageError> {
+        let of_job = removal_key(&session.tenant, Some(&session.job));
+        let of_tenant = removal_key(&session.tenant, None);
+        let (of_job, of_tenant) = tokio::try_join!(
+            self.read_removal(&of_job, what),
+            self.read_removal(&of_tenant, what)
+        )?;
+        let mut removals = [of_job, of_tenant].into_iter().flatten();
+        Ok(removals.any(|removal| removal.applies_to(session.id)))
+    }
+
+    /// Keeps all nodes from storing more of the sessions that have started.
+    async fn store_removal(
+        &self,
+        tenant: &TenantId,
+        job: Option<&JobId>,
+        what: &str,
+    ) -> Result<(), StorageError> {
+        let removal = RecordingRemoval::of_all_machines(MAX_CLOCK_DIFFERENCE).to_string();
+        let key = removal_key(tenant, job);
+        self.bucket.put_bytes(&key, what, removal.as_bytes()).await
+    }
+
+    /// Deletes the parts that a removal applies to.
+    async fn remove_late_parts(&self, removal_key: &str, what: &str) -> Result<(), StorageError> {
+        let Some(prefix) = prefix_of_removed(removal_key) else {
+            return Ok(());
+        };
+        let Some(removal) = self.read_removal(removal_key, what).await? else {
+            return Ok(());
+        };
+        let parts = self.list_parts(&prefix, what).await?.into_iter();
+        let late = parts.map(|part| part.key).filter(|key| is_removed(key, removal));
+        self.delete_all(&late.collect::<Vec<_>>(), what).await
+    }
+
+    /// Deletes objects in batches.
+    async fn delete_all(&self, keys: &[String], what: &str) -> Result<(), StorageError> {
+        for keys in keys.chunks(MAX_KEYS_PER_DELETION) {
+            self.bucket.delete_objects(keys.to_vec(), what).await?;
+        }
+        Ok(())
     }
 
     /// Deletes all objects whose keys start with `prefix`, also those that a writer stores meanwhile.
@@ -51,11 +118,17 @@ impl S3RecordingStore {
             if objects.is_empty() {
                 return Ok(());
             }
-            for objects in objects.chunks(MAX_KEYS_PER_DELETION) {
-                let keys = objects.iter().map(|object| object.key.clone()).collect();
-                self.bucket.delete_objects(keys, what).await?;
-            }
+            let keys: Vec<_> = objects.into_iter().map(|object| object.key).collect();
+            self.delete_all(&keys, what).await?;
         }
+    }
+}
+
+fn to_stored_part(object: ListedObject) -> StoredPart {
+    StoredPart {
+        key: object.key,
+        bytes: object.bytes,
+        last_modified: object.last_modified,
     }
 }
 
@@ -77,12 +150,9 @@ impl RecordingStore for S3RecordingStore {
     ) -> Result<AppendOutcome, StorageError> {
         let (key, what) = (part_key(session, part), recording_name(&session.job));
         self.bucket.put_bytes(&key, &what, bytes).await?;
-        if part > 0 {
-            let first = part_key(session, 0);
-            if self.bucket.object_size(&first, &what).await?.is_none() {
-                self.bucket.delete_objects(vec![key], &what).await?;
-                return Ok(AppendOutcome::Removed);
-            }
+        if self.is_session_removed(session, &what).await? {
+            self.bucket.delete_objects(vec![key], &what).await?;
+            return Ok(AppendOutcome::Removed);
         }
         Ok(AppendOutcome::Appended)
     }
@@ -106,32 +176,77 @@ impl RecordingStore for S3RecordingStore {
     ) -> Result<Option<Vec<u8>>, StorageError> {
         let what = recording_name(job);
         let parts = self.list_parts(&job_prefix(tenant, job), &what).await?;
-        let mut session = None;
-        for key in keys_of_session(parts, name) {
-            if let Some(bytes) = self.bucket.get_bytes(&key, &what).await? {
-                session.get_or_insert_with(Vec::new).extend(bytes);
-            }
-        }
-        Ok(session)
+        let keys = keys_of_session(parts, name);
+        let read_part = async |key: String| self.bucket.get_bytes(&key, &what).await;
+        // At once, because a long session has many parts; in order, because they are joined.
+        let session = stream::iter(keys)
+            .map(read_part)
+            .buffered(MAX_CONCURRENT_REQUESTS)
+            .try_fold(None, async |mut session: Option<Vec<u8>>, part| {
+                if let Some(bytes) = part {
+                    session.get_or_insert_default().extend(bytes);
+                }
+                Ok(session)
+            });
+        session.await
     }
 
     async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
-        for job in jobs {
-            self.remove_prefix(&job_prefix(tenant, job), &recording_name(job))
-                .await?;
+        let remove = async |job: &JobId| {
+            let what = recording_name(job);
+            self.store_removal(tenant, Some(job), &what).await?;
+            self.remove_prefix(&job_prefix(tenant, job), &what).await
+        };
+        stream::iter(jobs)
+            .map(Ok)
+            .try_for_each_concurrent(MAX_CONCURRENT_REQUESTS, remove)
+            .await
+    }
+
+    async fn remove_all_recordings_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        let what = "the recordings of a tenant";
+        self.store_removal(tenant, None, what).await?;
+        self.remove_prefix(&format!("{RECORDINGS}/{tenant}/"), what).await
+    }
+
+    async fn visit_recordings(
+        &self,
+        visit: &mut (dyn FnMut(StoredRecording) + Send),
+    ) -> Result<(), StorageError> {
+        let mut group = GroupByJob::default();
+        let add = |object| {
+            if let Some(recording) = group.add_part(&to_stored_part(object)) {
+                visit(recording);
+            }
+        };
+        self.bucket
+            .visit_objects(&format!("{RECORDINGS}/"), "the recordings", add)
+            .await?;
+        if let Some(recording) = group.take_last() {
+            visit(recording);
         }
         Ok(())
     }
 
-    async fn remove_all_recordings_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        let prefix = format!("{RECORDINGS}/{tenant}/");
-        self.remove_prefix(&prefix, "the recordings of a tenant").await
-    }
-
-    async fn list_recordings(&self) -> Result<Vec<StoredRecording>, StorageError> {
-        let parts = self
-            .list_parts(&format!("{RECORDINGS}/"), "the recordings")
+    async fn forget_old_removals(&self) -> Result<(), StorageError> {
+        let (what, now) = ("the removals of recordings", SystemTime::now());
+        let mut old = Vec::new();
+        let add = |object: ListedObject| {
+            let age = now.duration_since(object.last_modified).unwrap_or_default();
+            if age > REMOVAL_LIFETIME {
+                old.push(object.key);
+            }
+        };
+        self.bucket
+            .visit_objects(&format!("{REMOVALS}/"), what, add)
             .await?;
-        Ok(group_by_job(&parts))
+        for keys in old.chunks(MAX_KEYS_PER_DELETION) {
+            stream::iter(keys)
+                .map(Ok)
+                .try_for_each_concurrent(MAX_CONCURRENT_REQUESTS, |key| self.remove_late_parts(key, what))
+                .await?;
+            self.bucket.delete_objects(keys.to_vec(), what).await?;
+        }
+        Ok(())
     }
 }

@@ -26,6 +26,7 @@ use weir_core::job_claim_store::JobClaimStore as _;
 use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::node::{NodeInfo, NodeRegistry as _, NodeRole};
 use weir_core::ports::Ledger as _;
+use weir_core::recording::list_recordings;
 use weir_core::tenancy::TenantStore as _;
 use weir_core::usage::UsageStore as _;
 use weir_core::{JobId, TenantId};
@@ -125,7 +126,7 @@ async fn everything_survives_the_way_to_servers_and_back() {
 
 async fn read_recordings(storage: &Storage, tenant: &TenantId) -> Vec<Vec<u8>> {
     let mut read = Vec::new();
-    for recording in storage.recordings.list_recordings().await.unwrap() {
+    for recording in list_recordings(&*storage.recordings).await.unwrap() {
         let list = storage.recordings.list_sessions(tenant, &recording.job);
         for session in list.await.unwrap() {
             let bytes = storage
