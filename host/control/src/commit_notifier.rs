@@ -136,6 +136,16 @@ impl Ledger for CommitNotifier {
         self.ledger.list_pages(tenant, document, revision).await
     }
 
+    async fn find_page(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        page: PageNumber,
+        revision: Option<&RevisionId>,
+    ) -> Result<Option<PageRecord>, StorageError> {
+        self.ledger.find_page(tenant, document, page, revision).await
+    }
+
     async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
         self.ledger.find_job(tenant, job).await
     }

@@ -303,6 +303,16 @@ pub trait Ledger: Send + Sync {
         revision: Option<&RevisionId>,
     ) -> Result<Vec<PageRecord>, StorageError>;
 
+    /// Returns an ended page of a document: its record under `revision`, or with `None` its latest record under any
+    /// revision.
+    async fn find_page(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        page: PageNumber,
+        revision: Option<&RevisionId>,
+    ) -> Result<Option<PageRecord>, StorageError>;
+
     /// Returns a job.
     async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError>;
 

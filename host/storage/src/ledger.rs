@@ -102,6 +102,21 @@ impl Ledger for SqlLedger {
             .await
     }
 
+    async fn find_page(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        page: PageNumber,
+        revision: Option<&RevisionId>,
+    ) -> Result<Option<PageRecord>, StorageError> {
+        let (tenant, document, revision) = (tenant.clone(), *document, revision.copied());
+        self.database
+            .run_query(move |c| {
+                job_and_document_rows::find_page(c, &tenant, &document, page, revision.as_ref())
+            })
+            .await
+    }
+
     async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
         self.database

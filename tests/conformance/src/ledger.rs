@@ -147,6 +147,16 @@ async fn check_page_listing(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
     assert_eq!(pages(1, 1).await, [(2, s)]);
     assert_eq!(pages(3, 9).await, []);
     assert_eq!(pages(0, 0).await, []);
+    let page = async |tenant, number, revision| {
+        let found = ledger.find_page(tenant, &document, number, revision).await.unwrap();
+        found.map(|page| (page.page, page.revision))
+    };
+    assert_eq!(page(a, 1, None).await, Some((1, r)), "the record written last");
+    assert_eq!(page(a, 2, None).await, Some((2, s)));
+    assert_eq!(page(a, 2, Some(&r)).await, Some((2, r)));
+    assert_eq!(page(a, 3, Some(&s)).await, None, "done under another revision only");
+    assert_eq!(page(a, 4, None).await, None, "a page of another tenant");
+    assert_eq!(page(a, 0, None).await, None);
 }
 
 async fn check_last_component_log_seq(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {

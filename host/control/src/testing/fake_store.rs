@@ -40,7 +40,8 @@ struct StoreTables {
     duties: HashMap<String, (NodeId, Instant)>,
     nodes: Vec<FakeNode>,
     documents: Vec<DocumentRecord>,
-    pages: BTreeMap<(TenantId, DocumentId, PageNumber), PageRecord>,
+    /// Of each page, the record that was written last is at the end.
+    pages: BTreeMap<(TenantId, DocumentId, PageNumber), Vec<PageRecord>>,
     /// In the order of commits: the position of an event is its index plus one.
     events: Vec<(TenantId, Event)>,
     component_log: BTreeMap<(TenantId, JobId, u64), NumberedComponentLogRecord>,
@@ -177,9 +178,10 @@ impl Ledger for FakeStore {
                     tables.documents.push(document);
                 }
                 LedgerEntry::Page(page) => {
-                    tables
-                        .pages
-                        .insert((page.tenant.clone(), page.document, page.page), page);
+                    let key = (page.tenant.clone(), page.document, page.page);
+                    let records = tables.pages.entry(key).or_default();
+                    records.retain(|record| record.revision != page.revision);
+                    records.push(page);
                 }
                 LedgerEntry::ComponentLog(tenant, entry) => {
                     tables.component_log.insert((tenant, entry.job, entry.seq), entry);
@@ -234,12 +236,16 @@ impl Ledger for FakeStore {
         &self,
         tenant: &TenantId,
         document: &DocumentId,
-        _revision: Option<&RevisionId>,
+        revision: Option<&RevisionId>,
     ) -> Result<Vec<PageRecord>, StorageError> {
         let tables = self.0.lock();
-        let pages = tables.pages.values();
+        let pages = tables.pages.iter();
         Ok(pages
-            .filter(|p| (&p.tenant, &p.document) == (tenant, document))
+            .filter(|((t, d, _), _)| (t, d) == (tenant, document))
+            .filter_map(|(_, records)| {
+                let mut latest_first = records.iter().rev();
+                latest_first.find(|record| revision.is_none_or(|revision| record.revision == *revision))
+            })
             .cloned()
             .collect())
     }
@@ -257,6 +263,17 @@ impl Ledger for FakeStore {
             .filter(|page| page.page > after)
             .take(limit)
             .collect())
+    }
+
+    async fn find_page(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        page: PageNumber,
+        revision: Option<&RevisionId>,
+    ) -> Result<Option<PageRecord>, StorageError> {
+        let pages = self.list_pages(tenant, document, revision).await?;
+        Ok(pages.into_iter().find(|record| record.page == page))
     }
 
     async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {

@@ -25,17 +25,8 @@ pub(super) async fn load_ended_page(
     document: &DocumentId,
     number: PageNumber,
 ) -> Result<PageRecord, Problem> {
-    let found = match number.checked_sub(1) {
-        Some(before) => control
-            .ledger
-            .list_pages_after(tenant, document, before, 1)
-            .await?
-            .pop(),
-        None => None,
-    };
-    found
-        .filter(|page| page.page == number)
-        .ok_or_else(|| Problem::not_found("the page does not exist or has not ended yet"))
+    let found = control.ledger.find_page(tenant, document, number, None).await?;
+    found.ok_or_else(|| Problem::not_found("the page does not exist or has not ended yet"))
 }
 
 /// Reads a blob. The error is a 404 with the detail `none` if there is no key or no blob.

@@ -89,10 +89,10 @@ pub(crate) async fn get_job_page(
     let (record, job_request) = load_job_and_request(&app.control, tenant, &job).await?;
     let files = job_request.map(|request| request.files).unwrap_or_default();
     let document = select_requested_or_only_document(&files, query.document)?;
-    let page_records = app
+    let page_record = app
         .control
         .ledger
-        .list_pages(tenant, &document, Some(&record.revision))
+        .find_page(tenant, &document, page, Some(&record.revision))
         .await?;
     let mut view = JobPage {
         document,
@@ -104,11 +104,7 @@ pub(crate) async fn get_job_page(
         lines_url: None,
         error: None,
     };
-    match page_records
-        .into_iter()
-        .find(|record| record.page == page)
-        .map(|record| record.state)
-    {
+    match page_record.map(|record| record.state) {
         Some(FinalPageState::Done {
             source,
             passages,

@@ -185,8 +185,7 @@ pub(super) fn list_pages(
     let (tenant, document) = (tenant.as_str(), document.to_string());
     match revision {
         Some(revision) => c.query_rows(
-            "SELECT tenant, document, page, revision, job, state FROM pages
-                 WHERE tenant = ?1 AND document = ?2 AND revision = ?3 ORDER BY page",
+            &format!("{SELECT_PAGE} WHERE tenant = ?1 AND document = ?2 AND revision = ?3 ORDER BY page"),
             params![tenant, document, revision.to_string()],
             page_from_row,
         ),
@@ -198,6 +197,7 @@ pub(super) fn list_pages(
     }
 }
 
+const SELECT_PAGE: &str = "SELECT tenant, document, page, revision, job, state FROM pages";
 /// The latest record of each page of a document under any revision.
 const SELECT_LATEST_PAGES: &str = "SELECT tenant, document, page, revision, job, state FROM pages AS p
      WHERE tenant = ?1 AND document = ?2 AND rowid = (SELECT max(q.rowid) FROM pages AS q
@@ -216,6 +216,31 @@ pub(super) fn list_pages_after(
         params![tenant.as_str(), document.to_string(), after, to_sql_limit(limit)],
         page_from_row,
     )
+}
+
+const PAGE_OF_REVISION_CONDITION: &str = "WHERE tenant = ?1 AND document = ?2 AND page = ?3 AND revision = ?4";
+const LATEST_PAGE_CONDITION: &str = "AND page = ?3";
+
+pub(super) fn find_page(
+    c: &SqlConnection<'_>,
+    tenant: &TenantId,
+    document: &DocumentId,
+    page: PageNumber,
+    revision: Option<&RevisionId>,
+) -> SqlResult<Option<PageRecord>> {
+    let (tenant, document) = (tenant.as_str(), document.to_string());
+    match revision {
+        Some(revision) => c.query_optional(
+            &format!("{SELECT_PAGE} {PAGE_OF_REVISION_CONDITION}"),
+            params![tenant, document, page, revision.to_string()],
+            page_from_row,
+        ),
+        None => c.query_optional(
+            &format!("{SELECT_LATEST_PAGES} {LATEST_PAGE_CONDITION}"),
+            params![tenant, document, page],
+            page_from_row,
+        ),
+    }
 }
 
 fn page_from_row(row: &SqlRow<'_>) -> SqlResult<PageRecord> {

@@ -521,6 +521,17 @@ impl Ledger for FakeLedger {
         Ok(latest.into_values().map(|(_, record)| record.clone()).collect())
     }
 
+    async fn find_page(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        page: PageNumber,
+        revision: Option<&RevisionId>,
+    ) -> Result<Option<PageRecord>, StorageError> {
+        let pages = self.list_pages(tenant, document, revision).await?;
+        Ok(pages.into_iter().find(|record| record.page == page))
+    }
+
     async fn find_job(&self, _: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
         Ok(self.state.lock().jobs.get(job).cloned())
     }
