@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::collection_and_labels::CollectionAndLabelsRequest;
 use crate::error::StorageError;
+use crate::event::Event;
 use crate::id::{DocumentId, JobId, PageNumber, TenantId};
 use crate::ledger::{JobRecord, JobState};
 use crate::page::PriorityLane;
+use crate::rollout::RevisionAssignment;
 
 /// A job as the client requested it. It does not change after it is accepted.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -124,6 +126,19 @@ pub enum PutRequestOutcome {
     DocumentBeingRemoved(DocumentId),
 }
 
+/// A job with everything that its status shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobSnapshot {
+    /// Its record.
+    pub record: JobRecord,
+    /// Its request; `None` for a job of `weir run`.
+    pub request: Option<JobRequest>,
+    /// The revision that it was assigned, if it has one.
+    pub assigned_revision: Option<RevisionAssignment>,
+    /// Events of the job, in order.
+    pub events: Vec<Event>,
+}
+
 /// Which jobs to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobFilter {
@@ -163,6 +178,16 @@ pub trait JobRequestStore: Send + Sync {
         tenant: &TenantId,
         job: &JobId,
     ) -> Result<Option<JobRequest>, StorageError>;
+
+    /// Returns a job with at most `limit` of its events after `after`, in one read of the store; `None` if there is no
+    /// such job.
+    async fn read_job_snapshot(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<JobSnapshot>, StorageError>;
 
     /// Returns a tenant's jobs, newest first, in descending order of their ids. Jobs without a request are included.
     async fn list_jobs(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>, StorageError>;

@@ -326,6 +326,12 @@ pub trait TenantStore: Send + Sync {
     /// Returns an API key by its public part; `None` if it does not exist.
     async fn find_api_key_by_id(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError>;
 
+    /// Returns an API key and its tenant, in one read of the store; `None` if the key does not exist.
+    async fn find_api_key_with_tenant(
+        &self,
+        id: &str,
+    ) -> Result<Option<(ApiKeyRecord, Tenant)>, StorageError>;
+
     /// Returns a tenant's API keys, oldest first. Keys of the same creation time are sorted by id.
     async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError>;
 }

@@ -48,15 +48,13 @@ impl Caller {
     /// Whether the key is still valid and its tenant active. Long-lived streams check this periodically. Returns true if the
     /// tenant store cannot be read.
     pub(crate) async fn is_still_authorized(&self, control: &Control) -> bool {
-        let (key, tenant) = tokio::join!(
-            control.tenant_store.find_api_key_by_id(&self.key_id),
-            control.tenant_store.find_tenant(self.tenant_id())
-        );
-        let (Ok(key), Ok(tenant)) = (key, tenant) else {
-            return true;
-        };
-        key.is_some_and(|key| is_api_key_active(&key, unix_time_millis()))
-            && tenant.is_some_and(|tenant| tenant.state == TenantState::Active)
+        match control.tenant_store.find_api_key_with_tenant(&self.key_id).await {
+            Ok(Some((key, tenant))) => {
+                is_api_key_active(&key, unix_time_millis()) && tenant.state == TenantState::Active
+            }
+            Ok(None) => false,
+            Err(_) => true,
+        }
     }
 }
 
@@ -81,16 +79,13 @@ pub(crate) async fn authenticate_key_and_check_rate(
         )
     };
     let presented = key.and_then(PresentedKey::parse).ok_or_else(refused)?;
-    let record = control
+    let found = control
         .tenant_store
-        .find_api_key_by_id(presented.key_id())
+        .find_api_key_with_tenant(presented.key_id())
         .await?;
+    let (record, tenant) = found.unzip();
     let record = verify_api_key(&presented, record, unix_time_millis()).ok_or_else(refused)?;
-    let tenant = control
-        .tenant_store
-        .find_tenant(&record.tenant)
-        .await?
-        .ok_or_else(refused)?;
+    let tenant = tenant.ok_or_else(refused)?;
     if tenant.state == TenantState::Suspended {
         return Err(Problem::tenant_suspended(format!(
             "tenant {} is suspended: contact the operator of this host",

@@ -27,8 +27,7 @@ use weir_core::job_request::{JobFilter, JobRequest, JobRequestOptions, JobReques
 use weir_core::ledger::{DocumentRecord, FinalPageState, JobRecord, JobState, LedgerEntry, PageRecord};
 use weir_core::page_text::TextSource;
 use weir_core::ports::Ledger;
-use weir_core::revision::PipelineStore as _;
-use weir_core::tenancy::{Tenant, TenantState, TenantStore as _};
+use weir_core::tenancy::{ApiKeyRecord, KeyScope, Tenant, TenantState, TenantStore as _};
 use weir_core::usage::{Usage, UsageStore as _};
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 use weir_storage::{SqlLedger, Storage};
@@ -44,6 +43,7 @@ const ENTRIES_PER_COMMIT: usize = 50_000;
 /// Measured calls of each read.
 const CALLS: usize = 300;
 const DIMENSIONS: usize = 8;
+const KEY_ID: &str = "key";
 const POLLED_JOBS: usize = 1_000;
 const POLL_ROUNDS: u32 = 10;
 
@@ -63,7 +63,11 @@ async fn measure() {
     let folder = tempfile::tempdir_in(&parent).unwrap();
     let large = SampleLedger::create(folder.path(), jobs).await;
 
-    println!("opening (all stores, an empty index): {:.1} ms and {:.1} ms", millis(small.opening), millis(large.opening));
+    println!(
+        "opening (all stores, an empty index): {:.1} ms and {:.1} ms",
+        millis(small.opening),
+        millis(large.opening)
+    );
     println!(
         "{:<52} {:>12} {:>12} {:>7}",
         "read (p50 and p95 in ms, small and large ledger)", "small", "large", "ratio"
@@ -88,8 +92,7 @@ async fn measure() {
 #[derive(Clone, Copy)]
 enum Read {
     Job,
-    JobRequest,
-    AssignedRevision,
+    ApiKey,
     NewestJobs,
     FailedJobs,
     OlderJobs,
@@ -113,29 +116,40 @@ enum Read {
 }
 
 const READS: &[(&str, Read)] = &[
-    ("a job", Read::Job),
-    ("its request", Read::JobRequest),
-    ("its revision", Read::AssignedRevision),
+    ("a job with its request and revision", Read::Job),
+    ("an API key with its tenant", Read::ApiKey),
     ("50 newest jobs", Read::NewestJobs),
     ("50 failed jobs before one in the middle", Read::FailedJobs),
     ("50 jobs before one in the middle", Read::OlderJobs),
     ("50 events from the middle of 10,000 of a job", Read::JobEvents),
     ("the last event of a job", Read::LastJobEvent),
     ("the last 50 events of the tenant", Read::LastTenantEvents),
-    ("50 events from the middle of the tenant's", Read::MiddleTenantEvents),
+    (
+        "50 events from the middle of the tenant's",
+        Read::MiddleTenantEvents,
+    ),
     ("the position of the tenant's last event", Read::TenantPosition),
     ("50 newest documents", Read::NewestDocuments),
     ("50 documents after one in the middle", Read::OlderDocuments),
-    ("50 pages from the middle of a document of 1,000", Read::DocumentPages),
+    (
+        "50 pages from the middle of a document of 1,000",
+        Read::DocumentPages,
+    ),
     ("a page", Read::Page),
     ("a page under a revision", Read::PageOfRevision),
     ("usage of 30 days of a year", Read::Usage),
     ("stored bytes", Read::StoredBytes),
     ("the component log of a job", Read::ComponentLog),
     ("progress of a job with 100 events, not cached", Read::Progress),
-    ("progress of a job with 10,000 events, not cached", Read::ProgressOfLongJob),
+    (
+        "progress of a job with 10,000 events, not cached",
+        Read::ProgressOfLongJob,
+    ),
     ("first event of a job to a new reader", Read::FirstJobEvent),
-    ("first event of the tenant to a new reader", Read::FirstTenantEvent),
+    (
+        "first event of the tenant to a new reader",
+        Read::FirstTenantEvent,
+    ),
 ];
 
 /// A ledger with the jobs of one tenant.
@@ -186,7 +200,7 @@ impl SampleLedger {
             let began = Instant::now();
             let rows = self.run_read(read, &job).await;
             times.push(began.elapsed());
-            assert!(rows > 0 || matches!(read, Read::AssignedRevision | Read::ComponentLog));
+            assert!(rows > 0 || matches!(read, Read::ComponentLog));
         }
         times.sort_unstable();
         (times[CALLS / 2], times[CALLS * 95 / 100])
@@ -207,17 +221,21 @@ impl SampleLedger {
             ledger.list_jobs(tenant, &filter).await.unwrap().len()
         };
         match read {
-            Read::Job => usize::from(ledger.find_job(tenant, job).await.unwrap().is_some()),
-            Read::JobRequest => usize::from(ledger.find_job_request(tenant, job).await.unwrap().is_some()),
-            Read::AssignedRevision => {
-                let found = ledger.find_assigned_revision_of_job(tenant, job).await;
+            Read::Job => {
+                let found = ledger.read_job_snapshot(tenant, job, EVENTS_PER_JOB, 1).await;
+                usize::from(found.unwrap().is_some())
+            }
+            Read::ApiKey => {
+                let found = ledger.find_api_key_with_tenant(KEY_ID).await;
                 usize::from(found.unwrap().is_some())
             }
             Read::NewestJobs => list_jobs(None, None).await,
             Read::FailedJobs => list_jobs(Some(JobState::Failed), Some(middle)).await,
             Read::OlderJobs => list_jobs(None, Some(middle)).await,
             Read::JobEvents => {
-                let events = ledger.list_job_events(tenant, long, LONG_JOB_EVENTS / 2, 50).await;
+                let events = ledger
+                    .list_job_events(tenant, long, LONG_JOB_EVENTS / 2, 50)
+                    .await;
                 events.unwrap().len()
             }
             Read::LastJobEvent => usize::from(ledger.last_job_event(tenant, job).await.unwrap().is_some()),
@@ -250,7 +268,9 @@ impl SampleLedger {
             }
             Read::PageOfRevision => {
                 let revision = revision();
-                let page = ledger.find_page(tenant, &document, PAGES_PER_JOB, Some(&revision)).await;
+                let page = ledger
+                    .find_page(tenant, &document, PAGES_PER_JOB, Some(&revision))
+                    .await;
                 usize::from(page.unwrap().is_some())
             }
             Read::Usage => ledger.list_daily_usage(tenant, 336, 365).await.unwrap().len(),
@@ -291,52 +311,42 @@ impl SampleLedger {
         let (ledger, tenant) = (self.ledger.as_ref(), &self.tenant);
         let jobs = &self.jobs[self.jobs.len().saturating_sub(POLLED_JOBS + 1)..self.jobs.len() - 1];
         let cache = ProgressCache::default();
-        let (mut polls, mut parts) = (Duration::ZERO, [Duration::ZERO; 4]);
-        for round in 0..=POLL_ROUNDS {
+        let (mut key_time, mut job_time) = (Duration::ZERO, Duration::ZERO);
+        for seq in EVENTS_PER_JOB + 1..=EVENTS_PER_JOB + 1 + u64::from(POLL_ROUNDS) {
             let events = jobs.iter().map(|job| {
-                let seq = EVENTS_PER_JOB + 1 + u64::from(round);
-                LedgerEntry::Event(tenant.clone(), make_event(*job, None, seq, progress_kind()))
+                let event = make_event(*job, None, seq, progress_kind());
+                LedgerEntry::Event(tenant.clone(), event)
             });
             ledger.commit_entries(events.collect()).await.unwrap();
-            let mut times = [Duration::ZERO; 5];
-            times[0] = cpu_time();
-            for job in jobs {
-                assert!(ledger.find_job(tenant, job).await.unwrap().is_some());
+            let began = cpu_time();
+            for _ in jobs {
+                let found = ledger.find_api_key_with_tenant(KEY_ID).await.unwrap();
+                assert_eq!(&found.unwrap().1.id, tenant);
             }
-            times[1] = cpu_time();
+            let with_keys = cpu_time();
             for job in jobs {
-                assert!(ledger.find_job_request(tenant, job).await.unwrap().is_some());
+                let found = cache.load_job(ledger, ledger, tenant, job).await.unwrap();
+                assert_eq!(found.unwrap().progress.last_seq, seq);
             }
-            times[2] = cpu_time();
-            for job in jobs {
-                let progress = cache.load_progress(ledger, tenant, job).await.unwrap();
-                assert_eq!(progress.last_seq, EVENTS_PER_JOB + 1 + u64::from(round));
-            }
-            times[3] = cpu_time();
-            for job in jobs {
-                ledger.find_assigned_revision_of_job(tenant, job).await.unwrap();
-            }
-            times[4] = cpu_time();
             // The first round fills the cache.
-            if round > 0 {
-                polls += times[4] - times[0];
-                for (part, pair) in parts.iter_mut().zip(times.windows(2)) {
-                    *part += pair[1] - pair[0];
-                }
+            if seq > EVENTS_PER_JOB + 1 {
+                key_time += with_keys - began;
+                job_time += cpu_time() - with_keys;
             }
         }
-        let [record, request, progress, revision] = parts.map(|part| millis(part / POLL_ROUNDS));
+        let [key_time, job_time] = [key_time, job_time].map(|time| millis(time / POLL_ROUNDS));
         println!(
-            "polling {} running jobs once takes {:.1} ms of CPU (record {record:.1}, request {request:.1}, progress {progress:.1}, revision {revision:.1}): {:.1} % of a core if each is polled every second",
+            "polling {} running jobs once: {key_time:.1} ms of CPU for the key and {job_time:.1} ms for the job; {:.1} % of a core if each is polled every second",
             jobs.len(),
-            millis(polls / POLL_ROUNDS),
-            millis(polls / POLL_ROUNDS) / 10.0,
+            (key_time + job_time) / 10.0,
         );
     }
 }
 
 async fn open_storage(folder: &Path) -> Storage {
-    Storage::open_or_create(folder, DIMENSIONS, "bench").await.unwrap()
+    Storage::open_or_create(folder, DIMENSIONS, "bench")
+        .await
+        .unwrap()
 }
 
 fn revision() -> RevisionId {
@@ -355,6 +365,17 @@ async fn fill(ledger: &SqlLedger, tenant: &TenantId, count: usize) -> Vec<JobId>
         created_millis: 0,
     };
     ledger.create_tenant(&record).await.unwrap();
+    let key = ApiKeyRecord {
+        id: KEY_ID.into(),
+        tenant: tenant.clone(),
+        scopes: KeyScope::ALL.into(),
+        secret_digest: [0; 32],
+        display_name: "a key".into(),
+        created_millis: 0,
+        expires_millis: None,
+        revoked_millis: None,
+    };
+    ledger.put_api_key(&key).await.unwrap();
     for day in 1..=365 {
         let usage = Usage {
             pages: 1,

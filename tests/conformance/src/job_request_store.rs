@@ -1,21 +1,23 @@
 //! Conformance checks of job requests: idempotency keys, lists of jobs, passwords and webhooks.
 
+use weir_core::event::Event;
 use weir_core::job_request::{
-    EarlierIdempotentRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, PutRequestOutcome,
-    RequestedFile, WebhookTarget,
+    EarlierIdempotentRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, JobSnapshot,
+    PutRequestOutcome, RequestedFile, WebhookTarget,
 };
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::Ledger;
 use weir_core::tenancy::TenantStore;
 use weir_core::{DocumentId, JobId, TenantId};
 
-use crate::records::{make_job, make_job_request, make_tenant, unique_tenant_id};
+use crate::records::{make_job, make_job_request, make_tenant, page_done_event, unique_tenant_id};
 
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
 /// Checks a store of job requests. Panics if the store breaks the contract of its port.
 pub async fn check_job_request_store(store: &(impl JobRequestStore + Ledger + TenantStore)) {
     check_created_requests(store).await;
+    check_job_snapshots(store).await;
     check_idempotency_keys(store).await;
     check_concurrent_requests_with_one_key(store).await;
     check_job_listing(store).await;
@@ -55,6 +57,47 @@ async fn check_created_requests(store: &(impl JobRequestStore + Ledger)) {
     assert_eq!(found, Some(request), "an accepted request does not change");
     let key = store.find_request_by_idempotency_key(&a, "key").await.unwrap();
     assert_eq!(key, None, "the refused call wrote nothing");
+}
+
+async fn check_job_snapshots(store: &(impl JobRequestStore + Ledger)) {
+    let (a, b) = (unique_tenant_id("a"), unique_tenant_id("b"));
+    let record = make_job(&a, JobState::Queued, 5);
+    let request = make_job_request(&record, document());
+    let read = async |tenant, job, after, limit| {
+        let snapshot = store.read_job_snapshot(tenant, job, after, limit).await;
+        snapshot.unwrap()
+    };
+    assert_eq!(read(&a, &record.id, 0, 9).await, None);
+    let created = store.create_job_with_request(&record, &request, None).await;
+    assert_eq!(created.unwrap(), PutRequestOutcome::Created);
+    let events: Vec<Event> = (1..=3).map(|seq| page_done_event(record.id, seq)).collect();
+    let entries = events.iter().cloned();
+    let entries = entries.map(|event| LedgerEntry::Event(a.clone(), event));
+    store.commit_entries(entries.collect()).await.unwrap();
+    let expected = |events: &[Event]| {
+        Some(JobSnapshot {
+            record: record.clone(),
+            request: Some(request.clone()),
+            assigned_revision: None,
+            events: events.to_vec(),
+        })
+    };
+    for (after, limit, range) in [(0, 9, 0..3), (1, 1, 1..2), (3, 9, 3..3), (0, 0, 0..0)] {
+        let events = events.get(range).unwrap();
+        assert_eq!(read(&a, &record.id, after, limit).await, expected(events));
+    }
+    assert_eq!(
+        read(&b, &record.id, 0, 9).await,
+        None,
+        "the job belongs to another tenant"
+    );
+
+    let of_command_line = make_job(&a, JobState::Running, 6);
+    let entries = vec![LedgerEntry::Job(of_command_line.clone())];
+    store.commit_entries(entries).await.unwrap();
+    let snapshot = read(&a, &of_command_line.id, 0, 9).await.unwrap();
+    assert_eq!(snapshot.record, of_command_line);
+    assert_eq!((snapshot.request, snapshot.events), (None, Vec::new()));
 }
 
 async fn check_idempotency_keys(store: &(impl JobRequestStore + Ledger)) {

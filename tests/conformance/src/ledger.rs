@@ -3,13 +3,12 @@
 use weir_core::component_log::{
     ComponentLogRecord, ComponentLogRecordKind, LogLevel, NumberedComponentLogRecord,
 };
-use weir_core::event::{Event, EventKind};
 use weir_core::ledger::{DocumentRecord, FinalPageState, LedgerEntry, PageRecord};
 use weir_core::page_text::TextSource;
 use weir_core::ports::Ledger;
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 
-use crate::records::make_document;
+use crate::records::{make_document, page_done_event};
 
 /// Checks an empty ledger. Panics if the ledger breaks the contract of its port.
 pub async fn check_ledger(ledger: &dyn Ledger) {
@@ -148,13 +147,20 @@ async fn check_page_listing(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
     assert_eq!(pages(3, 9).await, []);
     assert_eq!(pages(0, 0).await, []);
     let page = async |tenant, number, revision| {
-        let found = ledger.find_page(tenant, &document, number, revision).await.unwrap();
+        let found = ledger
+            .find_page(tenant, &document, number, revision)
+            .await
+            .unwrap();
         found.map(|page| (page.page, page.revision))
     };
     assert_eq!(page(a, 1, None).await, Some((1, r)), "the record written last");
     assert_eq!(page(a, 2, None).await, Some((2, s)));
     assert_eq!(page(a, 2, Some(&r)).await, Some((2, r)));
-    assert_eq!(page(a, 3, Some(&s)).await, None, "done under another revision only");
+    assert_eq!(
+        page(a, 3, Some(&s)).await,
+        None,
+        "done under another revision only"
+    );
     assert_eq!(page(a, 4, None).await, None, "a page of another tenant");
     assert_eq!(page(a, 0, None).await, None);
 }
@@ -173,20 +179,6 @@ async fn check_last_component_log_seq(ledger: &dyn Ledger, a: &TenantId, b: &Ten
     ledger.commit_entries(group).await.unwrap();
     assert_eq!(ledger.last_component_log_seq(a, &job).await.unwrap(), 2);
     assert_eq!(ledger.last_component_log_seq(b, &job).await.unwrap(), 0);
-}
-
-fn page_done_event(job: JobId, seq: u64) -> Event {
-    Event {
-        seq,
-        job,
-        document: None,
-        since_job_created_millis: seq,
-        kind: EventKind::PageDone {
-            page: 1,
-            searchable: true,
-            passages: 1,
-        },
-    }
 }
 
 pub(crate) fn component_log_entry(job: JobId, seq: u64) -> NumberedComponentLogRecord {

@@ -2,6 +2,7 @@
 
 use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::component::ComponentsByRole;
+use weir_core::event::{Event, EventKind};
 use weir_core::job_request::{JobRequest, JobRequestOptions, RequestedFile};
 use weir_core::ledger::{DocumentRecord, JobRecord, JobState};
 use weir_core::manifest::Manifest;
@@ -110,5 +111,20 @@ pub fn make_revision_spec(number: u32) -> RevisionSpec {
     RevisionSpec {
         manifest,
         components: ComponentsByRole::default(),
+    }
+}
+
+/// Returns an event without a document.
+pub(crate) fn page_done_event(job: JobId, seq: u64) -> Event {
+    Event {
+        seq,
+        job,
+        document: None,
+        since_job_created_millis: seq,
+        kind: EventKind::PageDone {
+            page: 1,
+            searchable: true,
+            passages: 1,
+        },
     }
 }

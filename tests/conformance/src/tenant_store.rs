@@ -127,11 +127,14 @@ async fn check_api_key_records(store: &dyn TenantStore) {
     replaced.expires_millis = None;
     replaced.scopes = KeyScope::ALL.into();
     store.put_api_key(&replaced).await.unwrap();
-    assert_eq!(store.find_api_key_by_id(&k2).await.unwrap(), Some(replaced));
     assert_eq!(
-        store.find_api_key_by_id(&unique_name("none")).await.unwrap(),
-        None
+        store.find_api_key_with_tenant(&k2).await.unwrap(),
+        Some((replaced.clone(), make_tenant(&replaced.tenant)))
     );
+    assert_eq!(store.find_api_key_by_id(&k2).await.unwrap(), Some(replaced));
+    let none = unique_name("none");
+    assert_eq!(store.find_api_key_by_id(&none).await.unwrap(), None);
+    assert_eq!(store.find_api_key_with_tenant(&none).await.unwrap(), None);
 
     let taken = store.put_api_key(&make_api_key(&b, &k1, 2)).await.unwrap_err();
     assert_eq!(

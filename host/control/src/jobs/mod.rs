@@ -14,4 +14,4 @@ pub use lookup_and_diagnosis::{diagnose_job_bottleneck, find_job_and_request};
 pub use progress::{
     ComponentProgressUpdate, DocumentProgress, DocumentState, JobProgress, QueueSampleCounts,
 };
-pub use progress_cache::ProgressCache;
+pub use progress_cache::{JobWithProgress, ProgressCache};

@@ -249,6 +249,27 @@ impl JobProgress {
         }
     }
 
+    /// Returns the approximate number of bytes in memory.
+    pub fn estimated_bytes(&self) -> usize {
+        let error_bytes = |error: &ErrorInfo| error.kind.len() + error.message.len();
+        let failure_bytes = |failed: &FailedPage| size_of::<FailedPage>() + error_bytes(&failed.error);
+        let document_bytes = |document: &DocumentProgress| {
+            let update = document.last_update.as_ref();
+            size_of::<DocumentProgress>()
+                + document.name.len()
+                + document.failures.iter().map(failure_bytes).sum::<usize>()
+                + update.map_or(0, |update| update.message.len())
+                + document.error.as_ref().map_or(0, error_bytes)
+        };
+        let provider_bytes = |failing: &ProviderFailureInfo| {
+            size_of::<ProviderFailureInfo>() + failing.provider.len() + error_bytes(&failing.error)
+        };
+        size_of::<Self>()
+            + self.documents.iter().map(document_bytes).sum::<usize>()
+            + self.failing_providers.iter().map(provider_bytes).sum::<usize>()
+            + self.stage_totals.len() * size_of::<StageTotals>()
+    }
+
     /// Returns the progress of each file of a job request, in the same order; `None` for a file without any event.
     pub fn find_progress_of_files(&self, files: &[RequestedFile]) -> Vec<Option<&DocumentProgress>> {
         let mut taken = vec![false; self.documents.len()];

@@ -55,6 +55,7 @@ struct StoreTables {
     removals: BTreeSet<(TenantId, DocumentId)>,
     jobs_with_erased_document: BTreeSet<(TenantId, JobId)>,
     event_reads: usize,
+    read_events: usize,
     fail_reads: bool,
     storage_full: bool,
 }
@@ -89,6 +90,11 @@ impl FakeStore {
     /// Returns how often events were read.
     pub fn event_reads(&self) -> usize {
         self.0.lock().event_reads
+    }
+
+    /// Returns how many events of jobs all reads together returned.
+    pub fn read_events(&self) -> usize {
+        self.0.lock().read_events
     }
 
     /// Changes a tenant's record.
@@ -300,12 +306,14 @@ impl Ledger for FakeStore {
         self.begin_event_read()?;
         // Yield, so that other tasks can commit while the caller still processes this read.
         let events = {
-            let tables = self.0.lock();
+            let mut tables = self.0.lock();
             let of_job = tables
                 .events
                 .iter()
                 .filter(|(t, e)| t == tenant && e.job == *job && e.seq > after);
-            of_job.take(limit).map(|(_, e)| e.clone()).collect()
+            let events: Vec<Event> = of_job.take(limit).map(|(_, e)| e.clone()).collect();
+            tables.read_events += events.len();
+            events
         };
         tokio::task::yield_now().await;
         Ok(events)

@@ -150,15 +150,12 @@ pub(crate) async fn cancel_job(
 ) -> Result<(StatusCode, Json<JobView>), Problem> {
     caller.require_scope(KeyScope::Ingest)?;
     let (record, job_request) = load_job_and_request(&control, caller.tenant_id(), &job).await?;
-    let (status, record) = match weir_control::jobs::cancel_job(&control, record, job_request.clone()).await?
-    {
-        JobCancelOutcome::Ended(record) => (StatusCode::OK, record),
-        JobCancelOutcome::StopRequested(record) => (StatusCode::ACCEPTED, record),
+    let status = match weir_control::jobs::cancel_job(&control, record, job_request).await? {
+        JobCancelOutcome::Ended(_) => StatusCode::OK,
+        JobCancelOutcome::StopRequested(_) => StatusCode::ACCEPTED,
     };
-    Ok((
-        status,
-        Json(JobView::build_job_view(&control, record, job_request).await?),
-    ))
+    let view = JobView::load_job_view(&control, caller.tenant_id(), &job).await?;
+    Ok((status, Json(view)))
 }
 
 /// Remove an ended job.

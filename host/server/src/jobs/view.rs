@@ -4,12 +4,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use weir_control::Control;
 use weir_control::admission::UnfinishedJobStatus;
-use weir_control::jobs::{ComponentProgressUpdate, DocumentProgress, DocumentState, find_job_and_request};
+use weir_control::jobs::{
+    ComponentProgressUpdate, DocumentProgress, DocumentState, JobWithProgress, find_job_and_request,
+};
 use weir_core::event::{ErrorInfo, FailedPage};
 use weir_core::job_request::{JobRequest, RequestedFile};
 use weir_core::ledger::{JobRecord, JobState};
 use weir_core::llm::ProviderFailureInfo;
-use weir_core::{DocumentId, JobId, PriorityLane, StorageError, TenantId};
+use weir_core::{DocumentId, JobId, PriorityLane, TenantId};
 
 use crate::intake::LaneName;
 use crate::problem::Problem;
@@ -263,27 +265,27 @@ impl JobView {
         tenant: &TenantId,
         job: &JobId,
     ) -> Result<Self, Problem> {
-        let (record, job_request) = load_job_and_request(control, tenant, job).await?;
-        Ok(Self::build_job_view(control, record, job_request).await?)
+        let found = control
+            .progress_cache
+            .load_job(
+                control.job_requests.as_ref(),
+                control.ledger.as_ref(),
+                tenant,
+                job,
+            )
+            .await?;
+        Ok(Self::build_job_view(control, found.ok_or_else(job_not_found)?))
     }
 
-    /// Builds the view of a job with the progress of its documents.
-    pub(crate) async fn build_job_view(
-        control: &Control,
-        record: JobRecord,
-        job_request: Option<JobRequest>,
-    ) -> Result<Self, StorageError> {
+    fn build_job_view(control: &Control, job: JobWithProgress) -> Self {
+        let JobWithProgress {
+            record,
+            request,
+            assigned_revision,
+            progress,
+        } = job;
         let (tenant, id) = (&record.tenant, record.id);
-        let progress = control
-            .progress_cache
-            .load_progress(control.ledger.as_ref(), tenant, &id)
-            .await?;
-        let assignment = control
-            .tenant_pipelines
-            .pipeline_store
-            .find_assigned_revision_of_job(tenant, &id)
-            .await?;
-        let (lane, files) = job_request
+        let (lane, files) = request
             .map(|request| (request.lane, request.files))
             .unwrap_or_default();
         let status = control
@@ -303,12 +305,12 @@ impl JobView {
         };
         let created_millis = record.created_millis;
         let documents = progress.find_progress_of_files(&files).into_iter().zip(&files);
-        Ok(Self {
+        Self {
             state: record.state,
             cancelling,
             pipeline: record.pipeline,
             revision: record.revision.to_string(),
-            pipeline_revision: assignment.map(|assignment| assignment.revision),
+            pipeline_revision: assigned_revision.map(|assignment| assignment.revision),
             lane,
             position,
             held,
@@ -331,7 +333,7 @@ impl JobView {
                 .map(|(document_progress, file)| DocumentView::new(file, document_progress))
                 .collect(),
             id,
-        })
+        }
     }
 }
 
@@ -342,5 +344,9 @@ pub(super) async fn load_job_and_request(
     job: &JobId,
 ) -> Result<(JobRecord, Option<JobRequest>), Problem> {
     let found = find_job_and_request(control, tenant, job).await?;
-    found.ok_or_else(|| Problem::not_found("there is no job with this id"))
+    found.ok_or_else(job_not_found)
+}
+
+fn job_not_found() -> Problem {
+    Problem::not_found("there is no job with this id")
 }

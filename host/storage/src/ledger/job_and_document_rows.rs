@@ -218,7 +218,8 @@ pub(super) fn list_pages_after(
     )
 }
 
-const PAGE_OF_REVISION_CONDITION: &str = "WHERE tenant = ?1 AND document = ?2 AND page = ?3 AND revision = ?4";
+const PAGE_OF_REVISION_CONDITION: &str =
+    "WHERE tenant = ?1 AND document = ?2 AND page = ?3 AND revision = ?4";
 const LATEST_PAGE_CONDITION: &str = "AND page = ?3";
 
 pub(super) fn find_page(

@@ -5,17 +5,19 @@
 
 use async_trait::async_trait;
 use weir_core::job_request::{
-    EarlierIdempotentRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, PutRequestOutcome,
+    EarlierIdempotentRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, JobSnapshot,
+    PutRequestOutcome,
 };
 use weir_core::ledger::JobRecord;
 use weir_core::{JobId, StorageError, TenantId};
 
 use super::column_values::{read_and_parse_text, read_json, to_json, to_sql_integer};
 use super::locked_tenants::LockedTenants;
+use super::pipelines::revision_assignments::find_assignment_of_job;
 use super::sql_connection::{SqlConnection, SqlResult};
 use super::sql_ledger::SqlLedger;
 use super::sql_values::params;
-use super::{document_removals, job_and_document_rows};
+use super::{MAX_LISTED_EVENTS, document_removals, job_and_document_rows};
 
 /// Minimum time that an idempotency key is known, counted from its first request.
 const MIN_IDEMPOTENCY_KEY_MILLIS: u64 = 24 * 60 * 60 * 1000;
@@ -60,6 +62,19 @@ impl JobRequestStore for SqlLedger {
         let (tenant, job) = (tenant.clone(), *job);
         self.database
             .run_query(move |c| find_job_request(c, &tenant, &job))
+            .await
+    }
+
+    async fn read_job_snapshot(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<JobSnapshot>, StorageError> {
+        let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_LISTED_EVENTS));
+        self.database
+            .run_query(move |c| read_job_snapshot(c, &tenant, &job, after, limit))
             .await
     }
 
@@ -175,6 +190,28 @@ fn find_job_request(c: &SqlConnection<'_>, tenant: &TenantId, job: &JobId) -> Sq
         params![tenant.as_str(), job.to_string()],
         |row| read_json(row, 0),
     )
+}
+
+fn read_job_snapshot(
+    c: &SqlConnection<'_>,
+    tenant: &TenantId,
+    job: &JobId,
+    after: u64,
+    limit: usize,
+) -> SqlResult<Option<JobSnapshot>> {
+    let Some(record) = job_and_document_rows::find_job(c, tenant, job)? else {
+        return Ok(None);
+    };
+    let events = match limit {
+        0 => Vec::new(),
+        _ => job_and_document_rows::list_job_events(c, tenant, job, after, limit)?,
+    };
+    Ok(Some(JobSnapshot {
+        record,
+        request: find_job_request(c, tenant, job)?,
+        assigned_revision: find_assignment_of_job(c, tenant, job)?,
+        events,
+    }))
 }
 
 /// Removes the passwords of a job's files. Returns whether there were any.

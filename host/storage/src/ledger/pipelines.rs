@@ -4,7 +4,7 @@
 //! promote the same canary, the second fails because there is no canary any more.
 
 mod component_records;
-mod revision_assignments;
+pub(super) mod revision_assignments;
 mod rollouts;
 
 use std::ops::RangeInclusive;

@@ -118,6 +118,16 @@ impl TenantStore for SqlLedger {
             .await
     }
 
+    async fn find_api_key_with_tenant(
+        &self,
+        id: &str,
+    ) -> Result<Option<(ApiKeyRecord, Tenant)>, StorageError> {
+        let id = id.to_owned();
+        self.database
+            .run_tenant_query(move |c| tenants::find_api_key_with_tenant(c, &id))
+            .await
+    }
+
     async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError> {
         let tenant = tenant.clone();
         self.database

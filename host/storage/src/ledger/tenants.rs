@@ -169,6 +169,17 @@ pub(super) fn find_api_key(c: &SqlConnection<'_>, id: &str) -> SqlResult<Option<
     )
 }
 
+pub(super) fn find_api_key_with_tenant(
+    c: &SqlConnection<'_>,
+    id: &str,
+) -> SqlResult<Option<(ApiKeyRecord, Tenant)>> {
+    let Some(key) = find_api_key(c, id)? else {
+        return Ok(None);
+    };
+    // A tenant is removed after its keys, so a key that was read just before has no tenant.
+    Ok(find_tenant(c, &key.tenant)?.map(|tenant| (key, tenant)))
+}
+
 pub(super) fn list_api_keys(c: &SqlConnection<'_>, tenant: &TenantId) -> SqlResult<Vec<ApiKeyRecord>> {
     c.query_rows(
         &format!("{SELECT_KEY} WHERE tenant = ?1 ORDER BY created_millis, id"),

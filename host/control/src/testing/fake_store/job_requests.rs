@@ -6,10 +6,12 @@ use async_trait::async_trait;
 use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore};
 use weir_core::event::{Event, EventKind};
 use weir_core::job_request::{
-    EarlierIdempotentRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, PutRequestOutcome,
-    RequestedFile,
+    EarlierIdempotentRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, JobSnapshot,
+    PutRequestOutcome, RequestedFile,
 };
 use weir_core::ledger::JobRecord;
+use weir_core::ports::Ledger as _;
+use weir_core::revision::PipelineStore as _;
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
 use super::{FakeStore, StoreTables};
@@ -92,6 +94,28 @@ impl JobRequestStore for FakeStore {
         Ok(job_requests
             .find(|request| (&request.tenant, &request.job) == (tenant, job))
             .cloned())
+    }
+
+    async fn read_job_snapshot(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<JobSnapshot>, StorageError> {
+        let Some(record) = self.find_job(tenant, job).await? else {
+            return Ok(None);
+        };
+        let events = match limit {
+            0 => Vec::new(),
+            _ => self.list_job_events(tenant, job, after, limit).await?,
+        };
+        Ok(Some(JobSnapshot {
+            record,
+            request: self.find_job_request(tenant, job).await?,
+            assigned_revision: self.find_assigned_revision_of_job(tenant, job).await?,
+            events,
+        }))
     }
 
     async fn list_jobs(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>, StorageError> {

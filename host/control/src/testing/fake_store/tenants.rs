@@ -129,6 +129,15 @@ impl TenantStore for FakeStore {
         Ok(self.0.lock().keys.get(id).cloned())
     }
 
+    async fn find_api_key_with_tenant(
+        &self,
+        id: &str,
+    ) -> Result<Option<(ApiKeyRecord, Tenant)>, StorageError> {
+        let tables = self.0.lock();
+        let key = tables.keys.get(id);
+        Ok(key.and_then(|key| Some((key.clone(), tables.tenants.get(&key.tenant)?.clone()))))
+    }
+
     async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError> {
         let tables = self.0.lock();
         let of_tenant = tables.keys.values().filter(|k| k.tenant == *tenant);

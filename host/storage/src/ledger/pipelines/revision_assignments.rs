@@ -37,7 +37,7 @@ pub(super) fn assign_revision_to_job(
     Ok(Some(assigned))
 }
 
-pub(super) fn find_assignment_of_job(
+pub(in crate::ledger) fn find_assignment_of_job(
     c: &SqlConnection<'_>,
     tenant: &TenantId,
     job: &JobId,
