@@ -280,7 +280,8 @@ async fn fill_pipeline_tables(ledger: &SqlLedger, t: &TenantId, digest: Componen
     let by = format!("key-{t}");
     let changed = ledger.change_rollout(t, "p", None, &activate, &by, None, 1);
     changed.await.unwrap().unwrap();
-    let job = JobId::new();
+    let record = make_job(t, JobState::Running, 1);
+    let job = record.id;
     ledger.assign_revision_to_job(t, "p", &job).await.unwrap();
     let log_entry = NumberedComponentLogRecord {
         job,
@@ -296,7 +297,10 @@ async fn fill_pipeline_tables(ledger: &SqlLedger, t: &TenantId, digest: Componen
         },
     };
     ledger
-        .commit_entries(vec![LedgerEntry::ComponentLog(t.clone(), log_entry)])
+        .commit_entries(vec![
+            LedgerEntry::Job(record),
+            LedgerEntry::ComponentLog(t.clone(), log_entry),
+        ])
         .await
         .unwrap();
     let run = ShadowRun {
