@@ -2,7 +2,7 @@
 //! time of polling running jobs.
 //!
 //! `cargo bench --profile dev -p weir-storage --bench ledger_volume` prints tables. `WEIR_BENCH_JOBS` is the number of jobs in the large
-//! ledger: with 100000 it has 10 million events and a million pages in 6 GB, and takes some minutes to fill. `WEIR_BENCH_DIR` is the folder
+//! ledger: with 100000 it has 10 million events and a million pages in 4.4 GB, and takes one to three minutes to fill. `WEIR_BENCH_DIR` is the folder
 //! for the files.
 #![allow(
     clippy::unwrap_used,
