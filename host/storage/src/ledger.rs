@@ -17,6 +17,7 @@ mod ledger_tables;
 mod link_key;
 mod locked_tenants;
 mod node_rows;
+mod page_rows;
 mod pipelines;
 mod postgres;
 mod provider_calls;
@@ -43,6 +44,7 @@ use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
 use weir_core::ports::{ComponentStateStore, Ledger};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
+use self::job_and_document_rows::MAX_LISTED_EVENTS;
 pub(crate) use self::ledger_database::LedgerDatabase;
 pub use self::link_key::LINK_KEY_BYTES;
 use self::locked_tenants::LockedTenants;
@@ -50,8 +52,6 @@ pub use self::postgres::PostgresConnectionSettings;
 use self::sql_connection::{SqlConnection, SqlResult};
 pub use self::sql_ledger::SqlLedger;
 pub(crate) use self::table_transfer::LedgerTables;
-/// Maximum number of events or log entries that one call returns.
-const MAX_LISTED_EVENTS: usize = 10_000;
 
 #[async_trait]
 impl Ledger for SqlLedger {
@@ -98,7 +98,7 @@ impl Ledger for SqlLedger {
     ) -> Result<Vec<PageRecord>, StorageError> {
         let (tenant, document, revision) = (tenant.clone(), *document, revision.copied());
         self.database
-            .run_query(move |c| job_and_document_rows::list_pages(c, &tenant, &document, revision.as_ref()))
+            .run_query(move |c| page_rows::list_pages(c, &tenant, &document, revision.as_ref()))
             .await
     }
 
@@ -111,9 +111,7 @@ impl Ledger for SqlLedger {
     ) -> Result<Option<PageRecord>, StorageError> {
         let (tenant, document, revision) = (tenant.clone(), *document, revision.copied());
         self.database
-            .run_query(move |c| {
-                job_and_document_rows::find_page(c, &tenant, &document, page, revision.as_ref())
-            })
+            .run_query(move |c| page_rows::find_page(c, &tenant, &document, page, revision.as_ref()))
             .await
     }
 
@@ -203,7 +201,7 @@ impl Ledger for SqlLedger {
     ) -> Result<Vec<PageRecord>, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         self.database
-            .run_query(move |c| job_and_document_rows::list_pages_after(c, &tenant, &document, after, limit))
+            .run_query(move |c| page_rows::list_pages_after(c, &tenant, &document, after, limit))
             .await
     }
 
@@ -239,7 +237,7 @@ fn write_ledger_entry(transaction: &SqlConnection<'_>, entry: &LedgerEntry) -> S
             };
         }
         LedgerEntry::Document(document) => job_and_document_rows::write_document(transaction, document),
-        LedgerEntry::Page(page) => job_and_document_rows::write_page(transaction, page),
+        LedgerEntry::Page(page) => page_rows::write_page(transaction, page),
         LedgerEntry::Event(tenant, event) => job_and_document_rows::write_event(transaction, tenant, event),
         LedgerEntry::ComponentLog(tenant, entry) => {
             component_log::write_log_entry(transaction, tenant, entry)

@@ -17,7 +17,7 @@ use super::pipelines::revision_assignments::find_assignment_of_job;
 use super::sql_connection::{SqlConnection, SqlResult};
 use super::sql_ledger::SqlLedger;
 use super::sql_values::params;
-use super::{MAX_LISTED_EVENTS, document_removals, job_and_document_rows};
+use super::{document_removals, job_and_document_rows};
 
 /// Minimum time that an idempotency key is known, counted from its first request.
 const MIN_IDEMPOTENCY_KEY_MILLIS: u64 = 24 * 60 * 60 * 1000;
@@ -72,7 +72,11 @@ impl JobRequestStore for SqlLedger {
         after: u64,
         limit: usize,
     ) -> Result<Option<JobSnapshot>, StorageError> {
-        let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_LISTED_EVENTS));
+        let (tenant, job, limit) = (
+            tenant.clone(),
+            *job,
+            limit.min(job_and_document_rows::MAX_LISTED_EVENTS),
+        );
         self.database
             .run_query(move |c| read_job_snapshot(c, &tenant, &job, after, limit))
             .await

@@ -2,11 +2,14 @@ use rusqlite::{Connection, StatementStatus, params, params_from_iter};
 use weir_core::{DocumentId, RevisionId};
 
 use super::{
-    AFTER_ALL_IDS, DOCUMENTS_AFTER_CONDITION, LATEST_PAGE_CONDITION, PAGE_OF_REVISION_CONDITION,
-    PAGES_AFTER_CONDITION, SELECT_LAST_EVENT, SELECT_LAST_POSITION, SELECT_LATEST_PAGES, SELECT_PAGE,
-    SELECT_TENANT_EVENTS, build_document_query,
+    AFTER_ALL_IDS, DOCUMENTS_AFTER_CONDITION, SELECT_LAST_EVENT, SELECT_LAST_POSITION, SELECT_TENANT_EVENTS,
+    build_document_query,
 };
 use crate::ledger::SqlLedger;
+use crate::ledger::page_rows::{
+    LATEST_PAGE_CONDITION, PAGE_OF_REVISION_CONDITION, PAGES_AFTER_CONDITION, SELECT_LATEST_PAGES,
+    SELECT_PAGE,
+};
 use crate::ledger::sql_connection::SqlConnection;
 
 /// The statements that return a part of a tenant's rows.
