@@ -30,6 +30,7 @@ pub mod markdown;
 pub mod memory_component_state;
 pub mod node;
 pub mod node_message;
+pub mod overridable_numbers;
 pub mod page;
 pub mod page_text;
 pub mod ports;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::StorageError;
 use crate::id::{DocumentId, JobId, TenantId};
+use crate::overridable_numbers::overridable_numbers;
 use crate::settings::Settings;
-use crate::tenancy::overridable_numbers;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
