@@ -44,7 +44,7 @@ pub(crate) async fn run(
         }
         RetentionCommand::Run { dry_run: true } => {
             let ledger = open_ledger_to_change_tenants(settings, folders).await?;
-            print_removed(&list_records(&ledger, settings).await?, "would remove", json)?;
+            print_removed(&list_records(&ledger, settings).await?, true, json)?;
         }
         RetentionCommand::Run { dry_run: false } => {
             let external = connect_external_stores(settings, weir_inference::EMBEDDING_DIMENSIONS).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn run(
             let removed =
                 await_with_progress("removing expired records", remove_records(&stores, settings)).await;
             stores.close().await;
-            print_removed(&removed?, "removed", json)?;
+            print_removed(&removed?, false, json)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -151,7 +151,7 @@ fn print_records(all: &[RetainedRecords], json: bool) -> Result<()> {
     Ok(())
 }
 
-fn print_removed(all: &[RetainedRecords], verb: &str, json: bool) -> Result<()> {
+fn print_removed(all: &[RetainedRecords], dry_run: bool, json: bool) -> Result<()> {
     let sums = RecordKind::ALL.map(|kind| {
         let of_kind = all.iter().filter(|records| records.kind == kind);
         (kind.name(), of_kind.map(|records| records.expired).sum::<u64>())
@@ -161,9 +161,10 @@ fn print_removed(all: &[RetainedRecords], verb: &str, json: bool) -> Result<()> 
             .map(|(name, sum)| (name.to_owned(), sum.into()))
             .into_iter()
             .collect();
-        out_line!("{}", json!({ "dry_run": verb != "removed", "removed": counts }))?;
+        out_line!("{}", json!({ "dry_run": dry_run, "removed": counts }))?;
         return Ok(());
     }
+    let verb = if dry_run { "would remove" } else { "removed" };
     for (name, sum) in sums {
         out_line!("{verb} {sum:>10} {name}")?;
     }
