@@ -108,17 +108,6 @@ pub(crate) fn available_file_system_bytes(path: &Path) -> Option<u64> {
     (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Returns [`StorageError::NoSpace`] if fewer than `bytes` are free.
-///
-/// Files that are written through memory maps are sparse: the kernel allocates a page when it is first touched, and kills the process
-/// with SIGBUS if there is no space. So callers check before they write.
-pub(crate) fn check_free_space(location: &PathWithPublicName, bytes: u64) -> Result<(), StorageError> {
-    match available_file_system_bytes(location.path()) {
-        Some(free) if free < bytes => Err(location.no_space_error()),
-        _ => Ok(()),
-    }
-}
-
 /// Returns the bytes of a file, or of all files below a folder; 0 if it does not exist.
 pub(crate) fn size_on_disk(path: &Path) -> io::Result<i64> {
     let metadata = match fs::symlink_metadata(path) {
@@ -201,16 +190,5 @@ mod tests {
             refused.contains("originals") && refused.contains("uploads"),
             "{refused}"
         );
-    }
-
-    #[test]
-    fn missing_free_space_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = data_path_with_error_name(dir.path());
-        check_free_space(&folder, 1).unwrap();
-        assert!(matches!(
-            check_free_space(&folder, u64::MAX),
-            Err(StorageError::NoSpace { .. })
-        ));
     }
 }

@@ -1,4 +1,4 @@
-//! Storage: uploads and blobs in files or on an S3 server, passages in an in-process Qdrant shard or on a Qdrant server, the ledger in
+//! Storage: uploads and blobs in files or on an S3 server, passages in an embedded index or on a Qdrant server, the ledger in
 //! SQLite or on a PostgreSQL server.
 //!
 //! Everything that is not on a server is in one data folder. One process holds it at a time:
@@ -10,7 +10,7 @@
 //! | `components/<tenant>/<digest>.wasm` | [`FileComponentStore`] |
 //! | `blobs/<tenant>/<key>` | [`FileBlobStore`] |
 //! | `cache/<kind>/<tenant>/<name>` | copies of uploads and components that are on an [`S3Bucket`], instead of the three folders above |
-//! | `vectors/` | [`EdgeVectorStore`]; absent with [`QdrantVectorStore`] |
+//! | `vectors/` | [`EmbeddedVectorStore`]; absent with [`QdrantVectorStore`] |
 //! | `ledger.db` | [`SqlLedger`]; absent with a PostgreSQL server |
 //! | `responses.db` | [`SqliteResponseCache`] |
 //! | `recordings/<tenant>/<job>/<session>.calls` | [`FileRecordingStore`]; removed at the start with an S3 server |
@@ -68,7 +68,7 @@ pub use search_socket_server::search_data_folder;
 pub use tenant_removal::remove_tenant_with_all_data;
 pub use unfinished_migration::MigrationDirection;
 pub use uploads::FileUploadStore;
-pub use vectors::{EdgeVectorStore, MAX_HITS, QdrantConnection, QdrantVectorStore};
+pub use vectors::{EmbeddedVectorStore, MAX_HITS, QdrantConnection, QdrantVectorStore};
 use weir_core::StorageError;
 use weir_core::component::ComponentStore;
 use weir_core::ports::{BlobStore, VectorStore};
@@ -88,7 +88,7 @@ pub struct Storage {
     // The first field, so that a dropped storage removes its socket while it still holds the folder.
     search_server: Option<SearchServer>,
     /// The index in the data folder; `None` if the passages are on a Qdrant server.
-    embedded_index: Option<Arc<EdgeVectorStore>>,
+    embedded_index: Option<Arc<EmbeddedVectorStore>>,
     /// Uploaded files.
     pub uploads: Arc<dyn UploadStore>,
     /// Components that tenants pushed.
@@ -146,7 +146,7 @@ impl Storage {
             }
             None => {
                 let open_index =
-                    move |lock| EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock);
+                    move |lock| EmbeddedVectorStore::open_or_create(&folder, &model, dimensions, lock);
                 let (stores, index) =
                     FileStores::lock_folder_and_open(data, ledger, bucket, open_index).await?;
                 let index = Arc::new(index);
@@ -193,8 +193,8 @@ impl Storage {
         })
     }
 
-    /// Rewrites the files of the index in the data folder without removed passages, if there are any. Changes wait meanwhile, searches
-    /// do not.
+    /// Rewrites the files of the index in the data folder without removed passages, if there are any. Changes and searches go on
+    /// meanwhile.
     pub async fn compact_index(&self) -> Result<(), StorageError> {
         match &self.embedded_index {
             Some(index) => index.compact().await,

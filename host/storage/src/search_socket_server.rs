@@ -1,8 +1,8 @@
 //! Searches in a data folder that another process has locked: the server on a local socket, and its client.
 //!
-//! Only one process may have the vector shard open, but a user may want to search while another process ingests documents. So
+//! Only one process may have the index open, but a user may want to search while another process ingests documents. So
 //! the process that has locked the folder runs searches that arrive at the socket `weir.sock` in the folder, and
-//! [`search_data_folder`] sends them there. If no process has locked the folder, [`search_data_folder`] opens the shard itself
+//! [`search_data_folder`] sends them there. If no process has locked the folder, [`search_data_folder`] opens the index itself
 //! for a moment. The client embeds the query, so the server's models are not used. Reading the ledger needs no server (see
 //! [`SqlLedger`](crate::SqlLedger)).
 //!
@@ -32,7 +32,7 @@ use weir_core::{DocumentId, StorageError, TenantId};
 use crate::data_folder::FolderLock;
 use crate::path_with_public_name::PathWithPublicName;
 use crate::unfinished_migration::check_no_unfinished_migration;
-use crate::vectors::EdgeVectorStore;
+use crate::vectors::EmbeddedVectorStore;
 
 const SOCKET_NAME: &str = "weir.sock";
 /// Concurrent requests. Further requests wait in the socket's backlog.
@@ -76,7 +76,7 @@ impl SearchServer {
     /// Opens `<data>/weir.sock`. The caller holds the folder's lock, so no process listens on an existing socket file.
     pub(crate) fn bind_socket_and_start(
         data: &Path,
-        vectors: &Arc<EdgeVectorStore>,
+        vectors: &Arc<EmbeddedVectorStore>,
     ) -> Result<Self, StorageError> {
         let socket = data.join(SOCKET_NAME);
         let listener = bind_private_socket(data)
@@ -106,7 +106,7 @@ impl Drop for SearchServer {
 
 async fn accept_requests(
     listener: UnixListener,
-    vectors: Weak<EdgeVectorStore>,
+    vectors: Weak<EmbeddedVectorStore>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut requests = JoinSet::new();
@@ -131,7 +131,7 @@ async fn accept_requests(
 }
 
 /// Reads one request and sends the response. A client that disconnects is not an error.
-async fn handle_request(mut stream: UnixStream, vectors: Arc<EdgeVectorStore>) {
+async fn handle_request(mut stream: UnixStream, vectors: Arc<EmbeddedVectorStore>) {
     let mut request = Vec::new();
     if (&mut stream)
         .take(MAX_REQUEST_BYTES)
@@ -156,7 +156,7 @@ async fn handle_request(mut stream: UnixStream, vectors: Arc<EdgeVectorStore>) {
 
 async fn run_search_request(
     request: SocketSearchRequest,
-    vectors: &EdgeVectorStore,
+    vectors: &EmbeddedVectorStore,
 ) -> Result<Vec<SearchHit>, StorageError> {
     let (model, _) = vectors.model_and_dimensions()?;
     if model != request.model {
@@ -231,11 +231,11 @@ async fn lock_folder_and_open_index(
     data: &Path,
     model: &str,
     dimensions: usize,
-) -> Result<EdgeVectorStore, StorageError> {
+) -> Result<EmbeddedVectorStore, StorageError> {
     let (folder, model) = (data.to_owned(), model.to_owned());
     tokio::task::spawn_blocking(move || {
         let lock = Arc::new(FolderLock::try_acquire(&folder)?);
-        EdgeVectorStore::open_or_create(&folder, &model, dimensions, lock)
+        EmbeddedVectorStore::open_or_create(&folder, &model, dimensions, lock)
     })
     .await
     .map_err(|e| search_error(e.to_string()))?

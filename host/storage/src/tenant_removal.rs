@@ -18,7 +18,7 @@ use crate::ExternalStores;
 use crate::file_stores::FileStores;
 use crate::path_with_public_name::PathWithPublicName;
 use crate::response_cache;
-use crate::vectors::EdgeVectorStore;
+use crate::vectors::EmbeddedVectorStore;
 
 /// Folders of tenants' files that no store opens here, each with its name in errors. An S3 server may have been in use earlier, or may be
 /// in use only since the files were written.
@@ -45,7 +45,7 @@ pub async fn remove_tenant_with_all_data(
 ) -> Result<bool, StorageError> {
     let (folder, removed_tenant) = (data.to_owned(), tenant.clone());
     let open_index_and_remove_files = move |lock| {
-        let vectors = EdgeVectorStore::open_existing(&folder, lock)?;
+        let vectors = EmbeddedVectorStore::open_existing(&folder, lock)?;
         response_cache::remove_tenant_from_closed_cache(&folder, &removed_tenant)?;
         for (name, parent) in FOLDERS_WITHOUT_A_STORE {
             remove_folder(name, &folder.join(parent).join(removed_tenant.as_str()))?;

@@ -1,6 +1,6 @@
 //! A thread that owns a blocking resource and runs calls on it, in the order of their arrival.
 //!
-//! The vector shard and the ledger take one change at a time. A thread for each keeps the blocking calls off the async runtime and
+//! The index and the ledger take one change at a time. A thread for each keeps the blocking calls off the async runtime and
 //! applies changes in the order of the calls.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -141,14 +141,55 @@ fn kill_writer_after(data: &Path, round: &str, acks: u32) -> PageNumber {
 
 #[tokio::test]
 async fn ten_kills_lose_and_duplicate_no_page() {
+    kill_ten_times_and_check(0).await;
+}
+
+#[tokio::test]
+async fn ten_kills_beside_100_000_passages_lose_and_duplicate_no_page() {
+    kill_ten_times_and_check(100_000).await;
+}
+
+/// Writes passages of another document of the same tenant.
+async fn write_other_passages(data: &Path, count: u32) {
+    let storage = open_storage(data).await;
+    for first in (0..count).step_by(1000) {
+        let passages = (first..first + 1000).map(|number| {
+            let angle = f32::from(u16::try_from(number % 36_000).unwrap()) / 100.0;
+            make_point(
+                "other",
+                number / 100 + 1,
+                number % 100,
+                &format!("other {number}"),
+                unit_vector(angle),
+            )
+        });
+        let t = TenantId::default_tenant();
+        storage
+            .vectors
+            .upsert_points(&t, "main", passages.collect())
+            .await
+            .unwrap();
+    }
+    storage.close().await.unwrap();
+}
+
+/// Kills the writer ten times and checks after each time that all acknowledged pages are there once, beside `other_passages` passages.
+async fn kill_ten_times_and_check(other_passages: u32) {
     let dir = tempfile::tempdir().unwrap();
     let (t, revision) = (TenantId::default_tenant(), RevisionId::from_content(b"r"));
+    write_other_passages(dir.path(), other_passages).await;
     let mut rounds = Vec::new();
     for round in 0..10_u32 {
         let name = format!("round{round}");
         let last = kill_writer_after(dir.path(), &name, 1 + round * 2);
         rounds.push((name, last));
         let storage = open_storage(dir.path()).await;
+        let others = storage
+            .vectors
+            .count_passages_by_page(&t, &document_id("other"))
+            .await
+            .unwrap();
+        assert_eq!(others.iter().map(|(_, count)| count).sum::<u32>(), other_passages);
         for (name, last) in &rounds {
             let mut found: BTreeMap<PageNumber, Vec<String>> = BTreeMap::new();
             let mut all = make_query("", unit_vector(0.0), weir_storage::MAX_HITS);

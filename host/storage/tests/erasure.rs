@@ -4,6 +4,7 @@
 mod fixture;
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fixture::{
@@ -328,6 +329,35 @@ async fn list_hit_texts(storage: &Storage, t: &str, document: DocumentId) -> Vec
     texts
 }
 
+/// Returns whether a segment of the index of words has a word with a document's marker. Fails if there are files of former segments.
+fn has_word_with_marker(vectors: &Path, marker: &str) -> bool {
+    let index = tantivy::Index::open_in_dir(vectors.join("words")).unwrap();
+    let segments: Vec<_> = index
+        .searchable_segment_ids()
+        .unwrap()
+        .iter()
+        .map(|id| id.uuid_string())
+        .collect();
+    for entry in fs::read_dir(vectors.join("words")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "term") {
+            let segment = path.file_stem().unwrap().to_str().unwrap();
+            assert!(segments.iter().any(|id| id == segment), "{}", path.display());
+        }
+    }
+    let field = index.schema().get_field("words").unwrap();
+    let searcher = index.reader().unwrap().searcher();
+    searcher.segment_readers().iter().any(|segment| {
+        let words = segment.inverted_index(field).unwrap();
+        let mut words = words.terms().stream().unwrap();
+        let mut is_found = false;
+        while words.advance() {
+            is_found |= String::from_utf8_lossy(words.key()).contains(marker);
+        }
+        is_found
+    })
+}
+
 #[tokio::test]
 async fn removed_passages_are_gone_from_all_files_of_the_index() {
     let dir = tempfile::tempdir().unwrap();
@@ -335,10 +365,9 @@ async fn removed_passages_are_gone_from_all_files_of_the_index() {
     index_passages(&storage, &["t", "u"], &["a", "b", "c"], 300).await;
     let vectors = dir.path().join("vectors");
     let files = list_files_containing(&vectors, &document_marker("a"));
-    for folder in ["/payload_storage/", "/wal/"] {
-        assert!(files.iter().any(|file| file.contains(folder)), "{files:?}");
-    }
+    assert!(files.iter().any(|file| file.contains("passages.db")), "{files:?}");
     let before = list_hit_texts(&storage, "t", document_id("b")).await;
+    assert!(has_word_with_marker(&vectors, &document_marker("a")));
     let pages = storage
         .vectors
         .count_passages_by_page(&tenant_id("t"), &document_id("b"))
@@ -358,6 +387,7 @@ async fn removed_passages_are_gone_from_all_files_of_the_index() {
         }
         for marker in &markers {
             assert_eq!(list_files_containing(&vectors, marker), Vec::<String>::new());
+            assert!(!has_word_with_marker(&vectors, marker), "{marker}");
         }
         // Other passages are still found, also after a restart, and new passages are found too.
         for _ in 0..2 {
@@ -393,6 +423,7 @@ async fn removed_passages_are_gone_from_all_files_of_the_index() {
             list_files_containing(&vectors, &document_marker(name)),
             Vec::<String>::new()
         );
+        assert!(!has_word_with_marker(&vectors, &document_marker(name)), "{name}");
     }
 }
 
@@ -401,6 +432,8 @@ async fn interrupted_compaction_is_completed_at_the_next_open() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     index_passages(&storage, &["t"], &["a", "b"], 40).await;
+    // The index of words is updated with the first search.
+    assert!(!list_hit_texts(&storage, "t", document_id("a")).await.is_empty());
     storage
         .vectors
         .remove_document_or_page_points(&tenant_id("t"), &document_id("a"), None)
@@ -410,7 +443,7 @@ async fn interrupted_compaction_is_completed_at_the_next_open() {
     // Neither compacted nor closed, like a killed process.
     std::mem::forget(storage);
     let vectors = dir.path().join("vectors");
-    assert!(vectors.join("removed").exists());
+    assert!(!list_files_containing(&vectors, &document_marker("a")).is_empty());
     let copy = tempfile::tempdir().unwrap();
     let copied = std::process::Command::new("cp")
         .arg("-r")
@@ -419,13 +452,14 @@ async fn interrupted_compaction_is_completed_at_the_next_open() {
         .status();
     assert!(copied.unwrap().success());
     let data = copy.path().join(dir.path().file_name().unwrap());
-    fs::create_dir(data.join("vectors/temp_segments")).unwrap();
-    fs::write(data.join("vectors/temp_segments/left"), document_marker("a")).unwrap();
     let storage = open_storage(&data).await;
     storage.close().await.unwrap();
     assert_eq!(
         list_files_containing(&data, &document_marker("a")),
         Vec::<String>::new()
     );
-    assert!(!data.join("vectors/removed").exists());
+    assert!(!has_word_with_marker(
+        &data.join("vectors"),
+        &document_marker("a")
+    ));
 }

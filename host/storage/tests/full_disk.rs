@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use fixture::{document_id, make_point, open_storage, page_done_entry, unit_vector};
+use fixture::{document_id, make_point, make_query, open_storage, page_done_entry, unit_vector};
 use weir_core::ledger::LedgerEntry;
 use weir_core::ports::Ledger;
 use weir_core::{RevisionId, StorageError, TenantId};
@@ -87,7 +87,6 @@ async fn fill_small_disk_and_recover() {
     put(1).await.unwrap();
     commit(1).await.unwrap();
 
-    // The index refuses updates while there is still free space, because it cannot handle a full disk.
     let mut number = 1;
     let full = loop {
         number += 1;
@@ -105,19 +104,28 @@ async fn fill_small_disk_and_recover() {
     let filler = disk.join("filler");
     let mut file = std::fs::File::create(&filler).unwrap();
     while file.write_all(&[0; 4096]).is_ok() {}
+    // The files of the index have space for some more pages.
+    let index_is_full = loop {
+        match storage.vectors.upsert_points(&t, "main", page(number)).await {
+            Ok(()) => number += 1,
+            Err(error) => break error,
+        }
+    };
     for error in [
-        storage
-            .vectors
-            .upsert_points(&t, "main", page(number))
-            .await
-            .unwrap_err(),
-        storage.vectors.flush_points().await.unwrap_err(),
+        index_is_full,
         put(number + 1).await.unwrap_err(),
         commit(2).await.unwrap_err(),
     ] {
         assert!(matches!(error, StorageError::NoSpace { .. }), "{error}");
     }
-    // Reads still work.
+    // Reads still work, and searches find what was indexed before.
+    let query = make_query("page", unit_vector(0.0), 5);
+    let hits = storage
+        .vectors
+        .search_by_vector_and_words(&t, &query)
+        .await
+        .unwrap();
+    assert_eq!(hits.len(), 5);
     assert_eq!(
         storage
             .vectors

@@ -88,8 +88,11 @@ async fn index_errors_name_the_index() {
     let (t, vectors) = (tenant_id("acme"), &storage.vectors);
     let written = vectors.upsert_points(&t, "c", vec![make_point("d", 1, 0, "text", unit_vector(1.0))]);
     written.await.unwrap();
-    rename_log_folder(&dir.path().join("vectors/wal"));
-    let error = error_without_path(dir.path(), vectors.flush_points().await);
+    // The index of words follows before the first search.
+    let words = dir.path().join("vectors/words");
+    fs::rename(&words, words.with_extension("gone")).unwrap();
+    let query = make_query("text", unit_vector(1.0), 1);
+    let error = error_without_path(dir.path(), vectors.search_by_vector_and_words(&t, &query).await);
     assert!(error.contains("the index"), "{error}");
     error_without_path(
         dir.path(),
@@ -97,9 +100,4 @@ async fn index_errors_name_the_index() {
             .search_by_vector_and_words(&t, &make_query("text", vec![1.0], 1))
             .await,
     );
-}
-
-/// Moves the log away, so that the next flush cannot trim it.
-fn rename_log_folder(wal: &Path) {
-    fs::rename(wal, wal.with_extension("gone")).unwrap();
 }

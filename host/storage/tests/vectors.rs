@@ -121,7 +121,7 @@ async fn matching_word_raises_the_rank_of_a_passage() {
 }
 
 #[tokio::test]
-async fn edge_vector_store_passes_the_conformance_suite() {
+async fn embedded_index_passes_the_conformance_suite() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     weir_conformance::check_vector_store(&*storage.vectors, DIMENSIONS).await;
@@ -187,7 +187,6 @@ async fn passages_are_counted_replaced_and_removed_by_page() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open_storage(dir.path()).await;
     let t = TenantId::default_tenant();
-    // More points than one update of the shard takes.
     let points = |text: &str| {
         (0..300_u16)
             .map(|i| {
@@ -342,57 +341,31 @@ async fn second_open_of_a_folder_fails_as_in_use() {
 }
 
 #[tokio::test]
-async fn unfinished_index_is_created_again() {
+async fn an_index_without_its_passages_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let unfinished = dir.path().join("vectors.unfinished");
-    std::fs::create_dir_all(unfinished.join("segments/half")).unwrap();
-    std::fs::write(unfinished.join("edge_config.json"), "{").unwrap();
-    let storage = open_storage(dir.path()).await;
-    assert!(!unfinished.exists());
-    storage.close().await.unwrap();
-
-    // An index without metadata is not replaced.
-    std::fs::remove_file(dir.path().join("vectors/weir.json")).unwrap();
+    // A process that was killed before it has created a file leaves an empty folder.
+    std::fs::create_dir(dir.path().join("vectors")).unwrap();
+    open_storage(dir.path()).await.close().await.unwrap();
+    std::fs::remove_file(dir.path().join("vectors/passages.db")).unwrap();
     let refused = Storage::open_or_create(dir.path(), DIMENSIONS, MODEL)
         .await
         .err()
         .unwrap();
     assert!(matches!(refused, StorageError::Damaged { .. }), "{refused}");
+    assert!(refused.to_string().contains("--force"), "{refused}");
 }
 
 #[tokio::test]
-async fn log_of_the_index_is_trimmed() {
+async fn an_index_of_an_earlier_version_is_refused_with_advice() {
     let dir = tempfile::tempdir().unwrap();
-    let t = TenantId::default_tenant();
-    let closed = || {
-        let entries = std::fs::read_dir(dir.path().join("vectors/wal")).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.starts_with("closed-")).count()
-    };
-    let text = "word ".repeat(10_000);
-    for round in ["first", "second", "third"] {
-        let storage = open_storage(dir.path()).await;
-        // About 9 MB in the log: more than one of its files.
-        for page in 1..=9 {
-            let points = (0..20)
-                .map(|passage| make_point("d", page, passage, &format!("{round} {text}"), unit_vector(0.0)))
-                .collect();
-            storage.vectors.upsert_points(&t, "main", points).await.unwrap();
-        }
-        storage.vectors.flush_points().await.unwrap();
-        assert_eq!(closed(), 1, "{round}");
-        storage.close().await.unwrap();
-        // Points that are written after the log was trimmed replace earlier ones.
-        let storage = open_storage(dir.path()).await;
-        let hits = storage
-            .vectors
-            .search_by_vector_and_words(&t, &make_query("", unit_vector(0.0), 1000))
-            .await
-            .unwrap();
-        assert_eq!(hits.len(), 180);
-        assert!(hits.iter().all(|hit| hit.text.starts_with(round)), "{round}");
-        storage.close().await.unwrap();
-    }
+    std::fs::create_dir(dir.path().join("vectors")).unwrap();
+    std::fs::write(dir.path().join("vectors/weir.json"), "{}").unwrap();
+    let refused = Storage::open_or_create(dir.path(), DIMENSIONS, MODEL)
+        .await
+        .err()
+        .unwrap();
+    assert!(refused.to_string().contains("docs/operations.md"), "{refused}");
+    assert!(!dir.path().join("vectors/passages.db").exists());
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::migration_progress::MigratedContent;
 use crate::s3::S3Bucket;
 use crate::stored_objects::StoredObjects;
 use crate::unfinished_migration::{MigrationDirection, ServerAddresses};
-use crate::vectors::{EdgeVectorStore, QdrantConnection, QdrantVectorStore, StoredPoints};
+use crate::vectors::{EmbeddedVectorStore, QdrantConnection, QdrantVectorStore, StoredPoints};
 
 /// The servers that take part in a migration. The others are left out.
 #[derive(Default)]
@@ -176,9 +176,9 @@ impl Migration {
                     let open = || SqlLedger::open_or_create_for_migration(&data, Arc::clone(&lock));
                     let ledger = has_ledger.then(open).transpose()?;
                     let open =
-                        || EdgeVectorStore::open_or_create(&data, &model, dimensions, Arc::clone(&lock));
+                        || EmbeddedVectorStore::open_or_create(&data, &model, dimensions, Arc::clone(&lock));
                     let index = has_points.then(open).transpose()?;
-                    Ok((ledger, index.map(StoredPoints::Shard)))
+                    Ok((ledger, index.map(StoredPoints::Embedded)))
                 })
                 .await?;
             }
@@ -231,7 +231,7 @@ impl Migration {
                         "the data folder has the file {key}. Name another folder with --data"
                     )));
                 }
-                if source.points.is_some() && EdgeVectorStore::exists_in(data) {
+                if source.points.is_some() && EmbeddedVectorStore::exists_in(data) {
                     return Ok(Some(
                         "the data folder has an index. Name another folder with --data".into(),
                     ));
@@ -272,9 +272,9 @@ impl Migration {
     async fn open_folder_index(&self, lock: &Arc<FolderLock>) -> Result<Option<StoredPoints>, StorageError> {
         let (data, lock) = (self.data.clone(), Arc::clone(lock));
         let (model, dimensions) = (self.model.clone(), self.dimensions);
-        run_blocking(move || match EdgeVectorStore::exists_in(&data) {
-            true => EdgeVectorStore::open_or_create(&data, &model, dimensions, lock)
-                .map(|index| Some(StoredPoints::Shard(index))),
+        run_blocking(move || match EmbeddedVectorStore::exists_in(&data) {
+            true => EmbeddedVectorStore::open_or_create(&data, &model, dimensions, lock)
+                .map(|index| Some(StoredPoints::Embedded(index))),
             false => Ok(None),
         })
         .await

@@ -7,7 +7,7 @@ pub const MAX_HITS: usize = 1000;
 /// Minimum number of candidates of each ranking, so that a passage that is good in both rankings is found in both.
 const MIN_CANDIDATES: usize = 64;
 /// The constant of reciprocal rank fusion.
-pub(super) const RRF_K: u32 = 2;
+pub(super) const RRF_K: u8 = 2;
 
 /// Returns the number of candidates of each ranking for a search with at most `limit` hits.
 pub(super) fn candidate_count(limit: usize) -> usize {

@@ -1,106 +1,108 @@
 //! Points and filters in the messages of Qdrant's protocol.
 
+use std::collections::HashMap;
+
 use qdrant_client::Payload;
 use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::{
-    Condition, Filter, NamedVectors, PointStruct, RetrievedPoint, ScoredPoint, Vector, vector_output,
-    vectors_output,
+    Condition, Filter, NamedVectors, PointId, PointStruct, RetrievedPoint, ScoredPoint, Vector,
+    VectorsOutput, vector_output, vectors_output,
 };
-use qdrant_edge::SparseVector;
 use serde_json::{Map, Value};
 use weir_core::{StorageError, TenantId};
 
 use super::passage_filter::PassageFilter;
-use super::passage_payload::{DENSE_VECTOR, FoundPoint, KEYS_FIELD, PAGE_FIELD, PassagePoint, SPARSE_VECTOR};
+use super::passage_payload::{
+    FoundPoint, KEYS_FIELD, PAGE_FIELD, PassagePayload, PassagePoint, damaged_point,
+};
+use super::sparse_vector::SparseVector;
+use super::words::WordSplitter;
 
+/// The name of the dense vector.
+pub(super) const DENSE_VECTOR: &str = "dense";
+/// The name of the sparse vector.
+pub(super) const SPARSE_VECTOR: &str = "sparse";
 /// The payload's field for the tenant.
 pub(super) const TENANT_FIELD: &str = "tenant";
 
 /// Converts a point to a point of the server.
-pub(super) fn to_server_point(tenant: &TenantId, point: PassagePoint) -> Result<PointStruct, StorageError> {
-    let mut payload = point.payload;
-    payload.insert(TENANT_FIELD.into(), tenant.as_str().into());
-    let payload = Payload::try_from(Value::Object(payload)).map_err(|error| StorageError::Failed {
+pub(super) fn to_server_point(
+    tenant: &TenantId,
+    point: PassagePoint,
+    splitter: &WordSplitter,
+) -> Result<PointStruct, StorageError> {
+    let wrong = |reason: String| StorageError::Failed {
         what: "indexing a passage".into(),
-        reason: error.to_string(),
-    })?;
+        reason,
+    };
+    let words = SparseVector::of_passage(&splitter.split(&point.payload.text));
+    let mut payload = serde_json::to_value(point.payload).map_err(|error| wrong(error.to_string()))?;
+    if let Some(fields) = payload.as_object_mut() {
+        fields.insert(TENANT_FIELD.into(), tenant.as_str().into());
+    }
+    let payload = Payload::try_from(payload).map_err(|error| wrong(error.to_string()))?;
     let mut vectors = NamedVectors::default().add_vector(DENSE_VECTOR, Vector::new_dense(point.dense_vector));
-    if !point.sparse_vector.indices.is_empty() {
-        let sparse = Vector::new_sparse(point.sparse_vector.indices, point.sparse_vector.values);
-        vectors = vectors.add_vector(SPARSE_VECTOR, sparse);
+    // A text of stop words only has no words.
+    if !words.indices.is_empty() {
+        vectors = vectors.add_vector(SPARSE_VECTOR, Vector::new_sparse(words.indices, words.values));
     }
     Ok(PointStruct::new(point.id.to_string(), vectors, payload))
 }
 
-/// Converts a stored point with all its vectors, as [`to_server_point`] has made it.
+/// Converts a stored point with its dense vector, as [`to_server_point`] has made it.
 pub(super) fn from_server_point(point: RetrievedPoint) -> Result<PassagePoint, StorageError> {
-    let id = match point.id.and_then(|id| id.point_id_options) {
-        Some(PointIdOptions::Uuid(id)) => id,
-        _ => String::new(),
-    };
-    let damaged = |reason: &str| StorageError::Damaged {
-        what: format!("point {id} of the index"),
-        reason: reason.to_owned(),
-    };
-    let (mut dense_vector, mut sparse_vector) = (None, SparseVector::default());
-    if let Some(vectors_output::VectorsOptions::Vectors(named)) =
-        point.vectors.and_then(|vectors| vectors.vectors_options)
-    {
-        for (name, vector) in named.vectors {
-            match (name.as_str(), vector.into_vector()) {
-                (DENSE_VECTOR, vector_output::Vector::Dense(dense)) => dense_vector = Some(dense.data),
-                (SPARSE_VECTOR, vector_output::Vector::Sparse(sparse)) => {
-                    sparse_vector = SparseVector {
-                        indices: sparse.indices,
-                        values: sparse.values,
-                    };
-                }
-                _ => return Err(damaged("it has a vector that weir does not store")),
-            }
-        }
-    }
-    let mut payload: Map<String, Value> = point
-        .payload
-        .into_iter()
-        .map(|(name, value)| (name, value.into_json()))
-        .collect();
-    payload.remove(TENANT_FIELD);
+    let id = id_text(point.id.as_ref());
+    let dense_vector = take_dense_vector(point.vectors);
     Ok(PassagePoint {
-        id: id.parse().map_err(|_| damaged("its id is not a UUID"))?,
-        dense_vector: dense_vector.ok_or_else(|| damaged("it has no dense vector"))?,
-        sparse_vector,
-        payload,
+        dense_vector: dense_vector.ok_or_else(|| damaged_point(&id, "it has no dense vector"))?,
+        payload: parse_payload(&id, point.payload)?,
+        id: id
+            .parse()
+            .map_err(|_| damaged_point(&id, "its id is not a UUID"))?,
     })
 }
 
 /// Converts a point of a response.
-pub(super) fn to_found_point(point: ScoredPoint) -> FoundPoint {
-    let id = match point.id.and_then(|id| id.point_id_options) {
-        Some(PointIdOptions::Uuid(id)) => id,
+pub(super) fn to_found_point(point: ScoredPoint) -> Result<FoundPoint, StorageError> {
+    let id = id_text(point.id.as_ref());
+    let dense_vector = take_dense_vector(point.vectors);
+    Ok(FoundPoint {
+        score: point.score,
+        payload: parse_payload(&id, point.payload)?,
+        dense_vector: dense_vector.ok_or_else(|| damaged_point(&id, "it has no dense vector"))?,
+    })
+}
+
+fn id_text(id: Option<&PointId>) -> String {
+    match id.and_then(|id| id.point_id_options.as_ref()) {
+        Some(PointIdOptions::Uuid(id)) => id.clone(),
         Some(PointIdOptions::Num(id)) => id.to_string(),
         None => "without an id".into(),
-    };
-    let dense_vector = match point.vectors.and_then(|vectors| vectors.vectors_options) {
-        Some(vectors_output::VectorsOptions::Vectors(mut named)) => named
-            .vectors
-            .remove(DENSE_VECTOR)
-            .and_then(|vector| match vector.into_vector() {
+    }
+}
+
+fn take_dense_vector(vectors: Option<VectorsOutput>) -> Option<Vec<f32>> {
+    match vectors?.vectors_options? {
+        vectors_output::VectorsOptions::Vectors(mut named) => {
+            match named.vectors.remove(DENSE_VECTOR)?.into_vector() {
                 vector_output::Vector::Dense(dense) => Some(dense.data),
                 _ => None,
-            }),
-        _ => None,
-    };
-    FoundPoint {
-        id,
-        score: point.score,
-        payload: point
-            .payload
-            .into_iter()
-            .map(|(name, value)| (name, value.into_json()))
-            .collect(),
-        dense_vector,
+            }
+        }
+        vectors_output::VectorsOptions::Vector(_) => None,
     }
+}
+
+fn parse_payload(
+    id: &str,
+    payload: HashMap<String, qdrant_client::qdrant::Value>,
+) -> Result<PassagePayload, StorageError> {
+    let fields: Map<String, Value> = payload
+        .into_iter()
+        .map(|(name, value)| (name, value.into_json()))
+        .collect();
+    serde_json::from_value(Value::Object(fields)).map_err(|error| damaged_point(id, error))
 }
 
 /// Selects the points that have exactly this value in a field. The client would convert a text with spaces to a full-text condition, which

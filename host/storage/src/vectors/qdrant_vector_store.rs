@@ -17,8 +17,8 @@ use qdrant_client::Qdrant;
 use qdrant_client::qdrant::{
     CollectionInfo, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder,
     Distance, FacetCountsBuilder, FieldType, HnswConfigDiffBuilder, IntegerIndexParamsBuilder,
-    KeywordIndexParamsBuilder, Modifier, PrefetchQueryBuilder, Query, QueryPointsBuilder, RrfBuilder,
-    SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, VectorInput,
+    KeywordIndexParamsBuilder, Modifier, PointStruct, PrefetchQueryBuilder, Query, QueryPointsBuilder,
+    RrfBuilder, SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, VectorInput,
     VectorParamsBuilder, VectorsConfigBuilder, VectorsSelector, facet_value::Variant,
     payload_index_params::IndexParams, vectors_config,
 };
@@ -26,21 +26,25 @@ use weir_core::ports::VectorStore;
 use weir_core::search::{IndexPoint, SearchHit, SearchQuery};
 use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
-use super::bm25::Bm25Encoder;
 use super::hybrid_ranking::{MAX_HITS, RRF_K, candidate_count, sort_hits};
 use super::passage_filter::PassageFilter;
 use super::passage_payload::{
-    DENSE_VECTOR, KEYS_FIELD, PAGE_FIELD, SPARSE_VECTOR, SUMMARY_PAGE, check_query, split_into_updates,
-    to_passage_point, to_search_hit,
+    KEYS_FIELD, PAGE_FIELD, SUMMARY_PAGE, check_query, to_passage_point, to_search_hit,
 };
 use super::qdrant_errors::{SERVER_NAME, to_storage_error};
-use super::qdrant_points::{TENANT_FIELD, to_found_point, to_server_filter, to_server_point};
+use super::qdrant_points::{
+    DENSE_VECTOR, SPARSE_VECTOR, TENANT_FIELD, to_found_point, to_server_filter, to_server_point,
+};
 use super::query_word_matcher::QueryWordMatcher;
+use super::sparse_vector::SparseVector;
+use super::words::WordSplitter;
 
 /// Links of a point to points of its tenant in the HNSW graph: Qdrant's value for graphs without tenants.
 const LINKS_PER_POINT: u64 = 16;
 /// Maximum number of pages of a document that are counted.
 const MAX_COUNTED_PAGES: u64 = 1_000_000;
+/// Maximum number of points in one update, which limits the size of a request.
+const MAX_POINTS_PER_UPDATE: usize = 128;
 /// Maximum time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time of a request.
@@ -71,7 +75,7 @@ pub struct QdrantVectorStore {
     pub(super) client: Qdrant,
     pub(super) collection: String,
     dimensions: usize,
-    encoder: Bm25Encoder,
+    pub(super) splitter: WordSplitter,
 }
 
 impl QdrantVectorStore {
@@ -121,10 +125,7 @@ impl QdrantVectorStore {
             client,
             collection: collection_name(model, dimensions),
             dimensions,
-            encoder: Bm25Encoder::new().map_err(|reason| StorageError::Failed {
-                what: "the word splitter of the index".into(),
-                reason,
-            })?,
+            splitter: WordSplitter::new(),
         })
     }
 
@@ -219,6 +220,22 @@ impl QdrantVectorStore {
         })
     }
 
+    pub(super) async fn upsert_server_points(
+        &self,
+        mut points: Vec<PointStruct>,
+    ) -> Result<(), StorageError> {
+        while !points.is_empty() {
+            let rest = points.split_off(points.len().min(MAX_POINTS_PER_UPDATE));
+            let update = std::mem::replace(&mut points, rest);
+            let request = UpsertPointsBuilder::new(&self.collection, update).wait(true);
+            self.client
+                .upsert_points(request)
+                .await
+                .map_err(to_storage_error)?;
+        }
+        Ok(())
+    }
+
     async fn delete_points(&self, filter: PassageFilter) -> Result<(), StorageError> {
         let request = DeletePointsBuilder::new(&self.collection)
             .points(to_server_filter(filter))
@@ -243,18 +260,11 @@ impl VectorStore for QdrantVectorStore {
         let points = points
             .into_iter()
             .map(|point| {
-                to_passage_point(tenant, collection, point, self.dimensions, &self.encoder)
-                    .and_then(|point| to_server_point(tenant, point))
+                to_passage_point(tenant, collection, point, self.dimensions)
+                    .and_then(|point| to_server_point(tenant, point, &self.splitter))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        for update in split_into_updates(points) {
-            let request = UpsertPointsBuilder::new(&self.collection, update).wait(true);
-            self.client
-                .upsert_points(request)
-                .await
-                .map_err(to_storage_error)?;
-        }
-        Ok(())
+        self.upsert_server_points(points).await
     }
 
     async fn remove_document_or_page_points(
@@ -308,25 +318,31 @@ impl VectorStore for QdrantVectorStore {
                 VectorInput::new_dense(query.dense_vector.clone()),
                 DENSE_VECTOR,
             ))
-            .query(Query::new_rrf(RrfBuilder::with_k(RRF_K)))
+            .query(Query::new_rrf(RrfBuilder::with_k(RRF_K.into())))
             .filter(filter.clone())
             .limit(limit as u64)
             .with_payload(true)
             .with_vectors(VectorsSelector {
                 names: vec![DENSE_VECTOR.to_owned()],
             });
-        let sparse = self.encoder.encode_query(&query.query_text);
+        let sparse = SparseVector::of_query(&self.splitter.split_query(&query.query_text));
         if !sparse.indices.is_empty() {
             let words = VectorInput::new_sparse(sparse.indices, sparse.values);
             request = request.add_prefetch(ranking(words, SPARSE_VECTOR));
         }
         let response = self.client.query(request).await.map_err(to_storage_error)?;
-        let mut matcher = QueryWordMatcher::new(&self.encoder, &query.query_text);
+        let mut matcher = QueryWordMatcher::new(&self.splitter, &query.query_text);
         let hits = response
             .result
             .into_iter()
-            .map(|point| to_search_hit(to_found_point(point), &query.dense_vector, &mut matcher))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|point| {
+                Ok(to_search_hit(
+                    to_found_point(point)?,
+                    &query.dense_vector,
+                    &mut matcher,
+                ))
+            })
+            .collect::<Result<Vec<_>, StorageError>>()?;
         Ok(sort_hits(hits))
     }
 

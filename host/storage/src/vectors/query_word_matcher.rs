@@ -4,13 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::bm25::{Bm25Encoder, is_ideograph_or_kana};
+use super::words::{WordSplitter, is_ideograph_or_kana};
 
 /// Finds the words of one query in passages.
 pub(super) struct QueryWordMatcher<'a> {
-    encoder: &'a Bm25Encoder,
-    /// The query's words as indices of its sparse vector.
-    query_terms: HashSet<u32>,
+    splitter: &'a WordSplitter,
+    query_words: HashSet<String>,
     /// Single characters that are words of the query, in scripts without spaces.
     single_characters: HashSet<char>,
     /// Whether a word of a passage matches, for the words that were checked already.
@@ -18,7 +17,7 @@ pub(super) struct QueryWordMatcher<'a> {
 }
 
 impl<'a> QueryWordMatcher<'a> {
-    pub(super) fn new(encoder: &'a Bm25Encoder, query: &str) -> Self {
+    pub(super) fn new(splitter: &'a WordSplitter, query: &str) -> Self {
         let characters = split_into_word_runs(query)
             .filter_map(|(_, run)| {
                 let mut characters = run.chars();
@@ -27,8 +26,8 @@ impl<'a> QueryWordMatcher<'a> {
             })
             .collect();
         Self {
-            encoder,
-            query_terms: encoder.encode_query(query).indices.into_iter().collect(),
+            splitter,
+            query_words: splitter.split(query).into_iter().collect(),
             single_characters: characters,
             match_cache: HashMap::new(),
         }
@@ -69,8 +68,11 @@ impl<'a> QueryWordMatcher<'a> {
         if let Some(known) = self.match_cache.get(word) {
             return *known;
         }
-        let indices = self.encoder.encode_word(word).indices;
-        let is_match = indices.iter().any(|index| self.query_terms.contains(index));
+        let is_match = self
+            .splitter
+            .split_spaced(word)
+            .iter()
+            .any(|word| self.query_words.contains(word));
         self.match_cache.insert(word.to_owned(), is_match);
         is_match
     }
@@ -99,8 +101,8 @@ mod tests {
     use super::*;
 
     fn matched_words<'a>(query: &str, text: &'a str) -> Vec<&'a str> {
-        let encoder = Bm25Encoder::new().unwrap();
-        let ranges = QueryWordMatcher::new(&encoder, query).find_matches(text);
+        let splitter = WordSplitter::new();
+        let ranges = QueryWordMatcher::new(&splitter, query).find_matches(text);
         ranges
             .into_iter()
             .map(|range| &text[range.start as usize..range.end as usize])

@@ -1,42 +1,51 @@
-//! Text as sparse vectors of weighted words (BM25; Robertson and Zaragoza, 2009), with Qdrant's tokenizer and values: k = 1.2, b = 0.75.
+//! The words of a text, as the ranking by words (BM25) counts them.
 //!
 //! Words are lower case, without accents and reduced to their English stem. English stop words are dropped. Chinese and Japanese have no
 //! spaces between words. A run of their characters is split into single characters and pairs of neighbors, which needs no dictionary and
-//! finds any word within a longer one (as Lucene's CJK analyzer does). The engine also has a tokenizer with dictionaries, but it drops
-//! numbers, which matter in technical documents.
+//! finds any word within a longer one (as Lucene's CJK analyzer does).
 
 use std::borrow::Cow;
 
-use qdrant_edge::SparseVector;
-use qdrant_edge::bm25_embed::{EdgeBm25, EdgeBm25Config};
+use tantivy::tokenizer::{
+    AsciiFoldingFilter, Language, LowerCaser, SimpleTokenizer, Stemmer, StopWordFilter, TextAnalyzer,
+};
 
-/// Converts text to sparse vectors. The conversion is part of the shard's format: a change needs a new format version.
-pub(super) struct Bm25Encoder(EdgeBm25);
+/// Splits texts into words. The rules are part of the format of an index: a change needs a new format version.
+pub(super) struct WordSplitter(TextAnalyzer);
 
-impl Bm25Encoder {
-    pub(super) fn new() -> Result<Self, String> {
-        let config = EdgeBm25Config {
-            ascii_folding: Some(true),
-            ..EdgeBm25Config::default()
-        };
-        EdgeBm25::new(config).map(Self).map_err(|e| e.to_string())
+impl WordSplitter {
+    pub(super) fn new() -> Self {
+        let stop_words = stop_words::lookup(stop_words::Language::English).unwrap_or_default();
+        let analyzer = TextAnalyzer::builder(SimpleTokenizer::default())
+            .filter(AsciiFoldingFilter)
+            .filter(LowerCaser)
+            .filter(StopWordFilter::remove(
+                stop_words.iter().map(|word| (*word).to_owned()),
+            ))
+            .filter(Stemmer::new(Language::English));
+        Self(analyzer.build())
     }
 
-    /// Encodes the words of a passage, weighted by their frequency in it.
-    pub(super) fn encode_passage(&self, text: &str) -> SparseVector {
-        self.0
-            .embed_document(&split_ideographs_into_characters_and_pairs(text))
+    /// Returns the words in the order of the text. A repeated word is repeated.
+    pub(super) fn split(&self, text: &str) -> Vec<String> {
+        self.split_spaced(&split_ideographs_into_characters_and_pairs(text))
     }
 
-    /// Encodes the words of a query, each with weight 1.
-    pub(super) fn encode_query(&self, text: &str) -> SparseVector {
-        self.0
-            .embed_query(&split_ideographs_into_characters_and_pairs(text))
+    /// Like [`WordSplitter::split`], but leaves runs of ideographs and kana whole.
+    pub(super) fn split_spaced(&self, text: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut analyzer = self.0.clone();
+        let mut tokens = analyzer.token_stream(text);
+        tokens.process(&mut |token| words.push(token.text.clone()));
+        words
     }
 
-    /// Encodes one word or one pair of neighboring characters.
-    pub(super) fn encode_word(&self, word: &str) -> SparseVector {
-        self.0.embed_query(word)
+    /// Returns the words of a query, each once.
+    pub(super) fn split_query(&self, text: &str) -> Vec<String> {
+        let mut words = self.split(text);
+        words.sort_unstable();
+        words.dedup();
+        words
     }
 }
 
@@ -77,14 +86,10 @@ mod tests {
 
     /// Returns the number of query words that are in the passage, and the number of all query words.
     fn count_common_words(query: &str, passage: &str) -> (usize, usize) {
-        let encoder = Bm25Encoder::new().unwrap();
-        let (query, passage) = (encoder.encode_query(query), encoder.encode_passage(passage));
-        let common = query
-            .indices
-            .iter()
-            .filter(|word| passage.indices.contains(word))
-            .count();
-        (common, query.indices.len())
+        let splitter = WordSplitter::new();
+        let (query, passage) = (splitter.split_query(query), splitter.split(passage));
+        let common = query.iter().filter(|word| passage.contains(word)).count();
+        (common, query.len())
     }
 
     #[test]
