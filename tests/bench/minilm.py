@@ -33,6 +33,12 @@ class MiniLM:
         self.inputs = {i.name for i in self.session.get_inputs()}
 
     def __call__(self, texts):
+        if "attention_mask" in self.inputs:
+            return self.embed_batch(texts)
+        # Without a mask, texts of different lengths cannot run together.
+        return numpy.concatenate([self.embed_batch([text]) for text in texts])
+
+    def embed_batch(self, texts):
         encodings = self.tokenizer.encode_batch(texts)
         mask = numpy.array([e.attention_mask for e in encodings], dtype=numpy.int64)
         feed = {

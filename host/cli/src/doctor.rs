@@ -152,7 +152,7 @@ fn check_models_and_load_runtime(
         findings.push(match config.check_model_files_exist(capability) {
             Err(error) => new_finding(what, CheckState::Missing, error.to_string()),
             Ok(()) if capability == ModelKind::Embedding && !quantized => {
-                let detail = "all-MiniLM-L6-v2; the quantized model, twice as fast on a CPU, is missing: run `make setup`";
+                let detail = "all-MiniLM-L6-v2; the quantized model, three times as fast on a CPU, is missing: run `make setup`";
                 new_finding(what, CheckState::Degraded, detail)
             }
             Ok(()) if capability == ModelKind::Embedding => new_finding(what, CheckState::Ok, "all-MiniLM-L6-v2, also quantized"),

@@ -1,11 +1,11 @@
 //! Text embedding with all-MiniLM-L6-v2: the mean of the token vectors, normalized to unit length.
 //!
-//! The cost of a text grows with its tokens, so texts are not padded to a fixed size. The texts of a batch are sorted by
-//! length, and only texts of similar length run together. On a CPU, a run of several texts is faster only if they are short
-//! ([`MAX_USEFUL_CPU_BATCH_TOKENS`]). On a GPU the whole batch runs at once.
+//! The cost of a text grows with its tokens, so texts are not padded to a fixed size. On a CPU, only texts of the same length
+//! run together, and only if they are short ([`MAX_USEFUL_CPU_BATCH_TOKENS`]). On a GPU the whole batch runs at once, padded to
+//! its longest text.
 //!
-//! On a CPU the model with weights quantized to eight bits is used, if it is installed and allowed. It is about twice as fast,
-//! at a cosine similarity of 0.995 to the original. A GPU uses the original.
+//! On a CPU the int8 variant of the model is used, if it is installed and allowed (`deploy/quantize.py` builds it). It is three
+//! times as fast, at a cosine similarity of 0.994 to the original. A GPU uses the original.
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
@@ -42,9 +42,6 @@ const MAX_TOKENS: usize = 256;
 
 /// Maximum bytes of a text that are tokenized: far more than [`MAX_TOKENS`] words. It limits the work that a text can cause.
 const MAX_TEXT_BYTES: usize = 32 << 10;
-
-/// Maximum share of padding in a CPU batch.
-const MAX_CPU_PADDING_SHARE: f32 = 0.05;
 
 /// Number of tokens in a run beyond which a CPU gains nothing from a batch. Eight texts of 8 tokens take half as long together
 /// as one by one, and two texts of 64 tokens take 7 % less. From 128 tokens on, a batch takes longer than its texts one by one,
@@ -223,7 +220,9 @@ struct MiniLmModel {
     runner: ModelRunner,
     stop_signal: Arc<ModelRunStopper>,
     tokenizer: Arc<WordPieceTokenizer>,
-    max_padding_share: f32,
+    /// Whether the network has a mask for padding. The int8 variant has none, so all texts of a run have the same length.
+    has_attention_mask: bool,
+    allows_padding: bool,
     /// Maximum number of tokens in a run of several texts.
     max_batch_tokens: usize,
 }
@@ -247,16 +246,19 @@ impl MiniLmModel {
             model: MODEL_NAME.into(),
             reason: "the tokenizer panicked".into(),
         })?;
-        let (padding, max_tokens) = match file.execution_provider() {
-            ExecutionProvider::Cpu => (MAX_CPU_PADDING_SHARE, MAX_USEFUL_CPU_BATCH_TOKENS),
-            ExecutionProvider::Cuda(_) => (1.0, usize::MAX),
+        let runner = model?;
+        let has_attention_mask = runner.has_input(ATTENTION_MASK);
+        let (pads, max_batch_tokens) = match file.execution_provider() {
+            ExecutionProvider::Cpu => (false, MAX_USEFUL_CPU_BATCH_TOKENS),
+            ExecutionProvider::Cuda(_) => (true, usize::MAX),
         };
         Ok(Self {
-            runner: model?,
+            runner,
             stop_signal: Arc::clone(stop),
             tokenizer: tokenizer?,
-            max_padding_share: padding,
-            max_batch_tokens: max_tokens,
+            has_attention_mask,
+            allows_padding: pads && has_attention_mask,
+            max_batch_tokens,
         })
     }
 
@@ -273,16 +275,19 @@ impl MiniLmModel {
             ids.resize(row * longest, 0);
             mask.resize(row * longest, 0);
         }
-        let types = vec![0i64; ids.len()];
         let failed = |e: ort::Error| onnx_runtime::run_failed_error(MODEL_NAME, &e);
         let tensor =
             |values| TensorRef::<i64>::from_array_view(([texts.len(), longest], values)).map_err(failed);
-        let inputs = [
-            (INPUT_IDS, tensor(ids.as_slice())?),
-            (ATTENTION_MASK, tensor(mask.as_slice())?),
-            (TOKEN_TYPE_IDS, tensor(types.as_slice())?),
-        ];
-        let output = self.runner.run_model(inputs, LAST_HIDDEN_STATE)?;
+        let input_ids = (INPUT_IDS, tensor(ids.as_slice())?);
+        let output = if self.has_attention_mask {
+            let types = vec![0i64; ids.len()];
+            let attention_mask = (ATTENTION_MASK, tensor(mask.as_slice())?);
+            let token_types = (TOKEN_TYPE_IDS, tensor(types.as_slice())?);
+            let inputs = [input_ids, attention_mask, token_types];
+            self.runner.run_model(inputs, LAST_HIDDEN_STATE)?
+        } else {
+            self.runner.run_model([input_ids], LAST_HIDDEN_STATE)?
+        };
         let (_, states) = output.extract_f32_tensor()?;
         if longest == 0 || states.len() != texts.len() * longest * EMBEDDING_DIMENSIONS {
             return Err(InferenceError::Failed {
@@ -309,14 +314,10 @@ impl BatchRunningModel<String, Vec<f32>> for MiniLmModel {
         }
         // The longest texts come first, so that the memory of the first run serves all others.
         texts.sort_by_key(|(_, tokens)| std::cmp::Reverse(tokens.len()));
-        while let Some((_, longest)) = texts.first() {
-            let min_tokens = longest.len() as f32 * (1.0 - self.max_padding_share);
-            let similar_count = texts.partition_point(|(_, tokens)| tokens.len() as f32 >= min_tokens);
-            let remaining = texts.split_off(
-                similar_count
-                    .min(self.max_batch_tokens / longest.len().max(1))
-                    .max(1),
-            );
+        while !texts.is_empty() {
+            let lengths = texts.iter().map(|(_, tokens)| tokens.len());
+            let count = count_texts_of_first_run(lengths, self.allows_padding, self.max_batch_tokens);
+            let remaining = texts.split_off(count);
             let mut group = std::mem::replace(&mut texts, remaining);
             group.retain(|(request, _)| request.is_awaited());
             if self.stop_signal.is_stopped() {
@@ -337,6 +338,18 @@ impl BatchRunningModel<String, Vec<f32>> for MiniLmModel {
             }
         }
     }
+}
+
+/// Returns how many of the texts, given by their numbers of tokens in descending order, run together: at least one, and the first
+/// ones of the same length if they must not be padded.
+fn count_texts_of_first_run(
+    mut lengths: impl Iterator<Item = usize>,
+    allows_padding: bool,
+    max_batch_tokens: usize,
+) -> usize {
+    let longest = lengths.next().unwrap_or(0);
+    let others = lengths.take_while(|tokens| allows_padding || *tokens == longest);
+    (1 + others.count()).min(max_batch_tokens / longest.max(1)).max(1)
 }
 
 /// Returns the mean of the first `tokens` states, normalized to unit length.
@@ -367,6 +380,21 @@ mod tests {
         let vector = mean_pool_and_normalize(&states, 2);
         assert!((vector[0] - 0.6).abs() < 1e-6 && (vector[1] - 0.8).abs() < 1e-6);
         assert_eq!(vector[2], 0.0);
+    }
+
+    #[test]
+    fn only_short_texts_of_the_same_length_run_together_without_padding() {
+        let count = |lengths: &[usize]| count_texts_of_first_run(lengths.iter().copied(), false, 128);
+        assert_eq!(count(&[40, 40, 40, 39, 39]), 3);
+        assert_eq!(count(&[40, 40, 40, 40]), 3);
+        assert_eq!(count(&[200, 200]), 1);
+        assert_eq!(count(&[200]), 1);
+    }
+
+    #[test]
+    fn texts_of_any_length_run_together_with_padding() {
+        let count = |lengths: &[usize]| count_texts_of_first_run(lengths.iter().copied(), true, usize::MAX);
+        assert_eq!(count(&[256, 200, 3]), 3);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A model's session and how workers run it. On a CPU all workers share one session.
 //!
-//! If each worker had its own session, each would spend the time to open it and hold a copy of the weights (60 MB for the text
+//! If each worker had its own session, each would spend the time to open it and hold a copy of the weights (25 MB for the text
 //! model). On a CPU a session is only weights and a plan: any number of threads may run it at once, and each run computes on
 //! the thread that called it. On a GPU a session owns a stream and buffers, and its runs are not independent, so each worker
 //! opens its own.
@@ -86,6 +86,14 @@ impl ModelRunner {
     /// Returns a value of the metadata in the model file.
     pub(crate) fn custom_metadata_value(&self, key: &str) -> Option<String> {
         self.session.metadata().ok().and_then(|m| m.custom(key))
+    }
+
+    /// Returns whether the model has an input of this name.
+    pub(crate) fn has_input(&self, name: &CStr) -> bool {
+        let inputs = self.session.inputs();
+        inputs
+            .iter()
+            .any(|input| input.name().as_bytes() == name.to_bytes())
     }
 
     /// Runs the model on named `inputs` and returns the output named `output`, a tensor of any shape.

@@ -334,6 +334,38 @@ async fn batching_keeps_order_and_does_not_change_vectors() {
     );
 }
 
+/// The quantized model has no mask for padding, so texts of other lengths must not run in the same batch.
+#[tokio::test]
+async fn quantized_vectors_are_close_to_the_reference_in_batches_and_alone() {
+    let config = InferenceConfig {
+        use_quantized_model: true,
+        ..cpu_config()
+    };
+    let quantized_file = config.assets_folder.join("models/minilm/model-quantized.onnx");
+    assert!(
+        quantized_file.is_file(),
+        "run `make setup` with CPython 3.11 to 3.14"
+    );
+    let inference = InferenceHost::load_runtime(config).unwrap();
+    let embedder = inference.embedder();
+    let references = load_reference_embeddings();
+    let texts: Vec<String> = references.iter().map(|r| r.text.clone()).collect();
+    let together = embedder
+        .embed_texts(&test_scheduling_context(), texts.clone())
+        .await
+        .unwrap();
+    for ((text, reference), vector) in texts.into_iter().zip(&references).zip(&together) {
+        let similar = cosine_similarity(vector, &reference.vector);
+        assert!(similar > 0.97, "{similar}: {text}");
+        let alone = embedder
+            .embed_texts(&test_scheduling_context(), vec![text])
+            .await
+            .unwrap();
+        let similar = cosine_similarity(&alone[0], vector);
+        assert!(similar > 0.99, "{similar}: {}", reference.text);
+    }
+}
+
 #[tokio::test]
 async fn similar_texts_have_closer_vectors_quantized_or_not() {
     for quantized in [false, true] {

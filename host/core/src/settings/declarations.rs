@@ -67,7 +67,7 @@ settings! {
     /// Maximum number of requests of one tenant that wait for a model, in each lane. A request is refused if 16 times
     /// as many are waiting or running.
     "inference.max_queued_requests_per_tenant" => inference_max_queued_requests_per_tenant: u32 = "1024", "requests, 1 to 1000000" if |v| (1..=1_000_000).contains(&v);
-    /// Whether the quantized text embedding model is used on a CPU. It is about twice as fast; the README describes
+    /// Whether the quantized text embedding model is used on a CPU. It is about three times as fast; the README describes
     /// the loss of quality.
     "inference.use_quantized_model" => inference_use_quantized_model: bool = "true", "true or false" if |_v| true;
 
