@@ -132,6 +132,8 @@ bench: components build samples
 	cargo build --locked --workspace --examples
 	cargo bench --profile dev --locked --workspace --benches
 	tests/bench/run ocr.py '$(target)/debug/examples/ocr_bench' '$(samples)/handbook.pdf' '$(samples)/survey.pdf'
+	$(target)/debug/samples --only book --pages 40 '$(target)/book.pdf'
+	tests/bench/run embedding.py '$(target)/debug/examples/embedding_bench' '$(target)/book.pdf' --samples '$(samples)'
 	tests/bench/run end_to_end.py '$(weir)' '$(assets)' '$(samples)/handbook.pdf' '$(samples)/letter-scan.pdf'
 	tests/bench/run server_load.py '$(weir)' '$(target)/debug/samples'
 
