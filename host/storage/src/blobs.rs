@@ -1,12 +1,18 @@
-//! Blobs as files: `<data>/blobs/<tenant>/<key>`.
+//! Blobs in the data folder: small ones in the database `<data>/blobs.db`, the others as files
+//! `<data>/blobs/<tenant>/<document>/<rest of the key>` (`blob_file_path.rs`).
 //!
-//! A blob is written under a temporary name and renamed into place, so a reader sees all of it or nothing. Files of unfinished writes
+//! A file is written under a temporary name and renamed into place, so a reader sees all of it or nothing. Files of unfinished writes
 //! are in one folder, which the next opener empties. A write does not wait for the disk. [`flush_blobs`] syncs a group of blobs at once,
 //! because a sync for each page image would cost more than drawing the page.
+//!
+//! A key may have both a file and a row: while a blob is replaced by one of the other kind, and if the process is killed then. The file
+//! counts, because a put of a small blob removes the file only after the row is durable. Earlier versions wrote small blobs as files, and
+//! files in a folder for each segment of the key. Such files stay until they are replaced or deleted.
 //!
 //! [`flush_blobs`]: BlobStore::flush_blobs
 
 mod flush;
+mod small_blobs;
 mod unsynced_blobs;
 
 use std::fs::{self, File};
@@ -24,8 +30,10 @@ use weir_core::ports::BlobStore;
 use weir_core::{StorageError, TenantId};
 
 use self::unsynced_blobs::{SyncFileFn, UnsyncedBlobs};
+use crate::blob_file_path::{blob_file_path, key_of_file_name, nested_blob_file_path};
 use crate::data_folder::{create_private_folder, size_on_disk};
 use crate::path_with_public_name::PathWithPublicName;
+use crate::small_blob_database::{MAX_SMALL_BLOB_BYTES, SmallBlobDatabase};
 use crate::storage_usage::{MAX_MARKED_PATHS, StorageUsageTracker};
 
 /// Maximum number of blobs that wait for a sync, each with an open descriptor. A put beyond the limit flushes.
@@ -36,13 +44,14 @@ const MAX_FLUSH_DELAY: Duration = Duration::from_secs(10);
 /// The folder of files that are being written. Tenant names have no dot, so none is equal to it.
 const UNFINISHED_FOLDER: &str = ".unfinished";
 
-/// Implements [`BlobStore`] with files.
+/// Implements [`BlobStore`] with files and a database of small blobs.
 pub struct FileBlobStore {
     folder: Arc<BlobFolder>,
 }
 
 struct BlobFolder {
     root: PathBuf,
+    small_blobs: SmallBlobDatabase,
     storage_usage: StorageUsageTracker,
     next_number: AtomicU64,
     unsynced: Mutex<UnsyncedBlobs>,
@@ -54,8 +63,8 @@ struct BlobFolder {
 }
 
 impl FileBlobStore {
-    /// Opens `<data>/blobs` and creates it if it does not exist. Removes unfinished files, so only one process may have it open. Blocks
-    /// on the disk.
+    /// Opens `<data>/blobs` and `<data>/blobs.db`, and creates them if they do not exist. Removes unfinished files, so only one process may
+    /// have them open. Blocks on the disk.
     pub(crate) fn open_and_remove_unfinished_files(
         data: &Path,
         storage_usage: StorageUsageTracker,
@@ -72,6 +81,7 @@ impl FileBlobStore {
         Ok(Self {
             folder: Arc::new(BlobFolder {
                 root,
+                small_blobs: SmallBlobDatabase::open_or_create(data)?,
                 storage_usage,
                 next_number: AtomicU64::new(0),
                 unsynced: Mutex::default(),
@@ -94,10 +104,15 @@ impl FileBlobStore {
                 return;
             };
             folder.is_flush_scheduled.store(false, Ordering::Relaxed);
-            let flushed = tokio::task::spawn_blocking(move || folder.flush_unsynced_blobs()).await;
-            if let Ok(Err(error)) = flushed {
+            let flushed = tokio::task::spawn_blocking({
+                let folder = Arc::clone(&folder);
+                move || folder.flush_unsynced_blobs()
+            });
+            match flushed.await {
                 // The blobs still wait for a sync, so the next flush reports the error again.
-                tracing::warn!(%error, "blobs could not be flushed");
+                Ok(Err(error)) => tracing::warn!(%error, "blobs could not be flushed"),
+                Ok(Ok(true)) => Self { folder }.schedule_flush(),
+                _ => {}
             }
         });
     }
@@ -130,19 +145,15 @@ impl BlobStore for FileBlobStore {
 
     async fn get_blob(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
         check_blob_key(key)?;
-        let path = self.folder.tenant_folder(tenant).join(key);
-        self.run_blocking(move |folder| match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if is_not_found(&e) => Ok(None),
-            Err(e) => Err(blob_path_with_error_name(&folder.root, &path).io_error(&e)),
-        })
-        .await
+        let (tenant, key) = (tenant.clone(), key.to_owned());
+        self.run_blocking(move |folder| folder.get_blob(&tenant, &key))
+            .await
     }
 
     async fn list_blob_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
         check_blob_key_prefix(prefix)?;
-        let (tenant, prefix) = (self.folder.tenant_folder(tenant), prefix.to_owned());
-        self.run_blocking(move |folder| list_keys_in_folder(&folder.root, &tenant, &prefix))
+        let (tenant, prefix) = (tenant.clone(), prefix.to_owned());
+        self.run_blocking(move |folder| folder.list_keys(&tenant, &prefix))
             .await
     }
 
@@ -150,11 +161,16 @@ impl BlobStore for FileBlobStore {
         check_blob_key_prefix(prefix)?;
         let (tenant, prefix) = (tenant.clone(), prefix.to_owned());
         self.run_blocking(move |folder| folder.delete_blobs_with_prefix(&tenant, &prefix))
-            .await
+            .await?;
+        self.schedule_flush();
+        Ok(())
     }
 
     async fn flush_blobs(&self) -> Result<(), StorageError> {
-        self.run_blocking(BlobFolder::flush_unsynced_blobs).await
+        if self.run_blocking(BlobFolder::flush_unsynced_blobs).await? {
+            self.schedule_flush();
+        }
+        Ok(())
     }
 }
 
@@ -164,7 +180,16 @@ impl BlobFolder {
     }
 
     fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        let path = self.tenant_folder(tenant).join(key);
+        if bytes.len() <= MAX_SMALL_BLOB_BYTES {
+            return self.put_small_blob(tenant, key, bytes);
+        }
+        self.put_file(tenant, key, bytes)?;
+        self.remove_replaced_nested_file(tenant, key)?;
+        self.remove_replaced_small_blob(tenant, key)
+    }
+
+    fn put_file(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        let path = blob_file_path(&self.tenant_folder(tenant), key);
         let io = |e: io::Error| blob_path_with_error_name(&self.root, &path).io_error(&e);
         let (unfinished, file) = self.write_unfinished_file(bytes).map_err(io)?;
         let mut is_full = false;
@@ -184,10 +209,9 @@ impl BlobFolder {
             .and_then(|moved| moved.map_err(io))
             .inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
         if is_full {
-            self.flush_unsynced_blobs()
-        } else {
-            Ok(())
+            self.flush_unsynced_blobs()?;
         }
+        Ok(())
     }
 
     /// Writes a file into the folder of unfinished files.
@@ -211,11 +235,13 @@ impl BlobFolder {
 
     fn delete_blobs_with_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
         let folder = self.tenant_folder(tenant);
+        // The rows first, because the file counts if a key has both.
+        self.delete_small_blobs_with_prefix(tenant, prefix)?;
         for keys in list_keys_in_folder(&self.root, &folder, prefix)?.chunks(MAX_MARKED_PATHS) {
             let paths = keys.iter().map(|key| storage_usage_path(tenant, key));
             self.storage_usage.mark_paths_before_changes(tenant, paths)?;
             for key in keys {
-                self.delete_blob(tenant, key)?;
+                self.delete_files(tenant, key)?;
             }
             self.storage_usage.save_changed_file_sizes()?;
         }
@@ -228,21 +254,56 @@ impl BlobFolder {
         Ok(())
     }
 
-    fn delete_blob(&self, tenant: &TenantId, key: &str) -> Result<(), StorageError> {
+    /// Deletes the files of a blob: the one that counts last.
+    fn delete_files(&self, tenant: &TenantId, key: &str) -> Result<(), StorageError> {
+        let [path, nested] = self.file_paths(tenant, key);
+        if nested != path {
+            self.delete_file(tenant, key, &nested)?;
+        }
+        self.delete_file(tenant, key, &path)
+    }
+
+    /// Deletes the file of an earlier version that a file has replaced.
+    fn remove_replaced_nested_file(&self, tenant: &TenantId, key: &str) -> Result<(), StorageError> {
+        let [path, nested] = self.file_paths(tenant, key);
+        if path == nested || !self.is_file(&nested)? {
+            return Ok(());
+        }
+        // The new file must be durable first.
+        self.flush_unsynced_blobs()?;
+        self.delete_file(tenant, key, &nested)
+    }
+
+    /// Returns the paths that the file of a blob can have. If both exist, the first counts.
+    fn file_paths(&self, tenant: &TenantId, key: &str) -> [PathBuf; 2] {
         let folder = self.tenant_folder(tenant);
-        let path = folder.join(key);
+        [blob_file_path(&folder, key), nested_blob_file_path(&folder, key)]
+    }
+
+    fn is_file(&self, path: &Path) -> Result<bool, StorageError> {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(!metadata.is_dir()),
+            Err(e) if is_not_found(&e) => Ok(false),
+            Err(e) => Err(blob_path_with_error_name(&self.root, path).io_error(&e)),
+        }
+    }
+
+    fn delete_file(&self, tenant: &TenantId, key: &str, path: &Path) -> Result<(), StorageError> {
+        let folder = self.tenant_folder(tenant);
         let deleted =
             self.storage_usage
                 .change_files_and_count_bytes(tenant, &storage_usage_path(tenant, key), || {
-                    let bytes = size_on_disk(&path)?;
-                    match fs::remove_file(&path) {
-                        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-                        _ => remove_empty_parents(&path, &folder),
+                    let bytes = size_on_disk(path)?;
+                    match fs::remove_file(path) {
+                        Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                            return Err(e);
+                        }
+                        _ => remove_empty_parents(path, &folder),
                     }
-                    self.unsynced.lock().blobs.remove(&path);
+                    self.unsynced.lock().blobs.remove(path);
                     Ok(-bytes)
                 });
-        deleted?.map_err(|e| blob_path_with_error_name(&self.root, &path).io_error(&e))
+        deleted?.map_err(|e| blob_path_with_error_name(&self.root, path).io_error(&e))
     }
 }
 
@@ -262,10 +323,7 @@ fn move_into_place(unfinished: &Path, path: &Path) -> io::Result<()> {
 
 /// Lists the keys of a tenant that begin with `prefix`, sorted.
 fn list_keys_in_folder(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<String>, StorageError> {
-    let folder = prefix
-        .rfind('/')
-        .and_then(|slash| prefix.get(..slash))
-        .unwrap_or("");
+    let folder = prefix.split_once('/').map_or("", |(document, _)| document);
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -280,15 +338,16 @@ fn list_keys_in_folder(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<S
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
+            let is_folder = entry
+                .file_type()
+                .map_err(|e| blob_path_with_error_name(root, &path).io_error(&e))?
+                .is_dir();
+            let name = key_of_file_name(&name);
             let key = if folder.is_empty() {
                 name
             } else {
                 format!("{folder}/{name}")
             };
-            let is_folder = entry
-                .file_type()
-                .map_err(|e| blob_path_with_error_name(root, &path).io_error(&e))?
-                .is_dir();
             if is_folder && (key.starts_with(prefix) || prefix.starts_with(&key)) {
                 folders.push(key);
             } else if !is_folder && key.starts_with(prefix) {
@@ -297,6 +356,8 @@ fn list_keys_in_folder(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<S
         }
     }
     found.sort_unstable();
+    // A killed process can leave a file of an earlier version beside the one that replaced it.
+    found.dedup();
     Ok(found)
 }
 

@@ -8,7 +8,7 @@
 //! | `lock` | locked by the process that writes |
 //! | `uploads/<tenant>/<document>` | [`FileUploadStore`] |
 //! | `components/<tenant>/<digest>.wasm` | [`FileComponentStore`] |
-//! | `blobs/<tenant>/<key>` | [`FileBlobStore`] |
+//! | `blobs/<tenant>/<document>/<rest of the key>`, `blobs.db` | [`FileBlobStore`]: large blobs as files, small ones in a database |
 //! | `cache/<kind>/<tenant>/<name>` | copies of uploads and components that are on an [`S3Bucket`], instead of the three folders above |
 //! | `vectors/` | [`EmbeddedVectorStore`]; absent with [`QdrantVectorStore`] |
 //! | `ledger.db` | [`SqlLedger`]; absent with a PostgreSQL server |
@@ -21,6 +21,7 @@
 //! folder: [`search_data_folder`] finds passages, [`SqlLedger::open_read_only`] reads the ledger, and [`SqlLedger::open_shared`] changes
 //! tenants and API keys. [`RedisClient`] has what nodes may lose: messages and limits of all nodes.
 
+mod blob_file_path;
 mod blobs;
 mod changed_paths;
 mod component_store;
@@ -38,6 +39,7 @@ mod redis_client;
 mod response_cache;
 mod s3;
 mod search_socket_server;
+mod small_blob_database;
 mod storage_usage;
 mod store_metrics;
 mod stored_objects;

@@ -1,4 +1,6 @@
-//! The files of uploads, components, blobs and recordings as objects with keys, the same in a data folder and in a bucket, for migrations.
+//! Uploads, components, blobs and recordings as objects with keys, the same in a data folder and in a bucket, for migrations.
+
+mod small_blobs;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
@@ -9,6 +11,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use weir_core::StorageError;
 
+use self::small_blobs::MigratedSmallBlobs;
+use crate::blob_file_path::{blob_file_path, key_of_file_name};
 use crate::data_folder::{create_private_folder, sync_tree};
 use crate::path_with_public_name::PathWithPublicName;
 use crate::recording_keys::RECORDINGS;
@@ -16,9 +20,11 @@ use crate::s3::S3Bucket;
 use crate::tenant_files::remove_file_if_exists;
 
 /// The kinds of objects, which are the first parts of keys.
-pub(crate) const OBJECT_KINDS: [&str; 5] = ["uploads", "staged", "components", "blobs", RECORDINGS];
+pub(crate) const OBJECT_KINDS: [&str; 5] = ["uploads", "staged", "components", BLOBS, RECORDINGS];
 /// The folders of the data folder that have objects.
-const FOLDERS: [&str; 4] = ["uploads", "components", "blobs", RECORDINGS];
+const FOLDERS: [&str; 4] = ["uploads", "components", BLOBS, RECORDINGS];
+/// The kind of the objects that can be in the database of small blobs.
+const BLOBS: &str = "blobs";
 /// The folder of staged uploads. Their names have dots where keys have slashes.
 const STAGING_FOLDER: &str = "uploads/.staged";
 /// The folder of files that are being copied.
@@ -39,7 +45,10 @@ pub(crate) type ObjectBatch = Result<Vec<StoredObject>, StorageError>;
 
 /// The objects in a data folder, which the caller has locked.
 #[derive(Clone)]
-pub(crate) struct ObjectFolder(PathBuf);
+pub(crate) struct ObjectFolder {
+    data: PathBuf,
+    small_blobs: MigratedSmallBlobs,
+}
 
 /// Where objects are.
 #[derive(Clone)]
@@ -50,7 +59,10 @@ pub(crate) enum StoredObjects {
 
 impl StoredObjects {
     pub(crate) fn in_folder(data: &Path) -> Self {
-        Self::Folder(ObjectFolder(data.to_owned()))
+        Self::Folder(ObjectFolder {
+            data: data.to_owned(),
+            small_blobs: MigratedSmallBlobs::in_folder(data),
+        })
     }
 
     /// Lists the objects of a kind, in any order.
@@ -102,14 +114,20 @@ impl StoredObjects {
     ) -> Result<(), StorageError> {
         match (self, target) {
             (Self::Folder(folder), Self::Bucket(bucket)) => {
-                bucket.put_from_file(key, &folder.path_of_key(key)).await
+                let (small_blobs, name) = (folder.small_blobs.clone(), key.to_owned());
+                let find = move || small_blobs.find_bytes(&name);
+                match folder.find_file_size(key)? {
+                    Some(_) => bucket.put_from_file(key, &folder.path_of_key(key)).await,
+                    None => match run_blocking(find).await? {
+                        Some(bytes) => bucket.put_object(key, &bytes).await,
+                        None => Err(not_found_error(key)),
+                    },
+                }
             }
             (Self::Bucket(bucket), Self::Folder(folder)) => {
-                let unfinished = folder.0.join(UNFINISHED_FOLDER).join(number.to_string());
+                let unfinished = folder.data.join(UNFINISHED_FOLDER).join(number.to_string());
                 if !bucket.get_to_file(key, &unfinished).await? {
-                    return Err(StorageError::NotFound {
-                        what: format!("object {key}"),
-                    });
+                    return Err(not_found_error(key));
                 }
                 let (folder, key) = (folder.clone(), key.to_owned());
                 run_blocking(move || folder.move_into_place(&unfinished, &key)).await
@@ -126,7 +144,7 @@ impl StoredObjects {
         match self {
             Self::Folder(folder) => {
                 folder.remove_unfinished()?;
-                create_private_folder(&folder.0.join(UNFINISHED_FOLDER))
+                create_private_folder(&folder.data.join(UNFINISHED_FOLDER))
             }
             Self::Bucket(_) => Ok(()),
         }
@@ -147,13 +165,24 @@ impl StoredObjects {
 impl ObjectFolder {
     fn path_of_key(&self, key: &str) -> PathBuf {
         match key.strip_prefix("staged/") {
-            Some(staged) => self.0.join(STAGING_FOLDER).join(staged.replace('/', ".")),
-            None => self.0.join(key),
+            Some(staged) => self.data.join(STAGING_FOLDER).join(staged.replace('/', ".")),
+            None => match split_blob(key) {
+                Some((tenant, blob)) => {
+                    let (folder, nested) = (self.data.join(BLOBS).join(tenant), self.data.join(key));
+                    let path = blob_file_path(&folder, blob);
+                    if !path.exists() && nested.is_file() {
+                        nested
+                    } else {
+                        path
+                    }
+                }
+                None => self.data.join(key),
+            },
         }
     }
 
     fn named(&self, path: &Path) -> PathWithPublicName {
-        PathWithPublicName::from_path_below_root(&self.0, "stored file", path)
+        PathWithPublicName::from_path_below_root(&self.data, "stored file", path)
     }
 
     fn list_in_background(&self, kind: &'static str) -> mpsc::Receiver<ObjectBatch> {
@@ -161,12 +190,14 @@ impl ObjectFolder {
         let folder = self.clone();
         tokio::task::spawn_blocking(move || {
             let root = match kind {
-                "staged" => folder.0.join(STAGING_FOLDER),
-                kind => folder.0.join(kind),
+                "staged" => folder.data.join(STAGING_FOLDER),
+                kind => folder.data.join(kind),
             };
             let mut batch = Vec::new();
-            let walked = folder.walk(kind, &root, kind, &mut batch, &sender);
-            let last = match walked {
+            let listed = folder
+                .walk(kind, &root, kind, &mut batch, &sender)
+                .and_then(|()| folder.list_small_blobs(kind, &mut batch, &sender));
+            let last = match listed {
                 Ok(()) => Ok(batch),
                 Err(error) => Err(error),
             };
@@ -202,9 +233,14 @@ impl ObjectFolder {
             let metadata = entry.metadata().map_err(io)?;
             let name = match kind {
                 "staged" => name.replace('.', "/"),
+                BLOBS => key_of_file_name(&name),
                 _ => name,
             };
             let key = format!("{key}/{name}");
+            // A file of an earlier version does not count beside the one that replaced it.
+            if kind == BLOBS && !metadata.is_dir() && self.path_of_key(&key) != entry.path() {
+                continue;
+            }
             if metadata.is_dir() {
                 self.walk(kind, &entry.path(), &key, batch, sender)?;
                 continue;
@@ -220,7 +256,43 @@ impl ObjectFolder {
         Ok(())
     }
 
+    /// Adds the blobs that are in the database and not in files.
+    fn list_small_blobs(
+        &self,
+        kind: &str,
+        batch: &mut Vec<StoredObject>,
+        sender: &mpsc::Sender<ObjectBatch>,
+    ) -> Result<(), StorageError> {
+        if kind != BLOBS {
+            return Ok(());
+        }
+        let mut last = (String::new(), String::new());
+        loop {
+            let found = self.small_blobs.list_after(&last)?;
+            let Some((tenant, key, _)) = found.last() else {
+                return Ok(());
+            };
+            last = (tenant.clone(), key.clone());
+            for (tenant, key, bytes) in found {
+                let key = format!("{BLOBS}/{tenant}/{key}");
+                if self.find_file_size(&key)?.is_none() {
+                    batch.push(StoredObject { key, bytes });
+                }
+            }
+            if batch.len() >= BATCH_OBJECTS && sender.blocking_send(Ok(std::mem::take(batch))).is_err() {
+                return Ok(());
+            }
+        }
+    }
+
     fn find_size(&self, key: &str) -> Result<Option<u64>, StorageError> {
+        match self.find_file_size(key)? {
+            None => self.small_blobs.find_size(key),
+            size => Ok(size),
+        }
+    }
+
+    fn find_file_size(&self, key: &str) -> Result<Option<u64>, StorageError> {
         let path = self.path_of_key(key);
         match fs::metadata(&path) {
             Ok(metadata) => Ok(Some(metadata.len())),
@@ -232,7 +304,10 @@ impl ObjectFolder {
     fn hash_object(&self, key: &str) -> Result<Option<(u64, [u8; 32])>, StorageError> {
         let path = self.path_of_key(key);
         let mut file = match File::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let bytes = self.small_blobs.find_bytes(key)?;
+                return Ok(bytes.map(|bytes| (bytes.len() as u64, Sha256::digest(&bytes).into())));
+            }
             file => file.map_err(|error| self.named(&path).io_error(&error))?,
         };
         let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0_u64, vec![0_u8; 64 << 10]);
@@ -249,6 +324,10 @@ impl ObjectFolder {
     }
 
     fn move_into_place(&self, unfinished: &Path, key: &str) -> Result<(), StorageError> {
+        if self.small_blobs.put_file_if_small(key, unfinished)? {
+            return remove_file_if_exists(unfinished)
+                .map_err(|error| self.named(unfinished).io_error(&error));
+        }
         let path = self.path_of_key(key);
         if let Some(folder) = path.parent() {
             create_private_folder(folder)?;
@@ -259,7 +338,7 @@ impl ObjectFolder {
     }
 
     fn remove_unfinished(&self) -> Result<(), StorageError> {
-        let unfinished = self.0.join(UNFINISHED_FOLDER);
+        let unfinished = self.data.join(UNFINISHED_FOLDER);
         match fs::remove_dir_all(&unfinished) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(self.named(&unfinished).io_error(&error))
@@ -271,12 +350,23 @@ impl ObjectFolder {
     fn finish_copies(&self) -> Result<(), StorageError> {
         self.remove_unfinished()?;
         for folder in FOLDERS {
-            let folder = self.0.join(folder);
+            let folder = self.data.join(folder);
             if folder.exists() {
                 sync_tree(&folder).map_err(|error| self.named(&folder).io_error(&error))?;
             }
         }
-        Ok(())
+        self.small_blobs.flush()
+    }
+}
+
+/// Returns the tenant and the key of the blob; `None` if the object is no blob.
+fn split_blob(object: &str) -> Option<(&str, &str)> {
+    object.strip_prefix("blobs/")?.split_once('/')
+}
+
+fn not_found_error(key: &str) -> StorageError {
+    StorageError::NotFound {
+        what: format!("object {key}"),
     }
 }
 

@@ -78,6 +78,11 @@ async fn page_writer_in_another_process() {
             .put_blob(&t, &image_key(&round, page), &vec![7; 100_000])
             .await
             .unwrap();
+        storage
+            .blobs
+            .put_blob(&t, &lines_key(&round, page), &make_lines(page))
+            .await
+            .unwrap();
         let (vectors, blobs) = tokio::join!(storage.vectors.flush_points(), storage.blobs.flush_blobs());
         vectors.and(blobs).unwrap();
         storage
@@ -101,6 +106,14 @@ fn passage_text(page: PageNumber, passage: u32, version: u32) -> String {
 
 fn image_key(round: &str, page: PageNumber) -> String {
     format!("{round}/{page}/image/150.jpg")
+}
+
+fn lines_key(round: &str, page: PageNumber) -> String {
+    format!("{round}/{page}/ocr.json")
+}
+
+fn make_lines(page: PageNumber) -> Vec<u8> {
+    format!("line of page {page}").repeat(500).into_bytes()
 }
 
 const fn removes_a_page(page: PageNumber) -> bool {
@@ -235,6 +248,8 @@ async fn kill_ten_times_and_check(other_passages: u32) {
                 }
                 let blob = storage.blobs.get_blob(&t, &image_key(name, page)).await.unwrap();
                 assert_eq!(blob.map(|bytes| bytes.len()), Some(100_000));
+                let lines = storage.blobs.get_blob(&t, &lines_key(name, page)).await.unwrap();
+                assert_eq!(lines, Some(make_lines(page)));
             }
             let done = storage
                 .ledger
@@ -293,7 +308,12 @@ async fn request_writer_in_another_process() {
         println!("ack {} {document}", record.id);
         storage
             .blobs
-            .put_blob(&t, &format!("{document}/1"), &[0; 100])
+            .put_blob(&t, &format!("{document}/1"), &[0; 40_000])
+            .await
+            .unwrap();
+        storage
+            .blobs
+            .put_blob(&t, &format!("{document}/2"), &[0; 100])
             .await
             .unwrap();
         // Every second document loses its blobs.
@@ -365,7 +385,15 @@ async fn five_kills_lose_no_job_request_and_no_byte() {
             .iter()
             .map(|folder| folder_size(&dir.path().join(folder).join("default")))
             .sum();
-        assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), stored_bytes);
+        let small_blobs = rusqlite::Connection::open(dir.path().join("blobs.db"))
+            .unwrap()
+            .query_row("SELECT coalesce(sum(length(bytes)), 0) FROM blobs", [], |row| {
+                row.get::<_, i64>(0)
+            });
+        assert_eq!(
+            storage.ledger.count_stored_bytes(&t).await.unwrap(),
+            stored_bytes + u64::try_from(small_blobs.unwrap()).unwrap()
+        );
         // Dropped, not closed, like a killed process.
         drop(storage);
     }

@@ -244,6 +244,100 @@ async fn wal_is_truncated_after_the_last_reader() {
 }
 
 #[tokio::test]
+async fn deleted_small_blobs_leave_no_text_and_no_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open_storage(dir.path()).await;
+    let (t, other) = (tenant_id("t"), tenant_id("u"));
+    let put = async |tenant, name: &str| {
+        for page in 1..=100 {
+            let (key, lines) = (
+                format!("{name}/{page}/ocr.json"),
+                document_marker(name).repeat(1000),
+            );
+            let put = storage.blobs.put_blob(tenant, &key, lines.as_bytes());
+            put.await.unwrap();
+        }
+        storage.blobs.flush_blobs().await.unwrap();
+    };
+    let database_size = || fs::metadata(dir.path().join("blobs.db")).unwrap().len();
+    for name in ["a", "b"] {
+        put(&t, name).await;
+    }
+    put(&other, "c").await;
+    assert!(!list_files_containing(dir.path(), &document_marker("a")).is_empty());
+    storage.blobs.delete_blobs_with_prefix(&t, "a/").await.unwrap();
+    storage.blobs.flush_blobs().await.unwrap();
+    assert_eq!(
+        list_files_containing(dir.path(), &document_marker("a")),
+        Vec::<String>::new()
+    );
+    let size = database_size();
+    assert!(!list_files_containing(dir.path(), &document_marker("b")).is_empty());
+    storage.blobs.delete_blobs_with_prefix(&t, "").await.unwrap();
+    storage.blobs.flush_blobs().await.unwrap();
+    assert_eq!(
+        list_files_containing(dir.path(), &document_marker("b")),
+        Vec::<String>::new()
+    );
+    assert!(
+        database_size() < size * 3 / 4,
+        "the file must shrink from {size} bytes"
+    );
+
+    // The log has the rows that a killed process has deleted, until the next start.
+    storage
+        .blobs
+        .delete_blobs_with_prefix(&other, "c/")
+        .await
+        .unwrap();
+    assert!(!list_files_containing(dir.path(), &document_marker("c")).is_empty());
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let restarted = open_storage(copy.path()).await;
+    assert_eq!(
+        list_files_containing(copy.path(), &document_marker("c")),
+        Vec::<String>::new()
+    );
+    restarted.close().await.unwrap();
+    storage.close().await.unwrap();
+}
+
+/// A reader of the database delays the erasure, and it goes on by itself.
+#[tokio::test]
+async fn deleted_small_blobs_are_erased_after_the_last_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open_storage(dir.path()).await;
+    let t = tenant_id("t");
+    let lines = document_marker("a").repeat(1000);
+    storage
+        .blobs
+        .put_blob(&t, "a/1/ocr.json", lines.as_bytes())
+        .await
+        .unwrap();
+    let reader = rusqlite::Connection::open(dir.path().join("blobs.db")).unwrap();
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM blobs;")
+        .unwrap();
+    storage.blobs.delete_blobs_with_prefix(&t, "").await.unwrap();
+    storage.blobs.flush_blobs().await.unwrap();
+    assert!(
+        !list_files_containing(dir.path(), &document_marker("a")).is_empty(),
+        "the reader must still need the log"
+    );
+    reader.execute_batch("COMMIT").unwrap();
+    let began = Instant::now();
+    while !list_files_containing(dir.path(), &document_marker("a")).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    storage.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn removed_document_leaves_no_cached_response() {
     let dir = tempfile::tempdir().unwrap();
     let t = tenant_id("t");

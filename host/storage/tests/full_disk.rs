@@ -118,6 +118,19 @@ async fn fill_small_disk_and_recover() {
     ] {
         assert!(matches!(error, StorageError::NoSpace { .. }), "{error}");
     }
+    // The log of the small blobs may have space for some.
+    let put_lines = async |number: u32| {
+        let key = format!("d/{number}/lines");
+        storage.blobs.put_blob(&t, &key, &vec![1; 30_000]).await
+    };
+    let mut lines = 0;
+    let error = loop {
+        lines += 1;
+        if let Err(error) = put_lines(lines).await {
+            break error;
+        }
+    };
+    assert!(matches!(error, StorageError::NoSpace { .. }), "{error}");
     // Reads still work, and searches find what was indexed before.
     let query = make_query("page", unit_vector(0.0), 5);
     let hits = storage
@@ -150,6 +163,12 @@ async fn fill_small_disk_and_recover() {
         .await
         .unwrap();
     assert!(half.is_none());
+    let lost = storage
+        .blobs
+        .get_blob(&t, &format!("d/{lines}/lines"))
+        .await
+        .unwrap();
+    assert!(lost.is_none());
 
     drop(file);
     std::fs::remove_file(&filler).unwrap();
@@ -160,6 +179,8 @@ async fn fill_small_disk_and_recover() {
         .await
         .unwrap();
     put(number).await.unwrap();
+    put_lines(number).await.unwrap();
+    storage.blobs.flush_blobs().await.unwrap();
     commit(2).await.unwrap();
     storage.close().await.unwrap();
 

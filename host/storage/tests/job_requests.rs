@@ -272,7 +272,7 @@ async fn storage_usage_is_known_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let t = TenantId::default_tenant();
     let storage = open_storage(dir.path()).await;
-    storage.blobs.put_blob(&t, "d/1", &[0; 1000]).await.unwrap();
+    storage.blobs.put_blob(&t, "d/1", &[0; 100_000]).await.unwrap();
     let blobs = Arc::clone(&storage.blobs);
     storage.close().await.unwrap();
     // The saved number is exact from here on, so no file may change.
@@ -281,14 +281,14 @@ async fn storage_usage_is_known_at_the_next_start() {
     // A file that was not put proves that the number is the saved one and not counted.
     std::fs::write(dir.path().join("blobs/default/d/stray"), "stray").unwrap();
     let storage = open_storage(dir.path()).await;
-    assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), 1000);
-    storage.blobs.put_blob(&t, "e/1", &[0; 10]).await.unwrap();
-    assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), 1010);
+    assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), 100_000);
+    storage.blobs.put_blob(&t, "e/1", &[0; 200_000]).await.unwrap();
+    assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), 300_000);
     drop(storage);
     std::fs::write(dir.path().join("blobs/default/e/stray"), "other").unwrap();
 
     // After a drop without a close, only the blobs that were changing are measured.
     let storage = open_storage(dir.path()).await;
-    assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), 1015);
+    assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), 300_005);
     storage.close().await.unwrap();
 }

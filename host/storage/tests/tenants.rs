@@ -242,9 +242,10 @@ async fn fill_every_store(storage: &Storage, t: &TenantId) {
         .unwrap();
     storage
         .blobs
-        .put_blob(t, "d/1/image/150.jpg", b"image")
+        .put_blob(t, "d/1/image/150.jpg", &[1; 100_000])
         .await
         .unwrap();
+    storage.blobs.put_blob(t, "d/1/ocr.json", b"lines").await.unwrap();
     weir_conformance::store_upload(&*storage.uploads, t, b"d").await;
     let unfinished = storage.components.new_temporary_path();
     std::fs::write(&unfinished, "wasm").unwrap();
@@ -404,7 +405,7 @@ async fn removing_a_tenant_removes_only_its_data() {
         2
     );
     assert_eq!(storage.ledger.count_stored_bytes(&a).await.unwrap(), 0);
-    assert_eq!(storage.ledger.count_stored_bytes(&b).await.unwrap(), 10);
+    assert_eq!(storage.ledger.count_stored_bytes(&b).await.unwrap(), 100_010);
     storage.close().await.unwrap();
 }
 

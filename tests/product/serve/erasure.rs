@@ -102,7 +102,7 @@ fn deleted_documents_and_tenants_leave_no_text() {
     let [erased, kept, of_tenant, of_other] = ["zqerasedx", "zqkeptvy", "zqtenantw", "zqotherj"];
     let everywhere = [
         "uploads/",
-        "blobs/",
+        "blobs.db",
         "vectors/",
         "recordings/",
         "ledger.db",
@@ -119,7 +119,7 @@ fn deleted_documents_and_tenants_leave_no_text() {
     assert_erased(&data, erased);
     assert_eq!(search_hits(&admin, kept), before);
     assert!(search_hits(&admin, erased).is_empty());
-    assert_found_in(&data, kept, &["uploads/", "blobs/", "vectors/", "ledger.db"]);
+    assert_found_in(&data, kept, &["uploads/", "blobs.db", "vectors/", "ledger.db"]);
     let events = admin.wait_for_job(&job);
     assert!((1..).zip(&events).all(|(place, event)| event["seq"] == place));
     assert_eq!(admin.get(&format!("/v1/jobs/{job}/log")).status, 200);

@@ -17,8 +17,14 @@ use super::{BlobFolder, blob_path_with_error_name, is_not_found};
 const MAX_PARALLEL_SYNCS: usize = 8;
 
 impl BlobFolder {
-    pub(super) fn flush_unsynced_blobs(&self) -> Result<(), StorageError> {
+    /// Makes all blobs durable. Returns whether another flush should follow, to remove the rest of deleted small blobs from the disk.
+    pub(super) fn flush_unsynced_blobs(&self) -> Result<bool, StorageError> {
         let _flush_guard = self.flush_lock.lock();
+        self.flush_files()?;
+        self.small_blobs.lock_writer().flush()
+    }
+
+    fn flush_files(&self) -> Result<(), StorageError> {
         let mut files = std::mem::take(&mut self.unsynced.lock().blobs);
         if files.is_empty() {
             return Ok(());

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use weir_core::StorageError;
 use weir_core::store_status::StoreStatus;
+use weir_core::{StorageError, TenantId};
 
 use super::claim_rows::release_all_claims;
 use super::ledger_database::LedgerDatabase;
@@ -13,7 +13,8 @@ use super::postgres::{PostgresConnectionSettings, PostgresDatabase};
 use super::sqlite::SqliteDatabase;
 use super::storage_usage::measure_changing_paths;
 use crate::changed_paths::ChangedPaths;
-use crate::data_folder::FolderLock;
+use crate::data_folder::{FolderLock, size_on_disk};
+use crate::small_blob_database::SmallBlobMeter;
 use crate::storage_usage::StorageUsageTracker;
 use crate::unfinished_migration::unfinished_migration_error;
 
@@ -33,7 +34,10 @@ impl SqlLedger {
         let changed_paths = Arc::<ChangedPaths>::default();
         let database = SqliteDatabase::open_or_create(data, lock, Arc::clone(&changed_paths), |t| {
             release_all_claims(t)?;
-            measure_changing_paths(t, data)
+            let mut small_blobs = SmallBlobMeter::default();
+            measure_changing_paths(t, |tenant, path| {
+                measure_stored_path(data, &mut small_blobs, tenant, path)
+            })
         })?;
         Ok(Self {
             database: Arc::new(LedgerDatabase::in_sqlite(database)),
@@ -136,4 +140,20 @@ impl SqlLedger {
     pub async fn close(&self) {
         self.database.close().await;
     }
+}
+
+/// Returns the bytes of a path of the data folder that belongs to a tenant: those of its files and, if it is a document's folder of blobs,
+/// those of its small blobs.
+fn measure_stored_path(
+    data: &Path,
+    small_blobs: &mut SmallBlobMeter,
+    tenant: &TenantId,
+    path: &str,
+) -> Result<i64, StorageError> {
+    let in_files = size_on_disk(&data.join(path)).map_err(|e| StorageError::from_io_error(path, &e))?;
+    let in_database = match path.strip_prefix(&format!("blobs/{tenant}/")) {
+        Some(first_segment) => small_blobs.count_bytes(data, tenant, first_segment)?,
+        None => 0,
+    };
+    Ok(in_files + in_database)
 }

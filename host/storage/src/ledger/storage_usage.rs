@@ -1,5 +1,6 @@
 //! Rows of the bytes that tenants store: one for each path, and their sum for each tenant, which triggers maintain.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -10,7 +11,6 @@ use super::column_values::read_and_parse_text;
 use super::sql_connection::{SqlConnection, SqlResult};
 use super::sql_values::{ToSqlValue as _, params};
 use crate::changed_paths::PathRowUpdate;
-use crate::data_folder::size_on_disk;
 use crate::path_with_public_name::PathWithPublicName;
 
 /// Folders of the data folder with a subfolder of stored files for each tenant.
@@ -69,15 +69,19 @@ fn insert_changing_path(t: &SqlConnection<'_>, tenant: &TenantId, path: &str) ->
     )
 }
 
-/// Measures the paths below `data` that the last process was changing when it ended without closing the ledger.
-pub(super) fn measure_changing_paths(t: &SqlConnection<'_>, data: &Path) -> SqlResult<()> {
+/// Measures the paths that the last process was changing when it ended without closing the ledger. `measure_path` returns the bytes of a
+/// tenant's path.
+pub(super) fn measure_changing_paths<E: Display>(
+    t: &SqlConnection<'_>,
+    mut measure_path: impl FnMut(&TenantId, &str) -> Result<i64, E>,
+) -> SqlResult<()> {
     let changing: Vec<(TenantId, String)> = t.query_rows(
         "SELECT tenant, path FROM stored_path_sizes WHERE is_changing",
         params![],
         |row| Ok((read_and_parse_text(row, 0)?, row.get(1)?)),
     )?;
     for (tenant, path) in changing {
-        match size_on_disk(&data.join(&path)) {
+        match measure_path(&tenant, &path) {
             Ok(bytes) => write_measured_byte_count(t, &tenant, &path, bytes)?,
             Err(error) => {
                 tracing::warn!(%tenant, path, %error, "stored files could not be measured: their last known size applies until the next start");

@@ -54,6 +54,11 @@ impl S3Bucket {
         self.object_size(key, &object_name(key)).await
     }
 
+    /// Writes an object.
+    pub(crate) async fn put_object(&self, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        self.put_bytes(key, &object_name(key), bytes).await
+    }
+
     /// Writes or replaces an object by a file.
     pub(crate) async fn put_from_file(&self, key: &str, file: &Path) -> Result<(), StorageError> {
         self.put_file(key, &object_name(key), file, false).await.map(drop)

@@ -421,7 +421,7 @@ async fn unfinished_sides_are_refused_and_changed_copies_are_found() {
         .into_iter()
         .find(|key| key.contains("/image/"))
         .unwrap();
-    servers.s3.replace_object(&key, &[9; 10_000]);
+    servers.s3.replace_object(&key, &[9; 40_000]);
     find_difference("is different in the target").await;
     // An object of another size is copied again, and so are missing rows.
     servers.s3.replace_object(&key, &[9; 9]);

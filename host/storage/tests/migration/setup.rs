@@ -202,12 +202,12 @@ pub(crate) async fn fill_folder(data: &Path, pages: u32) {
                 })
                 .collect();
             storage.vectors.upsert_points(&t, "main", points).await.unwrap();
-            let key = format!("{}/{page}/image/150.jpg", document_id(name));
-            storage
-                .blobs
-                .put_blob(&t, &key, &vec![page as u8; 10_000])
-                .await
-                .unwrap();
+            // A file and a row of the database of small blobs.
+            for (name_of_blob, bytes) in [("image/150.jpg", 40_000), ("ocr.json", 1_000)] {
+                let key = format!("{}/{page}/{name_of_blob}", document_id(name));
+                let bytes = vec![page as u8; bytes];
+                storage.blobs.put_blob(&t, &key, &bytes).await.unwrap();
+            }
             entries.push(page_done_entry(&t, name, page, &revision, 3));
             entries.push(LedgerEntry::Event(t.clone(), make_event(job.id, u64::from(page))));
         }
@@ -250,9 +250,17 @@ pub(crate) fn dump_ledger(data: &Path) -> BTreeMap<String, Vec<Vec<Value>>> {
     dump
 }
 
-/// Returns the relative paths and contents of all uploads, components, blobs and recordings.
+/// Returns the relative paths and contents of all uploads, components, blobs and recordings, as if every blob were a file.
 pub(crate) fn dump_files(data: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
+    let c = Connection::open(data.join("blobs.db")).unwrap();
+    let mut select = c
+        .prepare("SELECT 'blobs/' || tenant || '/' || key, bytes FROM blobs")
+        .unwrap();
+    let rows = select
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    let mut files: BTreeMap<String, Vec<u8>> = rows.collect::<Result<_, _>>().unwrap();
+    assert!(!files.is_empty(), "the samples have small blobs");
     let mut folders: Vec<_> = ["uploads", "components", "blobs", "recordings"]
         .map(|name| data.join(name))
         .into();
