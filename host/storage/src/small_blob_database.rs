@@ -223,7 +223,10 @@ impl SmallBlobWriter {
         self.sync()?;
         if self.has_removed_rows {
             let (is_truncated, unused) = self.run(|c| {
-                c.execute_batch(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"))?;
+                let mut shrink = c.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"))?;
+                let mut pages = shrink.query([])?;
+                // Each row is a page that was given back.
+                while pages.next()?.is_some() {}
                 Ok((truncate_wal(c)?, count_unused_pages(c)?))
             })?;
             self.has_removed_rows = !is_truncated || unused > 0;
