@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
 use rustix::process::Signal;
 use weir_tests::{WeirFixture, WeirProcess, processes};
 
@@ -87,7 +88,13 @@ fn run_killed_twenty_times_loses_and_duplicates_nothing() {
                 }
             }
         }
+        // The lines of the pages are in a database.
+        let lines = Connection::open(w.data_folder().join("blobs.db")).unwrap();
+        let mut keys = lines.prepare("SELECT key FROM blobs").unwrap();
+        let keys = keys.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        names.extend(keys.map(|key| key.unwrap().into()));
         names.sort();
+        assert!(names.len() >= 80, "an image and lines for each page");
         names
     };
     assert_eq!(

@@ -73,6 +73,7 @@ pub async fn remove_tenant(control: &Control, tenant: &TenantId) -> Result<(), R
     ports.vectors.remove_tenant_points(tenant).await?;
     ports.vectors.flush_points().await?;
     ports.blobs.delete_blobs_with_prefix(tenant, "").await?;
+    ports.blobs.flush_blobs().await?;
     control.upload_store.remove_all_uploads_of_tenant(tenant).await?;
     control
         .tenant_pipelines

@@ -2,7 +2,8 @@
 //!
 //! The cost of a text grows with its tokens, so texts are not padded to a fixed size. On a CPU, only texts of the same length
 //! run together, and only if they are short ([`MAX_USEFUL_CPU_BATCH_TOKENS`]). On a GPU the whole batch runs at once, padded to
-//! its longest text.
+//! its longest text. The int8 model quantizes the activations of a run together, so the vector of a text can differ a little between
+//! runs with other texts.
 //!
 //! On a CPU the int8 variant of the model is used, if it is installed and allowed (`deploy/quantize.py` builds it). It is three
 //! times as fast, at a cosine similarity of 0.994 to the original. A GPU uses the original.

@@ -106,11 +106,17 @@ impl FileBlobStore {
             folder.is_flush_scheduled.store(false, Ordering::Relaxed);
             let flushed = tokio::task::spawn_blocking({
                 let folder = Arc::clone(&folder);
-                move || folder.flush_unsynced_blobs()
+                move || {
+                    let needs_another = folder.flush_unsynced_blobs()?;
+                    while folder.small_blobs.lock_writer().shrink()? {}
+                    Ok::<_, StorageError>(needs_another)
+                }
             });
             match flushed.await {
-                // The blobs still wait for a sync, so the next flush reports the error again.
-                Ok(Err(error)) => tracing::warn!(%error, "blobs could not be flushed"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "blobs could not be flushed");
+                    Self { folder }.schedule_flush();
+                }
                 Ok(Ok(true)) => Self { folder }.schedule_flush(),
                 _ => {}
             }
@@ -160,10 +166,10 @@ impl BlobStore for FileBlobStore {
     async fn delete_blobs_with_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
         check_blob_key_prefix(prefix)?;
         let (tenant, prefix) = (tenant.clone(), prefix.to_owned());
-        self.run_blocking(move |folder| folder.delete_blobs_with_prefix(&tenant, &prefix))
-            .await?;
+        // Also if it fails midway.
         self.schedule_flush();
-        Ok(())
+        self.run_blocking(move |folder| folder.delete_blobs_with_prefix(&tenant, &prefix))
+            .await
     }
 
     async fn flush_blobs(&self) -> Result<(), StorageError> {
@@ -257,7 +263,8 @@ impl BlobFolder {
     /// Deletes the files of a blob: the one that counts last.
     fn delete_files(&self, tenant: &TenantId, key: &str) -> Result<(), StorageError> {
         let [path, nested] = self.file_paths(tenant, key);
-        if nested != path {
+        // A folder with the same path belongs to longer keys.
+        if nested != path && self.is_file(&nested)? {
             self.delete_file(tenant, key, &nested)?;
         }
         self.delete_file(tenant, key, &path)
@@ -298,9 +305,12 @@ impl BlobFolder {
                         Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                             return Err(e);
                         }
-                        _ => remove_empty_parents(path, &folder),
+                        _ => {}
                     }
-                    self.unsynced.lock().blobs.remove(path);
+                    let changed = remove_empty_parents(path, &folder);
+                    let mut unsynced = self.unsynced.lock();
+                    unsynced.blobs.remove(path);
+                    unsynced.folders.insert(changed.to_owned());
                     Ok(-bytes)
                 });
         deleted?.map_err(|e| blob_path_with_error_name(&self.root, path).io_error(&e))
@@ -361,13 +371,15 @@ fn list_keys_in_folder(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<S
     Ok(found)
 }
 
-fn remove_empty_parents(path: &Path, tenant: &Path) {
+/// Removes the empty folders above a path, up to the tenant's. Returns the folder from which an entry was removed last.
+fn remove_empty_parents<'a>(path: &'a Path, tenant: &'a Path) -> &'a Path {
     for folder in path.ancestors().skip(1).take_while(|f| *f != tenant) {
         // A folder that is not empty stays, with its parents.
         if fs::remove_dir(folder).is_err() {
-            return;
+            return folder;
         }
     }
+    tenant
 }
 
 fn is_not_found(error: &io::Error) -> bool {

@@ -40,6 +40,7 @@ mod response_cache;
 mod s3;
 mod search_socket_server;
 mod small_blob_database;
+mod sqlite_file;
 mod storage_usage;
 mod store_metrics;
 mod stored_objects;

@@ -4,17 +4,16 @@
 //! own. The lines of a page are smaller than that, and the lines of all pages of a document are read together. So small blobs share one
 //! file, and a group of them is made durable with one sync.
 //!
-//! A commit survives a killed process, and [`SmallBlobWriter::flush`] makes it survive a power failure. Removed rows are overwritten, in
-//! the file and in its log.
+//! A write survives a killed process, and [`SmallBlobWriter::flush`] makes it survive a power failure.
 
 use std::path::Path;
 
 use parking_lot::{Mutex, MutexGuard};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use weir_core::{StorageError, TenantId};
 
-use crate::ledger::sqlite::database::{create_or_make_file_private, to_storage_error, truncate_wal};
 use crate::path_with_public_name::PathWithPublicName;
+use crate::sqlite_file::SqliteFile;
 
 /// Maximum size of a blob in the database, in bytes. Larger blobs are files. The lines of a sample page have 1 to 8 kB, its image 35 to 430 kB.
 pub(crate) const MAX_SMALL_BLOB_BYTES: usize = 32 << 10;
@@ -23,21 +22,14 @@ const FILE_NAME: &str = "blobs.db";
 const DATABASE_NAME: &str = "the database of small blobs";
 /// The `user_version` of a file that this version writes.
 const SCHEMA_VERSION: u32 = 1;
-/// The number of flushes is a row that a flush can change.
 const SCHEMA: &str = "
-    BEGIN;
     CREATE TABLE blobs (number INTEGER PRIMARY KEY, tenant TEXT NOT NULL, key TEXT NOT NULL, bytes BLOB NOT NULL);
     CREATE UNIQUE INDEX blobs_by_key ON blobs (tenant, key);
-    CREATE TABLE flushes (count INTEGER NOT NULL);
-    INSERT INTO flushes VALUES (0);
-    PRAGMA user_version = 1;
-    COMMIT;";
+    PRAGMA user_version = 1;";
 /// The condition of the keys that start with the second parameter. Each character of a key precedes DEL.
 const KEY_HAS_PREFIX: &str = "tenant = ?1 AND key >= ?2 AND key < ?2 || char(127)";
-/// Pages of the log from which a flush writes them to the file.
-const CHECKPOINT_PAGES: u32 = 4000;
-/// Pages that one flush gives back to the file system.
-const SHRINK_PAGES: u32 = 2000;
+/// Bytes of changed blobs after which a change syncs the file.
+const MAX_UNSYNCED_BYTES: i64 = 64 << 20;
 /// Connections for reading that are kept open.
 const MAX_IDLE_READERS: usize = 4;
 
@@ -45,18 +37,16 @@ const MAX_IDLE_READERS: usize = 4;
 pub(crate) struct SmallBlobDatabase {
     location: PathWithPublicName,
     writer: Mutex<SmallBlobWriter>,
-    idle_readers: Mutex<Vec<Connection>>,
+    idle_readers: Mutex<Vec<SqliteFile>>,
 }
 
 /// The connection that writes.
 pub(crate) struct SmallBlobWriter {
-    connection: Connection,
-    location: PathWithPublicName,
-    has_unsynced_commits: bool,
-    /// Rows were removed since the log was truncated, or the file has unused pages.
+    file: SqliteFile,
+    /// Rows were removed since the log was truncated.
     has_removed_rows: bool,
-    /// Syncing failed. The kernel treats the lost pages as written, so a later sync would succeed although data is lost.
-    has_sync_failed: bool,
+    /// Bytes of blobs that were written or removed since the last sync.
+    unsynced_bytes: i64,
 }
 
 impl SmallBlobDatabase {
@@ -68,39 +58,20 @@ impl SmallBlobDatabase {
     /// Opens the database of a data folder and creates it if it does not exist. Blocks on the disk.
     pub(crate) fn open_or_create(data: &Path) -> Result<Self, StorageError> {
         let location = location_in(data);
-        create_or_make_file_private(location.path()).map_err(|e| location.io_error(&e))?;
-        let connection = connect(&location)?;
-        let version = run(&location, &connection, |c| {
-            // Only effective before the file has tables.
-            c.pragma_update(None, "auto_vacuum", "incremental")?;
-            c.pragma_update(None, "journal_mode", "wal")?;
-            c.pragma_update(None, "synchronous", "normal")?;
-            c.pragma_update(None, "journal_size_limit", 64 << 20)?;
-            // Writing the log to the file waits for the disk, so only flushes do it.
-            c.pragma_update(None, "wal_autocheckpoint", 0)?;
-            // Overwrite removed rows.
-            c.pragma_update(None, "secure_delete", true)?;
-            let version: u32 = c.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if version == 0 {
-                c.execute_batch(SCHEMA)?;
+        let mut file = SqliteFile::open_or_create(location.clone())?;
+        match file.run(|c| c.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)))? {
+            0 => file.run_transaction(|c| c.execute_batch(SCHEMA))?,
+            SCHEMA_VERSION => {}
+            _ => {
+                let reason = "it was made by a newer version of weir: use that version";
+                return Err(location.failed_error(reason));
             }
-            Ok(version)
-        })?;
-        if version > SCHEMA_VERSION {
-            return Err(location.failed_error("it was made by a newer version of weir: use that version"));
         }
-        let has_removed_rows = run(&location, &connection, |c| {
-            // The log may still have rows that the last process removed.
-            let truncated = truncate_wal(c)?;
-            Ok(!truncated || count_unused_pages(c)? > 0)
-        })?;
         Ok(Self {
             writer: Mutex::new(SmallBlobWriter {
-                connection,
-                location: location.clone(),
-                has_unsynced_commits: false,
-                has_removed_rows,
-                has_sync_failed: false,
+                file,
+                has_removed_rows: false,
+                unsynced_bytes: 0,
             }),
             location,
             idle_readers: Mutex::default(),
@@ -158,15 +129,9 @@ impl SmallBlobDatabase {
         let idle = self.idle_readers.lock().pop();
         let reader = match idle {
             Some(reader) => reader,
-            None => {
-                let reader = connect(&self.location)?;
-                run(&self.location, &reader, |c| {
-                    c.pragma_update(None, "query_only", true)
-                })?;
-                reader
-            }
+            None => SqliteFile::open_for_reading(self.location.clone())?,
         };
-        let result = run(&self.location, &reader, work)?;
+        let result = reader.run(work)?;
         let mut idle_readers = self.idle_readers.lock();
         if idle_readers.len() < MAX_IDLE_READERS {
             idle_readers.push(reader);
@@ -183,8 +148,7 @@ impl SmallBlobWriter {
         key: &str,
         bytes: &[u8],
     ) -> Result<i64, StorageError> {
-        self.check_no_failed_sync()?;
-        let replaced = self.run(|c| {
+        let replaced = self.file.run_transaction(|c| {
             let replaced = find_blob_size(c, tenant, key)?;
             c.prepare_cached(
                 "INSERT INTO blobs (tenant, key, bytes) VALUES (?1, ?2, ?3)
@@ -193,87 +157,57 @@ impl SmallBlobWriter {
             .execute(params![tenant.as_str(), key, bytes])?;
             Ok(replaced)
         })?;
-        self.has_unsynced_commits = true;
-        Ok(i64::try_from(bytes.len()).unwrap_or(i64::MAX) - replaced.unwrap_or(0))
+        let written = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        self.count_unsynced_bytes(written)?;
+        Ok(written - replaced.unwrap_or(0))
     }
 
     /// Removes blobs. Returns how many bytes they had. If it fails, all of them are left.
     pub(crate) fn remove_blobs(&mut self, tenant: &TenantId, keys: &[String]) -> Result<i64, StorageError> {
-        self.check_no_failed_sync()?;
-        let removed = self.run(|c| {
-            let transaction = c.unchecked_transaction()?;
+        let removed = self.file.run_transaction(|c| {
             let mut removed = 0;
             for key in keys {
-                removed += find_blob_size(&transaction, tenant, key)?.unwrap_or(0);
-                transaction
-                    .prepare_cached("DELETE FROM blobs WHERE tenant = ?1 AND key = ?2")?
+                removed += find_blob_size(c, tenant, key)?.unwrap_or(0);
+                c.prepare_cached("DELETE FROM blobs WHERE tenant = ?1 AND key = ?2")?
                     .execute([tenant.as_str(), key])?;
             }
-            transaction.commit()?;
             Ok(removed)
         })?;
-        self.has_unsynced_commits = true;
         self.has_removed_rows = true;
+        self.count_unsynced_bytes(removed)?;
         Ok(removed)
     }
 
-    /// Makes all commits durable and removes deleted rows from the disk. Returns whether deleted rows are left, because a reader needs
-    /// them or because much of the file is unused: another flush goes on.
+    /// Makes all changes durable and removes deleted rows from the disk. Returns whether deleted rows are left, because a reader needs
+    /// them.
     pub(crate) fn flush(&mut self) -> Result<bool, StorageError> {
         self.sync()?;
         if self.has_removed_rows {
-            let (is_truncated, unused) = self.run(|c| {
-                let mut shrink = c.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"))?;
-                let mut pages = shrink.query([])?;
-                // Each row is a page that was given back.
-                while pages.next()?.is_some() {}
-                Ok((truncate_wal(c)?, count_unused_pages(c)?))
-            })?;
-            self.has_removed_rows = !is_truncated || unused > 0;
+            self.has_removed_rows = !self.file.truncate_log()?;
         }
         Ok(self.has_removed_rows)
     }
 
-    /// Makes all commits durable. After a failure, every change fails until the file is opened again.
+    /// Makes all changes durable. After a failure, every change fails until the file is opened again.
     pub(crate) fn sync(&mut self) -> Result<(), StorageError> {
-        self.sync_with(|c| {
-            // With `full`, a commit syncs the whole log.
-            c.pragma_update(None, "synchronous", "full")?;
-            c.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-            let written = c.execute("UPDATE flushes SET count = count + 1", []);
-            c.pragma_update(None, "wal_autocheckpoint", 0)?;
-            c.pragma_update(None, "synchronous", "normal")?;
-            written.map(drop)
-        })
+        self.unsynced_bytes = 0;
+        self.file.sync()
     }
 
-    fn sync_with(
-        &mut self,
-        sync: impl FnOnce(&Connection) -> rusqlite::Result<()>,
-    ) -> Result<(), StorageError> {
-        self.check_no_failed_sync()?;
-        if !self.has_unsynced_commits {
-            return Ok(());
-        }
-        let synced = self.run(sync);
-        // Without space, nothing of this sync was written, and earlier commits are as they were.
-        self.has_sync_failed =
-            matches!(&synced, Err(error) if !matches!(error, StorageError::NoSpace { .. }));
-        self.has_unsynced_commits = synced.is_err();
-        synced
-    }
-
-    fn check_no_failed_sync(&self) -> Result<(), StorageError> {
-        match self.has_sync_failed {
-            true => Err(self.location.failed_error(
-                "it could not be written to the disk: restart weir, which then repeats the lost changes",
-            )),
+    /// Syncs after many changes, so that the log does not become much larger than this.
+    fn count_unsynced_bytes(&mut self, changed: i64) -> Result<(), StorageError> {
+        self.unsynced_bytes = self.unsynced_bytes.saturating_add(changed);
+        match self.unsynced_bytes > MAX_UNSYNCED_BYTES {
+            true => self.sync(),
             false => Ok(()),
         }
     }
 
-    fn run<R>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<R>) -> Result<R, StorageError> {
-        run(&self.location, &self.connection, work)
+    /// Gives some unused pages back to the file system. Returns whether there are more.
+    pub(crate) fn shrink(&mut self) -> Result<bool, StorageError> {
+        let has_unused_pages = self.file.has_unused_pages()?;
+        self.has_removed_rows |= has_unused_pages;
+        Ok(has_unused_pages && self.file.shrink()?)
     }
 }
 
@@ -312,28 +246,10 @@ fn location_in(data: &Path) -> PathWithPublicName {
     PathWithPublicName::new(DATABASE_NAME, data.join(FILE_NAME))
 }
 
-fn connect(location: &PathWithPublicName) -> Result<Connection, StorageError> {
-    // Readers of a write-ahead log write their position into a file beside it.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(location.path(), flags).map_err(|e| to_storage_error(location, &e))
-}
-
-fn run<R>(
-    location: &PathWithPublicName,
-    connection: &Connection,
-    work: impl FnOnce(&Connection) -> rusqlite::Result<R>,
-) -> Result<R, StorageError> {
-    work(connection).map_err(|e| to_storage_error(location, &e))
-}
-
 fn find_blob_size(c: &Connection, tenant: &TenantId, key: &str) -> rusqlite::Result<Option<i64>> {
     c.prepare_cached("SELECT length(bytes) FROM blobs WHERE tenant = ?1 AND key = ?2")?
         .query_row([tenant.as_str(), key], |row| row.get(0))
         .optional()
-}
-
-fn count_unused_pages(c: &Connection) -> rusqlite::Result<i64> {
-    c.pragma_query_value(None, "freelist_count", |row| row.get(0))
 }
 
 #[cfg(test)]
@@ -387,36 +303,6 @@ mod tests {
                 .unwrap(),
             listed[4..5]
         );
-    }
-
-    #[test]
-    fn changes_fail_after_a_failed_sync_until_the_next_open() {
-        let dir = tempfile::tempdir().unwrap();
-        let t = TenantId::default_tenant();
-        let database = SmallBlobDatabase::open_or_create(dir.path()).unwrap();
-        let mut writer = database.lock_writer();
-        writer.put_blob(&t, "d/1", b"one").unwrap();
-        let no_space = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
-        let failed = writer.sync_with(|_| Err(rusqlite::Error::SqliteFailure(no_space, None)));
-        assert!(matches!(failed, Err(StorageError::NoSpace { .. })));
-        writer.put_blob(&t, "d/2", b"two").unwrap();
-        let lost = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
-        writer
-            .sync_with(|_| Err(rusqlite::Error::SqliteFailure(lost, None)))
-            .unwrap_err();
-        for failed in [
-            writer.flush().map(drop),
-            writer.put_blob(&t, "d/3", b"three").map(drop),
-            writer.remove_blobs(&t, &["d/1".to_owned()]).map(drop),
-        ] {
-            assert!(failed.unwrap_err().to_string().contains("restart weir"));
-        }
-        drop(writer);
-        drop(database);
-        let database = SmallBlobDatabase::open_or_create(dir.path()).unwrap();
-        database.lock_writer().put_blob(&t, "d/3", b"three").unwrap();
-        assert!(!database.lock_writer().flush().unwrap());
-        assert_eq!(database.list_keys(&t, "").unwrap(), ["d/1", "d/2", "d/3"]);
     }
 
     #[test]

@@ -85,6 +85,7 @@ pub async fn remove_tenant_with_all_data(
             s3.recordings.remove_all_recordings_of_tenant(tenant).await?;
         }
         blobs.delete_blobs_with_prefix(tenant, "").await?;
+        blobs.flush_blobs().await?;
         uploads.remove_all_uploads_of_tenant(tenant).await?;
         components.remove_all_components_of_tenant(tenant).await?;
         ledger.remove_tenant(tenant).await

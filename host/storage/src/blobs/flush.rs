@@ -17,7 +17,7 @@ use super::{BlobFolder, blob_path_with_error_name, is_not_found};
 const MAX_PARALLEL_SYNCS: usize = 8;
 
 impl BlobFolder {
-    /// Makes all blobs durable. Returns whether another flush should follow, to remove the rest of deleted small blobs from the disk.
+    /// Makes all changes durable. Returns whether another flush should follow, to remove the rest of deleted small blobs from the disk.
     pub(super) fn flush_unsynced_blobs(&self) -> Result<bool, StorageError> {
         let _flush_guard = self.flush_lock.lock();
         self.flush_files()?;
@@ -25,17 +25,22 @@ impl BlobFolder {
     }
 
     fn flush_files(&self) -> Result<(), StorageError> {
-        let mut files = std::mem::take(&mut self.unsynced.lock().blobs);
-        if files.is_empty() {
+        let (mut files, folders) = {
+            let mut unsynced = self.unsynced.lock();
+            let files = std::mem::take(&mut unsynced.blobs);
+            (files, std::mem::take(&mut unsynced.folders))
+        };
+        if files.is_empty() && folders.is_empty() {
             return Ok(());
         }
-        let synced = self.sync_blobs_and_folders(&mut files);
+        let synced = self.sync_blobs_and_folders(&mut files, &folders);
         if synced.is_err() {
             // The next flush syncs these blobs, except those that were put again meanwhile.
             let mut unsynced = self.unsynced.lock();
             for (path, written) in files {
                 unsynced.blobs.entry(path).or_insert(written);
             }
+            unsynced.folders.extend(folders);
         }
         synced
     }
@@ -43,6 +48,7 @@ impl BlobFolder {
     fn sync_blobs_and_folders(
         &self,
         files: &mut BTreeMap<PathBuf, UnsyncedBlob>,
+        changed_folders: &BTreeSet<PathBuf>,
     ) -> Result<(), StorageError> {
         let hasher = self.unsynced.lock().clone_hasher();
         let mut blobs_to_sync: Vec<(&PathBuf, &mut UnsyncedBlob)> = files.iter_mut().collect();
@@ -62,6 +68,7 @@ impl BlobFolder {
                 above.take_while(|folder| folder.starts_with(&self.root))
             })
             .map(Path::to_owned)
+            .chain(changed_folders.iter().cloned())
             .collect();
         let (mut folders, damaged) = (Vec::from_iter(folders), Mutex::new(Vec::new()));
         let synced = run_in_parallel(&mut folders, |folder| {

@@ -321,7 +321,7 @@ async fn small_blob_in_a_file_counts_before_its_row_and_is_replaced_and_deleted(
             .unwrap();
     }
     drop(blobs);
-    [1, 2, 3].map(write_file);
+    (1..=3).for_each(write_file);
     let blobs = reopen_blobs(&dir);
     let bytes = async || blobs.folder.storage_usage.count_stored_bytes(&t).await;
     assert_eq!(bytes().await, 18);
@@ -364,6 +364,24 @@ async fn reader_finds_a_blob_that_changes_its_kind() {
         assert!(found.is_some_and(|found| versions.contains(&found)));
     }
     writer.await.unwrap();
+}
+
+#[tokio::test]
+async fn folder_of_a_deleted_file_is_synced_by_the_next_flush() {
+    let (_dir, blobs, failures) = open_with_failing_syncs(true);
+    let t = TenantId::default_tenant();
+    blobs.put_blob(&t, "d/1/image", &large("image")).await.unwrap();
+    blobs.put_blob(&t, "d/2/image", &large("image")).await.unwrap();
+    blobs.flush_blobs().await.unwrap();
+    // A small blob replaces a file, and the last file of a folder is deleted.
+    blobs.put_blob(&t, "d/1/image", b"small").await.unwrap();
+    for _ in 0..2 {
+        failures.store(1, Ordering::SeqCst);
+        blobs.flush_blobs().await.unwrap_err();
+        assert_eq!(failures.load(Ordering::SeqCst), 0);
+        blobs.flush_blobs().await.unwrap();
+        blobs.delete_blobs_with_prefix(&t, "d/").await.unwrap();
+    }
 }
 
 #[tokio::test]

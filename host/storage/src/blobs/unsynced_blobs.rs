@@ -6,7 +6,7 @@
 //! written to a new file before any flush succeeds. Its bytes are read through the old descriptor, and a hash shows whether they are the
 //! bytes that were put.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
@@ -28,6 +28,8 @@ pub(super) type SyncFileFn = dyn Fn(&File) -> io::Result<()> + Send + Sync;
 #[derive(Default)]
 pub(super) struct UnsyncedBlobs {
     pub(super) blobs: BTreeMap<PathBuf, UnsyncedBlob>,
+    /// Folders from which files were deleted: a file could come back after a power failure.
+    pub(super) folders: BTreeSet<PathBuf>,
     hasher: RandomState,
 }
 

@@ -17,6 +17,7 @@ mod code_index;
 mod compaction;
 mod half_vector;
 mod hybrid_search;
+mod index_errors;
 mod passage_changes;
 mod passage_database;
 mod passage_queries;
@@ -40,6 +41,7 @@ use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
 use self::code_index::CodeIndexes;
 use self::compaction::{compact, compact_after_removals};
+use self::index_errors::{INDEX_NAME, index_error};
 use self::passage_changes::PassageSelection;
 use self::passage_database::PassageDatabase;
 use self::passage_writer::PassageWriter;
@@ -51,8 +53,6 @@ use crate::data_folder::{FolderLock, create_private_folder};
 use crate::path_with_public_name::PathWithPublicName;
 use crate::worker_thread::WorkerThread;
 
-/// The name of the index in errors.
-const INDEX_NAME: &str = "the index";
 /// The folder of the index in the data folder.
 const FOLDER_NAME: &str = "vectors";
 /// A file that only an index of earlier versions of weir has.
@@ -84,13 +84,11 @@ impl EmbeddedVectorStore {
         create_private_folder(&folder)?;
         check_files(&folder)?;
         let was_killed = PassageDatabase::has_log(&folder);
-        let mut database = PassageDatabase::open_or_create(&folder, model, dimensions)?;
+        let database = PassageDatabase::open_or_create(&folder, model, dimensions)?;
         let format = database.check_format(model, dimensions)?;
-        // Makes durable what an earlier process has committed and not synced.
-        database.truncate_log()?;
         let last_number = database.last_number()?;
         let (words, has_words) =
-            WordIndex::open_or_create(&folder.join("words"), format.id, database.count_syncs()?)?;
+            WordIndex::open_or_create(&folder.join("words"), format.id, database.file.count_syncs()?)?;
         let codes = CodeIndexes::open_or_create(folder.join("codes"), dimensions)?;
         if !has_words {
             // If the file of the passages is an earlier copy, the codes may have numbers that are used again.
@@ -343,12 +341,5 @@ impl VectorStore for EmbeddedVectorStore {
 
     async fn flush_points(&self) -> Result<(), StorageError> {
         self.writer.run(PassageWriter::sync).await
-    }
-}
-
-fn index_error(reason: impl std::fmt::Display) -> StorageError {
-    StorageError::Failed {
-        what: INDEX_NAME.into(),
-        reason: reason.to_string(),
     }
 }

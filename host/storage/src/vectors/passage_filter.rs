@@ -74,6 +74,12 @@ impl PassageFilter {
         }
     }
 
+    /// Returns whether a passage with these keys is selected, if its page is.
+    pub(super) fn matches_keys(&self, keys: &[String]) -> bool {
+        self.keys.iter().all(|key| keys.contains(key))
+            && (self.any_key.is_empty() || self.any_key.iter().any(|key| keys.contains(key)))
+    }
+
     /// Selects the passages among which a query searches.
     pub(super) fn of_query(tenant: &TenantId, query: &SearchQuery) -> Self {
         let collection = query.collection.as_deref().map(FilterKey::Collection);
@@ -88,5 +94,23 @@ impl PassageFilter {
             any_key: documents.map(|key| key.to_string()).collect(),
             ..Self::of_tenant(tenant)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_match_if_all_are_there_and_one_of_any() {
+        let keys = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let mut filter = PassageFilter::of_tenant(&TenantId::default_tenant());
+        assert!(filter.matches_keys(&[]));
+        filter.keys = keys(&["a", "b"]);
+        assert!(filter.matches_keys(&keys(&["b", "c", "a"])));
+        assert!(!filter.matches_keys(&keys(&["a", "c"])));
+        filter.any_key = keys(&["x", "y"]);
+        assert!(filter.matches_keys(&keys(&["a", "b", "y"])));
+        assert!(!filter.matches_keys(&keys(&["a", "b"])));
     }
 }

@@ -194,7 +194,11 @@ async fn copy_on_servers_and_copy_in_a_folder_work_like_the_source() {
         storage.blobs.delete_blobs_with_prefix(&t, &prefix).await.unwrap();
         assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), 14 + 4);
         let key = format!("{prefix}1/image/150.jpg");
-        storage.blobs.put_blob(&t, &key, &[1; 300_000]).await.unwrap();
+        storage
+            .blobs
+            .put_blob(&t, &key, &vec![1; 30 * 41_000])
+            .await
+            .unwrap();
         storage.close().await.unwrap();
     }
 }

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use turbovec::{IdMapIndex, SearchError};
 use weir_core::StorageError;
 
-use super::INDEX_NAME;
+use super::index_errors::INDEX_NAME;
 use super::passage_database::{PassageNumber, TenantNumber};
 use crate::data_folder::create_private_folder;
 use crate::path_with_public_name::PathWithPublicName;

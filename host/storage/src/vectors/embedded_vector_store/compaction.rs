@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use weir_core::StorageError;
 
-use super::index_error;
+use super::index_errors::index_error;
 use super::passage_writer::PassageWriter;
 use crate::worker_thread::WorkerThread;
 

@@ -50,7 +50,7 @@ impl SearchedIndex<'_> {
                 .words
                 .find_best(self.tenant, &words, filter, self.passages, candidates)?,
         };
-        self.read_hits(&fuse_rankings([&nearest, &best]), query, limit)
+        self.read_hits(&fuse_rankings([&nearest, &best]), query, filter, limit)
     }
 
     fn rank_by_vector(
@@ -62,8 +62,8 @@ impl SearchedIndex<'_> {
         let mut scored: Vec<(f32, PassageNumber)> = Vec::new();
         let mut compare = |number, vector: &[f32]| scored.push((dot(vector, query), number));
         let allowed = self.words.list_matching(self.tenant, filter)?;
-        // A filter that selects everything is none.
-        let allowed = allowed.filter(|allowed| (allowed.len() as u64) < self.passages);
+        // A filter that selects everything is none. `read_hits` checks it again, because passages may have been removed meanwhile.
+        let allowed = allowed.filter(|allowed| allowed.len() as u64 != self.passages);
         match (allowed, self.codes) {
             (Some(allowed), codes) => match codes {
                 Some(codes) if allowed.len() as u64 > MAX_SCANNED_PASSAGES => {
@@ -86,11 +86,12 @@ impl SearchedIndex<'_> {
         Ok(scored.into_iter().map(|(_, number)| number).collect())
     }
 
-    /// Reads the first `limit` of the ranked passages that still exist.
+    /// Reads the first `limit` of the ranked passages that still exist and match the filter.
     fn read_hits(
         &self,
         ranked: &[(PassageNumber, f32)],
         query: &SearchQuery,
+        filter: &PassageFilter,
         limit: usize,
     ) -> Result<Vec<SearchHit>, StorageError> {
         let mut matcher = QueryWordMatcher::new(self.splitter, &query.query_text);
@@ -100,7 +101,8 @@ impl SearchedIndex<'_> {
                 break;
             }
             // A passage can have been removed meanwhile.
-            let Some(payload) = self.database.find_payload(*number)? else {
+            let payload = self.database.find_payload(*number)?;
+            let Some(payload) = payload.filter(|payload| filter.matches_keys(&payload.keys)) else {
                 continue;
             };
             let mut dense_vector = Vec::new();

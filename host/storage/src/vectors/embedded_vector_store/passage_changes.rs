@@ -17,7 +17,7 @@ pub(super) enum PassageSelection {
 
 impl PassageDatabase {
     pub(super) fn insert_or_find_tenant(&mut self, tenant: &TenantId) -> Result<TenantNumber, StorageError> {
-        self.run_transaction(|c| {
+        self.file.run_transaction(|c| {
             let insert = "INSERT INTO tenants (name, passages) VALUES (?1, 0) ON CONFLICT DO NOTHING";
             c.execute(insert, [tenant.as_str()])?;
             let select = "SELECT number FROM tenants WHERE name = ?1";
@@ -27,7 +27,7 @@ impl PassageDatabase {
 
     /// Removes a tenant that has no passages.
     pub(super) fn delete_tenant(&mut self, tenant: TenantNumber) -> Result<(), StorageError> {
-        self.run_transaction(|c| {
+        self.file.run_transaction(|c| {
             c.execute("DELETE FROM tenants WHERE number = ?1", [tenant])
                 .map(drop)
         })
@@ -43,8 +43,8 @@ impl PassageDatabase {
             .iter()
             .map(|point| serde_json::to_string(&point.payload))
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| self.location.failed_error(e))?;
-        self.run_transaction(|c| {
+            .map_err(|e| self.file.location().failed_error(e))?;
+        self.file.run_transaction(|c| {
             let mut added = 0;
             for (point, payload) in points.iter().zip(&payloads) {
                 let place = &point.payload;
@@ -86,7 +86,7 @@ impl PassageDatabase {
         selection: &PassageSelection,
         limit: usize,
     ) -> Result<u64, StorageError> {
-        self.run_transaction(|c| {
+        self.file.run_transaction(|c| {
             let mut numbers: Vec<PassageNumber> = Vec::new();
             let mut select = |condition: &str, values: &[&dyn rusqlite::ToSql]| -> rusqlite::Result<()> {
                 let left = limit.saturating_sub(numbers.len());
@@ -120,7 +120,7 @@ impl PassageDatabase {
 
     /// Records that the derived indexes have all passages up to a number, and no removed ones.
     pub(super) fn set_indexed_up_to(&mut self, number: PassageNumber) -> Result<(), StorageError> {
-        self.run_transaction(|c| {
+        self.file.run_transaction(|c| {
             c.execute("UPDATE format SET last_coded_number = ?1", [number])?;
             c.execute("DELETE FROM removals", []).map(drop)
         })

@@ -18,7 +18,7 @@ pub(super) struct NewPassage {
 impl PassageDatabase {
     /// Returns all tenants, with the numbers of their passages.
     pub(super) fn list_tenants(&self) -> Result<Vec<(TenantId, TenantNumber, u64)>, StorageError> {
-        let rows = self.run(|c| {
+        let rows = self.file.run(|c| {
             let mut select = c.prepare("SELECT name, number, passages FROM tenants")?;
             let rows =
                 select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))?;
@@ -26,9 +26,11 @@ impl PassageDatabase {
         })?;
         rows.into_iter()
             .map(|(name, number, passages)| {
-                let tenant = name
-                    .parse()
-                    .map_err(|e| self.location.damaged_error(format_args!("tenant '{name}': {e}")))?;
+                let tenant = name.parse().map_err(|e| {
+                    self.file
+                        .location()
+                        .damaged_error(format_args!("tenant '{name}': {e}"))
+                })?;
                 Ok((tenant, number, u64::try_from(passages).unwrap_or_default()))
             })
             .collect()
@@ -40,7 +42,7 @@ impl PassageDatabase {
         tenant: TenantNumber,
         document: &DocumentId,
     ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
-        self.run(|c| {
+        self.file.run(|c| {
             let mut select = c.prepare_cached(
                 "SELECT page, count(*) FROM passages WHERE tenant = ?1 AND document = ?2 AND page <> ?3 GROUP BY page ORDER BY page",
             )?;
@@ -54,22 +56,24 @@ impl PassageDatabase {
     /// Returns the number of all passages.
     pub(super) fn count_passages(&self) -> Result<u64, StorageError> {
         let sum = "SELECT coalesce(sum(passages), 0) FROM tenants";
-        self.run(|c| c.query_row(sum, [], |row| row.get::<_, i64>(0)))
+        self.file
+            .run(|c| c.query_row(sum, [], |row| row.get::<_, i64>(0)))
             .map(|count| u64::try_from(count).unwrap_or_default())
     }
 
     pub(super) fn count_passages_of_tenant(&self, tenant: TenantNumber) -> Result<u64, StorageError> {
-        self.run(|c| {
-            let select = "SELECT passages FROM tenants WHERE number = ?1";
-            c.prepare_cached(select)?
-                .query_row([tenant], |row| row.get::<_, i64>(0))
-                .optional()
-        })
-        .map(|count| {
-            count
-                .and_then(|count| u64::try_from(count).ok())
-                .unwrap_or_default()
-        })
+        self.file
+            .run(|c| {
+                let select = "SELECT passages FROM tenants WHERE number = ?1";
+                c.prepare_cached(select)?
+                    .query_row([tenant], |row| row.get::<_, i64>(0))
+                    .optional()
+            })
+            .map(|count| {
+                count
+                    .and_then(|count| u64::try_from(count).ok())
+                    .unwrap_or_default()
+            })
     }
 
     /// Returns at most `limit` passages above a number, in the order of their numbers.
@@ -78,7 +82,7 @@ impl PassageDatabase {
         number: PassageNumber,
         limit: u32,
     ) -> Result<Vec<NewPassage>, StorageError> {
-        let rows = self.run(|c| {
+        let rows = self.file.run(|c| {
             let mut select = c.prepare_cached(
                 "SELECT number, tenant, payload FROM passages WHERE number > ?1 ORDER BY number LIMIT ?2",
             )?;
@@ -103,7 +107,7 @@ impl PassageDatabase {
         &self,
         number: PassageNumber,
     ) -> Result<Vec<(PassageNumber, TenantNumber)>, StorageError> {
-        self.run(|c| {
+        self.file.run(|c| {
             let mut select = c.prepare_cached("SELECT number, tenant FROM passages WHERE number > ?1")?;
             let rows = select.query_map([number], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
@@ -144,7 +148,7 @@ impl PassageDatabase {
         values: &[&dyn rusqlite::ToSql],
     ) -> Result<Vec<(PassageNumber, PassagePoint)>, StorageError> {
         type Row = (PassageNumber, [u8; 16], String, Vec<u8>);
-        let rows = self.run(|c| {
+        let rows = self.file.run(|c| {
             let sql = format!(
                 "SELECT p.number, id, payload, vector FROM passages p JOIN vectors v ON v.tenant = p.tenant AND v.number = p.number \
                  WHERE {condition}"
@@ -170,7 +174,7 @@ impl PassageDatabase {
 
     /// Returns the numbers of removed passages that the derived indexes may still have, with their tenants.
     pub(super) fn list_removals(&self) -> Result<Vec<(PassageNumber, TenantNumber)>, StorageError> {
-        self.run(|c| {
+        self.file.run(|c| {
             let mut select = c.prepare_cached("SELECT number, tenant FROM removals")?;
             let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
@@ -179,7 +183,7 @@ impl PassageDatabase {
 
     /// Returns the payload of a passage; `None` if it was removed meanwhile.
     pub(super) fn find_payload(&self, number: PassageNumber) -> Result<Option<PassagePayload>, StorageError> {
-        let payload: Option<String> = self.run(|c| {
+        let payload: Option<String> = self.file.run(|c| {
             c.prepare_cached("SELECT payload FROM passages WHERE number = ?1")?
                 .query_row([number], |row| row.get(0))
                 .optional()
@@ -197,7 +201,7 @@ impl PassageDatabase {
         mut work: impl FnMut(PassageNumber, &[f32]),
     ) -> Result<(), StorageError> {
         let mut decoder = Decoder::default();
-        self.run(|c| {
+        self.file.run(|c| {
             let mut select =
                 c.prepare_cached("SELECT vector FROM vectors WHERE tenant = ?1 AND number = ?2")?;
             for number in numbers {
@@ -218,7 +222,7 @@ impl PassageDatabase {
     ) -> Result<(), StorageError> {
         let mut decoder = Decoder::default();
         let mut failed = None;
-        self.run(|c| {
+        self.file.run(|c| {
             let mut select = c.prepare_cached("SELECT number, vector FROM vectors WHERE tenant = ?1")?;
             let mut rows = select.query([tenant])?;
             while let Some(row) = rows.next()? {
@@ -235,7 +239,8 @@ impl PassageDatabase {
 
     fn parse_payload(&self, number: PassageNumber, payload: &str) -> Result<PassagePayload, StorageError> {
         serde_json::from_str(payload).map_err(|error| {
-            self.location
+            self.file
+                .location()
                 .damaged_error(format_args!("passage {number}: {error}"))
         })
     }

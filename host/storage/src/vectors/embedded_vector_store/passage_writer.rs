@@ -27,7 +27,6 @@ pub(super) struct PassageWriter {
     database: PassageDatabase,
     /// The number of passages that the derived indexes do not have, or still have.
     unindexed: u64,
-    has_unsynced_changes: bool,
     /// Files may have texts of removed passages, or an earlier process was killed during a compaction.
     needs_compaction: bool,
     /// The derived indexes have changes that are not committed, because an attempt to index changes failed.
@@ -45,7 +44,6 @@ impl PassageWriter {
             shared,
             database,
             unindexed,
-            has_unsynced_changes: false,
             needs_compaction: was_killed,
             has_uncommitted_changes: false,
         }
@@ -74,7 +72,7 @@ impl PassageWriter {
         self.shared
             .change_tenant(tenant, number, |passages| *passages += added);
         self.needs_compaction |= added < points.len() as u64;
-        self.count_changes(points.len() as u64);
+        self.unindexed += points.len() as u64;
         if self.unindexed >= MAX_UNINDEXED_PASSAGES
             && let Err(error) = self.index_changes()
         {
@@ -101,22 +99,13 @@ impl PassageWriter {
         });
         self.needs_compaction |= removed > 0;
         // The indexes are updated later, at once for all of a large document or tenant.
-        self.count_changes(removed);
+        self.unindexed += removed;
         Ok(removed)
-    }
-
-    const fn count_changes(&mut self, changed: u64) {
-        self.has_unsynced_changes |= changed > 0;
-        self.unindexed += changed;
     }
 
     /// Makes all changes durable.
     pub(super) fn sync(&mut self) -> Result<(), StorageError> {
-        if self.has_unsynced_changes {
-            self.database.sync()?;
-            self.has_unsynced_changes = false;
-        }
-        Ok(())
+        self.database.file.sync()
     }
 
     /// Makes everything ready for searches of a tenant. Without space on the disk, searches find what was indexed before.
@@ -180,7 +169,7 @@ impl PassageWriter {
         for (number, _) in removals {
             words.remove_passage(*number)?;
         }
-        words.commit(last_number, self.database.count_syncs()?)
+        words.commit(last_number, self.database.file.count_syncs()?)
     }
 
     fn update_codes(&self, removals: &[(PassageNumber, TenantNumber)]) -> Result<(), StorageError> {
@@ -259,18 +248,18 @@ impl PassageWriter {
     /// Returns whether removed passages may still be in the files.
     pub(super) fn needs_compaction(&self) -> Result<bool, StorageError> {
         Ok(self.needs_compaction
-            || self.database.has_unused_pages()?
+            || self.database.file.has_unused_pages()?
             || self.shared.words.has_removed_passages()?)
     }
 
     /// Gives some unused pages back to the file system. Returns whether there are more.
     pub(super) fn shrink_file(&mut self) -> Result<bool, StorageError> {
-        self.database.shrink_file()
+        self.database.file.shrink()
     }
 
     /// Truncates the log, the last step of a compaction. Returns `false` if a search needs the log.
     pub(super) fn truncate_log(&mut self) -> Result<bool, StorageError> {
-        let truncated = self.database.truncate_log()?;
+        let truncated = self.database.file.truncate_log()?;
         self.needs_compaction = !truncated;
         Ok(truncated)
     }

@@ -24,7 +24,7 @@ use tantivy::{
 use uuid::Uuid;
 use weir_core::StorageError;
 
-use super::INDEX_NAME;
+use super::index_errors::INDEX_NAME;
 use super::passage_database::{PassageNumber, TenantNumber};
 use super::passage_queries::NewPassage;
 use crate::data_folder::{available_file_system_bytes, create_private_folder, sync_folder};
