@@ -107,9 +107,10 @@ impl FileBlobStore {
             let flushed = tokio::task::spawn_blocking({
                 let folder = Arc::clone(&folder);
                 move || {
-                    let needs_another = folder.flush_unsynced_blobs()?;
+                    folder.flush_unsynced_blobs()?;
                     while folder.small_blobs.lock_writer().shrink()? {}
-                    Ok::<_, StorageError>(needs_another)
+                    // The file itself becomes shorter when its log is written to it.
+                    folder.flush_unsynced_blobs()
                 }
             });
             match flushed.await {

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use weir_core::TenantId;
 use weir_core::job_request::JobRequest;
 
-use super::job_queue::QueuedJob;
+use super::queued_job::QueuedJob;
 use super::state::SharedAdmissionState;
 
 /// A reserved place in the queue for a submission in progress.

@@ -8,43 +8,17 @@
 //! Within a tenant the next job is the one with the highest response ratio, (waited + service) / service (Brinch Hansen 1971). A
 //! small job overtakes a large one, and a large one that has waited long enough overtakes every other, so no job starves. The
 //! interactive lane multiplies the ratio by its weight ([`PriorityLane::lane_weight`]). So a bulk job overtakes newly queued interactive jobs once
-//! it has waited seven times as long as it takes. A job that a node has lost while it ran precedes them all.
+//! it has waited seven times as long as it takes. A job that a node has lost while it ran precedes them all. The next job of a tenant is
+//! found without looking at all of its jobs ([`TenantJobs`]).
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use weir_core::fair_queue::FairClock;
-use weir_core::{JobId, PriorityLane, TenantId};
+use weir_core::{JobId, TenantId};
 
-/// A queued job.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QueuedJob {
-    /// Its id.
-    pub job_id: JobId,
-    /// Its tenant.
-    pub tenant: TenantId,
-    /// Its lane.
-    pub lane: PriorityLane,
-    /// Estimated pages, above 0.
-    pub estimated_pages: f64,
-    /// When it was queued, on the clock of the queue.
-    pub queued_at: Duration,
-    /// Whether it has run before and the claim of its node has ended.
-    pub is_interrupted: bool,
-}
-
-impl QueuedJob {
-    /// Returns the urgency of this job among the jobs of its tenant at the time `now`. Each page counts as one second of service, and
-    /// opening the job as one more. Only the ratio of the times matters, so the speed of the host changes little.
-    fn urgency(&self, now: Duration) -> f64 {
-        if self.is_interrupted {
-            return f64::INFINITY;
-        }
-        let service = 1.0 + self.estimated_pages;
-        let waited = now.saturating_sub(self.queued_at).as_secs_f64();
-        self.lane.lane_weight() * (waited + service) / service
-    }
-}
+use super::queued_job::QueuedJob;
+use super::tenant_jobs::TenantJobs;
 
 /// The free job slots that a tenant may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,18 +38,11 @@ pub(super) struct NextTenant {
     pub(super) is_in_turn: bool,
 }
 
-#[derive(Default)]
-struct QueuedTenantJobs {
-    jobs: Vec<QueuedJob>,
-    /// When its last job started.
-    last_start: Duration,
-}
-
 /// The queued jobs of all tenants.
 pub(super) struct JobQueue {
     clock: FairClock<TenantId>,
     /// Tenants with queued jobs.
-    tenants: BTreeMap<TenantId, QueuedTenantJobs>,
+    tenants: BTreeMap<TenantId, TenantJobs>,
     queued_jobs: usize,
 }
 
@@ -97,27 +64,22 @@ impl JobQueue {
 
     /// Returns the number of queued jobs of a tenant.
     pub(super) fn tenant_queue_len(&self, tenant: &TenantId) -> usize {
-        self.tenants
-            .get(tenant)
-            .map_or(0, |tenant_jobs| tenant_jobs.jobs.len())
+        self.tenants.get(tenant).map_or(0, TenantJobs::len)
     }
 
     /// Returns the ids of all queued jobs.
     pub(super) fn job_ids(&self) -> HashSet<JobId> {
-        let jobs = self.tenants.values().flat_map(|tenant_jobs| &tenant_jobs.jobs);
-        jobs.map(|job| job.job_id).collect()
+        self.tenants.values().flat_map(TenantJobs::job_ids).collect()
     }
 
     /// Returns whether a job is queued.
     pub(super) fn contains_job(&self, tenant: &TenantId, job: JobId) -> bool {
-        let jobs = self.tenants.get(tenant).map(|tenant_jobs| &tenant_jobs.jobs);
-        jobs.is_some_and(|jobs| jobs.iter().any(|queued| queued.job_id == job))
+        self.tenants.get(tenant).is_some_and(|jobs| jobs.contains(job))
     }
 
     /// Adds a job.
     pub(super) fn push(&mut self, job: QueuedJob) {
-        let tenant = self.tenants.entry(job.tenant.clone()).or_default();
-        tenant.jobs.push(job);
+        self.tenants.entry(job.tenant.clone()).or_default().push(job);
         self.queued_jobs += 1;
     }
 
@@ -154,10 +116,7 @@ impl JobQueue {
     ) -> Option<QueuedJob> {
         let tenant = &next.tenant;
         let tenant_jobs = self.tenants.get_mut(tenant)?;
-        let urgencies = tenant_jobs.jobs.iter().map(|job| job.urgency(now)).enumerate();
-        // Of equally urgent jobs, the first one queued is next; `max_by` would return the last one.
-        let (index, _) = urgencies.reduce(|best, one| if one.1 > best.1 { one } else { best })?;
-        let job = tenant_jobs.jobs.remove(index);
+        let job = tenant_jobs.pop_most_urgent(now)?;
         tenant_jobs.last_start = now;
         // A tenant that waits for a slot keeps its claim while others use the slots that are not for it.
         match next.is_in_turn {
@@ -185,12 +144,7 @@ impl JobQueue {
 
     /// Removes a job; `None` if it is not queued.
     pub(super) fn remove_job(&mut self, tenant: &TenantId, job: JobId) -> Option<QueuedJob> {
-        let tenant_jobs = self.tenants.get_mut(tenant)?;
-        let index = tenant_jobs
-            .jobs
-            .iter()
-            .position(|waiting| waiting.job_id == job)?;
-        let job = tenant_jobs.jobs.remove(index);
+        let job = self.tenants.get_mut(tenant)?.remove(job)?;
         self.queued_jobs -= 1;
         self.drop_idle_tenants();
         Some(job)
@@ -202,17 +156,11 @@ impl JobQueue {
         let before = self.queued_jobs;
         let stays = |job: &QueuedJob| jobs.contains(&job.job_id) || job.queued_at >= queued_before;
         for tenant_jobs in self.tenants.values_mut() {
-            let count = tenant_jobs.jobs.len();
-            tenant_jobs.jobs.retain(stays);
-            if tenant_jobs.jobs.len() < count {
+            if tenant_jobs.retain(stays) > 0 {
                 tenant_jobs.last_start = queued_before;
             }
         }
-        self.queued_jobs = self
-            .tenants
-            .values()
-            .map(|tenant_jobs| tenant_jobs.jobs.len())
-            .sum();
+        self.queued_jobs = self.tenants.values().map(TenantJobs::len).sum();
         self.drop_idle_tenants();
         before - self.queued_jobs
     }
@@ -222,7 +170,7 @@ impl JobQueue {
         let jobs = self
             .tenants
             .remove(tenant)
-            .map(|tenant_jobs| tenant_jobs.jobs)
+            .map(TenantJobs::into_jobs)
             .unwrap_or_default();
         self.queued_jobs -= jobs.len();
         self.drop_idle_tenants();
@@ -237,17 +185,8 @@ impl JobQueue {
         job: JobId,
         now: Duration,
     ) -> Option<usize> {
-        let jobs = &self.tenants.get(tenant)?.jobs;
-        let (at, own) = jobs
-            .iter()
-            .enumerate()
-            .find(|(_, waiting)| waiting.job_id == job)?;
-        let own = own.urgency(now);
-        let ahead = jobs.iter().enumerate().filter(|(other, waiting)| {
-            let urgency = waiting.urgency(now);
-            urgency > own || (urgency >= own && *other < at)
-        });
-        Some(ahead.count() + 1)
+        let ahead = self.tenants.get(tenant)?.count_more_urgent(job, now)?;
+        Some(ahead + 1)
     }
 
     /// Returns the longest time for which a tenant has had queued jobs and none of them started, among the tenants for which
@@ -258,14 +197,9 @@ impl JobQueue {
         is_allowed: impl Fn(&TenantId) -> bool,
     ) -> Option<Duration> {
         let waiting = self.tenants.iter().filter(|(tenant, _)| is_allowed(tenant));
-        let waiting_since = |tenant_jobs: &QueuedTenantJobs| {
-            tenant_jobs
-                .jobs
-                .iter()
-                .map(|job| job.queued_at)
-                .min()
-                .unwrap_or(now)
-                .max(tenant_jobs.last_start)
+        let waiting_since = |tenant_jobs: &TenantJobs| {
+            let first = tenant_jobs.first_queued_at().unwrap_or(now);
+            first.max(tenant_jobs.last_start)
         };
         waiting
             .map(|(_, tenant_jobs)| now.saturating_sub(waiting_since(tenant_jobs)))
@@ -275,7 +209,7 @@ impl JobQueue {
     /// Drops tenants without jobs.
     fn drop_idle_tenants(&mut self) {
         let tenants = &mut self.tenants;
-        tenants.retain(|_, tenant| !tenant.jobs.is_empty());
+        tenants.retain(|_, tenant| !tenant.is_empty());
         if tenants.is_empty() {
             self.clock.clear_all_flow_tags();
         } else {
@@ -287,6 +221,8 @@ impl JobQueue {
 
 #[cfg(test)]
 mod tests {
+    use weir_core::PriorityLane;
+
     use super::*;
 
     fn tenant_id(name: &str) -> TenantId {
@@ -439,15 +375,14 @@ mod tests {
     fn interrupted_jobs_go_before_jobs_that_have_waited_for_longer() {
         let mut queue = JobQueue::default();
         queue.push(queued_job("a", PriorityLane::Interactive, 1.0, 0));
-        for _ in 0..2 {
-            let job = queued_job("a", PriorityLane::Bulk, 1000.0, 100);
-            queue.push(QueuedJob {
-                is_interrupted: true,
-                ..job
-            });
-        }
-        let jobs = queue.tenants[&tenant_id("a")].jobs.clone();
-        let expected = [&jobs[1], &jobs[2], &jobs[0]].map(|job| job.job_id);
+        let waiting = queue.job_ids();
+        let interrupted = [0, 1].map(|_| QueuedJob {
+            is_interrupted: true,
+            ..queued_job("a", PriorityLane::Bulk, 1000.0, 100)
+        });
+        interrupted.iter().for_each(|job| queue.push(job.clone()));
+        let [first, second] = interrupted.map(|job| job.job_id);
+        let expected = [first, second, waiting.into_iter().next().unwrap()];
         let position = queue.position_in_tenant_queue(&tenant_id("a"), expected[2], Duration::from_secs(100));
         assert_eq!(position, Some(3));
         assert_eq!(
@@ -544,15 +479,18 @@ mod tests {
         assert_eq!(queue.remove_jobs_except(&known, Duration::from_secs(5)), 1);
         assert_eq!((queue.len(), queue.tenants.len()), (2, 1));
         // The tenants' jobs start, on other nodes.
+        let c = queued_job("c", PriorityLane::Bulk, 1.0, 1);
+        queue.push(c.clone());
         queue.push(queued_job("c", PriorityLane::Bulk, 1.0, 1));
-        queue.push(queued_job("c", PriorityLane::Bulk, 1.0, 1));
-        let c = queue.tenants[&tenant_id("c")].jobs[0].job_id;
         let wait = |queue: &JobQueue| {
             let is_c = |tenant: &TenantId| *tenant == tenant_id("c");
             queue.longest_tenant_wait_without_start(Duration::from_secs(5), is_c)
         };
         assert_eq!(wait(&queue), Some(Duration::from_secs(4)));
-        queue.remove_jobs_except(&HashSet::from([a.job_id, new.job_id, c]), Duration::from_secs(5));
+        queue.remove_jobs_except(
+            &HashSet::from([a.job_id, new.job_id, c.job_id]),
+            Duration::from_secs(5),
+        );
         assert_eq!(wait(&queue), Some(Duration::ZERO));
         queue.remove_tenant_jobs(&tenant_id("c"));
         assert_eq!(

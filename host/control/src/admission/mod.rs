@@ -8,7 +8,9 @@
 mod dispatcher;
 mod guards;
 mod job_queue;
+mod queued_job;
 mod state;
+mod tenant_jobs;
 #[cfg(test)]
 mod tests;
 mod unfinished_jobs;
@@ -31,7 +33,7 @@ pub(crate) use dispatcher::run_dispatcher;
 pub(crate) use guards::JobSlot;
 pub use guards::QueueReservation;
 use guards::TenantLockout;
-pub use job_queue::QueuedJob;
+pub use queued_job::QueuedJob;
 use state::{AdmissionState, RunningJob, SharedAdmissionState, TenantSchedulingTerms};
 pub(crate) use unfinished_jobs::{
     enqueue_announced_job, fail_job_that_stops_nodes, requeue_unfinished_jobs, synchronize_queue_with_ledger,

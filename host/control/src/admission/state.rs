@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use weir_core::job_request::JobRequest;
 use weir_core::{JobId, PriorityLane, TenantId};
 
-use super::job_queue::{FreeSlots, JobQueue, QueuedJob};
+use super::job_queue::{FreeSlots, JobQueue};
+use super::queued_job::QueuedJob;
 
 /// The number of bytes of a PDF that count as one page while its page count is unknown.
 const ESTIMATED_BYTES_PER_PAGE: f64 = 100_000.0;

@@ -6,7 +6,7 @@ use weir_core::ledger::{JobRecord, JobState};
 use weir_core::ports::Ledger as _;
 use weir_core::{JobId, StorageError, TenantId};
 
-use super::job_queue::QueuedJob;
+use super::queued_job::QueuedJob;
 use super::unstarted_job_end::{commit_failed_or_canceled_job, new_error_info};
 use crate::state::Control;
 
