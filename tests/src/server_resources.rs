@@ -9,10 +9,14 @@ use crate::wait_until;
 
 const CONNECTION_KIND: &str = "a client's connection";
 
-/// Largest number of descriptors of ledger files. The connection pools grow with concurrent reads, so the number varies: the
-/// server and the tenants have up to 4 read connections and 1 write connection each, with two files for each connection, and one
-/// more descriptor is shared by all connections.
-const MAX_LEDGER_DESCRIPTORS: usize = 2 * (4 + 1) * 2 + 1;
+/// The databases and the largest number of descriptors of their files. The connection pools grow with concurrent reads, so the numbers
+/// vary. Each connection has two files, and one more descriptor is shared by all connections. The server and the tenants have up to 4
+/// connections for reading and 1 for writing to the ledger each; the index has up to 8 and 1, and the small blobs 4 and 1.
+const DATABASES: [(&str, usize); 3] = [
+    ("/ledger.db", 2 * (4 + 1) * 2 + 1),
+    ("/vectors/passages.db", (8 + 1) * 2 + 1),
+    ("/blobs.db", (4 + 1) * 2 + 1),
+];
 
 /// The number of resources of each kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,14 +28,13 @@ impl ResourceCounts {
         let mut all = BTreeMap::new();
         let mut one_more = |kind: String| *all.entry(kind).or_default() += 1;
         let connections = list_connection_sockets();
-        let (ledger, others): (Vec<_>, Vec<_>) = read_link_targets(&format!("/proc/{pid}/fd"))
-            .into_iter()
-            .partition(|descriptor| descriptor.contains("/ledger.db"));
-        assert!(
-            ledger.len() <= MAX_LEDGER_DESCRIPTORS,
-            "{} descriptors of the ledger",
-            ledger.len()
-        );
+        let mut others = read_link_targets(&format!("/proc/{pid}/fd"));
+        for (database, max_descriptors) in DATABASES {
+            let before = others.len();
+            others.retain(|descriptor| !descriptor.contains(database));
+            let count = before - others.len();
+            assert!(count <= max_descriptors, "{count} descriptors of {database}");
+        }
         for descriptor in others {
             one_more(format!(
                 "descriptor of {}",
