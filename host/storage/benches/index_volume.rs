@@ -238,6 +238,19 @@ async fn open_and_search(folder: &Path, tenant: &TenantId) -> (Storage, Duration
     (storage, opened, begin.elapsed())
 }
 
+async fn remove_document(storage: &Storage, tenant: &TenantId, document: &DocumentId) {
+    let removed = storage
+        .vectors
+        .remove_document_or_page_points(tenant, document, None);
+    removed.await.unwrap();
+    storage.vectors.flush_points().await.unwrap();
+}
+
+async fn assert_finds_nothing(storage: &Storage, tenant: &TenantId, query: &SearchQuery) {
+    let found = storage.vectors.search_by_vector_and_words(tenant, query).await;
+    assert!(found.unwrap().is_empty());
+}
+
 #[tokio::main]
 async fn main() {
     let tenant = TenantId::default_tenant();
@@ -307,25 +320,14 @@ async fn main() {
 
     let document = document_id(1);
     let begin = Instant::now();
-    storage
-        .vectors
-        .remove_document_or_page_points(&tenant, &document, None)
-        .await
-        .unwrap();
-    storage.vectors.flush_points().await.unwrap();
+    remove_document(&storage, &tenant, &document).await;
     let removed = begin.elapsed();
-    let only = |query: &mut SearchQuery| query.documents = vec![document];
-    let mut query = make_query(1);
-    only(&mut query);
+    let query = SearchQuery {
+        documents: vec![document],
+        ..make_query(1)
+    };
     let begin = Instant::now();
-    assert!(
-        storage
-            .vectors
-            .search_by_vector_and_words(&tenant, &query)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert_finds_nothing(&storage, &tenant, &query).await;
     println!(
         "removal of a document of 10,000 passages: {removed:.2?}, and the next search {:.2?}",
         begin.elapsed()
@@ -336,12 +338,7 @@ async fn main() {
     let ends = PASSAGES_PER_DOCUMENT * 2;
     let spent = write_passages(&storage, &tenant, 0, PASSAGES_PER_DOCUMENT..ends).await;
     println!("the document written again: {spent:.2?}");
-    storage
-        .vectors
-        .remove_document_or_page_points(&tenant, &document, None)
-        .await
-        .unwrap();
-    storage.vectors.flush_points().await.unwrap();
+    remove_document(&storage, &tenant, &document).await;
     storage.close().await.unwrap();
 
     let killed = Command::new(std::env::current_exe().unwrap())
@@ -358,13 +355,6 @@ async fn main() {
         .await
         .unwrap();
     assert_eq!(counted.iter().map(|(_, passages)| passages).sum::<u32>(), 4000);
-    assert!(
-        storage
-            .vectors
-            .search_by_vector_and_words(&tenant, &query)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert_finds_nothing(&storage, &tenant, &query).await;
     storage.close().await.unwrap();
 }

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use weir_core::{StorageError, TenantId};
 
 use crate::path_with_public_name::PathWithPublicName;
-use crate::sqlite_file::SqliteFile;
+use crate::sqlite_file::{IdleReaders, SqliteFile};
 
 /// Maximum size of a blob in the database, in bytes. Larger blobs are files. The lines of a sample page have 1 to 8 kB, its image 35 to 430 kB.
 pub(crate) const MAX_SMALL_BLOB_BYTES: usize = 32 << 10;
@@ -30,14 +30,12 @@ const SCHEMA: &str = "
 const KEY_HAS_PREFIX: &str = "tenant = ?1 AND key >= ?2 AND key < ?2 || char(127)";
 /// Bytes of changed blobs after which a change syncs the file.
 const MAX_UNSYNCED_BYTES: i64 = 64 << 20;
-/// Connections for reading that are kept open.
-const MAX_IDLE_READERS: usize = 4;
 
 /// The database, for the process that holds the data folder.
 pub(crate) struct SmallBlobDatabase {
     location: PathWithPublicName,
     writer: Mutex<SmallBlobWriter>,
-    idle_readers: Mutex<Vec<SqliteFile>>,
+    idle_readers: IdleReaders<SqliteFile>,
 }
 
 /// The connection that writes.
@@ -74,7 +72,7 @@ impl SmallBlobDatabase {
                 unsynced_bytes: 0,
             }),
             location,
-            idle_readers: Mutex::default(),
+            idle_readers: IdleReaders::default(),
         })
     }
 
@@ -126,17 +124,8 @@ impl SmallBlobDatabase {
     }
 
     fn read<R>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<R>) -> Result<R, StorageError> {
-        let idle = self.idle_readers.lock().pop();
-        let reader = match idle {
-            Some(reader) => reader,
-            None => SqliteFile::open_for_reading(self.location.clone())?,
-        };
-        let result = reader.run(work)?;
-        let mut idle_readers = self.idle_readers.lock();
-        if idle_readers.len() < MAX_IDLE_READERS {
-            idle_readers.push(reader);
-        }
-        Ok(result)
+        let open = || SqliteFile::open_for_reading(self.location.clone());
+        self.idle_readers.run(open, |reader| reader.run(work))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, ffi};
 use weir_core::StorageError;
 
@@ -23,6 +24,44 @@ const MAX_EMPTY_LOG_BYTES: u32 = 64 << 20;
 const SHRINK_PAGES: u32 = 2000;
 /// Compiled statements that a connection caches.
 const STATEMENT_CACHE_SIZE: usize = 32;
+
+/// Connections for reading that are kept open while they are not used.
+const MAX_IDLE_READERS: usize = 4;
+
+/// Connections for reading, of the type `T`, that no call uses at the moment.
+pub(crate) struct IdleReaders<T>(Mutex<Vec<T>>);
+
+impl<T> Default for IdleReaders<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> IdleReaders<T> {
+    /// Runs `work` with an idle connection, or with one that `open` opens.
+    pub(crate) fn run<R>(
+        &self,
+        open: impl FnOnce() -> Result<T, StorageError>,
+        work: impl FnOnce(&T) -> Result<R, StorageError>,
+    ) -> Result<R, StorageError> {
+        let idle = self.0.lock().pop();
+        let reader = match idle {
+            Some(reader) => reader,
+            None => open()?,
+        };
+        let result = work(&reader);
+        let mut idle = self.0.lock();
+        if idle.len() < MAX_IDLE_READERS {
+            idle.push(reader);
+        }
+        result
+    }
+
+    /// Closes the idle connections.
+    pub(crate) fn close(&self) {
+        self.0.lock().clear();
+    }
+}
 
 /// A connection to the file.
 pub(crate) struct SqliteFile {

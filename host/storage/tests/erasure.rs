@@ -32,6 +32,15 @@ fn document_marker(name: &str) -> String {
     format!("zq{name}xwv{name}kj")
 }
 
+/// Waits for a condition that comes true in the background, for at most a minute.
+async fn wait_until(what: &str, is_true: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_true() {
+        assert!(began.elapsed() < Duration::from_secs(60), "not yet: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 fn error_with_marker(marker: &str) -> ErrorInfo {
     ErrorInfo {
         kind: "k".into(),
@@ -235,11 +244,10 @@ async fn wal_is_truncated_after_the_last_reader() {
         "the reader must still need the log"
     );
     reader.execute_batch("COMMIT").unwrap();
-    let began = Instant::now();
-    while !list_files_containing(dir.path(), &document_marker("a")).is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(60));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    wait_until("no file has the marker", || {
+        list_files_containing(dir.path(), &document_marker("a")).is_empty()
+    })
+    .await;
     storage.close().await.unwrap();
 }
 
@@ -280,14 +288,10 @@ async fn deleted_small_blobs_leave_no_text_and_no_space() {
         Vec::<String>::new()
     );
     // Some seconds later, so that no flush waits for it.
-    let began = Instant::now();
-    while database_size() >= size * 3 / 4 {
-        assert!(
-            began.elapsed() < Duration::from_secs(60),
-            "the file must shrink from {size} bytes"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    wait_until(&format!("the file shrinks from {size} bytes"), || {
+        database_size() < size * 3 / 4
+    })
+    .await;
 
     // The log has the rows that a killed process has deleted, until the next start.
     storage
@@ -334,11 +338,10 @@ async fn deleted_small_blobs_are_erased_after_the_last_reader() {
         "the reader must still need the log"
     );
     reader.execute_batch("COMMIT").unwrap();
-    let began = Instant::now();
-    while !list_files_containing(dir.path(), &document_marker("a")).is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(60));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    wait_until("no file has the marker", || {
+        list_files_containing(dir.path(), &document_marker("a")).is_empty()
+    })
+    .await;
     storage.close().await.unwrap();
 }
 

@@ -306,7 +306,7 @@ async fn blob_that_changes_its_kind_is_stored_and_counted_once() {
 
 /// A killed process can leave both, and earlier versions wrote small blobs as files.
 #[tokio::test]
-async fn small_blob_in_a_file_counts_before_its_row_and_is_replaced_and_deleted() {
+async fn file_of_a_small_blob_counts_before_its_row_until_replaced() {
     let (dir, blobs) = open_blobs();
     let t = TenantId::default_tenant();
     let write_file = |page: u32| {

@@ -51,6 +51,7 @@ use super::passage_payload::{SUMMARY_PAGE, check_query, to_passage_point};
 use super::words::WordSplitter;
 use crate::data_folder::{FolderLock, create_private_folder};
 use crate::path_with_public_name::PathWithPublicName;
+use crate::sqlite_file::IdleReaders;
 use crate::worker_thread::WorkerThread;
 
 /// The folder of the index in the data folder.
@@ -110,7 +111,7 @@ impl EmbeddedVectorStore {
             codes,
             splitter: WordSplitter::new(),
             tenants: Mutex::new(tenants.collect()),
-            idle_readers: Mutex::default(),
+            idle_readers: IdleReaders::default(),
             folder,
             format,
             _lock: lock,
@@ -177,7 +178,7 @@ impl EmbeddedVectorStore {
         let searches = u32::try_from(MAX_CONCURRENT_SEARCHES).unwrap_or(u32::MAX);
         let _permits = self.search_permits.acquire_many(searches).await;
         if let Some(index) = self.index.lock().take() {
-            index.idle_readers.lock().clear();
+            index.idle_readers.close();
         }
         let merged = self.writer.run(|writer| writer.words().close()).await;
         self.writer.close().await;

@@ -13,6 +13,7 @@ use super::hybrid_search::{MAX_SCANNED_PASSAGES, SearchedIndex};
 use super::passage_database::{Format, PassageDatabase, TenantNumber};
 use super::word_index::WordIndex;
 use crate::data_folder::FolderLock;
+use crate::sqlite_file::IdleReaders;
 use crate::vectors::passage_filter::PassageFilter;
 use crate::vectors::words::WordSplitter;
 
@@ -24,8 +25,7 @@ pub(super) struct SharedIndex {
     pub(super) codes: CodeIndexes,
     pub(super) splitter: WordSplitter,
     pub(super) tenants: Mutex<HashMap<TenantId, TenantState>>,
-    /// Connections that no search uses at the moment.
-    pub(super) idle_readers: Mutex<Vec<PassageDatabase>>,
+    pub(super) idle_readers: IdleReaders<PassageDatabase>,
     pub(super) _lock: Arc<FolderLock>,
 }
 
@@ -88,14 +88,8 @@ impl SharedIndex {
         &self,
         work: impl FnOnce(&PassageDatabase) -> Result<R, StorageError>,
     ) -> Result<R, StorageError> {
-        let idle = self.idle_readers.lock().pop();
-        let reader = match idle {
-            Some(reader) => reader,
-            None => PassageDatabase::open_for_reading(&self.folder)?,
-        };
-        let result = work(&reader);
-        self.idle_readers.lock().push(reader);
-        result
+        let open = || PassageDatabase::open_for_reading(&self.folder);
+        self.idle_readers.run(open, work)
     }
 
     /// Returns the hits, best first. Blocks on the disk.
